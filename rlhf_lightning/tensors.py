@@ -1,0 +1,70 @@
+"""Tensor arithmetic shared by every floor. Pure functions.
+
+Shapes: B rows, T response tokens, V vocabulary. A mask is 1 (or True) where a token counts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean over the masked positions; 0 where there are none (never NaN).
+
+    Masked-out values may be anything, NaN included: they are replaced, not multiplied.
+    """
+    mask = mask.to(values.dtype)
+    kept = torch.where(mask > 0, values, torch.zeros_like(values))
+    if dim is None:
+        return kept.sum() / mask.sum().clamp(min=1)
+    return kept.sum(dim) / mask.sum(dim).clamp(min=1)
+
+
+def masked_var(values: Tensor, mask: Tensor, unbiased: bool = True) -> Tensor:
+    """Variance over the masked positions, with Bessel's correction by default; 0 where fewer than two tokens count."""
+    mean = masked_mean(values, mask)
+    count = mask.to(values.dtype).sum()
+    variance = masked_mean((values - mean) ** 2, mask)
+    return variance * count / (count - 1).clamp(min=1) if unbiased else variance
+
+
+def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """(values - mean) / std over the mask; with shift_mean=False the mean is added back.
+
+    Convention of TRL and verl: unbiased variance, eps inside the square root, positions outside the mask are transformed too.
+    torchtune's argument of the same name means the opposite.
+    """
+    mean = masked_mean(values, mask)
+    whitened = (values - mean) * torch.rsqrt(masked_var(values, mask) + eps)
+    return whitened if shift_mean else whitened + mean
+
+
+def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax of [..., V] logits at the chosen tokens [...], in float32 at least. The logits are not changed."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen - torch.logsumexp(logits, dim=-1)
+
+
+def entropy_of(logits: Tensor) -> Tensor:
+    """Entropy in nats of the full distribution of [..., V] logits, not of the sampled token."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1") -> Tensor:
+    """Per-token estimate of KL(policy, reference) from tokens drawn from the policy (J. Schulman, "Approximating KL Divergence", 2020).
+
+    k1: log ratio, unbiased. k2: half its square, biased, low variance. k3: exp(-r) - 1 + r, unbiased and never negative.
+    No clamping: a wild ratio is shown, not hidden.
+    """
+    ratio = log_probs - ref_log_probs
+    if estimator == "k1":
+        return ratio
+    if estimator == "k2":
+        return ratio**2 / 2
+    if estimator == "k3":
+        return torch.expm1(-ratio) + ratio
+    raise ValueError(f"KL estimator {estimator!r} is not one of k1, k2, k3")
