@@ -1,5 +1,5 @@
 """The records that flow through the house. Each step of the policy's flow is a type that adds fields, so that nothing can be read
-before it exists: Rollout -> ScoredRollout -> Experience.
+before it exists: Prompts -> Rollout -> ScoredRollout -> Experience.
 
 Shapes: B responses, P prompt tokens (left-padded), T response tokens (right-padded).
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
-from typing_extensions import Self
 
 
 class Record(BaseModel):
@@ -84,25 +83,19 @@ class Feedback(Record):
         return self
 
 
-@dataclass
-class Rollout:
-    """Responses drawn from the policy.
+@dataclass(kw_only=True)
+class Prompts:
+    """Prompts ready for the policy.
 
     Attributes:
-        prompts, responses: the texts, B each; responses without the special tokens.
+        prompts: the texts, B of them.
         prompt_ids, prompt_mask: [B, P], left-padded.
-        response_ids, response_mask: [B, T], right-padded; the mask covers the EOS, never what follows it.
-        sampled_log_probs: [B, T] log-probability of each token as the sampler saw it, at its temperature; 0 outside the mask.
-        group: [B] which prompt of the batch a response answers.
+        group: [B] which prompt of the batch a row is; responses to the same prompt share it.
     """
 
     prompts: list[str]
-    responses: list[str]
     prompt_ids: Tensor
     prompt_mask: Tensor
-    response_ids: Tensor
-    response_mask: Tensor
-    sampled_log_probs: Tensor
     group: Tensor
 
     def __len__(self) -> int:
@@ -120,15 +113,43 @@ class Rollout:
             chosen[field.name] = value
         return type(self)(**chosen)
 
+    def repeat(self, times: int) -> Self:
+        """Each row `times` over, neighbours: for several responses to a prompt."""
+        return self.select(torch.arange(len(self), device=self.group.device).repeat_interleave(times))
 
-@dataclass
+    def to(self, device: torch.device | str) -> Self:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+        return type(self)(**moved)
+
+
+@dataclass(kw_only=True)
+class Rollout(Prompts):
+    """Responses drawn from the policy.
+
+    Attributes:
+        responses: the texts, without special tokens.
+        response_ids, response_mask: [B, T], right-padded; the mask covers the EOS, never what follows it.
+        has_eos: [B] whether the response ended by itself.
+        sampled_log_probs: [B, T] log-probability of each token as the sampler saw it; 0 outside the mask.
+        temperature: of the sampler; every log-probability of these tokens is taken at it.
+    """
+
+    responses: list[str]
+    response_ids: Tensor
+    response_mask: Tensor
+    has_eos: Tensor
+    sampled_log_probs: Tensor
+    temperature: float = 1.0
+
+
+@dataclass(kw_only=True)
 class ScoredRollout(Rollout):
     """A rollout with what is needed to value it.
 
     Attributes:
         scores: [B] from the scorer, before shaping.
         rewards: [B, T]; starts as the score on the last response token, shapings change it.
-        has_eos: [B] whether the response ended by itself.
         old_log_probs, ref_log_probs: [B, T] under the behaviour policy and the frozen reference; 0 outside the mask.
         values: [B, T] critic's estimate before each token; None without a critic.
         kl_coef: weight of the KL penalty now.
@@ -136,14 +157,13 @@ class ScoredRollout(Rollout):
 
     scores: Tensor
     rewards: Tensor
-    has_eos: Tensor
     old_log_probs: Tensor
     ref_log_probs: Tensor
     values: Tensor | None
     kl_coef: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Experience(ScoredRollout):
     """A scored rollout with advantages [B, T], and returns [B, T] where the estimator trains a critic."""
 
@@ -158,8 +178,6 @@ class Experience(ScoredRollout):
 
 def score_on_last_token(scores: Tensor, response_mask: Tensor) -> Tensor:
     """[B] scores laid on the last response token of each row, [B, T]; a row without response tokens gets no reward."""
-    rewards = torch.zeros_like(response_mask, dtype=scores.dtype)
-    counts = response_mask.long().sum(dim=1)
-    last = (counts - 1).clamp(min=0)
-    rewards.scatter_(1, last[:, None], torch.where(counts > 0, scores, torch.zeros_like(scores))[:, None])
-    return rewards
+    inside = response_mask.bool()
+    last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
+    return torch.where(last, scores[:, None], torch.zeros_like(scores[:, None]))

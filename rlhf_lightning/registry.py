@@ -9,23 +9,23 @@ works with completion, help and type checks, and no YAML is written. `check` hol
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import os
 import sys
 import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pydantic
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from rlhf_lightning import schema
 from rlhf_lightning.errors import ConfigError, RegistryError
+from rlhf_lightning.schema import config_class, did_you_mean, validated
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
@@ -97,6 +97,22 @@ def components(group: str | None = None) -> list[Component]:
     return sorted(chosen, key=lambda c: (list(GROUPS).index(c.group), c.name))
 
 
+def section_names() -> list[str]:
+    """The sections of settings that are no component (`ppo`, `reward`, ...)."""
+    return sorted(_sections)
+
+
+def settings_of(name: str) -> list[str]:
+    """The settings below a section or group; a group's as far as its options have any."""
+    if name in _sections:
+        return [setting.name for setting in schema.settings_of(_sections[name])]
+    found: dict[str, None] = {}
+    for component in components(name) if name in GROUPS else []:
+        prefix = f"{component.name}." if GROUPS[name].many else ""
+        found |= {prefix + setting.name: None for setting in schema.settings_of(component.target)}
+    return list(found)
+
+
 def component_of(node: Mapping[str, Any]) -> Component:
     """The component that a composed node stands for. Raises ConfigError where its `_target_` isn't registered: only registered
     components are ever called, whatever a configuration or a checkpoint says."""
@@ -121,22 +137,15 @@ def register(group: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[T
     if group not in GROUPS:
         raise RegistryError(f"no group {group!r}{did_you_mean(group, GROUPS)}; the groups are: {', '.join(GROUPS)}")
 
-    def decorate(target: T) -> T:
-        assert callable(target)
+    def decorate(target: Any) -> Any:
         module, qualname = target.__module__, target.__qualname__
         if module == "__main__" or "<locals>" in qualname:
             raise RegistryError(f"{group}={name}: {module}.{qualname} can't be imported by worker processes; move it into a module")
         known = _components.get((group, name))
         if known is not None and known.path != f"{module}.{qualname}":
             raise RegistryError(f"{group}={name} is taken by {known.file}; {inspect.getsourcefile(target)} must choose another name")
-        fields = _keyword_fields(target)
-        head: list[tuple[str, Any, Any]] = [("_target_", str, f"{module}.{qualname}")]
-        if not inspect.isclass(target):
-            head.append(("_partial_", bool, True))
-        config = dataclasses.make_dataclass("Config", head + [(n, _hydra_type(t), _hydra_default(d)) for n, t, d in fields])
-        # make_dataclass claims module "types"; pickle in sweep workers needs the true address.
-        config.__module__, config.__qualname__ = module, f"{qualname}.Config"
-        setattr(target, "Config", config)
+        extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
+        config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
         _components[group, name] = Component(group, name, target, config, frozenset(needs))
         package = f"{group}.{name}" if GROUPS[group].many else group
         ConfigStore.instance().store(group=group, name=name, node=config, package=package)
@@ -149,13 +158,8 @@ def section(name: str) -> Callable[[type[T]], type[T]]:
     """Make the decorated dataclass the typed section `name` of the configuration (`ppo.learning_rate=1e-5`)."""
 
     def decorate(settings: type[T]) -> type[T]:
-        hints = typing.get_type_hints(settings, include_extras=True)
-        fields = [(f.name, _hydra_type(hints[f.name]), _copied_default(f)) for f in dataclasses.fields(settings)]  # type: ignore[arg-type]
-        node = dataclasses.make_dataclass("Config", fields)
-        node.__module__, node.__qualname__ = settings.__module__, f"{settings.__qualname__}.Config"
-        setattr(settings, "Config", node)
         _sections[name] = settings
-        ConfigStore.instance().store(group="section", name=name, node=node, package=name)
+        ConfigStore.instance().store(group="section", name=name, node=config_class(settings, {}))
         return settings
 
     return decorate
@@ -167,17 +171,25 @@ def build(node: Any, *args: Any) -> Any:
     Positional arguments that only exist at run time follow the node. Nothing but a registered component is ever called.
     """
     component = component_of(node)
-    settings = _validated(component.target, component.config, node, f"{component.group}={component.name}")
+    settings = validated(component.target, node, component.group)
     if inspect.isclass(component.target):
         return component.target(*args, **settings)
-    import functools
-
     return functools.partial(component.target, *args, **settings)
+
+
+def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
+    """`build` from a component's name and settings, as a saved model states them."""
+    if (group, name) not in _components:
+        load_components()
+    if (group, name) not in _components:
+        names = [c.name for c in components(group)]
+        raise ConfigError(f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+    return build({**settings, "_target_": _components[group, name].path}, *args)
 
 
 def build_section(name: str, node: Any) -> Any:
     """The section's dataclass with its checked values. Raises ConfigError for a value outside its range or choices."""
-    return _sections[name](**_validated(_sections[name], None, node, name))
+    return _sections[name](**validated(_sections[name], node, name))
 
 
 def check(config: DictConfig) -> None:
@@ -202,13 +214,7 @@ def check(config: DictConfig) -> None:
             if component.group != group:
                 raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
             key = f"{group}.{component.name}" if about.many else group
-            _validated(component.target, component.config, option, key)
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """', did you mean X?' where a name is near, else ''."""
-    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
+            validated(component.target, option, key)
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
@@ -263,75 +269,3 @@ def _load_plugin(module: str, file: Path) -> list[str]:
     except Exception as cause:
         return [f"plugin {file} is left out: {type(cause).__name__}: {cause}"]
     return []
-
-
-def _keyword_fields(target: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    """(name, annotation, default) of the keyword-only parameters: the component's configuration."""
-    function: Any = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function, include_extras=True)
-    found = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            if parameter.name not in hints:
-                raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
-            found.append((parameter.name, hints[parameter.name], parameter.default))
-    return found
-
-
-def _hydra_type(annotation: Any) -> Any:
-    """The nearest type OmegaConf knows; `check` holds the exact one."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _hydra_type(arguments[0])
-    if origin is typing.Literal:
-        kinds = {type(a) for a in arguments}
-        return kinds.pop() if len(kinds) == 1 else Any
-    if origin in (typing.Union, types.UnionType):
-        rest = [_hydra_type(a) for a in arguments if a is not type(None)]
-        return (rest[0] | None) if len(rest) == 1 and len(arguments) == 2 else Any
-    if origin in (list, tuple):
-        return list[_hydra_type(arguments[0]) if arguments else Any]  # type: ignore[misc]
-    if origin is dict:
-        return dict[str, Any]
-    return annotation if annotation in (int, float, str, bool) else Any
-
-
-def _hydra_default(default: Any) -> Any:
-    if default is inspect.Parameter.empty:
-        return dataclasses.field(default="???")
-    if isinstance(default, (list, tuple, dict)):
-        plain = dict(default) if isinstance(default, dict) else list(default)
-        return dataclasses.field(default_factory=lambda: plain.copy())
-    return dataclasses.field(default=default)
-
-
-def _copied_default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return _hydra_default(field.default_factory())
-    return _hydra_default(inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default)
-
-
-def _validated(target: Any, config: type | None, node: Any, key: str) -> dict[str, Any]:
-    """The node's settings held to the target's annotations."""
-    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
-    assert isinstance(values, dict)
-    values = {str(k): v for k, v in values.items() if k not in ("_target_", "_partial_")}
-    if config is not None:
-        fields = {name: (hint, ... if default is inspect.Parameter.empty else default) for name, hint, default in _keyword_fields(target)}
-    else:
-        hints = typing.get_type_hints(target, include_extras=True)
-        fields = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(target)}
-    missing = [name for name in fields if values.get(name) == "???"]
-    if missing:
-        raise ConfigError(f"{key}.{missing[0]} must be given: add `{key.split('=')[0]}.{missing[0]}=...` to the command")
-    for name in values:
-        if name not in fields:
-            raise ConfigError(f"{key} has no setting {name!r}{did_you_mean(name, fields)}; it has: {', '.join(fields) or 'none'}")
-    model = pydantic.create_model("settings", **fields)  # type: ignore[call-overload]
-    try:
-        checked = model(**values)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([key.split("=")[0], *map(str, first["loc"])])
-        raise ConfigError(f"{place}={first['input']!r}: {first['msg']}") from None
-    return {name: getattr(checked, name) for name in fields}

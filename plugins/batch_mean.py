@@ -1,0 +1,16 @@
+"""An example of an advantage estimator as a plugin: this one file makes `advantage=batch_mean` an option."""
+
+from __future__ import annotations
+
+from rlhf_lightning.flow import Experience, ScoredRollout
+from rlhf_lightning.registry import register
+
+
+@register("advantage", "batch_mean")
+def batch_mean(scored: ScoredRollout, *, scale_by_std: bool = False) -> Experience:
+    """A response's total reward less the batch's mean, the same for all of its tokens (REINFORCE with a mean baseline)."""
+    totals = (scored.rewards * scored.response_mask).sum(1)
+    advantages = totals - totals.mean()
+    if scale_by_std:
+        advantages = advantages / totals.std().clamp(min=1e-6)
+    return Experience.of(scored, advantages[:, None] * scored.response_mask)

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.flow import Experience, ScoredRollout
+from rlhf_lightning.registry import register
+
+
+@register("advantage", "reinforce")
+def reinforce(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, le=1)] = 1.0) -> Experience:
+    """The discounted return from each token on, with no baseline.
+
+    A[t] = r[t] + gamma A[t+1] (Williams, 1992). Tokens outside the mask are skipped, as in gae; OpenRLHF lets them discount.
+
+    Args:
+        scored: rewards and response_mask [B, T].
+        gamma: discount per token.
+
+    Raises:
+        DataError: advantages not finite.
+    """
+    return credited(scored, discounted_sum(scored.rewards, scored.response_mask, gamma))

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.flow import Experience, ScoredRollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
+
+
+@register("advantage", "reinforce_pp")
+def reinforce_pp(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, le=1)] = 1.0) -> Experience:
+    """REINFORCE++: the discounted return from each token on, whitened over the batch.
+
+    Hu (2025), in verl's form: the KL penalty is in the token rewards, the batch is the baseline, and a token outside the mask
+    starts the sum again, so that in a response with holes a reward stays in its own stretch.
+
+    Args:
+        scored: rewards and response_mask [B, T].
+        gamma: discount per token.
+
+    Raises:
+        DataError: advantages not finite, or too large to whiten.
+    """
+    returns = discounted_sum(scored.rewards, scored.response_mask, gamma, reset=True)
+    return credited(scored, whitened(returns, scored.response_mask))

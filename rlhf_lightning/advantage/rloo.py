@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from rlhf_lightning.advantage._credit import centred_rewards, credited
+from rlhf_lightning.flow import Experience, ScoredRollout
+from rlhf_lightning.registry import register
+
+
+@register("advantage", "rloo", needs=["groups"])
+def rloo(scored: ScoredRollout) -> Experience:
+    """The response's reward less the mean reward of the other responses to its prompt.
+
+    A = r - mean of the others = n / (n - 1) * (r - mean of all), the same for each token (Kool et al., 2019; Ahmadian et al.,
+    2024). r is the sum of the row's token rewards, so that a KL penalty counts. A response alone in its group has nothing to be
+    compared with: 0, as in NeMo-RL and verl's vectorised form; verl's loop keeps the raw reward.
+
+    Args:
+        scored: rewards and response_mask [B, T]; group [B], of any sizes.
+
+    Raises:
+        DataError: advantages not finite.
+    """
+    centred, size = centred_rewards(scored)
+    return credited(scored, (centred * size / (size - 1).clamp(min=1))[:, None])

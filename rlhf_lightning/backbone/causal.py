@@ -1,0 +1,31 @@
+"""Any decoder-only model of transformers: GPT-2, Llama, Qwen, Mistral and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer, load_pretrained, load_tokenizer
+from rlhf_lightning.registry import register
+
+
+@register("backbone", "causal")
+def causal(corpus: Iterable[str], *, path: str, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+    """A pretrained causal language model by Hub name or local folder.
+
+    Args:
+        corpus: not read; a pretrained model brings its tokenizer.
+        path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
+        dtype: of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
+
+    Raises:
+        DataError: the folder or name can't be loaded.
+        ConfigError: the model has no end-of-text token or changes its logits after the output layer.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = load_pretrained(AutoModelForCausalLM, path, "backbone.path", dtype=getattr(torch, dtype))
+    language_model = LanguageModel(model, load_tokenizer(path))
+    check_output_layer(language_model)
+    return language_model

@@ -1,0 +1,190 @@
+"""A language model with its tokenizer, behind the few questions that the rest of the house asks of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import Prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class LanguageModel:
+    """A decoder-only transformers model and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Every token that ends a response: the generation config's, else the tokenizer's."""
+        said = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = said if isinstance(said, list) else [said if said is not None else self.tokenizer.eos_token_id]
+        if ids == [None]:
+            raise ConfigError(f"{self.model.name_or_path}: neither generation_config nor tokenizer names an end-of-text token")
+        return [int(i) for i in ids]
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the padding. It may equal the EOS: padding is always told by masks, never by this id."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self.eos_ids[0]
+
+    @property
+    def max_length(self) -> int:
+        return int(getattr(self.model.config, "max_position_embeddings", 2**31))
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
+        """[B, L] right-padded ids to [B, L, D] vectors that the output layer reads.
+
+        Without an attention mask: under causal attention no token sees the padding to its right, and positions count from 0.
+        """
+        hidden: Tensor = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] to [..., V], in the model's precision."""
+        output: Tensor = self.model.get_output_embeddings()(hidden)
+        return output
+
+    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
+        """Left-padded prompts that leave `room` tokens for the response.
+
+        Special-token strings in the text stay plain text. An empty prompt becomes the begin-of-text token.
+
+        Raises:
+            DataError: a prompt that doesn't fit, or is empty where the tokenizer has no begin-of-text token.
+        """
+        rows = [plain_ids(self.tokenizer, text) for text in prompts]
+        limit = self.max_length - room
+        for text, ids in zip(prompts, rows, strict=True):
+            if not ids:
+                raise DataError(f"a prompt is empty and {self.model.name_or_path} has no begin-of-text token to start from")
+            if len(ids) > limit:
+                raise DataError(
+                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {self.max_length} positions: "
+                    f"{text[:60]!r}...; shorten it, filter it out, or lower rollout_sampler.max_new_tokens"
+                )
+        padded, mask = pad_rows(rows, self.pad_id, left=True)
+        return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+
+    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
+        """Texts of [B, T] right-padded responses, without special tokens."""
+        lengths = mask.long().sum(1).tolist()
+        rows = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
+
+    def save(self, folder: Path) -> None:
+        """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package."""
+
+        def write(target: Path) -> None:
+            self.model.save_pretrained(target)
+            self.tokenizer.save_pretrained(target)
+
+        write_folder(folder, write)
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, text_pair: str = "") -> list[int]:
+    """Token ids of `text` followed by `text_pair`, each tokenised on its own so that their border is a token border, with the
+    tokenizer's begin-of-text exactly once and no end-of-text. Special-token strings in the text are plain text."""
+    bos = tokenizer.bos_token_id
+    ids: list[int] = []
+    for part in (text, text_pair):
+        ids += tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] if part else []
+    starts_with_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    if starts_with_bos or (not ids and bos is not None):
+        return [int(bos), *ids]
+    return ids
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one [B, L] tensor and its mask [B, L]."""
+    length = max((len(row) for row in rows), default=0)
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        if len(row):
+            place = slice(length - len(row), length) if left else slice(0, len(row))
+            ids[i, place] = torch.as_tensor(row, dtype=torch.long)
+            mask[i, place] = 1
+    return ids, mask
+
+
+def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
+    """`auto_class.from_pretrained(path)` in float32, never running code from the folder, with an error that says what to mend."""
+    from transformers.utils import logging
+
+    if "/" in path and not Path(path).is_dir() and path.startswith((".", "/", "~")):
+        raise DataError(f"{what}: no folder {path!r}; give a local Hugging Face folder or a Hub name")
+    logging.disable_progress_bar()
+    try:
+        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as cause:
+        raise DataError(f"{what}: {path!r} can't be loaded: {cause}") from cause
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return load_pretrained(AutoTokenizer, path, "tokenizer")
+
+
+def check_output_layer(language_model: LanguageModel) -> None:
+    """Hold `logits(hidden_states(ids))` against the model's own forward: an architecture that treats its logits further
+    (soft-capping, scaling) would train on wrong log-probabilities.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    ids = torch.tensor([[language_model.eos_ids[0], 0, 1, 0]], device=language_model.model.device)
+    training = language_model.model.training
+    language_model.model.eval()
+    with torch.no_grad():
+        ours = language_model.logits(language_model.hidden_states(ids))
+        theirs = language_model.model(input_ids=ids, use_cache=False).logits
+    language_model.model.train(training)
+    if not torch.allclose(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4):
+        raise ConfigError(f"{type(language_model.model).__name__} changes its logits after the output layer; it is not supported yet")
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside the target and rename it into place: a reader sees the old one or the new one, never half of one."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(beside)
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        beside.chmod(0o755)
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "old"
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module in eval mode with no gradients: a reference or a scorer."""
+    return module.eval().requires_grad_(False)

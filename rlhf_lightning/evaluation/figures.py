@@ -1,0 +1,118 @@
+"""From what was measured to what the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rlhf_lightning.evaluation.interval import mean_interval, paired_interval, proportion_interval
+from rlhf_lightning.evaluation.measure import Measured
+from rlhf_lightning.evaluation.report import Curve, FeedbackCount, Figure, Sample, Series
+from rlhf_lightning.feedback.intake import Intake
+
+History = Sequence[Mapping[str, float]]
+LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
+UNITS = {"length": "tokens"}
+
+
+def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
+    """A figure for each metric with 95 % intervals, and the KL from the reference.
+
+    Intervals are over prompts: responses to one prompt are averaged first, since they aren't independent. The change is paired.
+    """
+    figures = []
+    for name in after.values:
+        values = prompt_means(after, name)
+        start = None if before is None or name not in before.values else prompt_means(before, name)
+        figures.append(
+            Figure(
+                label=LABELS.get(name, name),
+                before=None if start is None else mean_interval(start),
+                after=mean_interval(values),
+                change=None if start is None else paired_interval(start, values),
+                unit=UNITS.get(name, ""),
+                better="higher" if name in ("score", "utility") else None,
+                headline=name in ("score", "utility"),
+            )
+        )
+    if after.kl is not None:
+        figures.append(Figure(label="KL from the start, per response", before=0.0, after=after.kl, unit="nats", better=None))
+    return figures
+
+
+def prompt_means(measured: Measured, metric: str) -> list[float]:
+    """The metric's mean for each distinct prompt, in the order of the prompts."""
+    of_prompt: dict[str, list[float]] = {}
+    for prompt, value in zip(measured.prompts, measured.values[metric], strict=True):
+        of_prompt.setdefault(prompt, []).append(value)
+    return [sum(values) / len(values) for values in of_prompt.values()]
+
+
+def accuracy_figures(accuracy: Mapping[str, tuple[int, int]], spearman: float | None, ceiling: float | None = None) -> list[Figure]:
+    """Held-out accuracy of the reward model over all comparisons and by kind, and the rank correlation with ratings."""
+    figures = []
+    for kind, (right, total) in sorted(accuracy.items(), key=lambda item: (item[0] != "all", item[0])):
+        label = "Reward-model accuracy" if kind == "all" else f"Reward-model accuracy, {kind}s"
+        note = f"{total} held-out comparisons"
+        best = ceiling if kind == "all" else None
+        figures.append(
+            Figure(label=label, after=proportion_interval(right, total), unit="%", ceiling=best, note=note, headline=kind == "all")
+        )
+    if spearman is not None:
+        figures.append(Figure(label="Rank correlation with held-out ratings", after=spearman, note="Spearman", headline=not accuracy))
+    return figures
+
+
+def feedback_counts(intake: Intake) -> list[FeedbackCount]:
+    return [FeedbackCount(kind, count, intake.kept[kind]) for kind, count in sorted(intake.collected.items())]
+
+
+def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], figure: str) -> Curve:
+    """One figure of each history against its step, counted from 1."""
+    lines = [
+        Series(label, [float(i) for i in range(1, len(history) + 1)], [step.get(figure, float("nan")) for step in history])
+        for label, history in histories.items()
+    ]
+    return Curve(name, x_label, unit, lines)
+
+
+def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
+    """Score, KL, entropy and length per update."""
+    return [
+        curve("Score", "update", "", histories, "objective/scores"),
+        curve("KL from the start", "update", "nats per response", histories, "objective/kl"),
+        curve("Entropy", "update", "nats per token", histories, "policy/entropy_avg"),
+        curve("Response length", "update", "tokens", histories, "val/response_length"),
+    ]
+
+
+def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
+    """Responses of both to the same prompts, spread over the prompts measured."""
+    step = max(1, len(after.prompts) // count)
+    return [
+        Sample(
+            prompt=after.prompts[i],
+            before=before.responses[i],
+            after=after.responses[i],
+            **{
+                f"{name}_{when}": m.values[name][i]
+                for when, m in (("before", before), ("after", after))
+                for name in ("score", "utility")
+                if name in m.values
+            },
+        )
+        for i in range(0, len(after.prompts), step)[:count]
+    ]
+
+
+def compared(before: Measured | None, after: Measured) -> dict[str, float]:
+    """The means, for result.json and the table of a sweep."""
+    results = {f"{name}/after": after.mean(name) for name in after.values}
+    if before is not None:
+        results |= {f"{name}/before": before.mean(name) for name in before.values}
+    return results | ({} if after.kl is None else {"kl": after.kl})
+
+
+def mean_of_last(history: History, figure: str, steps: int = 20) -> float:
+    """The mean of a figure over the last steps: steadier than the last one."""
+    last = [step[figure] for step in history[-steps:]]
+    return sum(last) / len(last)

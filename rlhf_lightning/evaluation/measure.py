@@ -1,0 +1,73 @@
+"""What a policy does on held-out prompts, measured the same way before and after."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.backbone.language_model import LanguageModel, frozen
+from rlhf_lightning.evaluation.settings import EvaluationSettings
+from rlhf_lightning.flow import Rollout
+from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.rollout.sampler.sampler import Sampler
+from rlhf_lightning.tensors import kl_estimate
+
+Metric = Callable[[Rollout], Tensor]
+
+
+@dataclass
+class Measured:
+    """Responses to held-out prompts with what each metric says of them, and the mean KL per response to the reference in nats."""
+
+    prompts: list[str]
+    responses: list[str]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    kl: float | None = None
+
+    def mean(self, metric: str) -> float:
+        return sum(self.values[metric]) / len(self.values[metric])
+
+
+@torch.no_grad()
+def measure(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    metrics: Mapping[str, Metric],
+    settings: EvaluationSettings,
+    *,
+    max_new_tokens: int,
+    seed: int,
+    reference: LanguageModel | None = None,
+) -> Measured:
+    """Draw responses to the prompts in turn and apply every metric to them.
+
+    The random state is set from `seed` and put back, so that measuring changes nothing around it, and two policies are drawn from alike.
+    """
+    policy = Policy(language_model)
+    frozen_reference = None if reference is None else frozen(Policy(reference))
+    training = language_model.model.training
+    language_model.model.eval()
+    device = language_model.model.device
+    asked = list(itertools.islice(itertools.cycle(prompts), settings.responses))
+    measured = Measured([], [], {name: [] for name in metrics})
+    kl = 0.0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, len(asked), settings.batch_size):
+            batch = language_model.encode_prompts(asked[start : start + settings.batch_size], max_new_tokens).to(device)
+            rollout = sampler(language_model, batch)
+            measured.prompts += rollout.prompts
+            measured.responses += rollout.responses
+            for name, metric in metrics.items():
+                measured.values[name] += metric(rollout).tolist()
+            if frozen_reference is not None:
+                frozen_reference.to(device)
+                kl += kl_estimate(policy(rollout).log_probs, frozen_reference(rollout).log_probs).sum().item()
+    measured.kl = None if reference is None else kl / len(asked)
+    language_model.model.train(training)
+    return measured

@@ -1,0 +1,15 @@
+"""How long responses are: the first thing that a reward model pays for by mistake."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rlhf_lightning.flow import Rollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.task.task import Task
+
+
+@register("evaluation_metric", "length")
+def length(task: Task, rollout: Rollout) -> Tensor:
+    """Response length in tokens, end-of-text included, [B]."""
+    return rollout.response_mask.sum(1).float()

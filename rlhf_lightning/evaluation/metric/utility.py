@@ -1,0 +1,16 @@
+"""The task's own, hidden, judge of a response."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.flow import Rollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.task.task import Task
+
+
+@register("evaluation_metric", "utility")
+def utility(task: Task, rollout: Rollout) -> Tensor:
+    """The task's hidden utility, [B]; left out of the measurement where the task has none."""
+    return torch.tensor([task.utility(p, r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)])

@@ -1,0 +1,129 @@
+"""Judgements of every kind in one currency: z-scores, levels, comparisons, changed spans. Pure functions."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+
+FEWEST_RATINGS = 3
+# Scripts written without spaces are compared letter by letter, others word by word.
+_ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_PIECES = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|\s+|[^\w\s]")
+
+
+def rating_z_scores(feedback: Sequence[Feedback]) -> list[float]:
+    """Each rating in standard deviations from its annotator's mean, so that strict and lenient annotators agree.
+
+    Ratings are first brought to 0..1 by their scale. The deviation is the population's (divided by n). An annotator with fewer than
+    three ratings or without variance, and ratings without an annotator, are measured by the mean and deviation of all ratings
+    given; where these don't vary either, the score is 0.
+
+    Returns:
+        One score for each record, in order.
+
+    Raises:
+        DataError: a record that isn't a rating.
+    """
+    units: list[float] = []
+    of_annotator: dict[str, list[float]] = {}
+    for record in feedback:
+        if not isinstance(record.judgement, Rating):
+            raise DataError(f"{record.origin or 'a record'}: z-scores are for ratings, not for {record.judgement.kind}")
+        units.append(_unit(record.judgement))
+        if record.annotator is not None:
+            of_annotator.setdefault(record.annotator, []).append(units[-1])
+    pooled = _moments(units)
+    moments = {name: _moments(values) for name, values in of_annotator.items() if len(values) >= FEWEST_RATINGS}
+    scores = []
+    for record, unit in zip(feedback, units, strict=True):
+        mean, deviation = moments.get(record.annotator or "", pooled)
+        if deviation == 0:
+            mean, deviation = pooled
+        scores.append((unit - mean) / deviation if deviation > 0 else 0.0)
+    return scores
+
+
+def ranking_levels(ranking: Ranking) -> list[list[int]]:
+    """Indices of the responses in groups of equal place, the best group first."""
+    groups: dict[int, list[int]] = {}
+    for index, rank in enumerate(ranking.ranks):
+        groups.setdefault(rank, []).append(index)
+    return [groups[rank] for rank in sorted(groups)]
+
+
+def comparisons(record: Feedback) -> list[tuple[int, int]]:
+    """(better, worse) indices into the responses, for every pair that the record orders.
+
+    A tie gives none, nor does a rating, nor two equal texts. An edited text beats its original.
+    """
+    judgement, texts = record.judgement, record.responses
+    if isinstance(judgement, Rating):
+        return []
+    places = judgement.ranks if isinstance(judgement, Ranking) else (1, 0)
+    indices = range(len(texts))
+    return [(i, j) for i in indices for j in indices if places[i] < places[j] and texts[i] != texts[j]]
+
+
+def edit_preference(record: Feedback) -> Feedback | None:
+    """The edit as a ranking in which the edited text beats the original; None for an approval, an edit that changed nothing.
+
+    Raises:
+        DataError: a record that isn't an edit.
+    """
+    if not isinstance(record.judgement, Edit):
+        raise DataError(f"{record.origin or 'a record'}: only an edit has an edited text, not a {record.judgement.kind}")
+    if not comparisons(record):
+        return None
+    return record.model_copy(update={"judgement": Ranking(ranks=(1, 0))})
+
+
+@dataclass(frozen=True)
+class Span:
+    """A changed stretch: original[start:end] became edited[edited_start:edited_end], in characters. One may be empty, not both."""
+
+    start: int
+    end: int
+    edited_start: int
+    edited_end: int
+
+
+def edit_spans(original: str, edited: str) -> list[Span]:
+    """What an edit changed, as the stretches that difflib finds between words, blanks and marks, from left to right.
+
+    Replacing the spans turns the original into the edited text. Above 2,000 pieces difflib leaves very common ones out of its
+    search (its autojunk), which costs precision and saves a time that grows with the square of the length.
+    """
+    before, after = _PIECES.findall(original), _PIECES.findall(edited)
+    at, to = _offsets(before), _offsets(after)
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(before) + len(after) > 2000)
+    return [Span(at[a], at[b], to[c], to[d]) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
+
+
+def _offsets(pieces: Sequence[str]) -> list[int]:
+    offsets = [0]
+    for piece in pieces:
+        offsets.append(offsets[-1] + len(piece))
+    return offsets
+
+
+def _unit(rating: Rating) -> float:
+    low, high = rating.scale
+    if math.isinf(high - low):
+        # The width of such a scale doesn't fit a float; its half does.
+        low, high, value = low / 2, high / 2, rating.value / 2
+        return (value - low) / (high - low)
+    return (rating.value - low) / (high - low)
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and population deviation; a deviation of exactly 0 where all values are equal."""
+    if not values or min(values) == max(values):
+        return (values[0] if values else 0.0), 0.0
+    mean = math.fsum(values) / len(values)
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

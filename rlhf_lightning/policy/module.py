@@ -1,0 +1,201 @@
+"""PPO as a LightningModule: one training_step is one iteration, and reads top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.language_model import LanguageModel, frozen
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.policy.settings import PPOSettings
+from rlhf_lightning.rollout.sampler.sampler import Sampler
+from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
+from rlhf_lightning.tensors import kl_estimate, masked_mean
+
+MAX_BAD_UPDATES = 3
+
+
+class KLControl(Protocol):
+    """Holds the KL coefficient and moves it after each update; an nn.Module, so that its state is in the checkpoint."""
+
+    def value(self) -> float: ...
+
+    def update(self, kl: float, responses: int) -> None: ...
+
+
+@dataclass
+class PPOParts:
+    """The registered components that an iteration is assembled from, each with its settings bound."""
+
+    sampler: Sampler
+    scorer: Scorer
+    shapings: Sequence[Callable[[ScoredRollout], ScoredRollout]]
+    advantage: Callable[[ScoredRollout], Experience]
+    loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    reduction: Callable[[Tensor, Tensor], Tensor]
+    value_loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    kl_control: KLControl
+
+
+class PPOModule(L.LightningModule):
+    """Proximal policy optimisation of a language model (Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024).
+
+    The reference and the scorer are frozen, outside the module's parameters and checkpoints. Dropout is off throughout (eval mode), so
+    that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
+    """
+
+    def __init__(self, policy: Policy, reference: Policy, parts: PPOParts, settings: PPOSettings) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self.kl_control: Any = parts.kl_control
+        self.parts = parts
+        self.settings = settings
+        self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
+        self.history: list[dict[str, float]] = []
+        self.bad_updates = 0
+
+    @property
+    def reference(self) -> Policy:
+        return self._reference[0]  # type: ignore[return-value]
+
+    @property
+    def language_model(self) -> LanguageModel:
+        return self.policy.language_model
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.policy.parameters(), lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0)
+
+    def on_fit_start(self) -> None:
+        self.reference.to(self.device)
+
+    def training_step(self, prompts: Prompts, batch_idx: int) -> None:
+        self.policy.eval()
+        self._set_learning_rate(batch_idx)
+        rollout = self.parts.sampler(self.language_model, prompts.repeat(self.settings.responses_per_prompt))
+        scored = self.score(rollout)
+        experience = self.parts.advantage(scored)
+        metrics = self.optimise(experience)
+        metrics |= objective_metrics(scored, self.entropy)
+        self._finish_update(metrics, len(rollout))
+
+    @torch.no_grad()
+    def score(self, rollout: Rollout) -> ScoredRollout:
+        """Score the responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
+        scores = checked_scores(self.parts.scorer, rollout).to(rollout.prompt_ids.device)
+        policy = [self.policy(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
+        reference = [self.reference(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
+        values = None if self.policy.critic is None else torch.cat([p.values for p in policy])
+        self.entropy = torch.cat([p.entropy for p in policy])
+        scored = ScoredRollout(
+            **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask), values=values,
+            old_log_probs=torch.cat([p.log_probs for p in policy]), ref_log_probs=torch.cat([r.log_probs for r in reference]),
+            kl_coef=self.kl_control.value(),
+        )  # fmt: skip
+        for shape in self.parts.shapings:
+            scored = shape(scored)
+        return scored
+
+    def optimise(self, experience: Experience) -> dict[str, Tensor]:
+        """Epochs of minibatch updates; returns their mean metrics."""
+        seen: list[dict[str, Tensor]] = []
+        for _ in range(self.settings.epochs):
+            for rows in self._minibatches(len(experience), shuffle=True):
+                loss, metrics = self.loss(experience.select(rows))
+                seen.append(metrics)
+                self._update(loss)
+            if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
+                break
+        metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
+        return metrics | {"policy/minibatches": torch.tensor(float(len(seen)))}
+
+    def loss(self, minibatch: Experience) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy loss, entropy bonus and value loss of one minibatch."""
+        mask, settings = minibatch.response_mask, self.settings
+        output = self.policy(minibatch)
+        per_token, metrics = self.parts.loss(minibatch, output.log_probs)
+        policy_loss = self.parts.reduction(per_token, mask)
+        entropy = masked_mean(output.entropy, mask)
+        loss = policy_loss - settings.entropy_coef * entropy
+        metrics |= {"loss/policy_avg": policy_loss, "policy/entropy_avg": entropy}
+        if output.values is not None and minibatch.returns is not None:
+            value_per_token, value_metrics = self.parts.value_loss(minibatch, output.values)
+            value_loss = self.parts.reduction(value_per_token, mask)
+            loss = loss + settings.value_coef * value_loss
+            metrics |= value_metrics | {"loss/value_avg": value_loss}
+        return loss, {name: value.detach().float() for name, value in metrics.items()}
+
+    def _update(self, loss: Tensor) -> None:
+        """One optimiser step; a non-finite gradient is dropped and counted, and stops the run when it keeps coming."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
+        if torch.isfinite(norm):
+            optimizer.step()
+            return
+        optimizer.zero_grad()
+        self.bad_updates += 1
+        if self.bad_updates >= MAX_BAD_UPDATES:
+            raise UserError(
+                f"{self.bad_updates} updates had a non-finite gradient (loss {loss.item():g}) and were not applied; "
+                "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
+            )
+
+    def _minibatches(self, rows: int, shuffle: bool) -> tuple[Tensor, ...]:
+        order = torch.randperm(rows) if shuffle else torch.arange(rows)
+        return order.to(self.device).tensor_split(self.settings.minibatches)
+
+    def _set_learning_rate(self, update: int) -> None:
+        left = 1.0 - update / self.settings.updates if self.settings.learning_rate_schedule == "linear" else 1.0
+        optimizer: Any = self.optimizers()
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = self.settings.learning_rate * left
+
+    def _kl_passed(self, approx_kl: Tensor) -> bool:
+        """Whether to stop this iteration's epochs: any rank's KL passing the target stops all of them, else they'd wait for ever."""
+        if self.settings.target_kl is None:
+            return False
+        passed = bool(approx_kl > 1.5 * self.settings.target_kl)
+        return bool(self.trainer.strategy.reduce_boolean_decision(passed, all=False))
+
+    def _finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
+        world = self.trainer.world_size
+        names = list(metrics)
+        values = torch.stack([metrics[name].detach().float().to(self.device) for name in names])
+        if world > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        figures = dict(zip(names, values.tolist(), strict=True))
+        self.kl_control.update(figures["objective/kl"], responses * world)
+        optimizer: Any = self.optimizers()
+        figures["lr"] = optimizer.param_groups[0]["lr"]
+        figures["episode"] = (len(self.history) + 1) * responses * world
+        self.history.append(figures)
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=len(self.history))
+
+
+@torch.no_grad()
+def objective_metrics(scored: ScoredRollout, entropy: Tensor) -> dict[str, Tensor]:
+    """The objective under TRL's names: KL and entropy summed over a response, scores before and rewards after shaping."""
+    mask = scored.response_mask
+    kl = kl_estimate(scored.old_log_probs, scored.ref_log_probs).mul(mask).sum(1).mean()
+    rlhf_reward = scored.rewards.sum(1).mean()
+    lengths = mask.sum(1).float()
+    return {
+        "objective/kl": kl,
+        "objective/entropy": entropy.mul(mask).sum(1).mean(),
+        "objective/scores": scored.scores.float().mean(),
+        "objective/rlhf_reward": rlhf_reward,
+        "objective/non_score_reward": rlhf_reward - scored.scores.float().mean(),
+        "objective/kl_coef": torch.tensor(scored.kl_coef),
+        "val/num_eos_tokens": scored.has_eos.float().sum(),
+        "val/response_length": lengths.mean(),
+    }

@@ -1,0 +1,42 @@
+"""The `ppo` section of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from rlhf_lightning.registry import section
+
+
+@section("ppo")
+@dataclass
+class PPOSettings:
+    """How the policy is optimised. The defaults suit models of about a million parameters; lower the learning rate for larger ones.
+
+    Attributes:
+        updates: iterations of rollout, score, advantages, optimisation.
+        prompts_per_update: distinct prompts of one rollout, over all processes.
+        responses_per_prompt: responses drawn for each; group estimators (rloo, grpo) need at least two.
+        epochs, minibatches: passes over a rollout, and optimiser steps in each pass.
+        critic: "shared" puts a value head on the policy's trunk, "separate" trains a second trunk. Estimators without a critic build none.
+        entropy_coef: weight of the full distribution's entropy as a bonus.
+        value_coef: weight of the critic's loss.
+        target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
+        adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
+    """
+
+    updates: PositiveInt = 50
+    prompts_per_update: PositiveInt = 24
+    responses_per_prompt: PositiveInt = 4
+    epochs: PositiveInt = 4
+    minibatches: PositiveInt = 4
+    learning_rate: PositiveFloat = 3e-4
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    critic: Literal["shared", "separate"] = "shared"
+    entropy_coef: float = 0.0
+    value_coef: NonNegativeFloat = 0.1
+    max_grad_norm: PositiveFloat = 1.0
+    target_kl: PositiveFloat | None = None
+    adam_eps: PositiveFloat = 1e-5

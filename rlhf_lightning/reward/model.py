@@ -1,0 +1,187 @@
+"""The reward model: trunk, pooling and head, or a transformers sequence classifier with one label as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer, pad_rows, plain_ids, write_folder
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.registry import make
+from rlhf_lightning.reward.head.linear import LinearHead
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CARD, HEAD_WEIGHTS = "reward_model.json", "reward_head.safetensors"
+
+
+class ComposedScore(nn.Module):
+    """score(x, y) = head(pooling(trunk(x, y)))."""
+
+    def __init__(self, trunk: PreTrainedModel, pooling: Callable[[Tensor, Tensor], Tensor], head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.pooling, self.head = trunk, pooling, head
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.trunk(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        scores: Tensor = self.head(self.pooling(hidden, mask))
+        return scores.float()
+
+
+class ClassifierScore(nn.Module):
+    """The one logit of a transformers AutoModelForSequenceClassification."""
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(input_ids=input_ids, attention_mask=mask).logits
+        return logits[:, 0].float()
+
+
+class RewardModel(nn.Module):
+    """Scores prompts with responses. Tokenises them itself, so that the policy may have another tokenizer.
+
+    Scores are (raw - mean) / deviation, the constants of `normalise`; 0 and 1 until it is called.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, net: nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> None:
+        super().__init__()
+        self.net, self.tokenizer, self.max_length = net, tokenizer, max_length
+        self.truncated = 0
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("deviation", torch.tensor(1.0))
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """[U, L] ids and mask to normalised scores [U], float32."""
+        scores: Tensor = (self.net(input_ids, mask) - self.mean) / self.deviation
+        return scores
+
+    def tokenise(self, texts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """(prompt, response) texts to right-padded ids and mask [U, L]: prompt, response, end-of-text.
+
+        What is longer than max_length loses the beginning of its prompt, then the end of its response; `truncated` counts them.
+        """
+        end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+        rows = []
+        for prompt, response in texts:
+            ids = plain_ids(self.tokenizer, prompt, response)
+            room = self.max_length - len(end)
+            if len(ids) > room:
+                self.truncated += 1
+                answer = len(plain_ids(self.tokenizer, "", response))
+                ids = ids[-room:] if answer <= room else ids[len(ids) - answer :][:room]
+            rows.append([*ids, *end])
+        return pad_rows(rows, int(self.tokenizer.pad_token_id))
+
+    @torch.no_grad()
+    def score_texts(self, prompts: Sequence[str], responses: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Scores [B] of texts, in batches of like length."""
+        texts = list(zip(prompts, responses, strict=True))
+        scores = torch.zeros(len(texts))
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids, mask = self.tokenise([texts[i] for i in rows])
+            scores[rows] = self(ids.to(self.mean.device), mask.to(self.mean.device)).cpu()
+        return scores
+
+    def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+        """Set the constants so that the scores of these reference samples have mean 0 and variance 1 (Ziegler et al. 2019)."""
+        raw = self.score_texts(prompts, responses) * self.deviation.cpu() + self.mean.cpu()
+        self.mean.copy_(raw.mean())
+        self.deviation.copy_(raw.std().clamp(min=1e-6))
+
+    def save(self, folder: Path, about: dict[str, Any]) -> None:
+        """A folder of safetensors, tokenizer and config. transformers loads a linear head on the last token as
+        AutoModelForSequenceClassification(num_labels=1), anything else as its trunk, AutoModel.
+
+        Args:
+            about: what `load` needs and a reader wants: pooling and head with their settings, figures of the training.
+        """
+
+        def write(target: Path) -> None:
+            card = {**about, "mean": self.mean.item(), "deviation": self.deviation.item(), "max_length": self.max_length}
+            if isinstance(self.net, ComposedScore):
+                from safetensors.torch import save_file
+
+                exported(self.net, self.tokenizer, about).save_pretrained(target)
+                save_file({k: v.contiguous() for k, v in self.net.head.state_dict().items()}, target / HEAD_WEIGHTS)
+                (target / CARD).write_text(json.dumps(card, indent=2))
+            elif isinstance(self.net, ClassifierScore):
+                self.net.classifier.save_pretrained(target)
+            self.tokenizer.save_pretrained(target)
+
+        write_folder(folder, write)
+
+
+def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: dict[str, Any]) -> Any:
+    """The trunk, inside a sequence classifier where a linear head on the last token allows."""
+    from transformers import AutoModelForSequenceClassification
+
+    net.trunk.config.pad_token_id = tokenizer.pad_token_id
+    if not isinstance(net.head, LinearHead) or about["pooling"] != "last":
+        return net.trunk
+    config = type(net.trunk.config).from_dict({**net.trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id})
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    classifier.base_model.load_state_dict(net.trunk.state_dict())
+    classifier.score.weight.data.copy_(net.head.weight.weight.data)
+    return classifier
+
+
+def trunk_and_tokenizer(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trunk of a folder or Hub model, with a pad token that is no end-of-text: transformers' classifiers find the last token by it."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # the language model's output layer is left behind on purpose
+    trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        trunk.resize_token_embeddings(len(tokenizer))
+    return trunk, tokenizer
+
+
+def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
+    """A reward model from its folder, or any AutoModelForSequenceClassification with one label by folder or Hub name.
+
+    Raises:
+        DataError: no such folder, or a classifier with more than one label.
+    """
+    card_file = Path(path) / CARD
+    if not card_file.is_file():
+        return _load_classifier(path, max_length)
+    from safetensors.torch import load_file
+
+    card = json.loads(card_file.read_text())
+    trunk, tokenizer = trunk_and_tokenizer(path)
+    head = make("reward_head", card["head"], card["head_settings"], trunk.config.hidden_size)
+    head.load_state_dict(load_file(Path(path) / HEAD_WEIGHTS))
+    model = RewardModel(ComposedScore(trunk, make("reward_pooling", card["pooling"], {}), head), tokenizer, card["max_length"])
+    model.mean.fill_(card["mean"])
+    model.deviation.fill_(card["deviation"])
+    return model
+
+
+def _load_classifier(path: str, max_length: int) -> RewardModel:
+    from transformers import AutoModelForSequenceClassification
+
+    classifier = load_pretrained(AutoModelForSequenceClassification, path, "reward model")
+    if classifier.config.num_labels != 1:
+        raise DataError(f"{path} has {classifier.config.num_labels} labels; a reward model has one (num_labels=1 in its config.json)")
+    tokenizer = load_tokenizer(path)
+    if tokenizer.pad_token_id is None:
+        raise DataError(f"{path}: its tokenizer has no pad token, by which transformers finds the last token; set one and save it again")
+    limit = int(getattr(classifier.config, "max_position_embeddings", max_length))
+    return RewardModel(ClassifierScore(classifier), tokenizer, min(max_length, limit))

@@ -1,0 +1,35 @@
+"""The `reward` section of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from rlhf_lightning.registry import section
+
+
+@section("reward")
+@dataclass
+class RewardSettings:
+    """How the reward model is trained.
+
+    Attributes:
+        batch_size: judgements of one step, of all kinds together.
+        max_length: tokens of prompt and response; a longer prompt loses its beginning, a response that alone is longer loses its end.
+        freeze_backbone: train the head alone: with reward_head=linear the linear regression r = w·phi(x, y) on the frozen model's phi.
+        validation_fraction: share of the prompts that is held out.
+        on_bad: a bad line stops the run ("refuse") or is set aside with its reason ("quarantine").
+    """
+
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 5e-4
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    weight_decay: NonNegativeFloat = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    max_length: PositiveInt = 512
+    freeze_backbone: bool = False
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    on_bad: Literal["refuse", "quarantine"] = "refuse"

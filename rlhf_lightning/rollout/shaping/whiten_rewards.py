@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.flow import ScoredRollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.tensors import masked_var, masked_whiten
+
+
+@register("rollout_shaping", "whiten_rewards")
+def whiten_rewards(scored: ScoredRollout) -> ScoredRollout:
+    """Token rewards are scaled to variance 1 over the batch; their mean stays. Put it last.
+
+    As in TRL's PPO with whiten_rewards: unbiased variance over the response tokens, eps 1e-8 under the root. 0 outside the mask.
+
+    Args:
+        scored: rewards and response_mask [B, T].
+
+    Raises:
+        DataError: rewards too large to square, or not numbers.
+    """
+    scaled = whitened(scored.rewards, scored.response_mask, shift_mean=False)
+    return dataclasses.replace(scored, rewards=torch.where(scored.response_mask.bool(), scaled, torch.zeros_like(scaled)))
+
+
+def whitened(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """masked_whiten of [B, T], for rewards and for advantages. Raises DataError where they are too large to square."""
+    refuse_overflow(masked_var(values, mask))
+    return masked_whiten(values, mask, shift_mean)
+
+
+def refuse_overflow(spread: Tensor) -> None:
+    """Raise DataError unless the variances or deviations are finite: dividing by infinity would silently teach nothing."""
+    if not bool(torch.isfinite(spread).all()):
+        raise DataError(
+            f"the rewards are too large to normalise in {spread.dtype}, or not numbers; "
+            "look at the scorer, or bound its scores: rollout_shaping=[clip_score,...]"
+        )

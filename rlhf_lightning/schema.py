@@ -1,0 +1,131 @@
+"""From a signature to a typed configuration node, and from a composed node back to checked values."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pydantic
+from omegaconf import OmegaConf
+
+from rlhf_lightning.errors import ConfigError, RegistryError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting: its name, its exact type and its default; `REQUIRED` where it must be given."""
+
+    name: str
+    type: Any
+    default: Any
+
+
+REQUIRED = inspect.Parameter.empty
+
+
+def settings_of(target: Callable[..., Any]) -> list[Setting]:
+    """The settings of a component, its keyword-only parameters, or the fields of a section's dataclass.
+
+    Raises:
+        RegistryError: a setting without a type.
+    """
+    if dataclasses.is_dataclass(target):
+        hints = typing.get_type_hints(target, include_extras=True)
+        return [
+            Setting(f.name, hints[f.name], REQUIRED if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(target)
+        ]
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name not in hints:
+                raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
+            found.append(Setting(parameter.name, hints[parameter.name], parameter.default))
+    return found
+
+
+def config_class(target: Any, extra: Mapping[str, Any]) -> type:
+    """A dataclass for Hydra's ConfigStore from the target's settings, importable as `target.Config`.
+
+    A setting called `seed` follows the run's seed unless it is set.
+
+    Args:
+        extra: fields with values that come first (`_target_`, `_partial_`).
+    """
+    fields: list[tuple[str, Any, Any]] = [(name, type(value), dataclasses.field(default=value)) for name, value in extra.items()]
+    for setting in settings_of(target):
+        default = "${seed}" if setting.name == "seed" else setting.default
+        fields.append((setting.name, _hydra_type(setting.type), _hydra_default(default)))
+    config = dataclasses.make_dataclass("Config", fields)
+    # make_dataclass claims module "types"; pickle in sweep workers needs the true address.
+    config.__module__, config.__qualname__ = target.__module__, f"{target.__qualname__}.Config"
+    setattr(target, "Config", config)
+    return config
+
+
+def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
+    """A node's settings held to the target's types, choices and ranges.
+
+    Args:
+        key: where the node stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: an unknown or missing setting, or a value that isn't allowed.
+    """
+    content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
+    values = {str(name): value for name, value in content.items() if name not in ("_target_", "_partial_")}
+    settings = {setting.name: setting for setting in settings_of(target)}
+    for name in values:
+        if name not in settings:
+            raise ConfigError(f"{key} has no setting {name!r}{did_you_mean(name, settings)}; it has: {', '.join(settings) or 'none'}")
+    for name, setting in settings.items():
+        if values.get(name, setting.default) in ("???", REQUIRED):
+            raise ConfigError(f"{key}.{name} must be given: add `{key}.{name}=...` to the command")
+    fields: dict[str, Any] = {name: (s.type, ... if s.default is REQUIRED else s.default) for name, s in settings.items()}
+    model = pydantic.create_model("settings", **fields)
+    try:
+        checked = model(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([key, *map(str, first["loc"])])
+        raise ConfigError(f"{place}={first['input']}: {first['msg']}") from None
+    return {name: getattr(checked, name) for name in settings}
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """', did you mean X?' where a name is near, else ''."""
+    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _hydra_type(annotation: Any) -> Any:
+    """The nearest type OmegaConf knows; `check` holds the exact one."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _hydra_type(arguments[0])
+    if origin is typing.Literal:
+        kinds = {type(a) for a in arguments}
+        return kinds.pop() if len(kinds) == 1 else Any
+    if origin in (typing.Union, types.UnionType):
+        rest = [_hydra_type(a) for a in arguments if a is not type(None)]
+        return (rest[0] | None) if len(rest) == 1 and len(arguments) == 2 else Any
+    if origin in (list, tuple):
+        return list[_hydra_type(arguments[0]) if arguments else Any]  # type: ignore[misc]
+    if origin is dict:
+        return dict[str, Any]
+    return annotation if annotation in (int, float, str, bool) else Any
+
+
+def _hydra_default(default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return dataclasses.field(default="???")
+    if isinstance(default, (list, tuple, dict)):
+        plain = dict(default) if isinstance(default, dict) else list(default)
+        return dataclasses.field(default_factory=lambda: plain.copy())
+    return dataclasses.field(default=default)

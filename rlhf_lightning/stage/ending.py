@@ -1,0 +1,53 @@
+"""How every stage ends: the report as page, JSON and terminal table, and result.json for sweeps."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlhf_lightning.run import Run
+
+SECRET = re.compile(r"(?i)([\w.]*(?:key|token|password|secret)[\w.]*=).+")
+
+
+def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
+    """Write report.html and report.json into the run's folder and print the table; the first process alone.
+
+    Args:
+        results: figures by name, for the table of a sweep.
+        parts: what Report takes beyond title, command, seed, configuration, seconds and versions.
+    """
+    if not run.is_main:
+        return
+    from rlhf_lightning.evaluation.page import write_page
+    from rlhf_lightning.evaluation.report import Report, StageTime
+    from rlhf_lightning.evaluation.terminal import print_report
+
+    report = Report(
+        title=title,
+        command=["train.py", *map(without_secret, sys.argv[1:])],
+        seed=run.seed,
+        config_yaml=OmegaConf.to_yaml(run.config),
+        finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
+        versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},
+        **parts,
+    )
+    page = run.folder / "report.html"
+    write_page(report, page)
+    run.results = dict(results)
+    print_report(report, page, run.console)
+
+
+def without_secret(word: str) -> str:
+    """A word of the command line with the value of anything named like a key, token, password or secret left out.
+
+    The configuration is written unresolved, so that `${oc.env:NAME}` stays a reference.
+    """
+    return SECRET.sub(r"\1***", word)

@@ -1,0 +1,51 @@
+"""stage=evaluate: measure a policy on held-out prompts, alone or against another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.run import Run
+
+if TYPE_CHECKING:
+    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.evaluation.measure import Measured, Metric
+    from rlhf_lightning.rollout.scorer.scorer import Scorer
+    from rlhf_lightning.task.task import Task
+
+
+@register("stage", "evaluate")
+def evaluate(run: Run, *, reference: str | None = None) -> float:
+    """Measure the backbone on the task's held-out prompts. Returns the mean of the scorer, or of the first metric without one.
+
+    Args:
+        reference: folder or Hub name of a policy to compare with (the start of the training, say), which also gives the KL.
+    """
+    from rlhf_lightning.evaluation.figures import compared, metric_figures, side_by_side
+    from rlhf_lightning.stage.ending import end
+
+    task = run.component("task")
+    scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
+    policy = run.language_model(corpus=run.corpus(task))
+    start = None if reference is None else run.language_model(reference)
+    with run.timed("evaluate"):
+        before = None if start is None else measured(run, task, start, scorer, start)
+        after = measured(run, task, policy, scorer, start)
+    results = compared(before, after)
+    end(run, "Evaluation", figures=metric_figures(before, after), results=results,
+        samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
+    return after.mean(next(iter(after.values)))
+
+
+def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
+    """Responses to the held-out prompts under the run's sampler, by the scorer and every chosen metric that the task can give."""
+    from rlhf_lightning.evaluation.measure import measure
+
+    metrics: dict[str, Metric] = {} if scorer is None else {"score": scorer}
+    chosen = run.components("evaluation_metric", task)
+    metrics |= {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}
+    prompts = task.test_prompts() or task.train_prompts()
+    return measure(
+        policy, prompts, run.component("rollout_sampler"), metrics, run.settings("evaluation"),
+        max_new_tokens=run.response_room, seed=run.seed, reference=reference,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""stage=rounds: collect feedback, train a reward model, tune the policy, measure; again until the target is met."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import PositiveFloat, PositiveInt
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import make, register
+from rlhf_lightning.run import Run
+from rlhf_lightning.stage.evaluate import measured
+from rlhf_lightning.stage.ppo import check_combination, train_ppo
+from rlhf_lightning.stage.reward import train_reward
+from rlhf_lightning.stage.sft import train_sft
+
+if TYPE_CHECKING:
+    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.evaluation.measure import Measured
+    from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.stage.reward import TrainedReward
+    from rlhf_lightning.task.task import Task
+
+
+@dataclass
+class Round:
+    """What one round left behind."""
+
+    number: int
+    intake: Intake
+    reward: TrainedReward
+    ceiling: float
+    history: list[dict[str, float]]
+    measured: Measured
+
+
+@dataclass
+class Story:
+    """The whole run so far."""
+
+    start: Measured
+    rounds: list[Round] = field(default_factory=list)
+
+    def improvement(self) -> float:
+        """By how many standard deviations of the start's utility the mean utility has risen."""
+        before = self.start.values["utility"]
+        mean = sum(before) / len(before)
+        deviation = (sum((u - mean) ** 2 for u in before) / (len(before) - 1)) ** 0.5
+        return (self.rounds[-1].measured.mean("utility") - mean) / max(float(deviation), 1e-9)
+
+
+@register("stage", "rounds")
+def rounds(
+    run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 2.5, prompts: PositiveInt = 160, responses: PositiveInt = 4
+) -> float:
+    """The whole loop with the chosen annotators. Returns the improvement in standard deviations of the start's utility.
+
+    Args:
+        max_rounds: the most rounds to run.
+        target: stop once the mean utility has risen by so many standard deviations of the start's.
+        prompts, responses: in each round, so many training prompts are answered so many times each and judged.
+    """
+    check_combination(run)
+    task: Task = run.component("task")
+    if not task.has_utility:
+        raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
+    annotators = run.component("feedback_annotator", task)
+    policy = run.language_model(corpus=run.corpus(task))
+    train_sft(run, task, policy, run.folder / "sft")
+    start = run.language_model(run.folder / "sft")
+    story = Story(look(run, task, start, start))
+    for number in range(1, max_rounds + 1):
+        folder = run.folder / f"round_{number}"
+        collect(run, task, policy, annotators, number, prompts, responses, folder / "feedback.jsonl")
+        intake = take_in_all(run, number)
+        reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}")
+        scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
+        module = train_ppo(run, policy, start, scorer, task.train_prompts(), folder / "policy", f"ppo {number}")
+        after = look(run, task, policy, start, scorer)
+        story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
+        run.say(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
+        if story.improvement() >= target:
+            break
+    tell(run, story, target)
+    run.say(f"policy: {run.folder / f'round_{len(story.rounds)}' / 'policy'}")
+    return story.improvement()
+
+
+def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
+    with run.timed("evaluate"):
+        return measured(run, task, policy, scorer, start)
+
+
+def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
+    """Let the annotators judge the policy's own samples in all kinds, and write what they say as JSON Lines.
+
+    Every process draws the same samples, so that all have the same feedback; the first one writes it.
+    """
+    import torch
+
+    from rlhf_lightning.evaluation.report import write_atomically
+
+    with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(run.seed * 1000 + number)
+        known = task.train_prompts()
+        asked = random.Random(run.seed * 1000 + number).sample(known, min(prompts, len(known)))
+        policy.model.eval()
+        policy.model.to("cpu")
+        batch = policy.encode_prompts(asked, run.response_room).repeat(responses)
+        texts = run.component("rollout_sampler")(policy, batch).responses
+        groups = [(prompt, texts[i * responses : (i + 1) * responses]) for i, prompt in enumerate(asked)]
+        feedback = annotators.judge(groups)
+        if run.is_main:
+            write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
+
+
+def take_in_all(run: Run, rounds: int) -> Intake:
+    """The feedback of every round so far, through the same door as a user's own files."""
+    from rlhf_lightning.feedback.intake import take_in
+
+    filters, record = run.components("feedback_filter"), make("feedback_format", "record", {})
+    rows = [
+        row
+        for number in range(1, rounds + 1)
+        for row in make("feedback_source", "jsonl", {"path": str(run.folder / f"round_{number}" / "feedback.jsonl")})()
+    ]
+    return take_in(rows, [record], filters, run.settings("reward").on_bad, run.folder / "quarantine.jsonl")
+
+
+def ceiling_of(task: Task, reward: TrainedReward) -> float:
+    """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
+    from rlhf_lightning.reward.module import comparisons
+
+    orders = comparisons(reward.held_out)
+    return sum(task.utility(prompt, better) > task.utility(prompt, worse) for _, prompt, better, worse in orders) / max(1, len(orders))
+
+
+def tell(run: Run, story: Story, target: float) -> None:
+    """The report of all rounds."""
+    from rlhf_lightning.evaluation.figures import accuracy_figures, compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.evaluation.report import FeedbackCount, Target
+    from rlhf_lightning.stage.ending import end
+
+    last = story.rounds[-1]
+    story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
+    right, total = last.reward.accuracy["all"]
+    improvement = story.improvement()
+    counted = Counter(last.intake.collected)
+    end(
+        run,
+        "From feedback to a better policy",
+        figures=[
+            *metric_figures(story.start, last.measured),
+            *accuracy_figures(last.reward.accuracy, last.reward.spearman, last.ceiling),
+        ],
+        rounds=round_results(story),
+        curves=ppo_curves({f"round {r.number}": r.history for r in story.rounds}),
+        samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
+        feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
+        target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
+        notes=last.intake.notes,
+        results=compared(story.start, last.measured)
+        | {"improvement": improvement, "accuracy": right / total, "accuracy/ceiling": last.ceiling, "rounds": float(last.number)},
+    )
+
+
+def round_results(story: Story) -> list[Any]:
+    """A row for the start and for each round. The intake of a round holds all feedback so far; the row counts its own."""
+    from rlhf_lightning.evaluation.figures import prompt_means
+    from rlhf_lightning.evaluation.interval import mean_interval, proportion_interval
+    from rlhf_lightning.evaluation.report import RoundResult
+
+    rows = [RoundResult(number=0, utility=mean_interval(prompt_means(story.start, "utility")), kl=0.0)]
+    collected = kept = 0
+    for done in story.rounds:
+        rows.append(
+            RoundResult(
+                number=done.number,
+                collected=done.intake.collected.total() - collected,
+                kept=done.intake.kept.total() - kept,
+                accuracy=proportion_interval(*done.reward.accuracy["all"]),
+                ceiling=done.ceiling,
+                score=done.measured.mean("score"),
+                utility=mean_interval(prompt_means(done.measured, "utility")),
+                kl=done.measured.kl,
+            )
+        )
+        collected, kept = done.intake.collected.total(), done.intake.kept.total()
+    return rows

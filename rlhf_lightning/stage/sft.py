@@ -1,0 +1,57 @@
+"""stage=sft: warm the policy up on the task's demonstrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import register
+from rlhf_lightning.run import Run
+
+if TYPE_CHECKING:
+    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.sft.module import SFTModule
+    from rlhf_lightning.task.task import Task
+
+
+@register("stage", "sft")
+def sft(run: Run) -> float:
+    """Supervised fine-tuning of the backbone on the task's demonstrations; leaves the folder policy/. Returns the final loss."""
+    from rlhf_lightning.evaluation.figures import curve, mean_of_last
+    from rlhf_lightning.stage.ending import end
+
+    task = run.component("task")
+    language_model = run.language_model(corpus=run.corpus(task))
+    module = train_sft(run, task, language_model, run.folder / "policy")
+    loss = mean_of_last(module.history, "sft/loss")
+    curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss")]
+    end(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
+    run.say(f"policy: {run.folder / 'policy'}")
+    return loss
+
+
+def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path) -> SFTModule:
+    """Train on the demonstrations and save the policy as a plain Hugging Face folder.
+
+    Raises:
+        ConfigError: the task has no demonstrations.
+    """
+    from rlhf_lightning.datamodule import ShardedData
+    from rlhf_lightning.sft.module import SFTModule, demonstration_loader
+
+    settings = run.settings("sft")
+    demonstrations = task.demonstrations()
+    if not demonstrations:
+        raise ConfigError("the task has no demonstrations to learn from: with task=files give task.demonstrations=FILE.jsonl")
+    with run.timed("sft"):
+        loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
+        if skipped:
+            run.say(f"sft: {skipped} of {len(demonstrations)} demonstrations are longer than {settings.max_length} tokens and left out")
+        steps = settings.epochs * len(loader)
+        module = SFTModule(language_model, settings, steps)
+        trainer = run.trainer("sft", settings.epochs, steps, {"sft/loss": "loss"}, settings.max_grad_norm)
+        data = ShardedData(lambda rank, world: demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world)[0])
+        trainer.fit(module, data)
+        run.save(trainer, folder, language_model.save)
+    return module

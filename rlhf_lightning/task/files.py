@@ -1,0 +1,152 @@
+"""The user's own prompts and demonstrations, from JSON Lines files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from pydantic import Field, PositiveInt
+
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.registry import register
+from rlhf_lightning.schema import did_you_mean
+
+
+@register("task", "files")
+class Files:
+    """Your own prompts, and demonstrations if you have them, from JSON Lines files (plain or gzip); no utility is known.
+
+    A file holds one JSON object per line; empty lines are passed over. Two prompts are the same when their Unicode NFC forms are;
+    only the first is kept. Held-out prompts appear neither among the training prompts nor in the demonstrations.
+
+    Args:
+        prompts: the file of prompts.
+        test_prompts: the file of held-out prompts; null holds out a part of `prompts`.
+        prompt_field: the key of the prompt, in all files.
+        demonstrations: the file of prompts with responses for supervised fine-tuning; it may be the file of prompts.
+        response_field: the key of the response in it.
+        test_fraction: the part of `prompts` that is held out where no test_prompts are given. A prompt's own sha256 decides, so
+            that it stays on its side whatever is added to the file.
+        limit: how many prompts, test prompts and demonstrations to keep of each, the first ones; null keeps all.
+        prefix, suffix: put around every prompt.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+
+    has_utility = False
+
+    def __init__(
+        self,
+        *,
+        prompts: str,
+        test_prompts: str | None = None,
+        prompt_field: str = "prompt",
+        demonstrations: str | None = None,
+        response_field: str = "response",
+        test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        limit: PositiveInt | None = None,
+        prefix: str = "",
+        suffix: str = "",
+    ) -> None:
+        found = _distinct(prompts, prompt_field)
+        if test_prompts is not None:
+            held_out = _distinct(test_prompts, prompt_field)
+        else:
+            held_out = {key: text for key, text in found.items() if _place(key) < test_fraction}
+        train = [f"{prefix}{text}{suffix}" for key, text in found.items() if key not in held_out]
+        if not train:
+            raise DataError(f"{prompts}: no prompts are left to train on, {len(found)} were read and all of them are held out")
+        pairs = _pairs(demonstrations, prompt_field, response_field) if demonstrations is not None else []
+        shown = [(f"{prefix}{prompt}{suffix}", response) for prompt, response in pairs if _key(prompt) not in held_out]
+        self._train = train[:limit]
+        self._test = [f"{prefix}{text}{suffix}" for text in held_out.values()][:limit]
+        self._demonstrations = shown[:limit]
+
+    def train_prompts(self) -> list[str]:
+        """The prompts to learn on, in the file's order."""
+        return list(self._train)
+
+    def test_prompts(self) -> list[str]:
+        """The held-out prompts, in the file's order; may be empty where test_fraction is 0 or the file is short."""
+        return list(self._test)
+
+    def demonstrations(self) -> list[tuple[str, str]]:
+        """(prompt, response) pairs, in the file's order."""
+        return list(self._demonstrations)
+
+    def utility(self, prompt: str, response: str) -> float:
+        """Raises ConfigError: what people feel about these texts is not known."""
+        _unknown("utility")
+
+    def improve(self, prompt: str, response: str, rng: random.Random) -> str:
+        """Raises ConfigError: what people would change in these texts is not known."""
+        _unknown("edits")
+
+
+def _unknown(what: str) -> NoReturn:
+    raise ConfigError(f"task=files knows no {what}; bring feedback with feedback_source, or take a task that has one (task=reviews)")
+
+
+def _distinct(path: str, field: str) -> dict[str, str]:
+    """The file's prompts by their NFC form, first ones kept."""
+    found: dict[str, str] = {}
+    for where, record in _records(path):
+        prompt = _text(record, field, where)
+        found.setdefault(_key(prompt), prompt)
+    if not found:
+        raise DataError(f'{path}: no prompts in it; one JSON object per line is expected, like {{"{field}": "..."}}')
+    return found
+
+
+def _pairs(path: str, prompt_field: str, response_field: str) -> list[tuple[str, str]]:
+    return [(_text(record, prompt_field, where), _text(record, response_field, where)) for where, record in _records(path)]
+
+
+def _key(prompt: str) -> str:
+    return unicodedata.normalize("NFC", prompt)
+
+
+def _place(key: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+
+
+def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """(file:line, object) of each line that isn't empty."""
+    try:
+        raw = Path(path).expanduser().read_bytes()
+        data = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    except (OSError, EOFError, zlib.error) as cause:
+        raise DataError(f"{path} can't be read: {cause}") from None
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError) as cause:
+            raise DataError(f"{where}: not JSON in UTF-8 ({cause}); one object per line is expected") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: a JSON object is expected, not {type(record).__name__}")
+        yield where, record
+
+
+def _text(record: dict[str, object], field: str, where: str) -> str:
+    if field not in record:
+        raise DataError(f"{where}: no field {field!r}{did_you_mean(field, record)}; it has: {', '.join(record) or 'none'}")
+    value = record[field]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: field {field!r} must be text that isn't blank, not {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: field {field!r} holds half of a surrogate pair, which is no text: {value!r:.80}") from None
+    return value

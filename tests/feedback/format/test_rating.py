@@ -1,0 +1,80 @@
+"""Ratings: one or a list, on the row's scale or the setting's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.feedback.format.rating import RatingFormat
+from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.flow import Feedback, Rating
+
+BASE: dict[str, Any] = {"prompt": "p", "response": "r"}
+
+
+def read(data: dict[str, Any], **settings: Any) -> list[Feedback] | None:
+    return RatingFormat(**settings)(Row(BASE | data, "f:1"))
+
+
+def said(data: dict[str, Any], **settings: Any) -> list[tuple[float, tuple[float, float], str | None]]:
+    found = read(data, **settings) or []
+    return [(r.judgement.value, r.judgement.scale, r.annotator) for r in found if isinstance(r.judgement, Rating)]
+
+
+def test_one_rating() -> None:
+    expected = Feedback(prompt="p", responses=("r",), judgement=Rating(value=4, scale=(1, 5)), annotator="anna", origin="f:1")
+    assert read({"rating": 4, "scale": [1, 5], "annotator": "anna"}) == [expected]
+
+
+def test_a_list_is_one_record_per_rater_and_comes_before_the_mean() -> None:
+    assert said({"rating": 3.5, "ratings": [3, 4]}, scale=(0, 5)) == [(3, (0, 5), "rater0"), (4, (0, 5), "rater1")]
+    assert said({"ratings": [3, 4], "annotator": ["anna", 7]}, scale=(0, 5)) == [(3, (0, 5), "anna"), (4, (0, 5), "7")]
+    assert said({"rating": 3.5, "ratings": [3, 4]}, scale=(0, 5), ratings=None) == [(3.5, (0, 5), None)]
+
+
+def test_the_rows_own_scale_comes_first() -> None:
+    assert said({"rating": 4, "scale": [1, 5]}, scale=(0, 100)) == [(4, (1, 5), None)]
+    assert said({"rating": 4, "scale": None}, scale=(0, 100)) == [(4, (0, 100), None)]
+
+
+def test_a_field_inside_an_object() -> None:
+    assert said({"ratings": {"overall": 2.5}}, rating="ratings.overall", ratings=None, scale=(0, 5)) == [(2.5, (0, 5), None)]
+
+
+def test_not_mine() -> None:
+    assert read({}) is None
+    assert read({"ratings": None, "rating": None}) is None
+
+
+def test_whole_numbers_where_asked() -> None:
+    assert said({"rating": 4.0}, scale=(1, 5), whole=True) == [(4, (1, 5), None)]
+    with pytest.raises(DataError, match=r"rating is 3\.5.*whole"):
+        read({"rating": 3.5}, scale=(1, 5), whole=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"rating": 4}, "no scale"),
+        ({"rating": 4, "scale": [5, 1]}, r"must be \[lowest, highest\]"),
+        ({"rating": 4, "scale": [1, "5"]}, r"scale\[1\] must be a finite number"),
+        ({"rating": 4, "scale": 5}, "scale must be a list"),
+        ({"ratings": [], "scale": [1, 5]}, "ratings is an empty list"),
+        ({"ratings": [1, None], "scale": [1, 5]}, r"ratings\[1\] must be a finite number, not null"),
+        ({"ratings": [1, 9], "scale": [1, 5]}, r"ratings\[1\] is 9, off the scale 1 to 5"),
+        ({"ratings": {"overall": 1}, "scale": [1, 5]}, "ratings must be a list, not an object"),
+        ({"ratings": [1, 2], "scale": [1, 5], "annotator": ["a"]}, "annotator has 1 names for 2 ratings"),
+        ({"ratings": [1], "scale": [1, 5], "annotator": "anna"}, "annotator must be a list"),
+        ({"rating": float("inf"), "scale": [1, 5]}, "rating must be a finite number"),
+    ],
+)
+def test_refused(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read(data)
+
+
+def test_a_setting_that_is_no_scale() -> None:
+    with pytest.raises(ConfigError, match="lowest, highest"):
+        RatingFormat(scale=(5, 5))
