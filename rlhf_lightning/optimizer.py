@@ -14,16 +14,22 @@ class OptimizerSettings(Protocol):
 
     learning_rate: float
     learning_rate_schedule: Any
+    warmup_fraction: float
     weight_decay: float
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings, steps: int) -> dict[str, Any]:
-    """AdamW on the parameters that are trained, its learning rate constant or falling linearly to 0 over `steps`, as Lightning takes it."""
+    """AdamW (betas 0.9, 0.95, as language models are trained) on the parameters that are trained, its learning rate rising over the first
+    steps and then constant or falling linearly to 0 over `steps`, as Lightning takes it."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
+
+    warmup = settings.warmup_fraction * steps
 
     def share(step: int) -> float:
-        return max(0.0, 1.0 - step / steps) if settings.learning_rate_schedule == "linear" else 1.0
+        rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        falling = max(0.0, 1.0 - step / steps) if settings.learning_rate_schedule == "linear" else 1.0
+        return rising * falling
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -51,7 +51,8 @@ def entropy_of(logits: Tensor) -> Tensor:
     """Entropy in nats of the full distribution of [..., V] logits, not of the sampled token."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     # entr(0) is 0: a token ruled out by a logit of -inf adds nothing, where 0 * -inf would be NaN.
-    return torch.special.entr(logits.softmax(-1)).sum(-1)
+    entropy: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
+    return entropy
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1") -> Tensor:

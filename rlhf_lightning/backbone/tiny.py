@@ -25,7 +25,7 @@ def tiny(
     layers: PositiveInt = 2,
     width: PositiveInt = 128,
     heads: PositiveInt = 4,
-    vocabulary: Annotated[int, Field(ge=260)] = 768,
+    vocabulary: Annotated[int, Field(ge=260)] = 1024,
     positions: PositiveInt = 128,
 ) -> LanguageModel:
     """An untrained model of well under a million parameters, its tokenizer fitted to the corpus.

@@ -27,12 +27,12 @@ class PPOSettings:
         adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
     """
 
-    updates: PositiveInt = 50
+    updates: PositiveInt = 40
     prompts_per_update: PositiveInt = 24
     responses_per_prompt: PositiveInt = 4
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 2
     minibatches: PositiveInt = 4
-    learning_rate: PositiveFloat = 3e-4
+    learning_rate: PositiveFloat = 2e-4
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     critic: Literal["shared", "separate"] = "shared"
     entropy_coef: float = 0.0

@@ -60,18 +60,28 @@ def check_kinds(losses: Sequence[Any], judged: Sequence[Judged]) -> None:
 
 
 def feedback_loader(judged: Sequence[Judged], model: RewardModel, batch_size: int, seed: int, rank: int, world: int) -> DataLoader[Any]:
-    """Shuffled batches of judgements; each process takes its share of every batch."""
-    if len(judged) < world:
-        raise ConfigError(f"{len(judged)} judgements can't be shared by {world} processes")
-    generator = torch.Generator().manual_seed(seed)
-    own = max(1, batch_size // world)
-    usable = len(judged) - len(judged) % world
+    """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch.
+
+    What was said about one prompt stays in one batch, so that a response is scored once for all its judgements, and is not learned by
+    heart from being met again and again (Ouyang et al. 2022, section 3.5).
+
+    Raises:
+        ConfigError: fewer prompts than processes.
+    """
+    of_prompt: dict[str, list[Judged]] = {}
+    for record in judged:
+        of_prompt.setdefault(record.feedback.prompt, []).append(record)
+    groups = [group[i : i + batch_size] for group in of_prompt.values() for i in range(0, len(group), batch_size)]
+    if len(groups) < world:
+        raise ConfigError(f"feedback on {len(groups)} prompts can't be shared by {world} processes")
+    share = max(1, round(batch_size * len(groups) / len(judged) / world))
+    usable = len(groups) - len(groups) % world
     return DataLoader(
-        list(judged[rank:usable:world]),  # type: ignore[arg-type]
-        batch_size=own,
+        groups[rank:usable:world],  # type: ignore[arg-type]
+        batch_size=share,
         shuffle=True,
-        generator=generator,
-        collate_fn=lambda records: collate(records, model.tokenise),
+        generator=torch.Generator().manual_seed(seed),
+        collate_fn=lambda batch: collate([record for group in batch for record in group], model.tokenise),
     )
 
 

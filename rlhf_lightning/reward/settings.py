@@ -17,6 +17,7 @@ class RewardSettings:
 
     Attributes:
         batch_size: judgements of one step, of all kinds together.
+        warmup_fraction: share of the steps over which the learning rate rises from 0.
         max_length: tokens of prompt and response; a longer prompt loses its beginning, a response that alone is longer loses its end.
         freeze_backbone: train the head alone: with reward_head=linear the linear regression r = w·phi(x, y) on the frozen model's phi.
         validation_fraction: share of the prompts that is held out.
@@ -25,8 +26,9 @@ class RewardSettings:
 
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 32
-    learning_rate: PositiveFloat = 5e-4
+    learning_rate: PositiveFloat = 1e-3
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     max_length: PositiveInt = 512

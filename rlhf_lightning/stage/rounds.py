@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -55,14 +56,14 @@ class Story:
 
 @register("stage", "rounds")
 def rounds(
-    run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 2.5, prompts: PositiveInt = 160, responses: PositiveInt = 4
+    run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 2.5, prompts: PositiveInt = 560, responses: PositiveInt = 4
 ) -> float:
     """The whole loop with the chosen annotators. Returns the improvement in standard deviations of the start's utility.
 
     Args:
         max_rounds: the most rounds to run.
         target: stop once the mean utility has risen by so many standard deviations of the start's.
-        prompts, responses: in each round, so many training prompts are answered so many times each and judged.
+        prompts, responses: in each round so many times a training prompt is drawn, answered so often, and the answers judged together.
     """
     check_combination(run)
     task: Task = run.component("task")
@@ -98,7 +99,7 @@ def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scor
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
     """Let the annotators judge the policy's own samples in all kinds, and write what they say as JSON Lines.
 
-    Every process draws the same samples, so that all have the same feedback; the first one writes it.
+    An empty sample is shown to nobody. Every process draws the same samples, so that all have the same feedback; the first writes it.
     """
     import torch
 
@@ -107,13 +108,14 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
         known = task.train_prompts()
-        asked = random.Random(run.seed * 1000 + number).sample(known, min(prompts, len(known)))
+        random.Random(run.seed * 1000 + number).shuffle(known)
+        asked = list(itertools.islice(itertools.cycle(known), prompts))
         policy.model.eval()
         policy.model.to("cpu")
         batch = policy.encode_prompts(asked, run.response_room).repeat(responses)
         texts = run.component("rollout_sampler")(policy, batch).responses
-        groups = [(prompt, texts[i * responses : (i + 1) * responses]) for i, prompt in enumerate(asked)]
-        feedback = annotators.judge(groups)
+        groups = [(prompt, list(filter(str.strip, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
+        feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
         if run.is_main:
             write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
 

@@ -7,68 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What is true: aspects | evidence | drawbacks of all the products of a category, and each product's own.
+# What is true of all the products of a category: products: aspects | evidence | drawbacks.
 FACTS = """
-kitchen: steel thick/shiny, switch soft/simple, cleaning easy/quick | serves four people; is ready fast | cord short, base slippery
-  a kettle: spout neat | boils a litre of water
-  a toaster: slot wide | browns both sides alike
-  a blender: jug strong | crushes ice
-  a coffee machine: filter fine | makes a rich coffee
-  a rice cooker: pot deep | keeps the rice warm
-garden: metal strong/rustproof, pole long/sturdy, grip firm/soft | saves my back; survives the winter | hook small, paint thin
-  a rake: head broad | gathers wet leaves
-  a shovel: blade curved | moves a heap of snow
-  a hoe: tip narrow | takes out every weed
-  an axe: edge sharp | splits dry logs
-  a broom: brush dense | cleans the whole yard
-electronics: screen bright/sharp, menu simple/clear, charger quick/small | lasts two days; starts at once | case slippery, sound low
-  a phone: signal steady | rings in every room
-  a laptop: keyboard quiet | runs three films on a charge
-  a camera: lens fast | takes photos at night
-  a tablet: pen exact | shows maps without a network
-  a smart watch: band light | counts my steps
-furniture: wood smooth/solid, frame firm/straight, assembly quick/easy | carries a big man; never wobbles | foot rough, edge hard
-  a chair: seat wide | rolls without a sound
-  a desk: drawer deep | holds two screens
-  a bookshelf: board thick | holds two hundred books
-  a sofa: cushion soft | seats three people
-  a bed: mattress firm | lets me sleep all night
-clothing: fabric soft/thick, stitching neat/strong, colour deep/warm | keeps me warm; washes well | label scratchy, cut tight
-  a jacket: collar high | blocks the wind
-  a scarf: pattern pretty | goes twice around my neck
-  a hat: brim wide | shades my whole face
-  a raincoat: hood snug | keeps me dry in a storm
-  a sweater: knit dense | keeps its shape
-toys: design clever/pretty, paint safe/bright, box neat/strong | keeps the kids busy; survives a fall | guide short, plastic thin
-  a puzzle: picture clear | has a thousand pieces
-  a kite: tail long | flies in a light wind
-  a doll: dress cute | closes her eyes in bed
-  a toy train: track smooth | pulls eight wagons
-  a robot: voice funny | walks around the table
-bags: zip smooth/strong, strap wide/soft, pocket deep/handy | stays dry in the rain; fits under a seat | lining thin, buckle stiff
-  a backpack: back padded | holds three large books
-  a suitcase: wheel quiet | holds clothes for a week
-  a handbag: leather fine | goes with every dress
-  a sports bag: mesh airy | keeps shoes and towels apart
-  a school bag: lid bright | takes all the homework
-music: tone warm/full, finish shiny/smooth, touch light/even | sounds good in a hall; carries far | stand weak, cover thin
-  a guitar: neck slim | stays in tune for days
-  a flute: key light | reaches the highest notes
-  a drum: skin tight | takes hard hits all night
-  a violin: bow straight | sings above the band
-  a piano: pedal soft | fills the house with sound
+a kettle, a toaster, a blender, a coffee machine, a rice cooker, a mixer:
+  steel thick/shiny, switch soft/simple, cleaning easy/quick | serves four people; is ready fast; makes no mess | cord short, base slippery
+a phone, a laptop, a camera, a tablet, a smart watch, a radio:
+  screen bright/sharp, menu clear/modern, charger quick/small | lasts two days; starts at once; never gets hot | case heavy, sound low
+a jacket, a scarf, a hat, a raincoat, a sweater, a shirt:
+  fabric soft/thick, stitching neat/strong, colour deep/lively | keeps me warm; washes well; dries fast | label scratchy, cut tight
+a backpack, a suitcase, a handbag, a sports bag, a school bag, a tote bag:
+  zip smooth/strong, strap wide/soft, pocket deep/handy | stays dry in the rain; fits under a seat; holds all I need | lining thin, buckle stiff
 """
 
 # Each situation of the prompt, and the remarks that fit it and no other.
 SITUATIONS = """
-for a student: It costs very little. | The price is low. | It suits a small budget. | It was half the usual price.
-as a gift: It came in a pretty box. | My friend loved it at once. | It was a great surprise. | It came with a nice card.
-for a family: Our children love it too. | All of us share it. | Even the kids can use it. | My wife and son use it too.
-for a small flat: It takes little space. | It fits in a corner. | It needs no extra room. | It goes behind the door.
-for every day: It shows no wear at all. | It has survived a hard year. | It still looks new. | I use it each morning.
-bought online: It came the next day. | It looks like the photos. | The parcel was well packed. | Sending it took two days.
-from a local shop: The staff was friendly. | They let me try it first. | The owner gave good advice. | The shop is easy to reach.
-bought used: The seller was honest. | It works like a new one. | I saw only one scratch. | The last owner took good care.
+for a student: It costs very little. | It suits a small budget. | It was half the usual price.
+as a gift: My friend loved it at once. | It was a great surprise. | It came with a nice card.
+for a family: Our children love it too. | All of us share it. | Even the kids can use it.
+bought used: The seller was honest. | It works like a new one. | The last owner took good care.
 """
 
 # How facts are said.
@@ -111,19 +67,15 @@ def _entries(text: str) -> dict[str, list[str]]:
 def _facts() -> list[tuple[str, str, str, tuple[str, ...]]]:
     """All that is true: (product, kind, fact, words for the frames of that kind)."""
     found: list[tuple[str, str, str, tuple[str, ...]]] = []
-    shared = ("", "", "")
-    for line in FACTS.strip().splitlines():
-        name, _, facts = line.partition(": ")
-        if not line.startswith(" "):
-            aspects, evidence, drawbacks = facts.split(" | ")
-            shared = (aspects, evidence, drawbacks)
-            continue
-        product, (own_aspect, own_evidence) = name.strip(), facts.split(" | ")
-        found += [(product, kind, "", (product.partition(" ")[2],)) for kind in ("opener", "recommendation")]
-        for noun, qualities in (aspect.split(" ") for aspect in f"{own_aspect}, {shared[0]}".split(", ")):
-            found += [(product, "aspect", noun, (noun, quality)) for quality in qualities.split("/")]
-        found += [(product, "evidence", deed, (deed,)) for deed in f"{own_evidence}; {shared[1]}".split("; ")]
-        found += [(product, "drawback", flaw, tuple(flaw.split(" "))) for flaw in shared[2].split(", ")]
+    for line in FACTS.strip().replace("\n  ", " ").splitlines():
+        products, _, facts = line.partition(": ")
+        aspects, evidence, drawbacks = facts.split(" | ")
+        for product in products.split(", "):
+            found += [(product, kind, "", (product.partition(" ")[2],)) for kind in ("opener", "recommendation")]
+            for noun, qualities in (aspect.split(" ") for aspect in aspects.split(", ")):
+                found += [(product, "aspect", noun, (noun, quality)) for quality in qualities.split("/")]
+            found += [(product, "evidence", deed, (deed,)) for deed in evidence.split("; ")]
+            found += [(product, "drawback", flaw, tuple(flaw.split(" "))) for flaw in drawbacks.split(", ")]
     return found
 
 

@@ -18,15 +18,15 @@ from rlhf_lightning.task.grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 WEIGHTS: dict[str, tuple[float, ...]] = {
     "aspect": (0.7, 0.4, 0.2, 0.0),
     "evidence": (0.7, 0.2, 0.0),
-    "fit": (0.6, 0.0),
+    "fit": (0.3, 0.0),
     "drawback": (0.4, -0.2),
-    "recommendation": (0.4,),
+    "recommendation": (0.6,),
     "opener": (0.2,),
     "misplaced": (-0.2,),
     "vague": (-0.3,),
-    "off_topic": (-0.5,),
-    "spam": (-0.7,),
-    "wrong": (-0.6,),
+    "off_topic": (-0.7,),
+    "spam": (-0.9,),
+    "wrong": (-0.3,),
     "repeated": (-0.4,),
     "too_long": (-0.4,),
     "ungrammatical": (-0.7,),
@@ -50,20 +50,20 @@ def sentences_of(response: str) -> list[str]:
 class Reviews:
     """Short product reviews from a small grammar, with an exactly known hidden utility: the world of the default run.
 
-    A prompt names one of 40 products and one of 8 situations ("Review of a kettle for a student:"); a fifth of
-    the 320 combinations is held out, both halves of each being known from other prompts. `utility` reads a response's sentences:
+    A prompt names one of 24 products and one of 4 situations ("Review of a kettle for a student:"); a fifth of
+    the 96 combinations is held out, both halves of each being known from other prompts. `utility` reads a response's sentences:
 
-        aspect          a true, specific opinion ("The spout is very neat."): 0.7 the first, then 0.4, 0.2, nothing
-        evidence        what it did ("It boils a litre of water."): 0.7, then 0.2, nothing
-        fit             a remark that fits the situation ("It costs very little." for a student): 0.6 once
+        aspect          a true, specific opinion ("The switch is very soft."): 0.7 the first, then 0.4, 0.2, nothing
+        evidence        what it did ("It is ready fast."): 0.7, then 0.2, nothing
+        fit             a remark that fits the situation ("It costs very little." for a student): 0.3 once
         drawback        beside an aspect or evidence: 0.4 once, -0.2 each further; alone: nothing
-        recommendation  as the last sentence: 0.4
+        recommendation  as the last sentence: 0.6
         opener          as the first sentence: 0.2
         misplaced       an opener or recommendation elsewhere: -0.2 each
         vague           "It is nice.": -0.3 each
-        off_topic       "It rained all weekend.": -0.5 each
-        spam            "Buy it now!!!": -0.7 each
-        wrong           a sentence that is true of another product or situation only: -0.6 each
+        off_topic       "It rained all weekend.": -0.7 each
+        spam            "Buy it now!!!": -0.9 each
+        wrong           a sentence that is true of another product or situation only: -0.3 each
         repeated        the same fact again: -0.4 each, and what was good of it counts for nothing
         too_long        each sentence beyond five: -0.4, beside its own term
         ungrammatical   a sentence that the grammar can't produce: -0.7 each

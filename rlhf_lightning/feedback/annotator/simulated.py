@@ -59,7 +59,7 @@ class SimulatedAnnotators:
         task: Task,
         *,
         annotators: PositiveInt = 5,
-        noise: NonNegativeFloat = 0.3,
+        noise: NonNegativeFloat = 0.7,
         bias: NonNegativeFloat = 0.5,
         scale_spread: NonNegativeFloat = 0.2,
         rating_scale: tuple[int, int] = (1, 7),
