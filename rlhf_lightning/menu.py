@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +20,7 @@ python train.py stage=ppo backbone=causal backbone.path=MODEL task=files task.pr
 python train.py -m advantage=gae,rloo seed=1,2                    a sweep"""
 
 
-def print_help(presets: Mapping[str, Sequence[str]]) -> None:
+def print_help(presets: Mapping[str, Iterable[str]]) -> None:
     """What the program does, its groups with their options, and examples: one screen."""
     print("From what people say about texts to a better language model: feedback -> reward model -> PPO -> evaluation, in rounds.\n")
     print("Choose components (group=option, group.setting=value); [..] groups take several, in order:")

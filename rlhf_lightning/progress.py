@@ -20,10 +20,6 @@ class StageProgress(L.Callback):
         self.title, self.total, self.figures = title, total, figures
         self.console = console or Console()
         self.done = 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.quiet = not trainer.is_global_zero
-        self.start = time.perf_counter()
         columns = (
             TextColumn(f"{self.title:<14}"),
             BarColumn(24),
@@ -31,7 +27,12 @@ class StageProgress(L.Callback):
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal)
+        self.bar = Progress(*columns, console=self.console)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.quiet = not trainer.is_global_zero
+        self.start = time.perf_counter()
+        self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
         self.task = self.bar.add_task(self.title, total=self.total, figures="")
 

@@ -30,6 +30,9 @@ from rlhf_lightning.schema import config_class, did_you_mean, validated
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
 ENTRY_POINTS = "rlhf_lightning.plugins"
+PLAIN = ("seed", "trainer", "logger")
+"""What stands at the top of the configuration and is neither a group nor a section."""
+MAX_SEED = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +106,8 @@ def section_names() -> list[str]:
 
 
 def settings_of(name: str) -> list[str]:
-    """The settings below a section or group; a group's as far as its options have any."""
-    if name in _sections:
-        return [setting.name for setting in schema.settings_of(_sections[name])]
-    found: dict[str, None] = {}
-    for component in components(name) if name in GROUPS else []:
-        prefix = f"{component.name}." if GROUPS[name].many else ""
-        found |= {prefix + setting.name: None for setting in schema.settings_of(component.target)}
-    return list(found)
+    """The settings of a section."""
+    return [setting.name for setting in schema.settings_of(_sections[name])]
 
 
 def component_of(node: Mapping[str, Any]) -> Component:
@@ -198,13 +195,9 @@ def check(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, what is allowed, and the nearest right name.
     """
-    known = {*GROUPS, *_sections, "seed", "trainer", "logger", "experiment", "run_name"}
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"no setting {key!r} at the top of the configuration{did_you_mean(str(key), known)}")
+    _check_top(config)
     for name in _sections:
-        if name in config:
-            build_section(name, config[name])
+        build_section(name, config[name])
     for group, about in GROUPS.items():
         node = config.get(group)
         if not node:
@@ -215,6 +208,21 @@ def check(config: DictConfig) -> None:
                 raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
             key = f"{group}.{component.name}" if about.many else group
             validated(component.target, option, key)
+
+
+def _check_top(config: DictConfig) -> None:
+    """Nothing unknown at the top, nothing that every stage reads taken out, and a seed that every generator takes."""
+    needed = [*_sections, *PLAIN]
+    known = [*GROUPS, *needed]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), known)}; the top of the menu: {', '.join(known)}")
+    for name in needed:
+        if name not in config:
+            raise ConfigError(f"{name} can't be taken out of the configuration")
+    seed = config.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
+        raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
+import re
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import build, build_section, component_of, make
+from rlhf_lightning.registry import Component, build, build_section, component_of, components, make
+from rlhf_lightning.schema import did_you_mean
+
+LOGGERS = {"csv": (), "tensorboard": (), "wandb": ("mode", "project", "group", "init_timeout"), "none": ()}
+"""The settings that each kind of logger reads."""
+SECRET_NAME = re.compile(r"(?i)(key|token|password|secret)$")
 
 if TYPE_CHECKING:
     import lightning as L
@@ -52,8 +60,7 @@ class Run:
         Raises:
             ConfigError: none was chosen.
         """
-        if not self.config.get(group):
-            raise ConfigError(f"this stage needs a {group}: add `{group}=...` to the command (`rlhf-lightning components {group}`)")
+        self.chosen(group)
         return build(self.config[group], *args)
 
     def components(self, group: str, *args: Any) -> dict[str, Any]:
@@ -65,9 +72,16 @@ class Run:
         """The most tokens that a response may have: every sampler has the setting max_new_tokens."""
         return int(self.config.rollout_sampler.max_new_tokens)
 
-    def needs_of(self, group: str) -> frozenset[str]:
-        """What the chosen option of a group says that it needs from the run."""
-        return component_of(self.config[group]).needs
+    def chosen(self, group: str) -> Component:
+        """The option of a group that was chosen.
+
+        Raises:
+            ConfigError: none was.
+        """
+        if not self.config.get(group):
+            names = ", ".join(component.name for component in components(group))
+            raise ConfigError(f"this command chooses no {group} and needs one: add `{group}=...` to the command; there are: {names}")
+        return component_of(self.config[group])
 
     def language_model(self, path: Path | str | None = None, corpus: Sequence[str] = ()) -> LanguageModel:
         """The backbone, or the one that an earlier stage left in a folder."""
@@ -96,9 +110,10 @@ class Run:
         from rlhf_lightning.progress import StageProgress
 
         hush_hints()
+        settings: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
         L.seed_everything(self.seed + int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))), verbose=False)
-        return L.Trainer(
-            **OmegaConf.to_container(self.config.trainer, resolve=True),  # type: ignore[arg-type]
+        return lightning_trainer(
+            settings,
             max_epochs=epochs,
             logger=self.logger(name),
             callbacks=[StageProgress(name, steps, figures, self.console)],
@@ -118,18 +133,19 @@ class Run:
 
     def logger(self, name: str) -> Any:
         """The chosen logger for one stage, writing below the run's folder."""
-        about = self.config.logger
-        if about.kind == "none":
+        kind = self.config.logger.kind
+        if kind == "none":
             return False
         from lightning.pytorch import loggers
 
-        if about.kind == "csv":
-            return loggers.CSVLogger(self.folder / "logs", name=name, version="", flush_logs_every_n_steps=10)
-        if about.kind == "tensorboard":
-            return loggers.TensorBoardLogger(self.folder / "logs", name=name, version="")
-        if about.kind == "wandb":
+        try:
+            if kind == "csv":
+                return loggers.CSVLogger(self.folder / "logs", name=name, version="", flush_logs_every_n_steps=10)
+            if kind == "tensorboard":
+                return loggers.TensorBoardLogger(self.folder / "logs", name=name, version="")
             return self._wandb_logger(name)
-        raise ConfigError(f"logger.kind={about.kind!r} is not one of csv, tensorboard, wandb, none")
+        except ModuleNotFoundError as cause:
+            raise ConfigError(f"logger={kind} needs more packages: pip install 'rlhf-lightning[{kind}]' ({cause})") from cause
 
     def _wandb_logger(self, name: str) -> Any:
         import wandb
@@ -140,15 +156,13 @@ class Run:
         settings = wandb.Settings(init_timeout=about.init_timeout, silent=True)
         return WandbLogger(
             project=about.project, group=about.group or self.folder.name, name=f"{self.folder.name}/{name}", mode=about.mode,
-            save_dir=self.folder, config=OmegaConf.to_container(self.config), settings=settings,
+            save_dir=self.folder, config=without_secrets(self.config), settings=settings,
         )  # fmt: skip
 
     def close(self) -> None:
         """End what a logger left open, so that the next job of a sweep starts its own."""
-        if self.config.logger.kind == "wandb":
-            import wandb
-
-            wandb.finish()
+        if self.config.logger.kind == "wandb" and "wandb" in sys.modules:
+            sys.modules["wandb"].finish()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -166,6 +180,56 @@ class Run:
             beside = self.folder / f".{name}.part"
             beside.write_text(json.dumps(content, indent=2, ensure_ascii=False))
             os.replace(beside, self.folder / name)
+
+
+def lightning_trainer(settings: Mapping[str, Any], **own: Any) -> L.Trainer:
+    """A Trainer of the user's settings and of the stage's own.
+
+    Raises:
+        ConfigError: settings that Lightning doesn't know, that the stage sets itself, or that Lightning refuses.
+    """
+    import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    allowed = [name for name in inspect.signature(L.Trainer.__init__).parameters if name not in (*own, "self")]
+    for key in settings:
+        if key in own:
+            raise ConfigError(f"trainer.{key} is set by the stage; leave it out")
+        if key not in allowed:
+            raise ConfigError(f"trainer has no setting {key!r}{did_you_mean(key, allowed)}; it has: {', '.join(allowed)}")
+    try:
+        return L.Trainer(**settings, **own)
+    except (TypeError, ValueError, MisconfigurationException) as cause:
+        given = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
+        raise ConfigError(f"Lightning can't make a trainer of {given}: {cause}") from cause
+
+
+def check_logger(about: Mapping[str, Any]) -> None:
+    """Hold the logger's settings to what its kind reads.
+
+    Raises:
+        ConfigError: another kind, or a setting that nothing reads.
+    """
+    kind = about.get("kind")
+    if kind not in LOGGERS:
+        raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
+    known = ("kind", *LOGGERS[kind])
+    for key in about:
+        if key not in known:
+            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(str(key), known)}; logger={kind} has: {', '.join(known)}")
+
+
+def without_secrets(node: Any, name: str = "") -> Any:
+    """A configuration as plain containers, with the text of anything named like a key, token, password or secret left out.
+
+    It stays unresolved, so that `${oc.env:NAME}` stays a reference.
+    """
+    node = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if isinstance(node, dict):
+        return {key: without_secrets(value, str(key)) for key, value in node.items()}
+    if isinstance(node, str) and SECRET_NAME.search(name) and not node.startswith("${"):
+        return "***"
+    return node
 
 
 def hush_hints() -> None:

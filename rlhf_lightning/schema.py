@@ -78,8 +78,12 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
     Raises:
         ConfigError: an unknown or missing setting, or a value that isn't allowed.
     """
-    content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
-    values = {str(name): value for name, value in content.items() if name not in ("_target_", "_partial_")}
+    content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{key}={content}: {key} holds settings; write {key}.<setting>=<value>")
+    own = f"{target.__module__}.{target.__qualname__}"
+    address = ("_target_", "_partial_") if content.get("_target_") == own else ()
+    values = {str(name): value for name, value in content.items() if name not in address}
     settings = {setting.name: setting for setting in settings_of(target)}
     for name in values:
         if name not in settings:

@@ -3,54 +3,146 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from rlhf_lightning import schema
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
 from rlhf_lightning.schema import did_you_mean
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+GROUP_OVERRIDE = "Config group override must be"
+"""How Hydra begins the plain ValueError that it raises for `advantage=null` and `advantage=3`."""
+
+Presets = Mapping[str, Mapping[str, Sequence[str]]]
+"""The groups of conf/, their options, and each option's settings."""
 
 
-def message(error: BaseException) -> str:
-    """One message for an error that Hydra raised while composing: what was wrong, the nearest right name, and the list to choose from."""
+def message(error: BaseException, words: Sequence[str], presets: Presets) -> str:
+    """One message for an error that Hydra raised while composing: what was wrong, the nearest right name, and the list to choose from.
+
+    Args:
+        words: of the command line.
+        presets: the choices that are no components.
+    """
     text = _whole_text(error)
-    for pattern, explain in ((_OPTION, _wrong_option), (_NO_GROUP, _wrong_key), (_NO_KEY, _wrong_key), (_VALUE, _wrong_value)):
+    unread = _unreadable(words, presets)
+    if unread:
+        return unread
+    for pattern, explain in _EXPLAINED:
         found = pattern.search(text)
         if found:
-            return explain(found)
+            return explain(found, presets)
     return text.strip()
 
 
-_OPTION = re.compile(r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'")
-_NO_GROUP = re.compile(r"Could not override '(?P<key>[^']+)'\.\s+No match in the defaults list")
-_NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'\.")
-_CANT = r"Value .*? could not be converted to \w+|.*cannot be assigned.*|.*is not supported.*|.*is not optional.*"
-_VALUE = re.compile(rf"(?P<what>{_CANT})[\s\S]*full_key: (?P<key>\S+)")
-
-
-def _wrong_option(found: re.Match[str]) -> str:
+def _wrong_option(found: re.Match[str], presets: Presets) -> str:
     group, option = found["group"], found["option"]
-    names = [c.name for c in components(group)] if group in GROUPS else []
-    listed = f"; {group} has: {', '.join(names)}" if names else ""
-    return f"no option {group}={option}{did_you_mean(option, names)}{listed}"
+    names = _options(group, presets)
+    return f"no option {group}={option}{did_you_mean(option, names)}; {group} has: {', '.join(names) or 'none'}"
 
 
-def _wrong_key(found: re.Match[str]) -> str:
-    key = found["key"].removeprefix("+")
+def _one_option(found: re.Match[str], presets: Presets) -> str:
+    group = found["group"]
+    return f"{group} takes one option, not a list: {', '.join(_options(group, presets))}; `-m {group}=a,b` runs one after the other"
+
+
+def _wrong_key(found: re.Match[str], presets: Presets) -> str:
+    key = found["key"].lstrip("+~")
     top, _, rest = key.partition(".")
-    tops = [*GROUPS, *section_names(), "trainer", "logger", "experiment", "seed"]
+    tops = [*GROUPS, *section_names(), *presets, "seed"]
+    if top == "hydra":
+        return f"Hydra has no setting {rest!r}; `--cfg hydra` shows those it has"
     if top not in tops:
         return f"no setting {key!r}{did_you_mean(top, tops)}; the top of the menu: {', '.join(tops)}"
-    settings = settings_of(top)
-    listed = f"; it has: {', '.join(settings)}" if settings else ""
-    nearest = did_you_mean(rest.split(".")[-1], [s.split(".")[-1] for s in settings])
-    return f"{top} has no setting {rest!r}{nearest}{listed}"
+    of_option = _settings(top, presets)
+    owners = [option for option, settings in of_option.items() if rest in settings]
+    if owners:
+        adding = f"{top}=[...,{owners[0]}]" if top in GROUPS and GROUPS[top].many else f"{top}={owners[0]}"
+        return f"{key} is a setting of {top}={' and '.join(owners)}, which the command doesn't choose: add {adding}, or leave it out"
+    settings = list(dict.fromkeys(name for names in of_option.values() for name in names))
+    near = did_you_mean(rest, settings) or did_you_mean(rest.split(".")[-1], settings)
+    return f"{top} has no setting {rest!r}{near}; it has: {_listed(of_option)}"
 
 
-def _wrong_value(found: re.Match[str]) -> str:
+def _wrong_value(found: re.Match[str], presets: Presets) -> str:
     return f"{found['key']}: {found['what'].strip()}"
+
+
+def _deleted(found: re.Match[str], presets: Presets) -> str:
+    return f"{found['key']} can't be taken out; leave it alone or set it to another value"
+
+
+def _has_value(found: re.Match[str], presets: Presets) -> str:
+    return f"{found['key']} has a value already: write {found['key']}=... without the +"
+
+
+def _sweep(found: re.Match[str], presets: Presets) -> str:
+    return f"{found['word']} names several: `-m {found['word']}` runs one after the other, and a list is written {found['key']}=[a,b]"
+
+
+_FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i")
+_CANT = (
+    r"Value .*? could not be converted to \w+|Value '[^$].*? is not a valid bool.*|.*cannot be assigned.*|.*is not supported.*"
+    r"|[^\n]*is not (?:o|O)ptional[^\n]*"
+)
+_EXPLAINED = (
+    (re.compile(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"), _wrong_option),
+    (re.compile(r"In '(?P<group>[^']+)/[^']+': ValidationError[\s\S]*Config is not a subclass of Config"), _one_option),
+    (re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"), _sweep),
+    (re.compile(r"Could not override '(?P<key>[^']+)'\."), _wrong_key),
+    (re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist"), _wrong_key),
+    (re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"), _has_value),
+    (re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"), _deleted),
+    (re.compile(rf"(?P<what>{_CANT})[\s\S]*full_key: (?P<key>\S+)"), _wrong_value),
+)
+
+
+def _unreadable(words: Sequence[str], presets: Presets) -> str:
+    """'' where every word of the command can be read as `key=value`, else what is wrong with the first that can't."""
+    for before, word in zip(["", *words], words, strict=False):
+        if word.startswith("-") or before in _FLAGS_WITH_VALUE:
+            continue
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            return (
+                f"{word!r} can't be read: write group=option or section.setting=value, a list in quotes: 'feedback_format=[edit,pairwise]'"
+            )
+        group = override.key_or_group
+        if not group:
+            return f"{word!r} sets nothing: there is no name before the ="
+        names = _options(group, presets)
+        value = override._value
+        if names and not override.is_delete() and not override.is_sweep_override() and not isinstance(value, (str, list, dict)):
+            shown = word.partition("=")[2]
+            return f"no option {group}={shown}; {group} has: {', '.join(names)}; `~{group}` chooses none"
+    return ""
+
+
+def _options(group: str, presets: Presets) -> list[str]:
+    return [component.name for component in components(group)] if group in GROUPS else list(presets.get(group, ()))
+
+
+def _settings(top: str, presets: Presets) -> dict[str, list[str]]:
+    """The settings below a name of the top, by option; those of a section under ''."""
+    if top in GROUPS:
+        many = GROUPS[top].many
+        return {c.name: [f"{c.name}." * many + s.name for s in schema.settings_of(c.target)] for c in components(top)}
+    if top in presets:
+        return {option: list(settings) for option, settings in presets[top].items()}
+    return {"": settings_of(top)} if top in section_names() else {}
+
+
+def _listed(of_option: Mapping[str, Sequence[str]]) -> str:
+    """Settings by option, or once where all options have the same."""
+    known = {option: ", ".join(settings) for option, settings in of_option.items() if settings}
+    if len(set(known.values())) == 1:
+        return next(iter(known.values()))
+    return "; ".join(f"{settings} ({option})" for option, settings in known.items()) or "none"
 
 
 def _whole_text(error: BaseException) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
+import io
 import json
+import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,6 +182,163 @@ def language_model(request: pytest.FixtureRequest) -> LanguageModel:
     return make_tiny(request.param)
 
 
+def give_begin_of_text(language_model: LanguageModel) -> LanguageModel:
+    """The model with a tokenizer that begins each text with a token of its own, as Llama's and Gemma's do."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer: Any = language_model.tokenizer
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    language_model.model.resize_token_embeddings(len(tokenizer))
+    return language_model
+
+
+@pytest.fixture(params=[False, True], ids=["no begin-of-text", "begin-of-text"])
+def either_tokenizer(request: pytest.FixtureRequest) -> LanguageModel:
+    """A fresh tiny model whose tokenizer has no begin-of-text token, and one whose tokenizer puts one first."""
+    return give_begin_of_text(make_tiny("llama")) if request.param else make_tiny("llama")
+
+
 @pytest.fixture(scope="session")
 def tiny_of() -> Callable[..., LanguageModel]:
     return make_tiny
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: its exit code, what it printed, and the folder of its run."""
+
+    code: int
+    out: str
+    error: str
+    folder: Path
+
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outcome:
+    """`python train.py` with these words in this process, which is a second faster than in one of its own.
+
+    Composing once and not twice is the only difference: Hydra composes the whole command first to learn whether it is a sweep.
+    """
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from rlhf_lightning.cli import main
+
+    GlobalHydra.instance().clear()
+    runs = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        patch.setattr(sys, "argv", ["train.py", *words, *(runs if words[:1] != ("components",) and "--help" not in words else [])])
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+        patch.setenv("COLUMNS", "200")
+        patch.chdir(workdir or Path.cwd())
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Outcome(code, out.getvalue(), error.getvalue(), folder)
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
+    """Runs a command in this process: `command("stage=sft", ...)`."""
+
+    def run(*words: str, folder: Path | None = None) -> Outcome:
+        return run_command(*words, folder=folder or tmp_path_factory.mktemp("run"))
+
+    return run
+
+
+THINGS = ["lamp", "fan", "kettle", "tent", "desk", "rug", "pen", "bike", "clock", "boat", "vase", "drum"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The smallest of everything: files, a policy and a reward model, and the words that make each stage take a second."""
+
+    files: Path
+    policy: Path
+    reward_model: Path
+
+    @property
+    def task(self) -> list[str]:
+        prompts = self.files / "prompts.jsonl"
+        return ["task=files", f"task.prompts={prompts}", f"task.demonstrations={prompts}", "task.test_fraction=0.3"]
+
+    @property
+    def sizes(self) -> list[str]:
+        """Sizes that every stage takes."""
+        return [
+            "logger=none", "rollout_sampler.max_new_tokens=8", "evaluation.responses=4", "evaluation.samples=2",
+            "sft.epochs=1", "sft.batch_size=4", "reward.epochs=1", "reward.batch_size=16", "reward.validation_fraction=0.3",
+            "ppo.updates=2", "ppo.prompts_per_update=4", "ppo.responses_per_prompt=2", "ppo.minibatches=2",
+        ]  # fmt: skip
+
+    @property
+    def tiny(self) -> list[str]:
+        return ["backbone=tiny", "backbone.layers=1", "backbone.width=16", "backbone.heads=2", "backbone.vocabulary=300"]
+
+    @property
+    def trained(self) -> list[str]:
+        return ["backbone=causal", f"backbone.path={self.policy}"]
+
+    @property
+    def scorer(self) -> list[str]:
+        return ["rollout_scorer=reward_model", f"rollout_scorer.path={self.reward_model}"]
+
+    @property
+    def feedback(self) -> list[str]:
+        return ["feedback_source=jsonl", f"feedback_source.path={self.files / 'feedback.jsonl'}"]
+
+    def sft(self, *words: str) -> list[str]:
+        return ["stage=sft", *self.task, *self.tiny, *self.sizes, *words]
+
+    def reward(self, *words: str) -> list[str]:
+        return ["stage=reward", *self.trained, *self.feedback, *self.sizes, *words]
+
+    def ppo(self, *words: str) -> list[str]:
+        return ["stage=ppo", *self.task, *self.trained, *self.scorer, *self.sizes, *words]
+
+    def evaluate(self, *words: str) -> list[str]:
+        return ["stage=evaluate", *self.task, *self.trained, *self.sizes, *words]
+
+    def rounds(self, *words: str) -> list[str]:
+        """One round on the embedded task."""
+        return [
+            "stage=rounds", *self.tiny, *self.sizes, "backbone.positions=128", "task.demonstrations=60", "stage.max_rounds=1",
+            "stage.prompts=24", "stage.responses=3", *words,
+        ]  # fmt: skip
+
+
+def write_world(files: Path) -> None:
+    """Prompts with demonstrations, feedback of four kinds on each prompt, and a lexicon."""
+    asked = [f"The {thing}:" for thing in THINGS]
+    rows: list[dict[str, Any]] = []
+    for i, (thing, prompt) in enumerate(zip(THINGS, asked, strict=True)):
+        good, bad, middle = f" a good {thing}.", f" bad, bad {thing}", f" it is {thing}."
+        rows += [
+            {"prompt": prompt, "chosen": good, "rejected": bad},
+            {"prompt": prompt, "response": good, "rating": 5 + i % 3, "scale": [1, 7], "annotator": "ann"},
+            {"prompt": prompt, "response": bad, "rating": 1 + i % 3, "scale": [1, 7], "annotator": "ann"},
+            {"prompt": prompt, "responses": [good, bad, middle], "ranking": [0, 2, 1]},
+            {"prompt": prompt, "response": middle, "edit": good},
+        ]
+    demonstrations = [{"prompt": p, "response": f" a good {t}."} for p, t in zip(asked, THINGS, strict=True)]
+    for name, content in (("prompts", demonstrations), ("feedback", rows)):
+        (files / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    (files / "lexicon.tsv").write_text("good\t2.0\nbad\t-2.0\n")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Outcome]) -> World:
+    """Made once, by stage=sft and stage=reward themselves."""
+    files = tmp_path_factory.mktemp("world")
+    write_world(files)
+    made = World(files, files / "sft" / "policy", files / "reward" / "reward_model")
+    for stage, words in (("sft", made.sft("backbone.positions=64", "sft.epochs=2")), ("reward", made.reward())):
+        outcome = command(*words, folder=files / stage)
+        assert outcome.code == 0, outcome.error
+    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.standardise import rating_z_scores
-from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+from rlhf_lightning.feedback.standardise import comparisons, rating_z_scores
+from rlhf_lightning.flow import Feedback, Ranking, Rating
 
 Tokenise = Callable[[Sequence[tuple[str, str]]], tuple[Tensor, Tensor]]
 
@@ -90,9 +89,10 @@ def collate(judged: Sequence[Judged], tokenise: Tokenise) -> JudgementBatch:
         index = [place.setdefault((feedback.prompt, response), len(place)) for response in feedback.responses]
         if record.z_score is not None:
             rated.append((index[0], record.z_score, feedback.weight))
-        for better, worse in ordered_pairs(feedback) if len(index) == 2 else ():
+        found = comparisons(feedback)
+        for better, worse in found if len(index) == 2 else ():
             pairs.append((index[better], index[worse], feedback.weight, getattr(feedback.judgement, "margin", None) or 0.0))
-        if isinstance(feedback.judgement, Ranking) and len(index) > 2:
+        if isinstance(feedback.judgement, Ranking) and len(index) > 2 and found:
             orders.append((index, _levels(feedback.judgement.ranks), feedback.weight))
     ids, mask = tokenise(list(place))
     longest = max((len(index) for index, _, _ in orders), default=0)
@@ -109,17 +109,6 @@ def collate(judged: Sequence[Judged], tokenise: Tokenise) -> JudgementBatch:
         ratings=torch.tensor([r[1] for r in rated]),
         rating_weight=torch.tensor([r[2] for r in rated]),
     )
-
-
-def ordered_pairs(feedback: Feedback) -> list[tuple[int, int]]:
-    """(better, worse) indices of every pair of different responses that the judgement puts in an order."""
-    responses, judgement = feedback.responses, feedback.judgement
-    if isinstance(judgement, Edit):
-        return [(1, 0)] if responses[0] != responses[1] else []
-    if isinstance(judgement, Ranking):
-        ranks = judgement.ranks
-        return [(i, j) for i, j in itertools.permutations(range(len(ranks)), 2) if ranks[i] < ranks[j] and responses[i] != responses[j]]
-    return []
 
 
 def judgement_kind(feedback: Feedback) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +25,15 @@ class PolicyOutput:
 class Critic(nn.Module):
     """A linear value on hidden states: of the policy's trunk ("shared") or of a trunk of its own ("separate").
 
-    The head starts at N(0, 1/(D+1)) with bias 0 (Huang et al. 2024, reward and value head initialisation).
+    The head starts at zero (Ziegler et al. 2019; Huang et al. 2024): a shared trunk gets no gradient from a critic that knows nothing
+    yet. From N(0, 1/(D+1)) the first updates moved the policy by 20 nats a response for nothing.
     """
 
     def __init__(self, language_model: LanguageModel, separate: bool) -> None:
         super().__init__()
         self.trunk = copy.deepcopy(language_model.model.base_model) if separate else None
         self.head = nn.Linear(language_model.width, 1)
-        nn.init.normal_(self.head.weight, std=1 / math.sqrt(language_model.width + 1))
+        nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, sequences: Tensor, places: tuple[Tensor, Tensor], policy_hidden: Tensor) -> Tensor:

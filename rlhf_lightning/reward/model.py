@@ -79,8 +79,8 @@ class RewardModel(nn.Module):
             room = self.max_length - len(end)
             if len(ids) > room:
                 self.truncated += 1
-                answer = len(plain_ids(self.tokenizer, "", response))
-                ids = ids[-room:] if answer <= room else ids[len(ids) - answer :][:room]
+                answer = plain_ids(self.tokenizer, "", response)
+                ids = ids[-room:] if len(answer) <= room else answer[:room]
             rows.append([*ids, *end])
         return pad_rows(rows, int(self.tokenizer.pad_token_id))
 

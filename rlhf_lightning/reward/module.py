@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.batch import Judged, JudgementBatch, collate, judgement_kind, ordered_pairs
+from rlhf_lightning.feedback import standardise
+from rlhf_lightning.feedback.batch import Judged, JudgementBatch, collate, judgement_kind
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
@@ -118,7 +119,7 @@ def comparisons(judged: Sequence[Judged]) -> list[tuple[str, str, str, str]]:
     rated: dict[tuple[str, str | None], list[tuple[float, str]]] = defaultdict(list)
     for record in judged:
         feedback = record.feedback
-        for better, worse in ordered_pairs(feedback):
+        for better, worse in standardise.comparisons(feedback):
             found.append((judgement_kind(feedback), feedback.prompt, feedback.responses[better], feedback.responses[worse]))
         if record.z_score is not None:
             rated[feedback.prompt, feedback.annotator].append((record.z_score, feedback.responses[0]))

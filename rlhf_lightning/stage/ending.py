@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_lightning.run import Run
+from rlhf_lightning.run import Run, without_secrets
 
-SECRET = re.compile(r"(?i)([\w.]*(?:key|token|password|secret)[\w.]*=).+")
+SECRET = re.compile(r"(?i)((?:key|token|password|secret)=).+")
 
 
 def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
@@ -33,7 +33,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
         title=title,
         command=["train.py", *map(without_secret, sys.argv[1:])],
         seed=run.seed,
-        config_yaml=OmegaConf.to_yaml(run.config),
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(without_secrets(run.config))),
         finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
         versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},
@@ -46,8 +46,5 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
 
 
 def without_secret(word: str) -> str:
-    """A word of the command line with the value of anything named like a key, token, password or secret left out.
-
-    The configuration is written unresolved, so that `${oc.env:NAME}` stays a reference.
-    """
+    """A word of the command line with the value of anything named like a key, token, password or secret left out."""
     return SECRET.sub(r"\1***", word)

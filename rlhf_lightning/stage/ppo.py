@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import component_of, register
+from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check_combination(run: Run) -> None:
     Raises:
         ConfigError: naming both settings.
     """
-    settings, advantage = run.settings("ppo"), component_of(run.config.advantage)
+    settings, advantage = run.settings("ppo"), run.chosen("advantage")
     if "groups" in advantage.needs and settings.responses_per_prompt < 2:
         raise ConfigError(
             f"advantage={advantage.name} compares responses to one prompt: ppo.responses_per_prompt={settings.responses_per_prompt} "
@@ -85,7 +85,7 @@ def train_ppo(
     settings = run.settings("ppo")
     with run.timed("ppo"):
         torch.manual_seed(run.seed)
-        critic = Critic(policy, settings.critic == "separate") if "values" in run.needs_of("advantage") else None
+        critic = Critic(policy, settings.critic == "separate") if "values" in run.chosen("advantage").needs else None
         parts = PPOParts(
             sampler=run.component("rollout_sampler"),
             scorer=scorer,

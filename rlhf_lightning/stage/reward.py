@@ -113,7 +113,10 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
         trainer.fit(module, ShardedData(lambda rank, world: feedback_loader(training, model, settings.batch_size, run.seed, rank, world)))
         model.eval()
         texts = sorted({(r.feedback.prompt, response) for r in training for response in r.feedback.responses})
+        model.truncated = 0
         model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
+        if model.truncated:
+            run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
         accuracy, spearman = held_out_accuracy(model, held_out), rating_spearman(model, held_out)
         about = described(run) | {"accuracy": {kind: right / total for kind, (right, total) in accuracy.items()}}
         run.save(trainer, folder, lambda target: model.save(target, about))

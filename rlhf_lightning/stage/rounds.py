@@ -56,7 +56,7 @@ class Story:
 
 @register("stage", "rounds")
 def rounds(
-    run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 2.5, prompts: PositiveInt = 560, responses: PositiveInt = 4
+    run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 1.5, prompts: PositiveInt = 560, responses: PositiveInt = 4
 ) -> float:
     """The whole loop with the chosen annotators. Returns the improvement in standard deviations of the start's utility.
 
@@ -99,7 +99,7 @@ def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scor
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
     """Let the annotators judge the policy's own samples in all kinds, and write what they say as JSON Lines.
 
-    An empty sample is shown to nobody. Every process draws the same samples, so that all have the same feedback; the first writes it.
+    A sample that is empty or holds a NUL, as files of feedback can't, is shown to nobody. Every process draws the same samples, so that all have the same feedback; the first writes it.
     """
     import torch
 
@@ -114,10 +114,14 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         policy.model.to("cpu")
         batch = policy.encode_prompts(asked, run.response_room).repeat(responses)
         texts = run.component("rollout_sampler")(policy, batch).responses
-        groups = [(prompt, list(filter(str.strip, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
+        groups = [(prompt, list(filter(_can_be_shown, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
         feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
         if run.is_main:
             write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
+
+
+def _can_be_shown(text: str) -> bool:
+    return bool(text.strip()) and "\0" not in text
 
 
 def take_in_all(run: Run, rounds: int) -> Intake:

@@ -16,7 +16,7 @@ a phone, a laptop, a camera, a tablet, a smart watch, a radio:
 a jacket, a scarf, a hat, a raincoat, a sweater, a shirt:
   fabric soft/thick, stitching neat/strong, colour deep/lively | keeps me warm; washes well; dries fast | label scratchy, cut tight
 a backpack, a suitcase, a handbag, a sports bag, a school bag, a tote bag:
-  zip smooth/strong, strap wide/soft, pocket deep/handy | stays dry in the rain; fits under a seat; holds all I need | lining thin, buckle stiff
+  zip smooth/strong, strap wide/soft, pocket deep/handy | stays dry in the rain; fits under a seat; holds enough | lining thin, buckle stiff
 """
 
 # Each situation of the prompt, and the remarks that fit it and no other.

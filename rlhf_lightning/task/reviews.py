@@ -70,8 +70,8 @@ class Reviews:
         cut_off         a last sentence that doesn't end: -0.5
         empty           no sentence at all: -2
 
-    The optimum is 2.8, with five sentences of at least four kinds: no kind alone comes near. One unit is about one
-    standard deviation of the demonstrations.
+    The optimum is 2.8, with two aspects, an evidence, a drawback and a recommendation: no kind alone comes near. One unit is about
+    one standard deviation of the demonstrations.
 
     Args:
         seed: of the split and of the demonstrations.

@@ -51,11 +51,13 @@ def test_the_score_is_read_at_the_end_of_text_even_where_it_is_the_pad(saved_pol
     hidden = model.net.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
     lengths = [len(model.tokenizer(p)["input_ids"]) + len(model.tokenizer(r)["input_ids"]) + 1 for p, r in TEXTS]
     expected = torch.stack([model.net.head(hidden[i, n - 1]) for i, n in enumerate(lengths)])
-    assert torch.equal(model(ids, mask), expected)
+    assert (model(ids, mask) - expected).abs().max() < 1e-6
+    one_before = torch.stack([model.net.head(hidden[i, n - 2]) for i, n in enumerate(lengths)])
+    assert (model(ids, mask) - one_before).abs().max() > 1e-3
 
 
 @torch.no_grad()
-def test_linear_head_exports_to_a_classifier_with_bitwise_equal_scores(saved_policy, tmp_path):
+def test_linear_head_exports_to_a_classifier_with_equal_weights_and_scores(saved_policy, tmp_path):
     model = reward_model(saved_policy)
     model.normalise(*zip(*TEXTS, strict=True))
     model.save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
@@ -64,7 +66,12 @@ def test_linear_head_exports_to_a_classifier_with_bitwise_equal_scores(saved_pol
     assert classifier.config.num_labels == 1
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     ids, mask = model.tokenise(TEXTS)
-    assert torch.equal(classifier.eval()(input_ids=ids, attention_mask=mask).logits[:, 0], model.net(ids, mask))
+    # The classifier multiplies every token by w and picks one product, we the other way round: the last bit may differ.
+    assert (classifier.eval()(input_ids=ids, attention_mask=mask).logits[:, 0] - model.net(ids, mask)).abs().max() < 1e-6
+    assert torch.equal(classifier.score.weight, model.net.head.weight.weight)
+    theirs, ours = classifier.base_model.state_dict(), model.net.trunk.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     again = load_reward_model(str(tmp_path / "rm")).eval()
     assert torch.equal(again(ids, mask), model(ids, mask))
 
@@ -121,6 +128,18 @@ def test_truncation_keeps_the_response_and_is_counted(saved_policy):
     ids, mask = model.tokenise([("It", "The kettle boils water quickly. " * 5)])
     assert model.tokenizer.decode(ids[0][mask[0].bool()][:-1]).startswith("The kettle boils")
     assert model.truncated == 2
+
+
+def test_truncation_of_a_long_response_keeps_the_begin_of_text_and_nothing_of_the_prompt(either_tokenizer, tmp_path):
+    either_tokenizer.save(tmp_path / "policy")
+    model = reward_model(str(tmp_path / "policy"))
+    model.max_length = 12
+    response = "The kettle boils water quickly. " * 5
+    ids, mask = model.tokenise([("It costs", response)])
+    begin = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
+    expected = [*begin, *model.tokenizer(response, add_special_tokens=False)["input_ids"]]
+    assert ids.tolist() == [[*expected[:11], model.tokenizer.eos_token_id]]
+    assert mask.all()
 
 
 def test_special_token_strings_in_the_text_stay_text(saved_policy):

@@ -13,11 +13,12 @@ from rlhf_lightning.task.task import Explained, Task
 
 KETTLE = "Review of a kettle for a student:\n"
 OPENER = "I bought this kettle last month."
-ASPECT = "The spout is very neat."
-EVIDENCE = "It boils a litre of water."
+ASPECT = "The switch is very soft."
+EVIDENCE = "It is ready fast."
 FIT = "It costs very little."
 DRAWBACK = "The cord is a little short."
 RECOMMENDATION = "I recommend it."
+OPTIMUM = 2.8
 
 
 @pytest.fixture(scope="module")
@@ -42,38 +43,42 @@ def terms(response: str, prompt: str = KETTLE) -> dict[str, float]:
         (" \n", {"empty": -2.0}),
         (ASPECT, {"aspect": 0.7}),
         (f"{ASPECT} I like the thick steel.", {"aspect": 1.1}),
-        (f"{ASPECT} I like the neat spout.", {"aspect": 0.7, "repeated": -0.4}),
+        (f"{ASPECT} I like the soft switch.", {"aspect": 0.7, "repeated": -0.4}),
+        (f"{ASPECT} I like the simple switch.", {"aspect": 0.7, "repeated": -0.4}),
+        (f"{ASPECT} I like the thick steel. I love how easy the cleaning is.", {"aspect": 1.3}),
         (f"{ASPECT} {ASPECT}", {"aspect": 0.7, "repeated": -0.4}),
         (EVIDENCE, {"evidence": 0.7}),
         (f"{EVIDENCE} Mine serves four people.", {"evidence": 0.9}),
-        (FIT, {"fit": 0.6}),
-        (f"{FIT} The price is low.", {"fit": 0.6}),
-        ("It came the next day.", {"wrong": -0.6}),
+        (f"{EVIDENCE} Mine serves four people. I found that it makes no mess.", {"evidence": 0.9}),
+        (FIT, {"fit": 0.3}),
+        (f"{FIT} It suits a small budget.", {"fit": 0.3}),
+        ("The seller was honest.", {"wrong": -0.3}),
         (DRAWBACK, {}),
         (f"{EVIDENCE} {DRAWBACK}", {"evidence": 0.7, "drawback": 0.4}),
         (f"{EVIDENCE} {DRAWBACK} Still, the base is a bit slippery.", {"evidence": 0.7, "drawback": 0.2}),
-        (RECOMMENDATION, {"recommendation": 0.4}),
-        ("I recommend this kettle.", {"recommendation": 0.4}),
-        ("I recommend this hoe.", {"wrong": -0.6}),
+        (RECOMMENDATION, {"recommendation": 0.6}),
+        ("I recommend this kettle.", {"recommendation": 0.6}),
+        ("I recommend this phone.", {"wrong": -0.3}),
         (f"{RECOMMENDATION} {ASPECT}", {"misplaced": -0.2, "aspect": 0.7}),
         (f"{OPENER} {ASPECT}", {"opener": 0.2, "aspect": 0.7}),
         (f"{ASPECT} {OPENER}", {"misplaced": -0.2, "aspect": 0.7}),
-        ("I bought this hoe last month.", {"wrong": -0.6}),
+        ("I bought this phone last month.", {"wrong": -0.3}),
         ("It is nice. It is nice.", {"vague": -0.6, "repeated": -0.4}),
-        ("Buy it now!!! WOW!!!", {"spam": -1.4}),
-        ("What can I say? My cat is asleep.", {"vague": -0.3, "off_topic": -0.5}),
-        ("It lasts two days.", {"wrong": -0.6}),
-        ("The spout is very wide.", {"ungrammatical": -0.7}),
+        ("Buy it now!!! WOW!!!", {"spam": -1.8}),
+        ("What can I say? My cat is asleep.", {"vague": -0.3, "off_topic": -0.7}),
+        ("It lasts two days.", {"wrong": -0.3}),
+        ("The switch is very thick.", {"ungrammatical": -0.7}),
         (f"{ASPECT}  {EVIDENCE}", {"aspect": 0.7, "ungrammatical": -0.7}),
         (f"{ASPECT}\n{EVIDENCE}", {"ungrammatical": -0.7}),
-        (f"{ASPECT} It boils a", {"aspect": 0.7, "cut_off": -0.5}),
+        (f"{ASPECT} It is ready", {"aspect": 0.7, "cut_off": -0.5}),
         (
             " ".join(["It is nice.", "It is good.", "I like it.", "It is okay.", "It works fine.", ASPECT]),
             {"vague": -1.5, "aspect": 0.7, "too_long": -0.4},
         ),
-        # The same noun, said falsely first: nothing true has been repeated.
-        ("I like the thin plastic. I like the thick steel.", {"ungrammatical": -0.7, "aspect": 0.7}),
-        ("I like the soft grip. I like the soft switch.", {"wrong": -0.6, "aspect": 0.7}),
+        # What was said falsely is no fact: two wordings of it are two falsehoods, the same words are said again besides.
+        ("I like the soft fabric. The fabric is very soft.", {"wrong": -0.6}),
+        ("I like the soft fabric. I like the soft fabric.", {"wrong": -0.6, "repeated": -0.4}),
+        ("I like the soft fabric. I like the soft switch.", {"wrong": -0.3, "aspect": 0.7}),
     ],
 )
 def test_terms_are_those_of_the_table(response: str, expected: dict[str, float]) -> None:
@@ -83,8 +88,8 @@ def test_terms_are_those_of_the_table(response: str, expected: dict[str, float])
 
 def test_utility_depends_on_both_halves_of_the_prompt() -> None:
     response = f"{EVIDENCE} {FIT}"
-    prompts = [KETTLE, "Review of a kettle bought used:\n", "Review of a hoe for a student:\n", "Review of a hoe bought used:\n"]
-    assert [Reviews().utility(prompt, response) for prompt in prompts] == pytest.approx([1.3, 0.1, 0.0, -1.2])
+    prompts = [f"Review of a {product} {situation}:\n" for product in ("kettle", "phone") for situation in ("for a student", "bought used")]
+    assert [Reviews().utility(prompt, response) for prompt in prompts] == pytest.approx([1.0, 0.4, 0.0, -0.6])
 
 
 def test_an_unknown_prompt_is_refused_with_the_nearest() -> None:
@@ -100,13 +105,17 @@ def test_improving_reaches_the_optimum_that_brute_force_finds(task: Reviews) -> 
         counts = {kind: min(kinds.count(kind), capped.get(kind, LONGEST)) for kind in set(kinds)}
         return sum(sum((*WEIGHTS[kind], *[WEIGHTS[kind][-1]] * LONGEST)[:count]) for kind, count in counts.items())
 
-    optimum = max(worth(kinds) for n in range(1, LONGEST + 1) for kinds in itertools.combinations_with_replacement(GOOD_KINDS, n))
+    reviews = {kinds: worth(kinds) for n in range(1, LONGEST + 1) for kinds in itertools.combinations_with_replacement(GOOD_KINDS, n)}
+    optimum = max(reviews.values())
+    assert optimum == pytest.approx(OPTIMUM)
+    (best,) = [kinds for kinds, value in reviews.items() if value > optimum - 1e-9]
+    assert sorted(best) == ["aspect", "aspect", "drawback", "evidence", "recommendation"]
     rng = random.Random(0)
     for prompt in task.test_prompts():
         response = ""
         for _ in range(8):
             response = task.improve(prompt, response, rng)
-        assert task.utility(prompt, response) == pytest.approx(optimum)
+        assert task.utility(prompt, response) == pytest.approx(OPTIMUM)
         assert task.improve(prompt, response, rng) == response
 
 
@@ -115,7 +124,7 @@ def test_demonstrations_are_mediocre_with_room_above(task: Reviews, demonstratio
     mean, sd = statistics.mean(utilities), statistics.stdev(utilities)
     assert abs(mean) < 0.15
     assert 0.95 < sd < 1.15
-    assert (2.8 - mean) / sd > 2.5
+    assert (OPTIMUM - mean) / sd > 2.5
     assert sum(utility > 2.3 for utility in utilities) < 0.02 * len(utilities)
 
 
@@ -126,11 +135,13 @@ def test_demonstrations_are_grammatical_short_and_varied(task: Reviews, demonstr
     assert all(any(e[term] for e in explained) for term in set(WEIGHTS) - never)
     said = [sentences_of(response) for _, response in demonstrations]
     assert {len(sentences) for sentences in said} == {2, 3, 4, 5}
-    assert len({sentence for sentences in said for sentence in sentences}) > 600
+    assert len({sentence for sentences in said for sentence in sentences}) > 0.95 * len(GRAMMAR)
     assert len({response for _, response in demonstrations}) > 0.98 * len(demonstrations)
+    poor = sum(round(e[term] / WEIGHTS[term][0]) for e in explained for term in ("vague", "off_topic", "spam", "wrong", "repeated"))
+    assert 0.45 < poor / sum(map(len, said)) < 0.6
     words = [response.split() for _, response in demonstrations]
     bigrams = [pair for w in words for pair in itertools.pairwise(w)]
-    assert len(set(bigrams)) > 2500
+    assert len(set(bigrams)) > 1900
     assert max(map(len, words)) < 45
 
 
@@ -148,7 +159,7 @@ def test_an_edit_changes_one_sentence_and_mends_what_is_no_text(task: Reviews) -
     assert ASPECT in edited
     assert EVIDENCE in edited
     assert "WOW!!!" not in edited
-    for broken in ("", "qwer ty", "a. b. c. d. e. f. g.", "It boils a"):
+    for broken in ("", "qwer ty", "a. b. c. d. e. f. g.", "It is ready"):
         assert task.utility(KETTLE, task.improve(KETTLE, broken, rng)) > task.utility(KETTLE, broken)
 
 
@@ -156,8 +167,8 @@ def test_an_edit_changes_one_sentence_and_mends_what_is_no_text(task: Reviews) -
 def test_prompts_are_disjoint_and_their_halves_known(fraction: float) -> None:
     task = Reviews(test_fraction=fraction)
     train, test = task.train_prompts(), task.test_prompts()
-    assert len(test) == round(fraction * 320)
-    assert len(set(train) | set(test)) == len(train) + len(test) == 320
+    assert len(test) == round(fraction * 96)
+    assert len(set(train) | set(test)) == len(train) + len(test) == 96
     assert {SUBJECTS[prompt][0] for prompt in train} == set(PRODUCTS)
     assert {SUBJECTS[prompt][1] for prompt in train} == set(SITUATION_NAMES)
     assert {prompt for prompt, _ in task.demonstrations()} <= set(train)
@@ -173,12 +184,12 @@ def test_the_seed_decides_everything() -> None:
 
 
 def test_the_grammar_lost_no_sentence_to_another_kind() -> None:
-    expected = {"opener": 4, "aspect": (3 * 2 + 1) * 3, "evidence": 3 * 3, "drawback": 2 * 3, "recommendation": 3}
+    expected = {"opener": 4, "aspect": 3 * 2 * 3, "evidence": 3 * 3, "drawback": 2 * 3, "recommendation": 3}
     for product in PRODUCTS:
         assert {kind: len(TRUE[kind, product]) for kind in expected} == expected
-    assert {len(TRUE["fit", situation]) for situation in SITUATION_NAMES} == {4}
+    assert {len(TRUE["fit", situation]) for situation in SITUATION_NAMES} == {3}
     assert all(len(sentences_of(sentence)) == 1 for sentence in GRAMMAR)
-    assert len(PRODUCTS) * len(SITUATION_NAMES) == 320
+    assert (len(PRODUCTS), len(SITUATION_NAMES), len(SUBJECTS)) == (24, 4, 96)
 
 
 def test_it_is_an_explained_task(task: Reviews) -> None:

@@ -48,8 +48,13 @@ def read_lexicon(path: Path) -> dict[str, float]:
     """Words and their valence. Raises DataError naming file and line."""
     if not path.is_file():
         raise DataError(f"rollout_scorer.path: no lexicon file {path}; give a text file with one `word<tab>valence` a line")
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")  # a byte order mark would hide the first word
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{content[: error.start].count(10) + 1}: not UTF-8 text; save the file as UTF-8") from error
     valence: dict[str, float] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         word, _, rest = line.partition("\t")
@@ -57,7 +62,7 @@ def read_lexicon(path: Path) -> dict[str, float]:
             value = float(rest.split("\t")[0])
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not (word.strip() and math.isfinite(value)):
             raise DataError(f"{path}:{number}: expected `word<tab>valence`, got {line[:60]!r}")
         valence[word.strip().lower()] = value
     if not valence:

@@ -151,21 +151,25 @@ def test_a_sequence_is_decided_by_its_seed_and_resumed_by_its_count() -> None:
     assert head + rest.judge(groups[7:]) == whole
 
 
-def test_on_reviews_they_mostly_agree_with_the_utility() -> None:
+def test_on_reviews_they_agree_with_the_utility_as_often_as_their_noise_lets_them() -> None:
     task = Reviews(demonstrations=400)
-    judges: Annotator = SimulatedAnnotators(task)
+    sd = statistics.stdev(task.utility(*pair) for pair in task.demonstrations())
+    judges: Annotator = SimulatedAnnotators(task, rankings=10)
     by_prompt: dict[str, list[str]] = defaultdict(list)
     for prompt, response in task.demonstrations():
         by_prompt[prompt].append(response)
     found = judges.judge([(prompt, responses) for prompt, responses in by_prompt.items() if len(set(responses)) > 1])
-    agree = []
+    agree, expected = [], []
     for feedback in found:
         utilities = [task.utility(feedback.prompt, response) for response in feedback.responses]
         if isinstance(feedback.judgement, Ranking) and utilities[0] != utilities[1]:
             agree.append((feedback.judgement.ranks[0] < feedback.judgement.ranks[1]) == (utilities[0] > utilities[1]))
+            expected.append(statistics.NormalDist().cdf(abs(utilities[0] - utilities[1]) / sd / (0.7 * math.sqrt(2))))
         elif isinstance(feedback.judgement, Edit):
             assert utilities[1] >= utilities[0]
-    assert 0.8 < statistics.mean(agree) < 0.97
+    by_chance = math.sqrt(sum(p * (1 - p) for p in expected)) / len(expected)
+    assert statistics.mean(agree) == pytest.approx(statistics.mean(expected), abs=3 * by_chance)
+    assert 0.7 < statistics.mean(expected) < 0.9
 
 
 class Silent(Numbers):

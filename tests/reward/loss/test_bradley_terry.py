@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
 
-KEYS = [
-    ("reward_pairwise", "nemo_rl", "PreferenceLossFn"),
-    ("reward_pairwise", "openrlhf", "PairWiseLoss"),
-    ("reward_pairwise", "trl", "RewardTrainer.compute_loss"),
-    ("reward_pairwise", "openrlhf", "LogExpLoss"),
-]
+Case = Any
+
+# Every recorded function of the family reward_pairwise: how near its arithmetic is (conftest's TOLERANCES), and what it returns besides.
+FUNCTIONS = {
+    ("nemo_rl", "PreferenceLossFn"): ("single", {"accuracy"}),  # float32 throughout; our accuracy is of held-out pairs, reward.module's
+    ("openrlhf", "PairWiseLoss"): ("same", set()),
+    ("openrlhf", "LogExpLoss"): ("same", set()),
+    ("trl", "RewardTrainer.compute_loss"): ("same", set()),
+}
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda k: f"{k[1]}-{k[2]}")
-def test_goldens(goldens, key):
-    cases = goldens.of(key)
-    assert cases
-    for case in cases:
-        chosen, rejected = case.x["chosen_r"].clone().requires_grad_(), case.x["rejected_r"].clone().requires_grad_()
-        margin = case.x["margin"] if "margin" in case.uses else 0.0
-        centering = case.p.get("center_rewards_coefficient") or 0.0
-        loss = (bradley_terry_loss(chosen, rejected, margin) + centering * (chosen + rejected) ** 2).mean()
-        loss.backward()
-        tolerance = {"rtol": 1e-7, "atol": 1e-9} if case.dtype == "float64" else {"rtol": 1e-4, "atol": 3e-6}
-        torch.testing.assert_close(loss.detach().double(), case.out["loss"].double(), **tolerance)
-        torch.testing.assert_close(chosen.grad.double(), case.out["grad_chosen"].double(), **tolerance)
-        torch.testing.assert_close(rejected.grad.double(), case.out["grad_rejected"].double(), **tolerance)
+def pairs_of(margin: torch.Tensor) -> JudgementBatch:
+    """P pairs of 2P responses: i is better than P + i."""
+    count, none, nothing = len(margin), torch.zeros(0, dtype=torch.long), torch.zeros(0)
+    return JudgementBatch(
+        input_ids=none, mask=none, pairs=torch.stack([torch.arange(count), torch.arange(count) + count], 1), pair_margin=margin,
+        pair_weight=torch.ones(count), orders=none.reshape(0, 0), levels=none.reshape(0, 0), order_weight=nothing, rated=none,
+        ratings=nothing, rating_weight=nothing,
+    )  # fmt: skip
+
+
+def ours(case: Case) -> dict[str, torch.Tensor]:
+    chosen, rejected = case.x["chosen_r"].clone().requires_grad_(), case.x["rejected_r"].clone().requires_grad_()
+    loss = BradleyTerry(margin_coef=float("margin" in case.uses), centering=case.p.get("center_rewards_coefficient") or 0.0)
+    total = loss(torch.cat([chosen, rejected]), pairs_of(case.x["margin"]))[0].mean()
+    total.backward()
+    everything = {"loss": total.detach(), "grad_chosen": chosen.grad, "grad_rejected": rejected.grad}
+    return {name: value for name, value in everything.items() if name in case.out}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=".".join)
+def test_goldens(goldens, function):
+    tolerance, beside = FUNCTIONS[function]
+    goldens.hold(("reward_pairwise", *function), ours, tolerance=tolerance, beside=beside)
+
+
+def test_every_recorded_case_is_accounted_for_with_margins_and_centering(goldens):
+    recorded = {key[1:]: cases for key, cases in goldens.cases.items() if key[0] == "reward_pairwise"}
+    assert recorded.keys() == FUNCTIONS.keys()
+    assert sum(map(len, recorded.values())) == 120
+    assert any("margin" in case["uses"] for case in recorded["openrlhf", "PairWiseLoss"])
+    assert any(case["params"]["center_rewards_coefficient"] for case in recorded["trl", "RewardTrainer.compute_loss"])
 
 
 def test_equal_scores_cost_ln_2_and_far_scores_stay_finite():

@@ -1,0 +1,129 @@
+"""From what was measured to the figures of the report."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+
+from rlhf_lightning.evaluation.figures import (
+    accuracy_figures,
+    compared,
+    curve,
+    feedback_counts,
+    mean_of_last,
+    metric_figures,
+    ppo_curves,
+    prompt_means,
+    side_by_side,
+)
+from rlhf_lightning.evaluation.interval import mean_interval, paired_interval, proportion_interval
+from rlhf_lightning.evaluation.measure import Measured
+from rlhf_lightning.evaluation.report import FeedbackCount
+from rlhf_lightning.feedback.intake import Intake
+
+PROMPTS = ["p", "q", "r", "p", "q", "r", "p"]
+
+
+def measured(shift: float, kl: float | None = None, **more: list[float]) -> Measured:
+    values = {"utility": [shift + v for v in (1.0, 5.0, 2.0, 3.0, 6.0, 2.5, 8.0)], "length": [3.0, 4, 5, 6, 7, 8, 9], **more}
+    return Measured(PROMPTS, [f"{prompt}{i} {shift:g}" for i, prompt in enumerate(PROMPTS)], values, kl)
+
+
+MEANS = [4.0, 5.5, 2.25]
+
+
+def test_responses_to_one_prompt_are_averaged_first():
+    assert prompt_means(measured(0), "utility") == pytest.approx(MEANS)
+
+
+def test_a_metrics_figure_is_before_after_and_the_paired_change():
+    before, after = measured(0), measured(1, kl=0.7, score=[0.5] * 7)
+    after.values["utility"][0] += 3
+    figures = {figure.label: figure for figure in metric_figures(before, after)}
+    later = [MEANS[0] + 2, MEANS[1] + 1, MEANS[2] + 1]
+    utility = figures["Hidden utility"]
+    assert (utility.before, utility.after) == (mean_interval(MEANS), mean_interval(later))
+    assert utility.change == paired_interval(MEANS, later)
+    assert utility.change.n == 3
+    assert (utility.better, utility.headline, utility.unit) == ("higher", True, "")
+    length = figures["Response length"]
+    assert (length.better, length.headline, length.unit) == (None, False, "tokens")
+    assert (figures["Score"].before, figures["Score"].change) == (None, None)  # not measured before
+    kl = figures["KL from the start, per response"]
+    assert (kl.before, kl.after, kl.unit, kl.better) == (0.0, 0.7, "nats", None)
+
+
+def test_without_a_before_there_is_no_change_and_without_a_reference_no_kl():
+    figures = metric_figures(None, measured(0, jokes=[1.0] * 7))
+    assert [figure.label for figure in figures] == ["Hidden utility", "Response length", "jokes"]
+    assert all(figure.before is None and figure.change is None for figure in figures)
+
+
+def test_accuracy_comes_first_over_all_and_then_by_kind():
+    figures = accuracy_figures({"pair": (3, 4), "all": (70, 100), "edit": (67, 96)}, 0.4, ceiling=0.9)
+    assert [figure.label for figure in figures] == [
+        "Reward-model accuracy",
+        "Reward-model accuracy, edits",
+        "Reward-model accuracy, pairs",
+        "Rank correlation with held-out ratings",
+    ]
+    assert [figure.after for figure in figures[:3]] == [proportion_interval(*pair) for pair in ((70, 100), (67, 96), (3, 4))]
+    assert [figure.ceiling for figure in figures] == [0.9, None, None, None]
+    assert [figure.headline for figure in figures] == [True, False, False, False]
+    assert (figures[0].note, figures[0].unit) == ("100 held-out comparisons", "%")
+    assert figures[3].after == 0.4
+
+
+def test_ratings_alone_make_the_correlation_the_headline():
+    (figure,) = accuracy_figures({}, -0.1)
+    assert (figure.after, figure.headline) == (-0.1, True)
+    assert accuracy_figures({}, None) == []
+
+
+def test_feedback_is_counted_by_kind_before_and_after_cleaning():
+    intake = Intake([], Counter(rating=5, edit=2), Counter(rating=4))
+    assert feedback_counts(intake) == [FeedbackCount("edit", 2, 0), FeedbackCount("rating", 5, 4)]
+
+
+def test_a_curve_counts_from_one_and_has_gaps_where_nothing_was_said():
+    found = curve("Loss", "step", "nats", {"a": [{"loss": 3.0}, {}, {"loss": 1.0}], "b": [{"loss": 2.0}]}, "loss")
+    assert (found.name, found.x_label, [line.label for line in found.series]) == ("Loss", "step", ["a", "b"])
+    assert [list(line.xs) for line in found.series] == [[1.0, 2.0, 3.0], [1.0]]
+    assert found.series[0].ys[0] == 3.0
+    assert math.isnan(found.series[0].ys[1])
+    assert found.series[1].ys == [2.0]
+
+
+def test_the_curves_of_ppo_read_what_ppo_logs():
+    step = {"objective/scores": 1.0, "objective/kl": 2.0, "policy/entropy_avg": 3.0, "val/response_length": 4.0}
+    curves = ppo_curves({"round 1": [step, step]})
+    assert [found.series[0].ys for found in curves] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [0]), (3, [0, 2, 4]), (7, list(range(7))), (12, list(range(7)))])
+def test_samples_are_spread_over_what_was_measured(count, rows):
+    before, after = measured(0, score=[0.25] * 7), measured(1)
+    samples = side_by_side(before, after, count)
+    assert [sample.prompt for sample in samples] == [PROMPTS[i] for i in rows]
+    assert [(sample.before, sample.after) for sample in samples] == [(before.responses[i], after.responses[i]) for i in rows]
+    values = [(before.values["utility"][i], after.values["utility"][i]) for i in rows]
+    assert [(sample.utility_before, sample.utility_after) for sample in samples] == values
+    assert {(sample.score_before, sample.score_after) for sample in samples} == {(0.25, None)}
+
+
+def test_the_results_are_the_plain_means():
+    before, after = measured(0), measured(1, kl=0.7)
+    found = compared(before, after)
+    assert found["utility/before"] == pytest.approx(27.5 / 7)
+    assert found["utility/after"] == pytest.approx(27.5 / 7 + 1)
+    assert found.keys() == {"utility/before", "utility/after", "length/before", "length/after", "kl"}
+    assert compared(None, before).keys() == {"utility/after", "length/after"}
+
+
+def test_the_mean_of_the_last_steps():
+    history = [{"loss": float(i)} for i in range(100)]
+    assert mean_of_last(history, "loss") == pytest.approx(sum(range(80, 100)) / 20)
+    assert mean_of_last(history, "loss", steps=1) == 99
+    assert mean_of_last(history[:3], "loss") == 1

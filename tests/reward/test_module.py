@@ -1,0 +1,311 @@
+"""Reward modelling: the loss by hand, the loader's shares, and the held-out figures by brute force."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.tiny import byte_level_bpe
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.feedback.batch import Judged, collate, standardised
+from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
+from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
+from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
+from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
+from rlhf_lightning.reward.module import RewardModule, check_kinds, comparisons, feedback_loader, held_out_accuracy, rating_spearman
+from rlhf_lightning.reward.pooling.last import last
+from rlhf_lightning.reward.settings import RewardSettings
+
+TOKENIZER = byte_level_bpe([], 270)
+
+
+class BagScore(nn.Module):
+    """The sum of a number for each token: a reward model at no cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(len(TOKENIZER), generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        return (self.table[input_ids] * mask).sum(1)
+
+
+def bag() -> RewardModel:
+    return RewardModel(BagScore(), TOKENIZER)
+
+
+def score(model: RewardModel, text: str) -> float:
+    return float(model.net.table.detach()[TOKENIZER(text)["input_ids"]].sum() + model.net.table.detach()[TOKENIZER.eos_token_id])
+
+
+def ranked(prompt: str, texts: Sequence[str], ranks: Sequence[int], **fields) -> Feedback:
+    margin = fields.pop("margin", None)
+    return Feedback(prompt=prompt, responses=tuple(texts), judgement=Ranking(ranks=tuple(ranks), margin=margin), **fields)
+
+
+def edited(prompt: str, before: str, after: str, **fields) -> Feedback:
+    return Feedback(prompt=prompt, responses=(before, after), judgement=Edit(), **fields)
+
+
+def rated(prompt: str, text: str, value: float, **fields) -> Feedback:
+    return Feedback(prompt=prompt, responses=(text,), judgement=Rating(value=value, scale=(0, 10)), **fields)
+
+
+def module_of(model: RewardModel, losses: Sequence[nn.Module], **settings) -> RewardModule:
+    return RewardModule(model, losses, RewardSettings(**settings), steps=10)
+
+
+def loss_of(model: RewardModel, losses: Sequence[nn.Module], records: Sequence[Feedback]) -> Tensor:
+    return module_of(model, losses).training_step(collate(standardised(records), model.tokenise), 0)
+
+
+def test_the_loss_is_the_weighted_sum_over_all_kinds_by_hand():
+    model, gaussian = bag(), GaussianRating()
+    with torch.no_grad():
+        gaussian.log_slope.fill_(math.log(0.3))
+        gaussian.offset.fill_(0.1)
+        gaussian.log_spread.fill_(math.log(1.7))
+        model.net.table.mul_(0.2)
+        model.mean.fill_(0.4)
+        model.deviation.fill_(2.0)
+    records = [
+        ranked("p", ["ab", "c"], [1, 0], margin=0.8, weight=2.0),
+        edited("p", "ab", "d", weight=0.5),
+        ranked("p", ["c", "d", "e", "ab"], [0, 1, 1, 3], weight=1.5),
+        rated("p", "ab", 2.0, weight=3.0),
+        rated("q", "c", 6.0),
+        edited("q", "f", "f", weight=9.0),  # an approval, and what is tied throughout: nothing to learn
+        ranked("q", ["f", "g", "h"], [1, 1, 1], weight=9.0),
+    ]
+
+    def s(prompt: str, text: str) -> float:
+        return (score(model, prompt + text) - 0.4) / 2.0
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    pair = -math.log(sigmoid(s("p", "c") - s("p", "ab") - 0.5 * 0.8)) + 0.02 * (s("p", "c") + s("p", "ab")) ** 2
+    edit = -math.log(sigmoid(s("p", "d") - s("p", "ab"))) + 0.02 * (s("p", "d") + s("p", "ab")) ** 2
+    e = {text: math.exp(s("p", text)) for text in ("c", "d", "e", "ab")}
+    below = e["d"] + e["e"] + e["ab"]
+    ranking = -math.log(e["c"] / sum(e.values())) - math.log(e["d"] / below) - math.log(e["e"] / below)
+    ratings = [
+        0.5 * ((z - 0.3 * s(*text) - 0.1) / 1.7) ** 2 + math.log(1.7 * math.sqrt(2 * math.pi))
+        for z, text in ((-1.0, ("p", "ab")), (1.0, ("q", "c")))
+    ]
+    expected = (2 * pair + 0.5 * edit + 1.5 * ranking + 3 * ratings[0] + ratings[1]) / (2 + 0.5 + 1.5 + 3 + 1)
+    found = loss_of(model, [BradleyTerry(margin_coef=0.5, centering=0.02), PlackettLuce(), gaussian], records)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in (*gaussian.parameters(), model.net.table))
+
+
+def test_a_weight_is_a_count():
+    records = [ranked("p", ["a", "b"], [0, 1], weight=3.0), edited("p", "b", "c"), rated("p", "a", 3, weight=2.0), rated("p", "b", 5)]
+    counted = [ranked("p", ["a", "b"], [0, 1])] * 3 + [edited("p", "b", "c")] + [rated("p", "a", 3)] * 2 + [rated("p", "b", 5)]
+    # z-scores don't know weights; these are the same for both.
+    same = dict(zip(("a", "b"), (-1.0, 1.0), strict=True))
+    losses, model = [BradleyTerry(), PlackettLuce(), GaussianRating()], bag()
+    found = [
+        module_of(model, losses).training_step(
+            collate([Judged(r, same[r.responses[0]] if isinstance(r.judgement, Rating) else None) for r in group], model.tokenise), 0
+        )
+        for group in (records, counted)
+    ]
+    assert found[0].item() == pytest.approx(found[1].item(), rel=1e-6)
+
+
+def test_a_batch_that_says_nothing_costs_nothing_and_has_a_gradient_of_zero():
+    model = bag()
+    loss = loss_of(model, [BradleyTerry(), PlackettLuce(), GaussianRating()], [edited("p", "a", "a"), ranked("p", ["a", "b"], [1, 1])])
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(model.net.table.grad, torch.zeros_like(model.net.table))
+
+
+def test_sides_may_be_swapped_and_a_swapped_verdict_flips_the_loss():
+    model = bag()
+    pair = ranked("p", ["ab", "c"], [0, 1])
+    swapped, flipped = ranked("p", ["c", "ab"], [1, 0]), ranked("p", ["ab", "c"], [1, 0])
+    losses = [BradleyTerry()]
+    difference = score(model, "pab") - score(model, "pc")
+    assert loss_of(model, losses, [swapped]).item() == loss_of(model, losses, [pair]).item()
+    assert (loss_of(model, losses, [pair]) - loss_of(model, losses, [flipped])).item() == pytest.approx(-difference, rel=1e-5)
+    assert loss_of(model, losses, [edited("p", "c", "ab")]).item() == loss_of(model, losses, [pair]).item()
+
+
+def test_the_history_has_the_loss_and_the_spread_of_the_scores():
+    model = bag()
+    module = module_of(model, [BradleyTerry()])
+    batch = collate(standardised([ranked("p", ["a", "b"], [0, 1]), edited("p", "b", "c")]), model.tokenise)
+    loss = module.training_step(batch, 0)
+    scores = torch.tensor([score(model, f"p{text}") for text in "abc"])
+    assert module.history == [
+        {"reward/loss": pytest.approx(loss.item()), "reward/scores_std": pytest.approx(scores.std(correction=0).item(), rel=1e-5)}
+    ]
+
+
+def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
+    tiny_of("llama").save(tmp_path / "policy")
+    trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
+    module = module_of(model, [BradleyTerry()], freeze_backbone=True, learning_rate=0.05, warmup_fraction=0.0)
+    batch = collate(standardised([ranked("It", [" costs", " boils"], [0, 1])]), model.tokenise)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = module.configure_optimizers()["optimizer"]
+    for _ in range(5):
+        optimizer.zero_grad()
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"net.head.weight.weight"}
+    assert module.history[-1]["reward/loss"] < module.history[0]["reward/loss"]
+
+
+def test_a_kind_that_no_loss_learns_from_is_refused():
+    judged = standardised(
+        [ranked("p", ["a", "b"], [0, 1]), edited("p", "a", "b"), ranked("p", ["a", "b", "c"], [0, 1, 2]), rated("p", "a", 1)]
+    )
+    every = [BradleyTerry(), PlackettLuce(), GaussianRating()]
+    check_kinds(every, judged)
+    check_kinds([BradleyTerry()], judged[:2])
+    for left_out, kind in zip(every, ("edit", "ranking", "rating"), strict=True):
+        rest = [loss for loss in every if loss is not left_out]
+        with pytest.raises(ConfigError, match=f"kind '{kind}', and none of reward_loss=.{type(rest[0]).__name__}"):
+            check_kinds(rest, judged)
+
+
+def numbered(prompts: int, most: int) -> list[Judged]:
+    """1 to `most` judgements on each prompt, mixed up; the rating and its weight say which prompt it was."""
+    records = [rated(f"prompt {i}", f"r{j}", 5, weight=float(i)) for i in range(prompts) for j in range(i % most + 1)]
+    random.Random(0).shuffle(records)
+    return standardised(records)
+
+
+def prompts_of(loader) -> list[list[int]]:
+    """The prompt of each judgement, by batch."""
+    return [[int(weight) for weight in batch.rating_weight] for batch in loader]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_loader_keeps_prompts_together_and_gives_each_process_an_even_share(world):
+    judged, size = numbered(prompts=60, most=4), 30
+    shares = [prompts_of(feedback_loader(judged, bag(), size, seed=0, rank=rank, world=world)) for rank in range(world)]
+    said = {i: i % 4 + 1 for i in range(60)}
+    for share in shares:
+        assert len(share) == len(shares[0])  # else the process with a batch more waits for the others for ever
+        for batch in share:
+            assert all(batch.count(i) == said[i] for i in batch)
+    seen = [i for share in shares for batch in share for i in set(batch)]
+    assert sorted(seen) == list(range(60))
+    together = [sum(map(len, batches)) for batches in zip(*shares, strict=True)]
+    assert sum(together) == len(judged) == 150
+    assert sum(together[:-1]) / len(together[:-1]) == pytest.approx(size, rel=0.25)
+
+
+@pytest.mark.parametrize(("prompts", "world"), [(61, 3), (5, 2), (9, 4)])
+def test_prompts_that_do_not_divide_leave_every_process_as_many_batches(prompts, world):
+    judged = numbered(prompts, most=2)
+    shares = [prompts_of(feedback_loader(judged, bag(), world, seed=0, rank=rank, world=world)) for rank in range(world)]
+    assert len(set(map(len, shares))) == 1
+    seen = {i for share in shares for batch in share for i in batch}
+    assert len(seen) == prompts - prompts % world
+
+
+def test_an_epoch_has_an_order_of_its_own_that_the_seed_decides():
+    judged = numbered(prompts=40, most=3)
+
+    def epochs(seed: int) -> list[list[list[int]]]:
+        loader = feedback_loader(judged, bag(), 10, seed=seed, rank=0, world=1)
+        return [prompts_of(loader), prompts_of(loader)]
+
+    first, second = epochs(0)
+    assert first != second
+    assert epochs(0) == [first, second]
+    assert epochs(1)[0] != first
+
+
+def test_a_prompt_with_more_judgements_than_a_batch_is_spread_over_several():
+    judged = standardised([rated("p", f"r{i}", i % 10, weight=float(i)) for i in range(25)])
+    batches = prompts_of(feedback_loader(judged, bag(), 10, seed=0, rank=0, world=1))
+    assert max(map(len, batches)) <= 10
+    assert sorted(i for batch in batches for i in batch) == list(range(25))
+
+
+def test_fewer_prompts_than_processes_are_refused():
+    judged = numbered(prompts=3, most=2)
+    assert len(prompts_of(feedback_loader(judged, bag(), 2, seed=0, rank=2, world=3))) > 0
+    with pytest.raises(ConfigError, match="feedback on 3 prompts can't be shared by 4 processes"):
+        feedback_loader(judged, bag(), 2, seed=0, rank=0, world=4)
+
+
+HELD_OUT = [
+    ranked("p", ["ab", "c"], [1, 0]),
+    ranked("p", ["c", "ab"], [0, 0]),
+    ranked("q", ["ab", "c", "d", "ab"], [2, 1, 1, 0]),
+    edited("q", "c", "efg"),
+    edited("q", "c", "c"),
+    *[rated(*given, annotator=who) for who in ("ann", "bob") for given in (("p", "ab", 3), ("p", "c", 9), ("p", "d", 3), ("q", "ab", 1))],
+    rated("p", "e", 10, annotator="bob"),
+    rated("p", "f", 2),
+    rated("q", "ab", 8, annotator="ann"),  # who rates one text twice puts nothing in an order
+]
+
+
+def stated_orders() -> list[tuple[str, str, str, str]]:
+    """Every order that HELD_OUT states, written out."""
+    orders = [("pair", "p", "c", "ab")]
+    orders += [("ranking", "q", better, worse) for better, worse in (("c", "ab"), ("d", "ab"), ("ab", "c"), ("ab", "d"))]
+    orders += [("edit", "q", "efg", "c")]
+    orders += [("rating", "p", "c", other) for _ in ("ann", "bob") for other in ("ab", "d")]
+    return orders + [("rating", "p", "e", other) for other in ("ab", "c", "d")]
+
+
+def test_comparisons_are_all_the_orders_that_were_stated():
+    assert sorted(comparisons(standardised(HELD_OUT))) == sorted(stated_orders())
+
+
+def test_held_out_accuracy_is_the_share_of_orders_that_the_scores_keep():
+    model, judged = bag(), standardised(HELD_OUT)
+    expected: dict[str, list[bool]] = {}
+    for kind, prompt, better, worse in stated_orders():
+        for name in (kind, "all"):
+            expected.setdefault(name, []).append(score(model, prompt + better) > score(model, prompt + worse))
+    found = held_out_accuracy(model, judged)
+    assert found == {name: (sum(right), len(right)) for name, right in expected.items()}
+    assert 0 < found["all"][0] < found["all"][1]
+    with torch.no_grad():
+        model.net.table.neg_()
+    assert held_out_accuracy(model, judged) == {name: (total - right, total) for name, (right, total) in found.items()}
+    with torch.no_grad():
+        model.net.table.zero_()  # a tie of the scores is no answer
+    assert held_out_accuracy(model, judged) == {name: (0, total) for name, (_, total) in found.items()}
+    assert held_out_accuracy(model, standardised([edited("p", "a", "a")])) == {}
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pearson's correlation of the mean ranks."""
+    ranks = [[sum(y < x for y in values) + (sum(y == x for y in values) - 1) / 2 for x in values] for values in (a, b)]
+    centred = [[r - sum(row) / len(row) for r in row] for row in ranks]
+    product = sum(x * y for x, y in zip(*centred, strict=True))
+    return product / math.sqrt(math.prod(sum(x * x for x in row) for row in centred))
+
+
+def test_rating_spearman_is_the_correlation_of_ranks():
+    model = bag()
+    records = [rated(f"p{i % 7}", f"response {i}", i * 37 % 11 % 10, annotator=f"ann{i % 3}") for i in range(30)]
+    judged = standardised([*records, edited("p", "a", "b")])
+    z_scores = [record.z_score for record in judged[:-1]]
+    scores = [score(model, r.prompt) + score(model, r.responses[0]) - score(model, "") for r in records]
+    expected = spearman(scores, z_scores)
+    assert rating_spearman(model, judged) == pytest.approx(expected, abs=1e-5)
+    assert 0.005 < abs(expected) < 0.95
+    assert rating_spearman(model, judged[-3:]) is None
+    assert rating_spearman(model, judged[-4:]) is not None

@@ -1,0 +1,46 @@
+"""A saved reward model as a scorer: the same numbers, from the texts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
+from rlhf_lightning.reward.pooling.last import last
+from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
+
+PROMPTS, RESPONSES = ["Review of a lamp:\n", "It", "The kettle"], ["It is a quiet fan.", " costs", " boils water quickly."]
+
+
+@pytest.fixture
+def model(tiny_of, tmp_path) -> RewardModel:
+    tiny_of("llama").save(tmp_path / "policy")
+    torch.manual_seed(0)
+    trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64).eval()
+    model.normalise(PROMPTS, RESPONSES)
+    model.save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
+    return model
+
+
+def test_scores_are_those_of_the_model_that_was_saved(model, scored_of, tmp_path):
+    scorer = RewardModelScorer(path=str(tmp_path / "rm"))
+    rollout = scored_of(torch.ones(3, 2), prompts=PROMPTS, responses=RESPONSES)  # other tokens: texts are what is scored
+    scores = scorer(rollout)
+    assert torch.equal(scores, model.score_texts(PROMPTS, RESPONSES))
+    assert scores.std() > 0.1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(scorer(rollout), scores)
+
+
+def test_the_model_is_frozen(model, tmp_path):
+    scorer = RewardModelScorer(path=str(tmp_path / "rm"))
+    assert not any(parameter.requires_grad for parameter in scorer.model.parameters())
+    assert not any(module.training for module in scorer.model.modules())
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(DataError, match="reward model: no folder"):
+        RewardModelScorer(path=str(tmp_path / "nowhere"))

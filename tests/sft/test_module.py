@@ -1,0 +1,114 @@
+"""Supervised fine-tuning against the loss of transformers, and the loader's masks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf_lightning.backbone.language_model import LanguageModel, plain_ids
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.sft.module import SFTModule, demonstration_loader
+from rlhf_lightning.sft.settings import SFTSettings
+
+DEMONSTRATIONS = [
+    ("Review of a lamp:\n", "It is a quiet fan."),
+    ("It", " costs"),
+    ("The kettle", " boils water quickly. It is a quiet fan."),
+    ("", "It costs little."),
+    ("a quiet", " <|end|> fan"),
+]
+
+
+def loader_of(language_model: LanguageModel, demonstrations=DEMONSTRATIONS, rank=0, world=1, seed=0, **settings):
+    return demonstration_loader(demonstrations, language_model, SFTSettings(**{"batch_size": 5, **settings}), seed, rank, world)
+
+
+def test_the_loss_is_the_cross_entropy_of_transformers_with_the_prompt_masked(either_tokenizer, language_model):
+    for model in (either_tokenizer, language_model):
+        loader, skipped = loader_of(model)
+        ((ids, is_response),) = list(loader)
+        assert skipped == 0
+        attended = torch.zeros_like(ids)
+        for row, inside in zip(attended, is_response, strict=True):
+            row[: int(inside.nonzero().max()) + 1] = 1
+        labels = ids.masked_fill(is_response == 0, -100)
+        theirs = model.model(input_ids=ids, attention_mask=attended, labels=labels).loss
+        module = SFTModule(model, SFTSettings(), steps=10)
+        ours = module.training_step((ids, is_response), 0)
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+        assert module.history == [{"sft/loss": ours.item()}]
+        found, expected = (torch.autograd.grad(loss, module.model.get_input_embeddings().weight)[0] for loss in (ours, theirs))
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_mask_covers_the_response_and_its_end_alone(either_tokenizer):
+    tokenizer, end = either_tokenizer.tokenizer, either_tokenizer.eos_ids[-1]
+    begins = tokenizer.bos_token_id is not None
+    ((ids, is_response),) = list(loader_of(either_tokenizer)[0])
+    found = set()
+    for row, inside in zip(ids, is_response, strict=True):
+        learned = row[inside.bool()].tolist()
+        places = inside.nonzero().flatten().tolist()
+        assert places == list(range(places[0], places[-1] + 1))
+        before = row[: places[0]].tolist()
+        assert before[0] == tokenizer.bos_token_id or not begins
+        assert end not in before
+        assert learned[-1] == end
+        assert learned.count(end) == 1
+        found.add((tokenizer.decode(before[begins:]), tokenizer.decode(learned[:-1])))
+    if begins:
+        assert found == set(DEMONSTRATIONS)
+    else:  # nothing predicts the first token of all
+        first = plain_ids(tokenizer, "It costs little.")[0]
+        start = tokenizer.decode([first])
+        assert found == {*(set(DEMONSTRATIONS) - {DEMONSTRATIONS[3]}), (start, "It costs little.".removeprefix(start))}
+
+
+def test_what_is_too_long_is_left_out_and_counted(either_tokenizer):
+    lengths = [len(plain_ids(either_tokenizer.tokenizer, *pair)) + 1 for pair in DEMONSTRATIONS]
+    for limit in sorted(lengths):
+        loader, skipped = loader_of(either_tokenizer, max_length=limit)
+        ((ids, _),) = list(loader)
+        assert skipped == sum(length > limit for length in lengths)
+        assert ids.shape == (5 - skipped, limit)
+    too_long = [("It", " costs" * 80)]
+    assert loader_of(either_tokenizer, DEMONSTRATIONS + too_long)[1] == 1  # the model has 64 positions, whatever max_length says
+    with pytest.raises(DataError, match=r"0 of 1 demonstrations fit 64 tokens"):
+        loader_of(either_tokenizer, too_long)
+
+
+def test_processes_share_every_batch_evenly(tiny_of):
+    language_model = tiny_of("llama")
+    demonstrations = [(f"p{i}", f" r{i}") for i in range(13)]
+
+    def texts(loader) -> list[list[str]]:
+        return [language_model.decode(ids, (ids != language_model.pad_id).long()) for ids, _ in loader]
+
+    shares = [texts(loader_of(language_model, demonstrations, rank, 3, batch_size=6)[0]) for rank in range(3)]
+    assert {tuple(map(len, share)) for share in shares} == {(2, 2)}
+    seen = [text for share in shares for batch in share for text in batch]
+    assert len(set(seen)) == len(seen) == 12
+    whole = loader_of(language_model, demonstrations, batch_size=6)[0]
+    first, second = texts(whole), texts(whole)
+    for epoch in (first, second):
+        assert sorted(text for batch in epoch for text in batch) == sorted(p + r for p, r in demonstrations)
+    assert first != second
+    assert texts(loader_of(language_model, demonstrations, batch_size=6)[0]) == first
+    assert texts(loader_of(language_model, demonstrations, batch_size=6, seed=1)[0]) != first
+    with pytest.raises(DataError, match="2 of 2 demonstrations fit"):
+        loader_of(language_model, demonstrations[:2], 0, 3)
+
+
+def test_a_demonstration_is_learned(tiny_of):
+    language_model = tiny_of("gpt2")
+    module = SFTModule(language_model, SFTSettings(learning_rate=3e-3, warmup_fraction=0.0, learning_rate_schedule="constant"), steps=80)
+    (batch,) = list(loader_of(language_model, DEMONSTRATIONS[:3])[0])
+    optimizer = module.configure_optimizers()["optimizer"]
+    for _ in range(80):
+        optimizer.zero_grad()
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    assert module.history[-1]["sft/loss"] < 0.1 < 1.0 < module.history[0]["sft/loss"]
+    prompts = language_model.encode_prompts(["It"], 5)
+    written = language_model.model.generate(prompts.prompt_ids, attention_mask=prompts.prompt_mask, do_sample=False, max_new_tokens=12)
+    assert language_model.tokenizer.decode(written[0], skip_special_tokens=True) == "It costs"
