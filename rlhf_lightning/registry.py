@@ -87,7 +87,12 @@ class Component:
 
     @property
     def file(self) -> str:
-        return inspect.getsourcefile(self.target) or self.target.__module__
+        return _file_of(self.target)
+
+
+def _file_of(target: Callable[..., Any]) -> str:
+    """Where a component is written. Its module says it also for a decorated one, whose code is the decorator's."""
+    return getattr(sys.modules.get(target.__module__), "__file__", None) or target.__module__
 
 
 _components: dict[tuple[str, str], Component] = {}
@@ -140,7 +145,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[T
             raise RegistryError(f"{group}={name}: {module}.{qualname} can't be imported by worker processes; move it into a module")
         known = _components.get((group, name))
         if known is not None and known.path != f"{module}.{qualname}":
-            raise RegistryError(f"{group}={name} is taken by {known.file}; {inspect.getsourcefile(target)} must choose another name")
+            raise RegistryError(f"{group}={name} is taken by {known.file}; {_file_of(target)} must choose another name")
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
         _components[group, name] = Component(group, name, target, config, frozenset(needs))

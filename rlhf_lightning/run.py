@@ -238,3 +238,5 @@ def hush_hints() -> None:
         logging.getLogger(source).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")  # PPO's policy is, on purpose
+    warnings.filterwarnings("ignore", message=r"The number of training batches .* smaller than the logging interval.*")

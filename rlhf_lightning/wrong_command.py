@@ -84,7 +84,20 @@ def _sweep(found: re.Match[str], presets: Presets) -> str:
     return f"{found['word']} names several: `-m {found['word']}` runs one after the other, and a list is written {found['key']}=[a,b]"
 
 
-_FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i")
+_FLAGS_WITH_VALUE = (
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+)
 _CANT = (
     r"Value .*? could not be converted to \w+|Value '[^$].*? is not a valid bool.*|.*cannot be assigned.*|.*is not supported.*"
     r"|[^\n]*is not (?:o|O)ptional[^\n]*"

@@ -101,14 +101,17 @@ class LanguageModel:
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, text_pair: str = "") -> list[int]:
-    """Token ids of `text` followed by `text_pair`, each tokenised on its own so that their border is a token border, with the
-    tokenizer's begin-of-text exactly once and no end-of-text. Special-token strings in the text are plain text."""
+    """Token ids of `text` followed by `text_pair`, each tokenised on its own so that their border is a token border.
+
+    The begin-of-text token comes first, once, where the tokenizer puts it there by itself or `text` is empty; there is no end-of-text.
+    Special-token strings in the text are plain text.
+    """
     bos = tokenizer.bos_token_id
     ids: list[int] = []
     for part in (text, text_pair):
         ids += tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] if part else []
     starts_with_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-    if starts_with_bos or (not ids and bos is not None):
+    if starts_with_bos or (not text and bos is not None):
         return [int(bos), *ids]
     return ids
 
@@ -175,14 +178,26 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         beside.chmod(0o755)
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "old"
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old.parent)
+        _swap(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put the new folder in the old one's place; the old one comes back where that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    old = aside / "old"
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside)
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -70,17 +70,19 @@ class RewardModel(nn.Module):
     def tokenise(self, texts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
         """(prompt, response) texts to right-padded ids and mask [U, L]: prompt, response, end-of-text.
 
-        What is longer than max_length loses the beginning of its prompt, then the end of its response; `truncated` counts them.
+        What is longer than max_length loses the beginning of its prompt (not the begin-of-text token), then the end of its response;
+        `truncated` counts them.
         """
         end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
         rows = []
         for prompt, response in texts:
             ids = plain_ids(self.tokenizer, prompt, response)
-            room = self.max_length - len(end)
-            if len(ids) > room:
+            if len(ids) + len(end) > self.max_length:
                 self.truncated += 1
-                answer = plain_ids(self.tokenizer, "", response)
-                ids = ids[-room:] if len(answer) <= room else answer[:room]
+                start = ids[: int(ids[0] == self.tokenizer.bos_token_id)]
+                body, room = ids[len(start) :], self.max_length - len(end) - len(start)
+                answer = self.tokenizer(response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                ids = [*start, *(body[-room:] if len(answer) <= room else answer[:room])]
             rows.append([*ids, *end])
         return pad_rows(rows, int(self.tokenizer.pad_token_id))
 

@@ -7,11 +7,19 @@ import copy
 import pytest
 import torch
 
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.policy.model import Critic, Policy, response_places
 from rlhf_lightning.rollout.sampler.native import native
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils water", "a quiet fan, and it costs"]
+
+
+def critic_of(language_model: LanguageModel, separate: bool) -> Critic:
+    """A critic whose values differ: its head would start at zero."""
+    critic = Critic(language_model, separate)
+    torch.nn.init.normal_(critic.head.weight, std=0.1)
+    return critic
 
 
 @pytest.fixture
@@ -36,7 +44,7 @@ def padded(rollout: Rollout, left: int, right: int, junk: int) -> Rollout:
 @pytest.mark.parametrize(("left", "right"), [(0, 1), (7, 0), (33, 20)])
 @torch.no_grad()
 def test_padding_changes_nothing(language_model, rollout, critic, left, right):
-    policy = Policy(language_model, None if critic is None else Critic(language_model, critic == "separate"))
+    policy = Policy(language_model, None if critic is None else critic_of(language_model, critic == "separate"))
     plain, moved = policy(rollout), policy(padded(rollout, left, right, junk=5))
     steps = rollout.response_ids.shape[1]
     for name in ("log_probs", "entropy", *(["values"] if critic else [])):
@@ -47,7 +55,7 @@ def test_padding_changes_nothing(language_model, rollout, critic, left, right):
 
 @torch.no_grad()
 def test_batch_order_and_size_change_nothing(language_model, rollout):
-    policy = Policy(language_model, Critic(language_model, False))
+    policy = Policy(language_model, critic_of(language_model, False))
     whole = policy(rollout)
     order = torch.randperm(len(rollout), generator=torch.Generator().manual_seed(0))
     shuffled = policy(rollout.select(order))
@@ -76,7 +84,7 @@ def test_entropy_is_that_of_the_full_distribution(language_model, rollout):
 
 @torch.no_grad()
 def test_values_are_read_where_the_token_is_predicted(language_model, rollout):
-    policy = Policy(language_model, Critic(language_model, False))
+    policy = Policy(language_model, critic_of(language_model, False))
     values = policy(rollout).values
     i = 2
     prompt = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()]
@@ -95,7 +103,18 @@ def test_joined_sequences_hold_prompt_then_response(language_model, rollout):
 
 
 def test_a_separate_critic_sends_no_gradient_into_the_policy(language_model, rollout):
-    policy = Policy(language_model, Critic(language_model, True))
+    policy = Policy(language_model, critic_of(language_model, True))
     policy(rollout).values.sum().backward()
     assert all(p.grad is None or (p.grad == 0).all() for p in language_model.model.parameters())
     assert any(p.grad is not None and (p.grad != 0).any() for p in policy.critic.trunk.parameters())
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_an_untaught_critic_values_nothing_and_leaves_the_trunk_alone(language_model, rollout, separate):
+    policy = Policy(language_model, Critic(language_model, separate))
+    values = policy(rollout).values
+    assert (values == 0).all()
+    (values - 1).pow(2).sum().backward()
+    trunks = [language_model.model.base_model, *([policy.critic.trunk] if separate else [])]
+    assert all(p.grad is None or (p.grad == 0).all() for trunk in trunks for p in trunk.parameters())
+    assert (policy.critic.head.weight.grad != 0).any()

@@ -34,10 +34,15 @@ def transformers(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
         eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
-    output = language_model.model.generate(
-        input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings,
-        return_dict_in_generate=True, output_logits=True,
-    )  # fmt: skip
+    model, own = language_model.model, language_model.model.generation_config
+    model.generation_config = GenerationConfig()  # generate fills whatever `settings` leaves open from here
+    try:
+        output = model.generate(
+            input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+    finally:
+        model.generation_config = own
     response = output.sequences[:, prompts.prompt_ids.shape[1] :]
     is_eos = torch.isin(response, torch.tensor(language_model.eos_ids, device=response.device))
     ended_before = is_eos.long().cumsum(1) - is_eos.long() > 0

@@ -1,0 +1,200 @@
+"""Every option of every group composes and runs two steps of the stage that it belongs to; so do presets and combinations."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from rlhf_lightning import registry
+from rlhf_lightning.cli import CONF
+
+registry.load_components()
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_loss", "policy_reduction", "policy_value_loss",
+       "policy_kl_control")  # fmt: skip
+REWARD = ("feedback_source", "feedback_format", "feedback_filter", "reward_pooling", "reward_head", "reward_loss")
+
+
+def rows_of(world, *fields: str) -> Path:
+    """The world's feedback of one kind: the rows that have these fields."""
+    rows = [json.loads(line) for line in (world.files / "feedback.jsonl").read_text().splitlines()]
+    file = world.files / f"{'_'.join(fields)}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows if row.keys() >= set(fields)))
+    return file
+
+
+def records_of(world) -> Path:
+    """The project's own records, as stage=rounds writes them."""
+    file = world.files / "records.jsonl"
+    record = {"version": 1, "judgement": {"kind": "ranking", "ranks": [0, 1]}}
+    asked = [json.loads(line)["prompt"] for line in (world.files / "prompts.jsonl").read_text().splitlines()]
+    file.write_text("".join(json.dumps(record | {"prompt": p, "responses": [" good.", " bad."]}) + "\n" for p in asked))
+    return file
+
+
+def words_for(world, group: str, name: str) -> list[str]:
+    """The tiny command in which an option is at work."""
+    if group == "stage":
+        return getattr(world, name)()
+    if group == "task":
+        own = world.task if name == "files" else [f"task={name}", "task.demonstrations=60"]
+        return ["stage=sft", *own, *world.tiny, *world.sizes]
+    if group == "backbone":
+        return world.sft() if name != "causal" else world.ppo()
+    if group == "evaluation_metric":
+        return ["stage=evaluate", "task=reviews", *world.trained, *world.sizes, "evaluation_metric=[" + name + "]"]
+    if group == "feedback_annotator":
+        return world.rounds(f"feedback_annotator={name}")
+    if group == "feedback_format":
+        fields = {"pairwise": ("chosen",), "rating": ("rating",), "ranking": ("ranking",), "edit": ("edit",)}
+        file = rows_of(world, *fields[name]) if name in fields else records_of(world)
+        return world.reward(f"feedback_format=[{name}]", f"feedback_source.path={file}")
+    if group == "reward_loss":
+        default = ["bradley_terry", "plackett_luce", "gaussian_rating"]
+        return world.reward(f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")
+    if group == "rollout_scorer" and name == "lexicon":
+        return world.ppo("rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}")
+    chosen = f"{group}=[{name}]" if registry.GROUPS[group].many else f"{group}={name}"
+    assert group in PPO + REWARD, f"say here in which command {group}={name} is at work"
+    return world.ppo(chosen) if group in PPO else world.reward(chosen)
+
+
+@pytest.mark.parametrize("component", registry.components(), ids=[f"{c.group}={c.name}" for c in registry.components()])
+def test_an_option_runs_two_steps(command, world, component):
+    outcome = command(*words_for(world, component.group, component.name))
+    assert outcome.code == 0, outcome.error
+    assert math.isfinite(outcome.result()["objective"])
+    config = (outcome.folder / "config.yaml").read_text()
+    assert f"_target_: {component.path}\n" in config, "the option must be in the configuration that ran"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["advantage=gae", "ppo.critic=shared"],
+        ["advantage=gae", "ppo.critic=separate"],
+        ["ppo.target_kl=0.01", "ppo.epochs=3"],
+        ["policy_kl_control=adaptive", "rollout_shaping=[clip_score,missing_eos,kl,whiten_rewards]"],
+        ["advantage=rloo", "policy_loss=gspo", "policy_reduction=sequence_mean"],
+        ["advantage=grpo", "policy_loss=dual_clip", "ppo.entropy_coef=0.01", "ppo.learning_rate_schedule=constant"],
+        ["rollout_shaping=[]", "evaluation_metric=[]"],
+        ["rollout_sampler.temperature=0.7", "rollout_sampler.top_p=0.9"],
+        ["ppo.prompts_per_update=3", "ppo.responses_per_prompt=1", "ppo.minibatches=3"],
+        ["trainer.precision=bf16-mixed"],
+        ["+trainer.num_sanity_val_steps=0"],
+    ],
+    ids=" ".join,
+)
+def test_a_combination_runs(command, world, words):
+    outcome = command(*world.ppo(*words))
+    assert outcome.code == 0, outcome.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reward.freeze_backbone=true", "reward_head=linear"],
+        ["reward_head=gated", "reward_head.hidden=4", "reward_pooling=mean"],
+        ["reward.learning_rate_schedule=constant", "reward.warmup_fraction=0"],
+        ["reward.max_length=8"],
+        ["feedback_filter=[]"],
+        ["feedback_filter=[encoding,identical,duplicates,length,contradictions]"],
+        ["backbone=tiny", "backbone.width=16", "backbone.heads=2", "backbone.layers=1"],
+    ],
+    ids=" ".join,
+)
+def test_a_combination_of_the_reward_model_runs(command, world, words):
+    words = [*world.reward(), *words]
+    if "backbone=tiny" in words:
+        words = [word for word in words if word not in world.trained]
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.error
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_each_architecture_goes_through_every_stage(command, world, family):
+    sft = command(*world.sft(f"backbone.family={family}", "backbone.positions=64"))
+    trained = ["backbone=causal", f"backbone.path={sft.folder / 'policy'}"]
+    reward = command(*world.reward(*trained))
+    ppo = command(*world.ppo(*trained, f"rollout_scorer.path={reward.folder / 'reward_model'}"))
+    assert (sft.code, reward.code, ppo.code) == (0, 0, 0), sft.error + reward.error + ppo.error
+
+
+def test_the_trainers_compose(command, world):
+    for trainer, expected in (("cpu", "devices: 1"), ("gpu", "precision: bf16-mixed"), ("ddp", "strategy: ddp")):
+        outcome = command(f"trainer={trainer}", "--cfg", "job", "--package", "trainer")
+        assert outcome.code == 0, outcome.error
+        assert expected in outcome.out
+
+
+@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "wandb"])
+def test_a_logger_writes_every_update(command, world, logger, monkeypatch):
+    if logger in ("tensorboard", "wandb"):
+        pytest.importorskip(logger)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    outcome = command(*world.ppo(f"logger={logger}"))
+    assert outcome.code == 0, outcome.error
+    found = {
+        "none": [],
+        "csv": list(outcome.folder.glob("logs/ppo/metrics.csv")),
+        "tensorboard": list(outcome.folder.glob("logs/ppo/events.out.tfevents.*")),
+        "wandb": list(outcome.folder.glob("wandb/offline-run-*/run-*.wandb")),
+    }
+    assert [name for name, files in found.items() if files] == ([] if logger == "none" else [logger])
+    if logger == "csv":
+        header, *rows = found["csv"][0].read_text().splitlines()
+        assert "objective/kl" in header.split(",")
+        assert len(rows) == 2
+    if logger == "wandb":
+        import wandb
+
+        assert wandb.run is None, "a run that stays open would swallow the next job's"
+
+
+def test_every_preset_is_tried_here():
+    loggers = {file.stem for file in (CONF / "logger").glob("*.yaml")}
+    trainers = {file.stem for file in (CONF / "trainer").glob("*.yaml")}
+    assert loggers == {"none", "csv", "tensorboard", "wandb"}
+    assert trainers == {"cpu", "gpu", "ddp"}
+
+
+def tiny_experiment(world, name: str) -> list[str]:
+    """An experiment with the world's files and sizes in the place of its own."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"experiment={name}"])
+    chosen = {group: config[group]["_target_"].split(".")[-1] for group in ("task", "backbone") if config.get(group)}
+    words = [f"experiment={name}", "trainer=cpu", *world.sizes]
+    words += world.trained[1:] if chosen.get("backbone") == "causal" else world.tiny
+    words += world.task[1:] if chosen.get("task") == "Files" else ["task.demonstrations=60"]
+    if config.get("feedback_source"):
+        words += [*world.feedback, "feedback_format=[pairwise,rating,ranking,edit]"]
+    if config.get("rollout_scorer"):
+        words += world.scorer
+    if config.stage._target_.endswith("rounds"):
+        words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
+    return words
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_composes_and_runs_two_steps(command, world, name):
+    outcome = command(*tiny_experiment(world, name))
+    assert outcome.code == 0, outcome.error
+
+
+def test_help_and_components_show_every_option(command):
+    menu, table = command("--help"), command("components")
+    assert (menu.code, table.code) == (0, 0)
+    for component in registry.components():
+        assert component.name in menu.out
+    assert "learning_rate" in menu.out
+    one = command("components", "reward_head")
+    for text in ("reward_head=mlp", "hidden", "reward_head=gated", "plugins.gated_head", "built in"):
+        assert text in one.out
