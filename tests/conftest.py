@@ -231,7 +231,8 @@ def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outco
     runs = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
     out, error, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        patch.setattr(sys, "argv", ["train.py", *([] if words[0] in ("components", "--help") else runs), *words])
+        sweep, rest = [word for word in words if word == "-m"], [word for word in words if word != "-m"]
+        patch.setattr(sys, "argv", ["train.py", *sweep, *([] if words[0] in ("components", "--help") else runs), *rest])
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.setenv("COLUMNS", "200")
         patch.chdir(workdir or Path.cwd())

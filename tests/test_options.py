@@ -170,14 +170,15 @@ def tiny_experiment(world, name: str) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"experiment={name}"])
-    chosen = {group: config[group]["_target_"].split(".")[-1] for group in ("task", "backbone") if config.get(group)}
+    chosen = {group: config[group]._target_.split(".")[-1] for group in ("task", "backbone")}
     words = [f"experiment={name}", "trainer=cpu", *world.sizes]
-    words += world.trained[1:] if chosen.get("backbone") == "causal" else world.tiny
-    words += world.task[1:] if chosen.get("task") == "Files" else ["task.demonstrations=60"]
+    words += world.trained[1:] if chosen["backbone"] == "causal" else world.tiny
+    words += world.task[1:] if chosen["task"] == "Files" else ["task.demonstrations=60"]
     if config.get("feedback_source"):
         words += [*world.feedback, "feedback_format=[pairwise,rating,ranking,edit]"]
     if config.get("rollout_scorer"):
-        words += world.scorer
+        lexicon = config.rollout_scorer._target_.endswith("LexiconScorer")
+        words += [f"rollout_scorer.path={world.files / 'lexicon.tsv'}"] if lexicon else world.scorer
     if config.stage._target_.endswith("rounds"):
         words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     return words

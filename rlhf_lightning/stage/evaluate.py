@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
 
@@ -20,12 +21,17 @@ def evaluate(run: Run, *, reference: str | None = None) -> float:
 
     Args:
         reference: folder or Hub name of a policy to compare with (the start of the training, say), which also gives the KL.
+
+    Raises:
+        ConfigError: neither a scorer nor a metric that the task can give.
     """
     from rlhf_lightning.evaluation.figures import compared, metric_figures, side_by_side
     from rlhf_lightning.stage.ending import end
 
     task = run.component("task")
     scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
+    if scorer is None and not metrics_for(run, task):
+        raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
     policy = run.language_model(corpus=run.corpus(task))
     start = None if reference is None else run.language_model(reference)
     with run.timed("evaluate"):
@@ -42,10 +48,15 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     from rlhf_lightning.evaluation.measure import measure
 
     metrics: dict[str, Metric] = {} if scorer is None else {"score": scorer}
-    chosen = run.components("evaluation_metric", task)
-    metrics |= {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}
+    metrics |= metrics_for(run, task)
     prompts = task.test_prompts() or task.train_prompts()
     return measure(
         policy, prompts, run.component("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.response_room, seed=run.seed, reference=reference,
     )  # fmt: skip
+
+
+def metrics_for(run: Run, task: Task) -> dict[str, Metric]:
+    """The chosen metrics by name; the utility only where the task knows one."""
+    chosen = run.components("evaluation_metric", task)
+    return {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}

@@ -69,6 +69,8 @@ def rounds(
     task: Task = run.component("task")
     if not task.has_utility:
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
+    if "utility" not in (run.config.get("evaluation_metric") or {}):
+        raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
     annotators = run.component("feedback_annotator", task)
     policy = run.language_model(corpus=run.corpus(task))
     train_sft(run, task, policy, run.folder / "sft")
@@ -99,7 +101,8 @@ def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scor
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
     """Let the annotators judge the policy's own samples in all kinds, and write what they say as JSON Lines.
 
-    A sample that is empty or holds a NUL, as files of feedback can't, is shown to nobody. Every process draws the same samples, so that all have the same feedback; the first writes it.
+    A sample that is empty or holds a NUL, as files of feedback can't, is shown to nobody. Every process draws the same samples, so that
+    all have the same feedback; the first writes it.
     """
     import torch
 
@@ -116,6 +119,10 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         texts = run.component("rollout_sampler")(policy, batch).responses
         groups = [(prompt, list(filter(_can_be_shown, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
         feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
+        if not feedback:
+            raise ConfigError(
+                f"round {number}: no feedback, for the annotators judge nothing (feedback_annotator) or all samples are empty"
+            )
         if run.is_main:
             write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
 
@@ -153,8 +160,7 @@ def tell(run: Run, story: Story, target: float) -> None:
 
     last = story.rounds[-1]
     story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
-    right, total = last.reward.accuracy["all"]
-    improvement = story.improvement()
+    improvement, compared_feedback = story.improvement(), last.reward.accuracy.get("all")  # none where nothing held out states an order
     counted = Counter(last.intake.collected)
     end(
         run,
@@ -170,7 +176,10 @@ def tell(run: Run, story: Story, target: float) -> None:
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
         notes=last.intake.notes,
         results=compared(story.start, last.measured)
-        | {"improvement": improvement, "accuracy": right / total, "accuracy/ceiling": last.ceiling, "rounds": float(last.number)},
+        | {"improvement": improvement, "rounds": float(last.number)}
+        | (
+            {} if compared_feedback is None else {"accuracy": compared_feedback[0] / compared_feedback[1], "accuracy/ceiling": last.ceiling}
+        ),
     )
 
 
@@ -188,8 +197,8 @@ def round_results(story: Story) -> list[Any]:
                 number=done.number,
                 collected=done.intake.collected.total() - collected,
                 kept=done.intake.kept.total() - kept,
-                accuracy=proportion_interval(*done.reward.accuracy["all"]),
-                ceiling=done.ceiling,
+                accuracy=proportion_interval(*done.reward.accuracy["all"]) if "all" in done.reward.accuracy else None,
+                ceiling=done.ceiling if "all" in done.reward.accuracy else None,
                 score=done.measured.mean("score"),
                 utility=mean_interval(prompt_means(done.measured, "utility")),
                 kl=done.measured.kl,

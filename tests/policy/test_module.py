@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,8 @@ from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.datamodule import ShardedData
-from rlhf_lightning.errors import UserError
-from rlhf_lightning.flow import Rollout
+from rlhf_lightning.errors import ConfigError, UserError
+from rlhf_lightning.flow import Experience, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -31,6 +31,7 @@ from rlhf_lightning.policy.module import PPOModule, PPOParts, objective_metrics
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.progress import StageProgress
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.kl import kl
@@ -38,7 +39,7 @@ from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 6
-WANTED = 65  # a token that the scorer pays for
+HALF = 130
 
 TRL_NAMES = {
     "objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores", "policy/approxkl_avg",
@@ -52,19 +53,9 @@ def length(rollout: Rollout) -> Tensor:
     return rollout.response_mask.sum(1).float()
 
 
-def share_of_one_token(rollout: Rollout, sign: float = 1.0) -> Tensor:
-    """A bandit: the share of one token among those of the response."""
+def share_of_a_half(rollout: Rollout, sign: float = 1.0) -> Tensor:
     mask = rollout.response_mask.float()
-    return sign * ((rollout.response_ids == WANTED).float() * mask).sum(1) / mask.sum(1)
-
-
-@dataclass
-class Trained:
-    """A PPO run made directly from parts."""
-
-    module: PPOModule
-    start: LanguageModel
-    first_rollout: list[Rollout] = field(default_factory=list)
+    return sign * ((rollout.response_ids < HALF).float() * mask).sum(1) / mask.sum(1)
 
 
 def small_model(dropout: float = 0.0) -> LanguageModel:
@@ -80,18 +71,18 @@ def train(
     scorer: Callable[[Rollout], Tensor] = length,
     *,
     advantage: Any = gae,
-    critic: bool | None = None,
     dropout: float = 0.0,
     seed: int = 0,
     shapings: Sequence[Any] = (kl,),
     kl_control: Any = None,
     watch: Sequence[L.Callback] = (),
     module_class: type[PPOModule] = PPOModule,
+    prompts: Sequence[str] = PROMPTS,
     **settings: Any,
-) -> Trained:
+) -> PPOModule:
     L.seed_everything(seed, verbose=False)
     given = PPOSettings(**{"updates": 2, "prompts_per_update": 4, "responses_per_prompt": 2, "epochs": 2, "minibatches": 2, **settings})
-    language_model, start = small_model(dropout), small_model(dropout)
+    language_model = small_model(dropout)
     torch.manual_seed(seed)
     parts = PPOParts(
         sampler=partial(native, max_new_tokens=ROOM),
@@ -103,19 +94,19 @@ def train(
         value_loss=clipped,
         kl_control=kl_control or FixedKL(coef=0.05),
     )
-    needs_critic = advantage is gae if critic is None else critic
-    policy = Policy(language_model, Critic(language_model, given.critic == "separate") if needs_critic else None)
-    module = module_class(policy, Policy(start), parts, given)
+    critic = Critic(language_model, given.critic == "separate") if advantage is gae else None
+    policy = Policy(language_model, critic)
+    module = module_class(policy, Policy(small_model(dropout)), parts, given)
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=list(watch),
     )  # fmt: skip
 
     def loader(rank: int, world: int) -> Any:
-        return prompt_loader(PROMPTS, language_model, given.updates, given.prompts_per_update, ROOM, seed=seed, rank=rank, world=world)
+        return prompt_loader(prompts, language_model, given.updates, given.prompts_per_update, ROOM, seed=seed, rank=rank, world=world)
 
     trainer.fit(module, ShardedData(loader))
-    return Trained(module, start)
+    return module
 
 
 def fingerprint(module: torch.nn.Module) -> str:
@@ -140,7 +131,7 @@ class Watching(PPOModule):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_before_the_first_update_kl_is_0_and_the_ratio_is_1(dropout):
     """Also with dropout in the model: it is off throughout."""
-    module = train(dropout=dropout, module_class=Watching).module
+    module = train(dropout=dropout, module_class=Watching)
     assert module.history[0]["objective/kl"] == 0.0
     assert module.ratios[0] < 1e-6
     assert max(module.ratios[1:4]) > 1e-6, "the policy must have moved afterwards"
@@ -151,10 +142,172 @@ def test_before_the_first_update_kl_is_0_and_the_ratio_is_1(dropout):
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_the_reference_is_untouched_and_outside_the_checkpoint(critic):
-    trained = train(critic_kind := length, critic=True, **{"critic": critic}) if False else train(length, advantage=gae, **{})
+    module = train(critic=critic)
     before = fingerprint(small_model().model)
-    assert fingerprint(trained.module.reference.model) == before
-    assert fingerprint(trained.module.policy.model) != before
-    assert not [name for name in trained.module.state_dict() if "reference" in name]
-    inside = {id(p) for p in trained.module.parameters()}
-    assert not [p for p in trained.module.reference.parameters() if id(p) in inside or p.requires_grad]
+    assert fingerprint(module.reference.model) == before
+    assert fingerprint(module.policy.model) != before
+    assert not [name for name in module.state_dict() if "reference" in name]
+    inside = {id(p) for p in module.parameters()}
+    assert not [p for p in module.reference.parameters() if id(p) in inside or p.requires_grad]
+
+
+def test_the_kl_coefficient_is_in_the_checkpoint():
+    module = train(kl_control=AdaptiveKL(coef=0.3, target=0.001, horizon=10))
+    again = AdaptiveKL(coef=0.2)
+    state = {name.removeprefix("kl_control."): value for name, value in module.state_dict().items() if name.startswith("kl_control.")}
+    again.load_state_dict(state)
+    assert again.value() == module.kl_control.value() != 0.3
+    assert module.history[0]["objective/kl_coef"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_refused_by_name(score):
+    def broken(rollout: Rollout) -> Tensor:
+        return torch.full((len(rollout),), score)
+
+    with pytest.raises(UserError, match=r"broken returned (nan|inf|-inf) for the response"):
+        train(broken)
+
+
+class Exploding(PPOModule):
+    """Gives a loss without a gradient that is a number, in the minibatches of `bad`."""
+
+    bad: Sequence[int] = ()
+    seen = 0
+
+    def loss(self, minibatch: Any) -> Any:
+        if self.seen in self.bad:
+            self.before = fingerprint(self.policy)
+        elif self.seen - 1 in self.bad:
+            assert fingerprint(self.policy) == self.before, "a gradient that is no number was applied"
+        loss, metrics = super().loss(minibatch)
+        self.seen += 1
+        return (loss * math.nan if self.seen - 1 in self.bad else loss), metrics
+
+
+@pytest.mark.parametrize(("bad", "survives"), [((), True), ((1,), True), ((1, 4), True), ((1, 4, 6), False)])
+def test_a_gradient_that_is_no_number_is_dropped_and_the_third_stops_the_run(bad, survives):
+    class Here(Exploding):
+        pass
+
+    Here.bad = bad
+    if survives:
+        module = train(module_class=Here, updates=3)
+        assert module.bad_updates == len(bad)
+        assert all(torch.isfinite(p).all() for p in module.parameters())
+    else:
+        with pytest.raises(
+            UserError, match=r"3 updates had a non-finite gradient \(loss nan\) and were not applied; lower ppo.learning_rate"
+        ):
+            train(module_class=Here, updates=3)
+
+
+@pytest.mark.parametrize(("target", "minibatches"), [(None, 8), (1e9, 8), (1e-12, 2)])
+def test_target_kl_stops_the_epochs_of_an_update(target, minibatches):
+    """At the end of the epoch that passes it, and anew in the next update."""
+    history = train(target_kl=target, epochs=4, learning_rate=1e-2).history
+    assert [figures["policy/minibatches"] for figures in history] == [minibatches, minibatches]
+
+
+def test_the_history_has_the_names_of_trl():
+    module = train(updates=3)
+    assert len(module.history) == 3
+    for number, figures in enumerate(module.history, start=1):
+        assert figures.keys() >= TRL_NAMES
+        assert all(math.isfinite(value) for value in figures.values())
+        assert figures["episode"] == number * 8
+    rates = [figures["lr"] for figures in module.history]
+    assert rates == pytest.approx([2e-4, 2e-4 * 2 / 3, 2e-4 / 3])
+    assert {f["lr"] for f in train(learning_rate_schedule="constant").history} == {2e-4}
+
+
+def test_the_objective_by_hand(scored_of):
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    old, ref = torch.tensor([[-1.0, -2.0, 0.0], [-1.0, -1.0, -1.0]]), torch.tensor([[-1.5, -2.0, 0.0], [-1.0, -2.0, -1.0]])
+    scored = scored_of(
+        mask, scores=torch.tensor([1.0, 3.0]), rewards=torch.tensor([[-0.1, 1.0, 0.0], [0.0, -0.2, 3.0]]), old_log_probs=old,
+        ref_log_probs=ref, kl_coef=0.2, has_eos=torch.tensor([True, False]),
+    )  # fmt: skip
+    figures = {name: value.item() for name, value in objective_metrics(scored, torch.ones(2, 3)).items()}
+    assert figures == pytest.approx(
+        {
+            "objective/kl": 0.75,
+            "objective/entropy": 2.5,
+            "objective/scores": 2.0,
+            "objective/rlhf_reward": 1.85,
+            "objective/non_score_reward": -0.15,
+            "objective/kl_coef": 0.2,
+            "val/num_eos_tokens": 1.0,
+            "val/response_length": 2.5,
+        }
+    )
+
+
+def test_a_seed_says_everything():
+    one, two, other = (train(seed=seed, critic="separate") for seed in (3, 3, 4))
+    assert fingerprint(one.policy) == fingerprint(two.policy)
+    assert one.history == two.history
+    assert fingerprint(one.policy) != fingerprint(other.policy)
+
+
+@pytest.mark.parametrize("advantage", [gae, rloo, grpo])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_it_learns_what_the_scorer_pays_for(advantage, sign):
+    """A bandit: the score is the share of tokens from one half of the vocabulary, a half at the start."""
+    settings = {"updates": 20, "responses_per_prompt": 16, "learning_rate": 1e-2, "learning_rate_schedule": "constant"}
+    history = train(partial(share_of_a_half, sign=sign), advantage=advantage, kl_control=FixedKL(coef=0.0), **settings).history
+    shares = [sign * figures["objective/scores"] for figures in history]
+    assert 0.4 < shares[0] < 0.6
+    assert shares[-1] > 0.9 if sign > 0 else shares[-1] < 0.1
+
+
+def test_a_penalty_on_kl_holds_the_policy_near_its_start():
+    settings = {"updates": 8, "responses_per_prompt": 8, "learning_rate": 1e-2, "learning_rate_schedule": "constant", "advantage": rloo}
+    free, held = (train(share_of_a_half, kl_control=FixedKL(coef=coef), **settings) for coef in (0.0, 1.0))
+    assert held.history[-1]["objective/kl"] < 0.5 * free.history[-1]["objective/kl"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_shapings_are_applied_in_their_order(order):
+    def add(scored: ScoredRollout) -> ScoredRollout:
+        return replace(scored, rewards=scored.rewards + scored.response_mask)
+
+    def double(scored: ScoredRollout) -> ScoredRollout:
+        return replace(scored, rewards=scored.rewards * 2)
+
+    seen: list[ScoredRollout] = []
+
+    def watch(scored: ScoredRollout) -> Experience:
+        seen.append(scored)
+        return rloo(scored)
+
+    train(advantage=watch, shapings=[(add, double)[i] for i in order])
+    mask = seen[0].response_mask.float()
+    plain = score_on_last_token(seen[0].scores, seen[0].response_mask)
+    assert torch.equal(seen[0].rewards, (plain + mask) * 2 if order == (0, 1) else plain * 2 + mask)
+    assert torch.equal(seen[0].scores, mask.sum(1)), "scores stay as the scorer gave them"
+
+
+def test_a_cut_response_pays_before_kl_is_taken_off():
+    """What stage=ppo chooses by default: missing_eos, then kl; at the start KL is 0, so that the reward is the score less the penalty."""
+    figures = train(shapings=[partial(missing_eos, penalty=2.0), kl]).history[0]
+    cut = 8 - figures["val/num_eos_tokens"]
+    assert figures["objective/non_score_reward"] == pytest.approx(-2.0 * cut / 8)
+
+
+def test_without_a_critic_nothing_is_valued():
+    module = train(advantage=rloo)
+    assert module.policy.critic is None
+    assert not [name for name in module.history[0] if "value" in name or name == "val/clipfrac_avg"]
+
+
+def test_a_separate_critic_is_trained_too():
+    module = train(critic="separate")
+    fresh = copy.deepcopy(small_model().model.base_model)
+    assert fingerprint(module.policy.critic.trunk) != fingerprint(fresh)
+
+
+def test_prompts_that_cannot_be_shared_stop_the_run_with_their_own_message():
+    """Also before the bar of the terminal stands."""
+    with pytest.raises(ConfigError, match="there are no prompts to learn on"):
+        train(prompts=[], watch=[StageProgress("ppo", 2, {})])

@@ -1,0 +1,60 @@
+"""The prompts of every update: all of them in turn, in an order of the seed's, shared by the processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.rollout.prompts import prompt_loader
+
+PROMPTS = [f"It is {i}" for i in range(7)]
+
+
+def batches(language_model, updates=5, per_update=4, seed=0, rank=0, world=1, prompts=PROMPTS) -> list[list[str]]:
+    loader = prompt_loader(prompts, language_model, updates, per_update, 8, seed=seed, rank=rank, world=world)
+    return [batch.prompts for batch in loader]
+
+
+def test_every_update_has_its_prompts(language_model):
+    found = batches(language_model)
+    assert [len(batch) for batch in found] == [4] * 5
+    assert set(Counter(itertools.chain(*found)).values()) <= {2, 3}, "20 of 7 prompts: each two or three times"
+
+
+def test_a_pass_is_over_before_the_next_begins(language_model):
+    drawn = list(itertools.chain(*batches(language_model, updates=7, per_update=3)))
+    for start in (0, 7, 14):
+        assert sorted(drawn[start : start + 7]) == PROMPTS
+    assert drawn[:7] != drawn[7:14], "each pass has an order of its own"
+
+
+def test_the_order_is_the_seed_s(language_model):
+    assert batches(language_model, seed=1) == batches(language_model, seed=1) != batches(language_model, seed=2)
+
+
+def test_two_processes_share_each_update(language_model):
+    whole = batches(language_model)
+    shares = [batches(language_model, rank=rank, world=2) for rank in (0, 1)]
+    for update, batch in enumerate(whole):
+        assert sorted(shares[0][update] + shares[1][update]) == sorted(batch)
+        assert len(shares[0][update]) == len(shares[1][update]) == 2
+
+
+def test_fewer_prompts_than_an_update_takes_are_repeated(language_model):
+    (batch,) = batches(language_model, updates=1, per_update=4, prompts=["It"])
+    assert batch == ["It"] * 4
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"prompts": []}, "there are no prompts"), ({"world": 3}, "multiple of the 3 processes")])
+def test_what_can_not_be_drawn_or_shared_is_refused(language_model, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        batches(language_model, **wrong)
+
+
+def test_a_batch_is_encoded_with_room_for_the_response(language_model):
+    (batch,) = prompt_loader(["It", "a quiet fan"], language_model, 1, 2, 8, seed=0, rank=0, world=1)
+    assert batch.prompt_ids.shape == batch.prompt_mask.shape
+    assert sorted(batch.group.tolist()) == [0, 1]

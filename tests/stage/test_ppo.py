@@ -1,0 +1,105 @@
+"""stage=ppo by its command: the folder it leaves, which parts it makes, and which combinations it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rlhf_lightning import registry
+from rlhf_lightning.policy import model as policy_model
+
+registry.load_components()
+
+
+def test_it_leaves_a_folder_that_transformers_loads(command, world):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    outcome = command(*world.ppo("ppo.learning_rate=1e-2"))
+    assert outcome.code == 0, outcome.error
+    folder = outcome.folder / "policy"
+    before, after = AutoModelForCausalLM.from_pretrained(world.policy), AutoModelForCausalLM.from_pretrained(folder)
+    assert before.state_dict().keys() == after.state_dict().keys(), "no critic, no reference in it"
+    assert not all(torch.equal(a, b) for a, b in zip(before.state_dict().values(), after.state_dict().values(), strict=True))
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(world.policy).get_vocab()
+
+
+def test_it_writes_report_and_result(command, world):
+    outcome = command(*world.ppo())
+    result, report = outcome.result(), json.loads((outcome.folder / "report.json").read_text())
+    assert result["objective"] == result["figures"]["score/after"]
+    assert {"score/before", "kl", "length/after"} <= set(result["figures"])
+    assert report["title"] == "PPO"
+    assert report["curves"]
+    assert len(report["samples"]) == 2
+    assert "PPO" in (outcome.folder / "report.html").read_text()
+
+
+def test_nothing_learned_is_nothing_changed(command, world):
+    """A learning rate too small for float32 leaves the policy, its scores and a KL of exactly 0."""
+    outcome = command(*world.ppo("ppo.learning_rate=1e-30"))
+    figures = outcome.result()["figures"]
+    assert figures["kl"] == 0.0
+    assert figures["score/after"] == figures["score/before"]
+    saved, start = outcome.folder / "policy" / "model.safetensors", world.policy / "model.safetensors"
+    assert saved.read_bytes() == start.read_bytes()
+
+
+def test_a_seed_says_everything(command, world):
+    one, two, other = (command(*world.ppo("ppo.learning_rate=1e-3", f"seed={seed}")) for seed in (1, 1, 2))
+    weights = [(outcome.folder / "policy" / "model.safetensors").read_bytes() for outcome in (one, two, other)]
+    assert weights[0] == weights[1] != weights[2]
+    assert one.result()["figures"] == two.result()["figures"]
+
+
+class NoCritic:
+    def __init__(self, *_: object) -> None:
+        raise AssertionError("a critic was made")
+
+
+@pytest.mark.parametrize("component", registry.components("advantage"), ids=lambda c: c.name)
+def test_an_estimator_gets_a_critic_only_where_it_needs_one(command, world, component, monkeypatch):
+    monkeypatch.setattr(policy_model, "Critic", NoCritic)
+    words = world.ppo(f"advantage={component.name}")
+    if "values" in component.needs:
+        with pytest.raises(AssertionError, match="a critic was made"):
+            command(*words)
+    else:
+        assert command(*words).code == 0
+    assert {c.name for c in registry.components("advantage") if "values" in c.needs} == {"gae"}
+
+
+@pytest.mark.parametrize("component", registry.components("advantage"), ids=lambda c: c.name)
+def test_one_response_a_prompt_is_refused_where_responses_are_compared(command, world, component):
+    outcome = command(*world.ppo(f"advantage={component.name}", "ppo.responses_per_prompt=1"))
+    if "groups" in component.needs:
+        assert outcome.code == 2
+        assert f"advantage={component.name} compares responses to one prompt" in outcome.error
+    else:
+        assert outcome.code == 0, outcome.error
+
+
+def test_minibatches_may_be_as_many_as_responses(command, world):
+    assert command(*world.ppo("ppo.minibatches=8")).code == 0
+    outcome = command(*world.ppo("ppo.minibatches=9"))
+    assert outcome.code == 2
+    assert "ppo.minibatches=9 is more than the 8 responses of an update" in outcome.error
+
+
+def test_a_prompt_without_room_is_refused_by_its_text(command, world):
+    outcome = command(*world.ppo("rollout_sampler.max_new_tokens=60"))
+    assert outcome.code == 2
+    assert "lower rollout_sampler.max_new_tokens" in outcome.error
+
+
+def test_a_lexicon_s_words_are_learned(command, world, tmp_path):
+    """The rule pays for a letter; PPO on the tiny policy writes it more often."""
+    lexicon = tmp_path / "l.tsv"
+    lexicon.write_text("".join(f"{word}\t2\n" for word in ("good", "a", "o", "oo", "d", "od", "lamp", "go")))
+    words = ["rollout_scorer=lexicon", f"rollout_scorer.path={lexicon}", "rollout_scorer.normalise=mean", "rollout_shaping=[]"]
+    sizes = ["ppo.updates=12", "ppo.prompts_per_update=8", "ppo.responses_per_prompt=8", "ppo.learning_rate=1e-2", "advantage=rloo"]
+    outcome = command(*world.ppo(*words, *sizes, "evaluation.responses=64"))
+    assert outcome.code == 0, outcome.error
+    figures = outcome.result()["figures"]
+    assert figures["score/after"] > figures["score/before"] + 0.2

@@ -1,0 +1,107 @@
+"""What only a process of its own shows: plugins of another project, exit codes, and training on two processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEAD = '''
+"""A reward head of the user's own project."""
+import torch
+from torch import nn
+from rlhf_lightning.registry import register
+
+
+@register("reward_head", "mine")
+class Mine(nn.Module):
+    """A head of the user's own project."""
+
+    def __init__(self, width: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.randn(width)), scale
+
+    def forward(self, phi: torch.Tensor) -> torch.Tensor:
+        return self.scale * phi @ self.weight
+'''
+
+
+def train(*words: str, workdir: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=timeout, env=env)
+
+
+def test_a_plugin_of_another_project_is_an_option_at_once_and_a_broken_one_is_named(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
+    (tmp_path / "plugins" / "broken.py").write_text("import nothing_of_this_name\n")
+    done = train(*world.reward("reward_head=mine", "reward_head.scale=2", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"plugin {tmp_path / 'plugins' / 'broken.py'} is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
+        in done.stderr
+    )
+    assert "_target_: plugins.mine.Mine" in (tmp_path / "out" / "config.yaml").read_text()
+    refused = train("reward_head=mine", "reward_head.skale=2", workdir=tmp_path)
+    assert refused.returncode == 2
+    assert "did you mean 'scale'" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
+    done = train(*world.reward("reward_head=mine", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = train(*world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo"), workdir=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (tmp_path / "plugins" / "mine.py").unlink()
+    gone = train(*world.ppo("rollout_scorer.path=out/reward_model"), workdir=tmp_path)
+    assert gone.returncode == 2
+    assert "no option reward_head=mine" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+def test_a_bug_keeps_its_traceback_and_exits_with_1(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    bug = HEAD.replace("return self.scale * phi @ self.weight", "raise RuntimeError('a bug')")
+    (tmp_path / "plugins" / "mine.py").write_text(bug)
+    done = train(*world.reward("reward_head=mine"), workdir=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "rounds"])
+def test_two_processes_train_together(world, tmp_path, stage):
+    done = train(*getattr(world, stage)(*TWO, "logger=csv", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert done.stdout.count("Report: ") == 1, "one process speaks"
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_their_epochs_together(world, tmp_path):
+    """A KL that passes the target on one rank only must not leave the other waiting."""
+    words = ["ppo.target_kl=1e-4", "ppo.epochs=3", "ppo.updates=4", "ppo.learning_rate=1e-2"]
+    done = train(*world.ppo(*TWO, *words), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_processes_can_not_share_is_refused(world, tmp_path):
+    done = train(*world.ppo(*TWO, "ppo.prompts_per_update=3"), workdir=tmp_path)
+    assert done.returncode == 2
+    assert "ppo.prompts_per_update=3 must be a multiple of the 2 processes" in done.stderr

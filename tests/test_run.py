@@ -1,0 +1,108 @@
+"""One run: its parts by name, its files whole or not at all, and what its trainer and logger take."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from rlhf_lightning.advantage.gae import gae
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import load_components
+from rlhf_lightning.run import Run, check_logger, lightning_trainer
+
+load_components()
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    config = {
+        "seed": 3,
+        "advantage": {"_target_": "rlhf_lightning.advantage.gae.gae", "_partial_": True, "lam": 0.5},
+        "rollout_shaping": {"kl": {"_target_": "rlhf_lightning.rollout.shaping.kl.kl"}},
+        "logger": {"kind": "none"},
+        "ppo": {"updates": 7},
+    }
+    return Run(OmegaConf.create(config), tmp_path, Console(file=io.StringIO()))
+
+
+def test_parts_come_by_name(run):
+    made = run.component("advantage")
+    assert (made.func, made.keywords["lam"]) == (gae, 0.5)
+    assert list(run.components("rollout_shaping")) == ["kl"]
+    assert run.components("reward_loss") == {}
+    assert run.settings("ppo").updates == 7
+    assert run.chosen("advantage").needs == {"values"}
+
+
+def test_what_was_not_chosen_is_asked_for(run):
+    with pytest.raises(ConfigError, match=r"chooses no rollout_scorer and needs one: add `rollout_scorer=\.\.\.`.*lexicon, reward_model"):
+        run.component("rollout_scorer")
+
+
+def test_a_file_is_whole_or_not_there(run):
+    run.write_json("result.json", {"a": "ü"})
+    assert json.loads((run.folder / "result.json").read_text()) == {"a": "ü"}
+    with pytest.raises(TypeError):
+        run.write_json("result.json", {"a": object()})
+    assert json.loads((run.folder / "result.json").read_text()) == {"a": "ü"}
+    assert [file.name for file in run.folder.iterdir()] == ["result.json"]
+
+
+def test_the_first_process_alone_speaks_and_writes(run, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    run.say("hello")
+    run.write_json("result.json", {})
+    assert not run.console.file.getvalue()
+    assert not list(run.folder.iterdir())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    run.say("hello")
+    assert run.console.file.getvalue() == "hello\n"
+
+
+def test_times_of_one_stage_add_up(run):
+    for _ in range(2):
+        with run.timed("ppo"):
+            pass
+    assert list(run.seconds) == ["ppo"]
+    assert run.seconds["ppo"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_says_what_to_install(run, kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, kind, None)
+    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger", lambda *_, **__: (_ for _ in ()).throw(ModuleNotFoundError("no")))
+    run.config.logger = {"kind": kind, "mode": "offline", "project": "p", "group": None, "init_timeout": 1}
+    with pytest.raises(ConfigError, match=rf"pip install 'rlhf-lightning\[{kind}\]'"):
+        run.logger("ppo")
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"kind": "csvv"}, "csvv is not one of csv, tensorboard, wandb, none, did you mean 'csv'"),
+        ({}, "None is not one of"),
+        ({"kind": "csv", "project": "x"}, "no setting 'project'; logger=csv has: kind"),
+        ({"kind": "wandb", "projekt": "x"}, "'projekt', did you mean 'project'"),
+    ],
+)
+def test_a_logger_takes_what_it_reads(about, message):
+    with pytest.raises(ConfigError, match=message):
+        check_logger(about)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epoch": 1}, "no setting 'max_epoch'"),
+        ({"logger": True}, "trainer.logger is set by the stage"),
+        ({"accelerator": "tpuu"}, "trainer.accelerator=tpuu"),
+    ],
+)
+def test_a_trainer_takes_what_lightning_takes(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        lightning_trainer(settings, logger=False)
