@@ -37,7 +37,7 @@ class SweepTable(Callback):
             writer = csv.DictWriter(handle, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        shown = [name for name in columns if name != "error"]
+        shown = [name for name in columns if name != "error" and "/" not in name]  # the file has every figure, a terminal no room
         table = Table(*shown, title=f"{len(rows)} jobs, {len(failed)} failed" if failed else f"{len(rows)} jobs")
         for row in rows:
             table.add_row(*(_shown(row.get(name, "")) for name in shown))

@@ -69,6 +69,7 @@ def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_p
     assert "Traceback" not in gone.stderr
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback_and_exits_with_1(world, tmp_path):
     (tmp_path / "plugins").mkdir()
     bug = HEAD.replace("return self.scale * phi @ self.weight", "raise RuntimeError('a bug')")

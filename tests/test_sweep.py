@@ -47,17 +47,16 @@ def test_every_job_is_a_row(world, tmp_path):
     assert str(folder / "sweep.csv") in done.stdout
 
 
-def test_a_job_that_fails_is_named_and_the_others_run(world, tmp_path):
-    folder = tmp_path / "sweep"
-    done = sweep(folder, *world.sft("sft.max_length=2,64", "sft.epochs=1"))
-    assert done.returncode == 1
-    first, second = rows_of(folder)
+def test_a_job_that_fails_is_named_and_the_others_run(world, command):
+    done = command("-m", *world.sft("sft.max_length=2,64"))
+    assert done.code == 1
+    first, second = rows_of(done.folder)
     assert first["objective"] == "failed"
     assert "demonstrations fit 2 tokens" in first["error"]
     assert float(second["objective"]) > 0
-    assert "2 jobs, 1 failed" in done.stdout
-    assert "job 0 failed: 0 of 6 demonstrations fit 2 tokens" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert "2 jobs, 1 failed" in done.out
+    assert "job 0 failed: 0 of 6 demonstrations fit 2 tokens" in done.out
+    assert "Traceback" not in done.error
 
 
 @pytest.fixture

@@ -50,10 +50,6 @@ def dense(case: Case) -> bool:
     return not bool((begun & to_come & ~case.inside).any())
 
 
-def right_padded(case: Case) -> bool:
-    return not bool((case.mask.diff(dim=1) > 0).any())
-
-
 def no_empty_row(case: Case) -> bool:
     return bool(case.inside.any(dim=1).all())
 
@@ -215,7 +211,7 @@ TABLE: dict[tuple[str, str, str], Row | str] = {
     ("kl", "openrlhf", "compute_approx_kl"): row(kl_within(lambda p: (1e9, 10)), tolerance="single"),
     ("kl", "nemo_rl", "calculate_kl"): row(kl_within(lambda p: (p["input_clamp"] or 1e9, p["output_clamp"] or 1e99))),
     ("kl", "open_instruct", "estimate_kl"): row(kl_stack),
-    ("kl_in_reward", "openrlhf", "compute_reward"): row(score_with_kl, right_padded, "score_on_last_token takes dense rows", "single"),
+    ("kl_in_reward", "openrlhf", "compute_reward"): row(score_with_kl, tolerance="single"),
     ("kl_in_reward", "torchtune", "get_rewards_ppo"): row(score_with_kl),
     ("gae", "verl", "compute_gae_advantage_return"): row(critic("advantages_whitened", whiten=True), tolerance="near"),
     ("gae", "openrlhf", "RemoteExperienceMaker.get_advantages_and_returns"): row(critic(), dense, HOLES),
