@@ -133,19 +133,20 @@ class PPOModule(L.LightningModule):
         return loss, {name: value.detach().float() for name, value in metrics.items()}
 
     def _update(self, loss: Tensor) -> None:
-        """One optimiser step; a non-finite gradient is dropped and counted, and stops the run when it keeps coming."""
+        """One optimiser step; a non-finite gradient is dropped, and stops the run when it comes again and again."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         self.manual_backward(loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
+            self.bad_updates = 0
             return
         optimizer.zero_grad()
         self.bad_updates += 1
         if self.bad_updates >= MAX_BAD_UPDATES:
             raise UserError(
-                f"{self.bad_updates} updates had a non-finite gradient (loss {loss.item():g}) and were not applied; "
+                f"{self.bad_updates} updates in a row had a non-finite gradient (loss {loss.item():g}) and were not applied; "
                 "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
             )
 

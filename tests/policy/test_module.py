@@ -185,19 +185,19 @@ class Exploding(PPOModule):
         return (loss * math.nan if self.seen - 1 in self.bad else loss), metrics
 
 
-@pytest.mark.parametrize(("bad", "survives"), [((), True), ((1,), True), ((1, 4), True), ((1, 4, 6), False)])
-def test_a_gradient_that_is_no_number_is_dropped_and_the_third_stops_the_run(bad, survives):
+@pytest.mark.parametrize(("bad", "survives"), [((), True), ((1,), True), ((1, 4, 6), True), ((4, 5, 6), False)])
+def test_a_gradient_that_is_no_number_is_dropped_and_three_in_a_row_stop_the_run(bad, survives):
     class Here(Exploding):
         pass
 
     Here.bad = bad
     if survives:
         module = train(module_class=Here, updates=3)
-        assert module.bad_updates == len(bad)
+        assert module.bad_updates == 0
         assert all(torch.isfinite(p).all() for p in module.parameters())
     else:
         with pytest.raises(
-            UserError, match=r"3 updates had a non-finite gradient \(loss nan\) and were not applied; lower ppo.learning_rate"
+            UserError, match=r"3 updates in a row had a non-finite gradient \(loss nan\) and were not applied; lower ppo.learning_rate"
         ):
             train(module_class=Here, updates=3)
 
