@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.standardise import comparisons, rating_z_scores
+from rlhf_lightning.feedback.standardise import comparisons, ranking_levels, rating_z_scores
 from rlhf_lightning.flow import Feedback, Ranking, Rating
 
 Tokenise = Callable[[Sequence[tuple[str, str]]], tuple[Tensor, Tensor]]
@@ -93,7 +93,7 @@ def collate(judged: Sequence[Judged], tokenise: Tokenise) -> JudgementBatch:
         for better, worse in found if len(index) == 2 else ():
             pairs.append((index[better], index[worse], feedback.weight, getattr(feedback.judgement, "margin", None) or 0.0))
         if isinstance(feedback.judgement, Ranking) and len(index) > 2 and found:
-            orders.append((index, _levels(feedback.judgement.ranks), feedback.weight))
+            orders.append((index, _levels(feedback.judgement), feedback.weight))
     ids, mask = tokenise(list(place))
     longest = max((len(index) for index, _, _ in orders), default=0)
     return JudgementBatch(
@@ -118,9 +118,9 @@ def judgement_kind(feedback: Feedback) -> str:
     return feedback.judgement.kind
 
 
-def _levels(ranks: Sequence[int]) -> list[int]:
-    order = sorted(set(ranks))
-    return [order.index(rank) for rank in ranks]
+def _levels(ranking: Ranking) -> list[int]:
+    place = {index: level for level, group in enumerate(ranking_levels(ranking)) for index in group}
+    return [place[index] for index in range(len(ranking.ranks))]
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
