@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -21,12 +22,34 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Message(Record):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+"""What a response answers: a text, or the messages of a chat before it."""
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as plain text: a chat as "User: ...\\nAssistant: ...\\nUser: ...\\nAssistant:". Texts stay as they are."""
+    if isinstance(prompt, str):
+        return prompt
+    return "".join(f"{message.role.capitalize()}: {message.content}\n" for message in prompt) + "Assistant:"
+
+
 class Rating(Record):
     """A number that one annotator gave to responses[0], on the scale (lowest, highest)."""
 
     kind: Literal["rating"] = "rating"
     value: FiniteFloat
     scale: tuple[FiniteFloat, FiniteFloat]
+    aspect: str | None = None
+    """What was rated ("helpfulness"); None for the response as a whole."""
+    turn: Annotated[int, Field(ge=0)] | None = None
+    """Where the rated turn stands in its dialogue, counted from 0; None for a rating that isn't one of a dialogue's turns."""
 
     @model_validator(mode="after")
     def _on_scale(self) -> Self:
@@ -39,35 +62,88 @@ class Rating(Record):
 
 
 class Ranking(Record):
-    """ranks[i] is the place of responses[i]: lower is better, equal is a tie. A pair is a ranking of two."""
+    """ranks[i] is the place of responses[i]: lower is better, equal is a tie, None was left unranked. A pair is a ranking of two."""
 
     kind: Literal["ranking"] = "ranking"
-    ranks: tuple[int, ...]
+    ranks: tuple[int | None, ...]
     margin: FiniteFloat | None = None
     """How much better the first is than the last, in the source's own units, where it was said."""
+    all_bad: bool = False
+    """The annotator said that none of them is good ("both bad")."""
 
 
 class Edit(Record):
-    """responses = (original, edited): a person improved the original. Equal texts are an approval."""
+    """responses = (original, edited): a person improved the original. Equal texts are an approval.
+
+    What changed is found by feedback.standardise.edit_spans, from the two texts alone.
+    """
 
     kind: Literal["edit"] = "edit"
 
 
-Judgement = Annotated[Rating | Ranking | Edit, Field(discriminator="kind")]
+class Thumbs(Record):
+    """Thumbs up or down for responses[0]."""
+
+    kind: Literal["thumbs"] = "thumbs"
+    up: bool
+
+
+class SpanLabel(Record):
+    """A stretch of responses[0], text[start:end] in characters, and how good it is: -1 bad to 1 good."""
+
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=0)]
+    value: Annotated[float, Field(ge=-1, le=1)]
+    label: str | None = None
+    """What was said about it ("Fluency/Grammar")."""
+
+
+class Spans(Record):
+    """Stretches of responses[0] that were marked: spans of errors or praise, or the steps of a solution. None marked is fine."""
+
+    kind: Literal["spans"] = "spans"
+    spans: tuple[SpanLabel, ...]
+
+
+class Comment(Record):
+    """What a person wrote about responses[0], or about the stretch of it from start to end."""
+
+    kind: Literal["comment"] = "comment"
+    text: str
+    start: Annotated[int, Field(ge=0)] | None = None
+    end: Annotated[int, Field(ge=0)] | None = None
+
+
+Judgement = Annotated[Rating | Ranking | Edit | Thumbs | Spans | Comment, Field(discriminator="kind")]
 
 
 class Feedback(Record):
     """What one annotator said about the responses to one prompt."""
 
     version: Literal[1] = 1
-    prompt: str
+    prompt: Prompt
+    """Empty text where the responses were judged by themselves."""
     responses: tuple[str, ...]
     judgement: Judgement
+    models: tuple[str | None, ...] | None = None
+    """Who wrote each response."""
+    positions: tuple[int, ...] | None = None
+    """Where each response stood when it was judged, the first 0; None where the order was not recorded."""
     annotator: str | None = None
+    time: datetime | None = None
+    """When it was said."""
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    """How long it took."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """How much this judgement counts in the reward loss."""
+    source: str | None = None
+    """The name of the data set."""
     origin: str | None = None
     """Where it was read: file:line."""
+
+    @property
+    def prompt_text(self) -> str:
+        return prompt_text(self.prompt)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -77,10 +153,27 @@ class Feedback(Record):
                 raise ValueError("a ranking needs at least two responses")
             if len(judgement.ranks) != count:
                 raise ValueError(f"{len(judgement.ranks)} ranks for {count} responses")
-        expected = {"rating": 1, "edit": 2}.get(judgement.kind, count)
+        expected = {"ranking": count, "edit": 2}.get(judgement.kind, 1)
         if count != expected:
             raise ValueError(f"{judgement.kind} takes {expected} responses, not {count}")
+        for name, given in (("models", self.models), ("positions", self.positions)):
+            if given is not None and len(given) != count:
+                raise ValueError(f"{len(given)} {name} for {count} responses")
+        _check_stretches(judgement, len(self.responses[0]))
         return self
+
+
+def _check_stretches(judgement: Judgement, length: int) -> None:
+    stretches: list[tuple[int, int]] = []
+    if isinstance(judgement, Spans):
+        stretches = [(span.start, span.end) for span in judgement.spans]
+    elif isinstance(judgement, Comment) and (judgement.start is not None or judgement.end is not None):
+        if judgement.start is None or judgement.end is None:
+            raise ValueError("a comment on a stretch needs its start and its end")
+        stretches = [(judgement.start, judgement.end)]
+    for start, end in stretches:
+        if not start < end <= length:
+            raise ValueError(f"the stretch {start} to {end} is not inside the response of {length} characters")
 
 
 @dataclass(kw_only=True)

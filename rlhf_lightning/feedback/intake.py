@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.batch import judgement_kind
-from rlhf_lightning.feedback.filter.cleaning import Filter
-from rlhf_lightning.feedback.reading import BadLine, Format, Row, read_feedback
+from rlhf_lightning.feedback.filter.cleaning import Cleaning, Filter
+from rlhf_lightning.feedback.reading import Reader
+from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.flow import Feedback
 
 
 @dataclass
 class Intake:
-    """Clean feedback, how many judgements of each kind came in and stayed, and what the user should know."""
+    """Clean feedback, how many judgements of each kind came in and stayed, what each filter did, and what the user should know."""
 
-    feedback: list[Feedback]
+    feedback: Sequence[Feedback]
     collected: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    cleaning: dict[str, Cleaning] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def take_in(
-    rows: Iterable[Row | BadLine],
-    formats: Sequence[Format],
-    filters: Mapping[str, Filter],
-    on_bad: Literal["refuse", "quarantine"],
-    quarantine: Path,
-) -> Intake:
+def take_in(reader: Reader, filters: Mapping[str, Filter], whole: Iterable[str] = (), store: Store = list, between: Store = list) -> Intake:
     """Read every row and clean the feedback by each filter in turn.
 
+    Feedback passes one record at a time; it is kept at the end, and before each filter that must see all of it.
+
+    Args:
+        whole: the filters that must see all of it.
+        store, between: where the clean feedback is kept, and what goes into a filter of `whole`; by default in memory.
+
     Raises:
-        DataError: bad lines (see `read_feedback`), or nothing left after cleaning.
+        DataError: bad lines (see `Reader`), or nothing left after cleaning.
     """
-    reading = read_feedback(rows, formats, on_bad=on_bad, quarantine=quarantine)
-    intake = Intake(reading.feedback, Counter(map(judgement_kind, reading.feedback)), notes=list(reading.notes))
+    intake = Intake([])
+    stream: Iterable[Feedback] = _counted(reader, intake.collected)
     for name, clean in filters.items():
-        cleaning = clean(intake.feedback)
-        intake.feedback = cleaning.kept
-        intake.notes += [f"{name}: {line}" for line in cleaning.lines()]
-    intake.kept = Counter(map(judgement_kind, intake.feedback))
+        intake.cleaning[name] = Cleaning()
+        stream = clean(between(stream) if name in whole else stream, intake.cleaning[name])
+    intake.feedback = store(_counted(stream, intake.kept))
+    intake.notes = reader.notes + [f"{name}: {line}" for name, done in intake.cleaning.items() for line in done.lines()]
     if not intake.feedback:
         raise DataError("cleaning left no feedback: " + "; ".join(intake.notes))
     return intake
+
+
+def _counted(feedback: Iterable[Feedback], counts: Counter[str]) -> Iterator[Feedback]:
+    for record in feedback:
+        counts[judgement_kind(record)] += 1
+        yield record

@@ -8,148 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pydantic
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format.unread import SHOWN, UnreadFields, listed, near
+from rlhf_lightning.feedback.format.unread import SHOWN, UnreadFields, listed
+from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.flow import Feedback
-
-_MISSING = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record of a source, with typed access to its fields.
-
-    A field name may be a path into nested objects ("mean.quality"). The accessors raise DataError with the field and what it held.
-
-    Attributes:
-        data: the JSON object.
-        origin: where it was read, "file:line".
-        raw: the bytes it was read from, for the quarantine.
-        where: what stands before a field's name in messages ("responses[2]." for an object inside a row).
-    """
-
-    data: dict[str, Any]
-    origin: str
-    raw: bytes = b""
-    where: str = ""
-
-    def get(self, name: str | None) -> Any:
-        """The field's value; None where it is absent, null or not asked for."""
-        value = self._value(name) if name is not None else None
-        return None if value is _MISSING else value
-
-    def has(self, name: str) -> bool:
-        """Whether the field is there, null included."""
-        return self._value(name) is not _MISSING
-
-    def text(self, name: str) -> str:
-        """Text that isn't blank, unchanged."""
-        return filled(self._needed(name), self.where + name)
-
-    def number(self, name: str) -> float:
-        """A finite number; true and false are none."""
-        return finite(self._needed(name), self.where + name)
-
-    def items(self, name: str) -> list[Any]:
-        """A list that isn't empty."""
-        value = self._needed(name)
-        if not isinstance(value, list):
-            raise DataError(f"{self.where}{name} must be a list, not {kind_of(value)}")
-        if not value:
-            raise DataError(f"{self.where}{name} is an empty list")
-        return value
-
-    def label(self, name: str | None) -> str | None:
-        """A name such as an annotator's: text, or a whole number as text; None where absent or null."""
-        value = self.get(name)
-        return None if value is None else label(value, f"{self.where}{name}")
-
-    def inside(self, value: Any, where: str) -> Row:
-        """An object inside this row, as a row of its own."""
-        if not isinstance(value, dict):
-            raise DataError(f"{self.where}{where} must be an object, not {kind_of(value)}")
-        return replace(self, data=value, where=f"{self.where}{where}.")
-
-    def _value(self, name: str) -> Any:
-        if name in self.data:
-            return self.data[name]
-        value: Any = self.data
-        for part in name.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return _MISSING
-            value = value[part]
-        return value
-
-    def _needed(self, name: str) -> Any:
-        value = self._value(name)
-        if value is _MISSING:
-            raise DataError(f"field '{self.where}{name}' is missing{near(name, self.data)}")
-        if value is None:
-            raise DataError(f"{self.where}{name} is null")
-        return value
-
-
-def kind_of(value: Any) -> str:
-    """The JSON kind of a value, in words, with short values shown."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (int, float)):
-        # float() shortens an integer of thousands of digits, which str() may refuse.
-        shown = repr(value) if isinstance(value, float) or abs(value) < 10**15 else "beyond 1e15"
-        return f"a number ({shown})"
-    if isinstance(value, str):
-        return f"text ({value[:40]!r}{'...' if len(value) > 40 else ''})"
-    return "a list" if isinstance(value, list) else "an object"
-
-
-def filled(value: Any, name: str) -> str:
-    """The value as it is. Raises DataError for what isn't text, and for empty or blank text."""
-    if not isinstance(value, str):
-        raise DataError(f"{name} must be text, not {kind_of(value)}")
-    if not value.strip():
-        raise DataError(f"{name} is {'blank' if value else 'empty'} text")
-    return value
-
-
-def label(value: Any, name: str) -> str:
-    """Text that isn't blank, or a whole number as text. Raises DataError for anything else."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else filled(value, name)
-
-
-def finite(value: Any, name: str) -> float:
-    """The value as a float. Raises DataError for true, false, text, NaN, infinities and integers beyond a float."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(number := float(value)):
-                return number
-    raise DataError(f"{name} must be a finite number, not {kind_of(value)}")
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that can't be a row.
-
-    Attributes:
-        origin: "file:line".
-        reason: what is wrong and what was expected.
-        raw: the line's bytes, or their beginning.
-        verdict: "bad" is refused or set aside as the reader is told; "fatal" spoils the whole file and is always refused;
-            "allowed" was left out by the source with the user's consent and is only noted.
-    """
-
-    origin: str
-    reason: str
-    raw: bytes = b""
-    verdict: Literal["bad", "fatal", "allowed"] = "bad"
 
 
 @dataclass(frozen=True)
@@ -185,48 +55,71 @@ def read_feedback(
     quarantine: Path | None = None,
     max_bad_fraction: float = 0.5,
 ) -> Reading:
-    """Every row's feedback, by every format that fits it; nothing is returned or written unless the whole reading succeeds.
+    """Every row's feedback as a list, by every format that fits it; see `Reader` for the arguments and errors."""
+    reader = Reader(rows, formats, on_bad=on_bad, quarantine=quarantine, max_bad_fraction=max_bad_fraction)
+    return Reading(list(reader), reader.bad, reader.notes)
+
+
+class Reader:
+    """The feedback of the rows, one record at a time; nothing is to be used before the iteration has ended without an error.
 
     Args:
         rows: what a source yields.
         formats: tried in this order on each row. A row that one of them refuses is bad as a whole.
-        on_bad: "refuse" raises if any line is bad; "quarantine" writes the bad lines aside and returns the rest.
+        on_bad: "refuse" raises if any line is bad; "quarantine" writes the bad lines aside and goes on with the rest.
         quarantine: JSONL file for the bad lines, one {origin, reason, raw} each (bytes that aren't UTF-8 as \\xNN), written whole.
         max_bad_fraction: with "quarantine", more bad lines than this share of all are refused after all.
 
+    Attributes:
+        bad, notes: how many lines were set aside, and what the user should know; complete when the iteration has ended.
+
     Raises:
-        DataError: bad lines (the first 20 and the count), a file that can't be read at all, or no rows.
+        DataError: at the end of the rows, for bad lines (the first 20 and the count), a file that can't be read at all, or no rows.
         ConfigError: no formats, or nowhere to set bad lines aside.
     """
-    if not formats:
-        raise ConfigError("no feedback_format is chosen: add for example `feedback_format=[pairwise]` to the command")
-    if on_bad == "quarantine" and quarantine is None:
-        raise ConfigError("on_bad=quarantine needs a file for the bad lines: give quarantine=PATH")
-    feedback: list[Feedback] = []
-    good, bad, fatal, told, notes = 0, 0, False, list[str](), list[str]()
-    unread = UnreadFields([getattr(form, "fields", None) for form in formats])
-    with _set_aside(quarantine if on_bad == "quarantine" else None) as write:
-        for item in rows:
-            judged = _judged(item, formats, unread) if isinstance(item, Row) else item
-            if isinstance(judged, list):
-                good += 1
-                feedback += judged
-            elif judged.verdict == "allowed":
-                notes.append(f"{judged.origin}: {judged.reason}")
-            else:
-                bad += 1
-                fatal = fatal or judged.verdict == "fatal"
-                write(judged)
-                if bad <= SHOWN:
-                    told.append(f"{judged.origin}: {judged.reason}")
-        total = good + bad
-        if bad and (on_bad == "refuse" or fatal or bad > max_bad_fraction * total):
-            raise DataError(_report(told, bad, total))
-        if not good:
-            raise DataError("no rows: the source gave nothing to read" if not bad else _report(told, bad, total))
-    if bad:
-        notes.append(f"{bad} of {total} lines are bad and set aside in {quarantine}")
-    return Reading(feedback, bad, notes + unread.notes())
+
+    def __init__(
+        self,
+        rows: Iterable[Row | BadLine],
+        formats: Sequence[Format],
+        *,
+        on_bad: Literal["refuse", "quarantine"] = "refuse",
+        quarantine: Path | None = None,
+        max_bad_fraction: float = 0.5,
+    ) -> None:
+        if not formats:
+            raise ConfigError("no feedback_format is chosen: add for example `feedback_format=[pairwise]` to the command")
+        if on_bad == "quarantine" and quarantine is None:
+            raise ConfigError("on_bad=quarantine needs a file for the bad lines: give quarantine=PATH")
+        self.rows, self.formats, self.on_bad, self.max_bad_fraction = rows, formats, on_bad, max_bad_fraction
+        self.quarantine = quarantine if on_bad == "quarantine" else None
+        self.bad, self.notes = 0, list[str]()
+
+    def __iter__(self) -> Iterator[Feedback]:
+        good, fatal, told = 0, False, list[str]()
+        unread = UnreadFields([getattr(form, "fields", None) for form in self.formats])
+        with _set_aside(self.quarantine) as write:
+            for item in self.rows:
+                judged = _judged(item, self.formats, unread) if isinstance(item, Row) else item
+                if isinstance(judged, list):
+                    good += 1
+                    yield from judged
+                elif judged.verdict == "allowed":
+                    self.notes.append(f"{judged.origin}: {judged.reason}")
+                else:
+                    self.bad += 1
+                    fatal = fatal or judged.verdict == "fatal"
+                    write(judged)
+                    if self.bad <= SHOWN:
+                        told.append(f"{judged.origin}: {judged.reason}")
+            total = good + self.bad
+            if self.bad and (self.on_bad == "refuse" or fatal or self.bad > self.max_bad_fraction * total):
+                raise DataError(_report(told, self.bad, total))
+            if not good:
+                raise DataError("no rows: the source gave nothing to read" if not self.bad else _report(told, self.bad, total))
+        if self.bad:
+            self.notes.append(f"{self.bad} of {total} lines are bad and set aside in {self.quarantine}")
+        self.notes += unread.notes()
 
 
 def _judged(row: Row, formats: Sequence[Format], unread: UnreadFields) -> list[Feedback] | BadLine:
@@ -244,7 +137,13 @@ def _judged(row: Row, formats: Sequence[Format], unread: UnreadFields) -> list[F
         return BadLine(row.origin, f"{place}{': ' * bool(place)}{first['msg'].removeprefix('Value error, ')}", row.raw)
     except RecursionError:
         return BadLine(row.origin, "nested too deeply", row.raw)
-    return [record for part in parts for record in part]
+    records = [record for part in parts for record in part]
+    return records if row.weight == 1 and row.source is None else [_of_source(record, row) for record in records]
+
+
+def _of_source(record: Feedback, row: Row) -> Feedback:
+    """The record with its source's weight and name; a name of its own stays."""
+    return record.model_copy(update={"weight": record.weight * row.weight, "source": record.source or row.source})
 
 
 def _report(told: list[str], bad: int, total: int) -> str:

@@ -50,24 +50,26 @@ def rating_z_scores(feedback: Sequence[Feedback]) -> list[float]:
 
 
 def ranking_levels(ranking: Ranking) -> list[list[int]]:
-    """Indices of the responses in groups of equal place, the best group first."""
+    """Indices of the ranked responses in groups of equal place, the best group first."""
     groups: dict[int, list[int]] = {}
     for index, rank in enumerate(ranking.ranks):
-        groups.setdefault(rank, []).append(index)
+        if rank is not None:
+            groups.setdefault(rank, []).append(index)
     return [groups[rank] for rank in sorted(groups)]
 
 
 def comparisons(record: Feedback) -> list[tuple[int, int]]:
     """(better, worse) indices into the responses, for every pair that the record orders.
 
-    A tie gives none, nor does a rating, nor two equal texts. An edited text beats its original.
+    A tie gives none, nor does what was left unranked, nor two equal texts. An edited text beats its original; the other kinds
+    compare nothing.
     """
     judgement, texts = record.judgement, record.responses
-    if isinstance(judgement, Rating):
+    if not isinstance(judgement, Ranking | Edit):
         return []
     places = judgement.ranks if isinstance(judgement, Ranking) else (1, 0)
-    indices = range(len(texts))
-    return [(i, j) for i in indices for j in indices if places[i] < places[j] and texts[i] != texts[j]]
+    ranked = [(i, rank) for i, rank in enumerate(places) if rank is not None]
+    return [(i, j) for i, place in ranked for j, other in ranked if place < other and texts[i] != texts[j]]
 
 
 def edit_preference(record: Feedback) -> Feedback | None:

@@ -13,7 +13,7 @@ from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.ranking import RankingFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.intake import Intake, take_in
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 
 FORMATS = [PairwiseFormat(), RatingFormat(scale=(1, 7)), EditFormat(), RankingFormat()]

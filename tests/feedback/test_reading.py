@@ -11,7 +11,8 @@ import pytest
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
-from rlhf_lightning.feedback.reading import BadLine, Row, filled, finite, kind_of, label, read_feedback
+from rlhf_lightning.feedback.reading import read_feedback
+from rlhf_lightning.feedback.row import BadLine, Row, filled, finite, kind_of, label
 from rlhf_lightning.flow import Feedback, Rating
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}

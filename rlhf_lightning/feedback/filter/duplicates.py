@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from rlhf_lightning.feedback.filter.cleaning import Cleaning, place
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
 
-@register("feedback_filter", "duplicates")
-def duplicates(feedback: list[Feedback]) -> Cleaning:
+@register("feedback_filter", "duplicates", needs=["whole"])
+def duplicates(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     """Keeps one of the records that are equal in everything but their origin: the first by file and line.
 
     The order in which they come doesn't matter. Two annotators who judge alike are two records; equal
-    records without an annotator count as one judgement given twice.
+    records without an annotator count as one judgement given twice. Records are known by a 128-bit hash of their content.
     """
-    first: dict[Feedback, int] = {}
-    for index, record in enumerate(feedback):
-        content = record.model_copy(update={"origin": None})
-        known = first.get(content)
-        if known is None or _place(record) < _place(feedback[known]):
-            first[content] = index
-    chosen = set(first.values())
-    done = Cleaning(kept=[])
-    for index, record in enumerate(feedback):
-        if index in chosen:
-            done.keep(record)
-        else:
-            done.remove(record, "exact duplicate")
-    return done
+    count: dict[int, int] = {}
+    for record in feedback:
+        content = _hash(record)
+        count[content] = count.get(content, 0) + 1
+    repeated = {content for content, times in count.items() if times > 1}
+    del count
+    first: dict[int, tuple[str, int]] = {}
+    for record in feedback if repeated else ():
+        content = _hash(record)
+        if content in repeated:
+            first[content] = min(first.get(content, place(record)), place(record))
+    for record in feedback:
+        content = _hash(record) if repeated else 0
+        if content in repeated:
+            if first.get(content) != place(record):
+                done.remove(record, "exact duplicate")
+                continue
+            del first[content]  # a second one from the same place is a duplicate, too
+        yield record
 
 
-def _place(record: Feedback) -> tuple[str, int]:
-    """File and line, lines by number: 9 comes before 10."""
-    file, _, line = (record.origin or "").rpartition(":")
-    return (file, int(line)) if line.isascii() and line.isdigit() else (record.origin or "", 0)
+def _hash(record: Feedback) -> int:
+    content = record.model_dump_json(exclude={"origin"}).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterable, Iterator
 
 import ftfy
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.filter.cleaning import Cleaning, with_texts
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
@@ -25,24 +25,21 @@ _REPAIR = ftfy.TextFixerConfig(
 
 
 @register("feedback_filter", "encoding")
-def encoding(feedback: list[Feedback]) -> Cleaning:
+def encoding(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     """Repairs mojibake by ftfy, composes letters (NFC), makes line ends \\n and takes out control characters but \\n and \\t.
 
     Altered records are kept and counted; one whose text is blank afterwards is removed. Direction marks and other invisible format
     characters stay: scripts and emoji need them. C1 controls become the Windows-1252 letters that they mostly stand for. Ftfy's
     guesses are right for nearly all text, not for all; leave the filter out where texts hold wrongly decoded characters on purpose.
     """
-    repaired = cache(_repaired)
-    done = Cleaning(kept=[])
     for record in feedback:
-        prompt, responses = repaired(record.prompt), tuple(map(repaired, record.responses))
-        if not all(text.strip() for text in (prompt, *responses)):
+        texts = with_texts(record, _repaired)
+        if texts is None:
             done.remove(record, "blank without its control characters")
-        elif (prompt, responses) == (record.prompt, record.responses):
-            done.keep(record)
-        else:
-            done.keep(record.model_copy(update={"prompt": prompt, "responses": responses}), "text repaired")
-    return done
+            continue
+        if texts != record:
+            done.change(record, "text repaired")
+        yield texts
 
 
 def _repaired(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from rlhf_lightning.feedback.filter.cleaning import Cleaning
 from rlhf_lightning.flow import Edit, Feedback, Ranking
@@ -10,28 +12,30 @@ from rlhf_lightning.registry import register
 
 
 @register("feedback_filter", "identical")
-def identical(feedback: list[Feedback]) -> Cleaning:
+def identical(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     """Removes comparisons of a text with itself; texts count as the same after Unicode NFC and without blanks around them.
 
     A pair of the same text is removed. In a longer ranking, copies of a text in one place become one; a text in two places is taken
     out altogether, its margin with it, and the record is removed if fewer than two texts remain. An edit that changed nothing is no
     comparison, but an approval: it is kept as an Edit of two exactly equal texts. Ratings stay as they are.
     """
-    done = Cleaning(kept=[])
     for record in feedback:
+        if len(record.responses) == 1:
+            yield record
+            continue
         same = [unicodedata.normalize("NFC", text).strip() for text in record.responses]
         if len(set(same)) == len(same):
-            done.keep(record)
+            yield record
         elif isinstance(record.judgement, Edit):
             original = record.responses[0]
-            done.keep(record.model_copy(update={"responses": (original, original)}), "edit equal to its original, kept as approval")
+            done.change(record, "edit equal to its original, kept as approval")
+            yield record.model_copy(update={"responses": (original, original)})
         elif isinstance(record.judgement, Ranking):
-            _collapse(record, record.judgement, same, done)
-    return done
+            yield from _collapsed(record, record.judgement, same, done)
 
 
-def _collapse(record: Feedback, ranking: Ranking, same: list[str], done: Cleaning) -> None:
-    places: dict[str, set[int]] = {}
+def _collapsed(record: Feedback, ranking: Ranking, same: list[str], done: Cleaning) -> Iterator[Feedback]:
+    places: dict[str, set[int | None]] = {}
     for text, rank in zip(same, ranking.ranks, strict=True):
         places.setdefault(text, set()).add(rank)
     left = [i for i, text in enumerate(same) if len(places[text]) == 1 and same.index(text) == i]
@@ -39,6 +43,11 @@ def _collapse(record: Feedback, ranking: Ranking, same: list[str], done: Cleanin
         done.remove(record, "identical responses")
         return
     is_whole = all(len(found) == 1 for found in places.values())
-    judgement = Ranking(ranks=tuple(ranking.ranks[i] for i in left), margin=ranking.margin if is_whole else None)
-    responses = tuple(record.responses[i] for i in left)
-    done.keep(record.model_copy(update={"responses": responses, "judgement": judgement}), "identical responses within a ranking taken out")
+    ranks = tuple(ranking.ranks[i] for i in left)
+    chosen: dict[str, Any] = {
+        name: values and tuple(values[i] for i in left)
+        for name, values in (("responses", record.responses), ("models", record.models), ("positions", record.positions))
+    }
+    judgement = Ranking(ranks=ranks, margin=ranking.margin if is_whole else None, all_bad=ranking.all_bad)
+    done.change(record, "identical responses within a ranking taken out")
+    yield record.model_copy(update={**chosen, "judgement": judgement})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from pydantic import PositiveInt
 
 from rlhf_lightning.errors import ConfigError
@@ -12,12 +14,13 @@ from rlhf_lightning.registry import register
 
 @register("feedback_filter", "length")
 def length(
-    feedback: list[Feedback],
+    feedback: Iterable[Feedback],
+    done: Cleaning,
     *,
     min_characters: PositiveInt = 1,
     max_characters: PositiveInt = 20_000,
     max_prompt: PositiveInt = 20_000,
-) -> Cleaning:
+) -> Iterator[Feedback]:
     """Removes records whose prompt or any of whose responses is out of bounds, in characters (Unicode code points). Nothing is cut.
 
     Args:
@@ -26,14 +29,12 @@ def length(
     """
     if min_characters > max_characters:
         raise ConfigError(f"feedback_filter.length: min_characters={min_characters} is above max_characters={max_characters}")
-    done = Cleaning(kept=[])
     for record in feedback:
-        if len(record.prompt) > max_prompt:
+        if len(record.prompt_text) > max_prompt:
             done.remove(record, f"prompt longer than {max_prompt} characters")
         elif any(len(text) > max_characters for text in record.responses):
             done.remove(record, f"response longer than {max_characters} characters")
         elif any(len(text.strip()) < min_characters for text in record.responses):
             done.remove(record, f"response shorter than {min_characters} characters")
         else:
-            done.keep(record)
-    return done
+            yield record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 from rlhf_lightning.registry import register
 

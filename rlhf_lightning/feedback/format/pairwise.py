@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.unread import shared_start
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 

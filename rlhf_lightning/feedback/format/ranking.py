@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.reading import Row, finite, kind_of
+from rlhf_lightning.feedback.row import Row, finite, kind_of
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 

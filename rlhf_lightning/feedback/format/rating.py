@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.reading import Row, finite, kind_of, label
+from rlhf_lightning.feedback.row import Row, finite, kind_of, label
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
 

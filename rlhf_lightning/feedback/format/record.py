@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rlhf_lightning.feedback.reading import Row, filled
+from rlhf_lightning.feedback.row import Row, filled
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 from pydantic import PositiveInt
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.reading import BadLine, Row, kind_of
+from rlhf_lightning.feedback.row import BadLine, Row, kind_of
 from rlhf_lightning.registry import register
 
 BLOCK = 1 << 20

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.edit import EditFormat
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 
 TALK = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.ranking import RankingFormat
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 
 

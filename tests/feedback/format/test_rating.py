@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.rating import RatingFormat
-from rlhf_lightning.feedback.reading import Row
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Rating
 
 BASE: dict[str, Any] = {"prompt": "p", "response": "r"}

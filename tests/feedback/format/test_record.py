@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.record import RecordFormat
-from rlhf_lightning.feedback.reading import Row, read_feedback
+from rlhf_lightning.feedback.reading import read_feedback
+from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 

@@ -23,7 +23,8 @@ from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.ranking import RankingFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.format.record import RecordFormat
-from rlhf_lightning.feedback.reading import BadLine, Row, read_feedback
+from rlhf_lightning.feedback.reading import read_feedback
+from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.source import jsonl as module
 from rlhf_lightning.feedback.source.jsonl import jsonl
 
