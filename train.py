@@ -2,7 +2,7 @@
 
     python train.py                                      the whole loop on the embedded example, in under three minutes
     python train.py --help                               the menu of components and settings
-    python train.py stage=reward feedback_source.path=comparisons.jsonl 'feedback_format=[pairwise]'
+    python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=pairs.jsonl
     python train.py -m advantage=gae,rloo seed=1,2       a sweep
 
 What happens: the registered components become options (rlhf_lightning/registry.py), Hydra composes conf/config.yaml with the overrides,

@@ -15,7 +15,7 @@ from rlhf_lightning.schema import settings_of as settings_of_target
 EXAMPLES = """\
 python train.py                                                   the whole loop on the embedded example
 python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.lam=0.9
-python train.py stage=reward 'feedback_format=[pairwise]' feedback_source=jsonl feedback_source.path=pairs.jsonl
+python train.py stage=reward 'feedback_format=[pairwise]' feedback_source=jsonl feedback_source.jsonl.path=pairs.jsonl
 python train.py stage=ppo backbone=causal backbone.path=MODEL task=files task.prompts=P.jsonl rollout_scorer=lexicon rollout_scorer.path=L
 python train.py -m advantage=gae,rloo seed=1,2                    a sweep"""
 

@@ -118,7 +118,8 @@ def _hydra_type(annotation: Any) -> Any:
         return kinds.pop() if len(kinds) == 1 else Any
     if origin in (typing.Union, types.UnionType):
         rest = [_hydra_type(a) for a in arguments if a is not type(None)]
-        return (rest[0] | None) if len(rest) == 1 and len(arguments) == 2 else Any
+        # Hydra can't set a typed mapping that is None.
+        return (rest[0] | None) if len(rest) == 1 and len(arguments) == 2 and typing.get_origin(rest[0]) is not dict else Any
     if origin in (list, tuple):
         return list[_hydra_type(arguments[0]) if arguments else Any]  # type: ignore[misc]
     if origin is dict:

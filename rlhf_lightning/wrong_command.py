@@ -64,6 +64,9 @@ def _wrong_key(found: re.Match[str], presets: Presets) -> str:
         adding = f"{top}=[...,{owners[0]}]" if top in GROUPS and GROUPS[top].many else f"{top}={owners[0]}"
         return f"{key} is a setting of {top}={' and '.join(owners)}, which the command doesn't choose: add {adding}, or leave it out"
     settings = list(dict.fromkeys(name for names in of_option.values() for name in names))
+    named = [f"{top}.{name}" for name in settings if name.partition(".")[2] == rest]
+    if named:
+        return f"{top} takes several options, so that a setting names its own: write {' or '.join(named[:4])}"
     near = did_you_mean(rest, settings) or did_you_mean(rest.split(".")[-1], settings)
     return f"{top} has no setting {rest!r}{near}; it has: {_listed(of_option)}"
 

@@ -292,7 +292,7 @@ class World:
 
     @property
     def feedback(self) -> list[str]:
-        return ["feedback_source=jsonl", f"feedback_source.path={self.files / 'feedback.jsonl'}"]
+        return ["feedback_source=jsonl", f"feedback_source.jsonl.path={self.files / 'feedback.jsonl'}"]
 
     def sft(self, *words: str) -> list[str]:
         return ["stage=sft", *self.task, *self.tiny, *self.sizes, *words]

@@ -54,7 +54,7 @@ def words_for(world, group: str, name: str) -> list[str]:
     if group == "feedback_format":
         fields = {"pairwise": ("chosen",), "rating": ("rating",), "ranking": ("ranking",), "edit": ("edit",)}
         file = rows_of(world, *fields[name]) if name in fields else records_of(world)
-        return world.reward(f"feedback_format=[{name}]", f"feedback_source.path={file}")
+        return world.reward(f"feedback_format=[{name}]", f"feedback_source.jsonl.path={file}")
     if group == "reward_loss":
         default = ["bradley_terry", "plackett_luce", "gaussian_rating"]
         return world.reward(f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")

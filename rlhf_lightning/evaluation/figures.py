@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rlhf_lightning.evaluation.interval import mean_interval, paired_interval, proportion_interval
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.evaluation.report import Curve, FeedbackCount, Figure, Sample, Series
 from rlhf_lightning.feedback.intake import Intake
+from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval
 
 History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}

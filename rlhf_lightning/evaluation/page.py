@@ -17,8 +17,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from rlhf_lightning.evaluation import plots, wording
-from rlhf_lightning.evaluation.interval import Interval
 from rlhf_lightning.evaluation.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value, write_atomically
+from rlhf_lightning.interval import Interval
 
 LONG = 1200
 """Characters from which a sample's text scrolls within its box."""
@@ -63,6 +63,7 @@ def page(report: Report) -> str:
         plots=plots,
         wording=wording,
         titles=_titles(report),
+        parts=parts_of(report),
         has=_has(report),
     )
     return wording.visible(html)
@@ -159,10 +160,16 @@ def _titles(report: Report) -> dict[str, str]:
         ("curves", "How training went", report.curves),
         ("samples", "Texts before and after", report.samples),
         ("feedback", "Feedback", report.feedback),
+        *((anchor, part, report.tables) for anchor, part in parts_of(report).items()),
         ("time", "Time", report.seconds),
         ("how", "How it was run", report.command or report.config_yaml or report.versions),
     ]
     return {name: title for name, title, held in parts if held}
+
+
+def parts_of(report: Report) -> dict[str, str]:
+    """Anchor -> heading of the parts that tables stand under, in their order."""
+    return {f"tables-{i}": part for i, part in enumerate(dict.fromkeys(table.part for table in report.tables))}
 
 
 def _has(report: Report) -> dict[str, bool]:

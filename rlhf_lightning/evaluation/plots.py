@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from rlhf_lightning.evaluation.interval import Interval
 from rlhf_lightning.evaluation.report import Curve, Figure, Series
+from rlhf_lightning.interval import Interval
 
 WIDTH, HEIGHT = 440.0, 230.0
 POINTS = 120

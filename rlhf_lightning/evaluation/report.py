@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pydantic
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.evaluation.interval import Interval
+from rlhf_lightning.interval import Interval
 
 Value = Interval | float
 
@@ -168,6 +168,29 @@ class FeedbackCount:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under heads: numbers are shown right-aligned with `digits` decimals, texts as they are, None as "-".
+
+    Attributes:
+        title: what it lists; part: the heading of the page under which it stands, shared by tables that belong together.
+        in_terminal: shown in the terminal, too; long lists are for the page.
+    """
+
+    title: str
+    heads: list[str]
+    rows: list[list[str | float | None]]
+    part: str = "Details"
+    note: str = ""
+    digits: int = 2
+    in_terminal: bool = True
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.heads):
+                raise ValueError(f"table {self.title!r} has {len(self.heads)} heads and a row of {len(row)}")
+
+
 @dataclass(frozen=True)
 class Target:
     """What the run was to reach, in words, and whether it did."""
@@ -199,6 +222,7 @@ class Report:
     curves: list[Curve] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     feedback: list[FeedbackCount] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     seconds: list[StageTime] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)

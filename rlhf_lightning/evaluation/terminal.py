@@ -36,6 +36,10 @@ def print_report(report: Report, page: Path | None = None, console: Console | No
 def _print(report: Report, page: Path | None, console: Console) -> None:
     if report.figures:
         console.print(_figures(report, console))
+    for table in report.tables:
+        if table.in_terminal and table.rows:
+            rows = [[wording.cell(value, table.digits) for value in row] for row in table.rows]
+            console.print(_table(console, table.title, table.heads, rows, table.note))
     target = [f"{'Target met' if report.target.met else 'Target not met'}: {report.target.text}"] if report.target else []
     for line in [*target, *(f"Note: {note}" for note in report.notes)]:
         console.print(_text(line, console))
@@ -47,13 +51,14 @@ def _print(report: Report, page: Path | None, console: Console) -> None:
 
 
 def _figures(report: Report, console: Console) -> Table:
-    rows = [
-        [_label(figure), _value(figure, figure.before), _value(figure, figure.after), _change(figure), wording.items(figure)]
-        for figure in report.figures
-    ]
+    compares = any(figure.before is not None or figure.moved is not None for figure in report.figures)
+    rows = []
+    for figure in report.figures:
+        value, n = _value(figure, figure.after), wording.items(figure)
+        rows.append([_label(figure), *([_value(figure, figure.before), value, _change(figure)] if compares else [value]), n])
     level = wording.level(report)
     caption = f"[low, high]: {level} interval over n items" if level else ""
-    return _table(console, report.title, ["", "before", "after", "change", "n"], rows, caption)
+    return _table(console, report.title, ["", *(["before", "after", "change"] if compares else ["value"]), "n"], rows, caption)
 
 
 def _seconds(report: Report, console: Console) -> Table:

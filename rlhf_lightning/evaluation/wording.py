@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rlhf_lightning.evaluation.interval import Interval
 from rlhf_lightning.evaluation.report import Figure, Report
+from rlhf_lightning.interval import Interval
 
 NOTHING = "-"
 CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
@@ -30,6 +30,15 @@ def number(figure: Figure, value: Interval | float | None) -> str:
         return NOTHING
     text = decimal(figure.factor * _mean(value), figure.decimals)
     return f"{text} %" if figure.unit == "%" and text[-1].isdigit() else text
+
+
+def cell(value: str | float | None, digits: int) -> str:
+    """A cell of a table: texts as they are, whole numbers with thousands marked, others with so many decimals."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else decimal(value, digits)
 
 
 def bounds(figure: Figure, value: Interval | float | None, between: str = ", ") -> str:

@@ -2,126 +2,217 @@
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.standardise import comparisons, ranking_levels, rating_z_scores
-from rlhf_lightning.flow import Feedback, Ranking, Rating
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.feedback.judgements import Judged, Text
+from rlhf_lightning.feedback.standardise import comparisons, edit_spans, ranking_levels, unit_rating
+from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Spans, Thumbs
 
-Tokenise = Callable[[Sequence[tuple[str, str]]], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A feedback record with its rating on a common scale (z-scores per annotator); None for the other kinds."""
-
-    feedback: Feedback
-    z_score: float | None = None
+Row = Mapping[str, Any]
 
 
-@dataclass
-class JudgementBatch:
-    """U distinct responses and what was said about them, by index into them.
+class Tokeniser(Protocol):
+    """Makes tokens of texts."""
+
+    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+        """One row of ids for each text."""
+        ...
+
+    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+        """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for."""
+        ...
+
+
+NUMBERS = ("weight", "margin", "z_score", "unit", "up", "value")
+"""The columns of numbers; the others hold indices."""
+
+
+@dataclass(kw_only=True)
+class Kind:
+    """The judgements of one kind, as columns of equal length. What was judged is given by index into the batch's texts.
 
     Attributes:
-        input_ids, mask: [U, L] prompt and response, right-padded.
-        pairs: [P, 2] better, worse; from pairwise judgements, rankings of two and edits. pair_weight, pair_margin: [P].
-        orders: [R, K] responses of a ranking of three or more, -1 where it is shorter. levels: [R, K] their places, 0 best, equal for a
-            tie. order_weight: [R].
-        rated: [M] responses with a rating. ratings: [M] z-scores. rating_weight: [M].
+        weight: how much each counts. annotator: index into `Judgements.annotators`, 0 unknown.
     """
 
-    input_ids: Tensor
-    mask: Tensor
-    pairs: Tensor
-    pair_weight: Tensor
-    pair_margin: Tensor
-    orders: Tensor
-    levels: Tensor
-    order_weight: Tensor
-    rated: Tensor
-    ratings: Tensor
-    rating_weight: Tensor
+    weight: Tensor
+    annotator: Tensor
 
     def __len__(self) -> int:
-        """The number of judgements."""
-        return len(self.pairs) + len(self.orders) + len(self.rated)
+        return len(self.weight)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Self:
+        """The columns of rows, each a mapping from column to value."""
+        return cls(**{field.name: _column(field.name, [row[field.name] for row in rows]) for field in dataclasses.fields(cls)})
+
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
+
+
+def _column(name: str, values: Sequence[Any]) -> Tensor:
+    if name in ("items", "levels"):
+        longest = max(map(len, values), default=0)
+        padded = [[*row, *[-1] * (longest - len(row))] for row in values]
+        return torch.tensor(padded, dtype=torch.long).reshape(len(padded), longest)
+    return torch.tensor(values, dtype=torch.float32 if name in NUMBERS else torch.long)
+
+
+@dataclass(kw_only=True)
+class Pairs(Kind):
+    """One text is better than another: pairs and edits. margin: by how much, in the source's units; 0 where it wasn't said."""
+
+    better: Tensor
+    worse: Tensor
+    margin: Tensor
+
+
+@dataclass(kw_only=True)
+class Ties(Kind):
+    """Two texts are equally good."""
+
+    first: Tensor
+    second: Tensor
+
+
+@dataclass(kw_only=True)
+class Orders(Kind):
+    """Rankings of three or more. items: [R, K], -1 where a ranking is shorter. levels: [R, K] places, 0 best, equal for a tie, -1 for
+    what was left unranked and where there is no item."""
+
+    items: Tensor
+    levels: Tensor
+
+
+@dataclass(kw_only=True)
+class Ratings(Kind):
+    """Numbers given to texts. z_score: in standard deviations (`standardised`). unit: on their scale brought to 0..1. aspect: index into
+    `Judgements.aspects`, 0 for the response as a whole."""
+
+    item: Tensor
+    z_score: Tensor
+    unit: Tensor
+    aspect: Tensor
+
+
+@dataclass(kw_only=True)
+class ThumbsGiven(Kind):
+    """Thumbs up (1) or down (0)."""
+
+    item: Tensor
+    up: Tensor
+
+
+@dataclass(kw_only=True)
+class SpanLabels(Kind):
+    """Stretches of texts that were marked. start, end: tokens of the text's row. value: -1 bad to 1 good."""
+
+    item: Tensor
+    start: Tensor
+    end: Tensor
+    value: Tensor
+
+
+@dataclass(kw_only=True)
+class JudgementBatch:
+    """U distinct texts (prompt and response), as packed tokens, and what was said about them, by kind."""
+
+    tokens: PackedTokens
+    pairs: Pairs
+    ties: Ties
+    orders: Orders
+    ratings: Ratings
+    thumbs: ThumbsGiven
+    spans: SpanLabels
+
+    def __len__(self) -> int:
+        """The number of judgements, marked stretches left aside."""
+        return sum(map(len, (self.pairs, self.ties, self.orders, self.ratings, self.thumbs)))
 
     def to(self, device: torch.device | str) -> JudgementBatch:
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return JudgementBatch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
 
 
-def standardised(feedback: Sequence[Feedback]) -> list[Judged]:
-    """Every record, ratings with their z-score within the annotator's own ratings."""
-    ratings = [record for record in feedback if isinstance(record.judgement, Rating)]
-    scores = iter(rating_z_scores(ratings))
-    return [Judged(record, next(scores) if isinstance(record.judgement, Rating) else None) for record in feedback]
+def collate(judged: Iterable[Judged], tokeniser: Tokeniser, *, spans: bool = False) -> JudgementBatch:
+    """The records as one batch. A judgement without information (an approved text, a ranking all tied) adds nothing.
 
+    Args:
+        spans: also find the tokens of marked and of edited stretches, which costs a second tokenisation of their texts.
 
-def split_by_prompt(judged: Sequence[Judged], held_out: float) -> tuple[list[Judged], list[Judged]]:
-    """Training and held-out records with no prompt in common; a prompt's side depends on its text alone."""
-    training: list[Judged] = []
-    validation: list[Judged] = []
-    for record in judged:
-        (validation if prompt_share(record.feedback.prompt) < held_out else training).append(record)
-    return training, validation
-
-
-def prompt_share(prompt: str) -> float:
-    """A stable number in [0, 1) from the prompt's text, blind to Unicode form, case and white space."""
-    plain = " ".join(unicodedata.normalize("NFC", prompt).casefold().split())
-    return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8], "big") / 2**64
-
-
-def collate(judged: Sequence[Judged], tokenise: Tokenise) -> JudgementBatch:
-    """The records as one batch. A judgement without information (an approved text, a ranking all tied) adds nothing."""
-    place: dict[tuple[str, str], int] = {}
-    pairs: list[tuple[int, int, float, float]] = []
-    orders: list[tuple[list[int], list[int], float]] = []
-    rated: list[tuple[int, float, float]] = []
+    Raises:
+        ConfigError: `spans`, and the tokenizer doesn't say where its tokens stand in the text.
+    """
+    place: dict[Text, int] = {}
+    said: dict[str, list[Row]] = {field.name: [] for field in dataclasses.fields(JudgementBatch) if field.name != "tokens"}
+    marked: list[tuple[Feedback, list[int], Row]] = []
     for record in judged:
         feedback = record.feedback
-        index = [place.setdefault((feedback.prompt, response), len(place)) for response in feedback.responses]
-        if record.z_score is not None:
-            rated.append((index[0], record.z_score, feedback.weight))
-        found = comparisons(feedback)
-        for better, worse in found if len(index) == 2 else ():
-            pairs.append((index[better], index[worse], feedback.weight, getattr(feedback.judgement, "margin", None) or 0.0))
-        if isinstance(feedback.judgement, Ranking) and len(index) > 2 and found:
-            orders.append((index, _levels(feedback.judgement), feedback.weight))
-    ids, mask = tokenise(list(place))
-    longest = max((len(index) for index, _, _ in orders), default=0)
+        items = [place.setdefault((feedback.prompt, response), len(place)) for response in feedback.responses]
+        who: Row = {"weight": feedback.weight, "annotator": record.annotator}
+        _add(said, feedback, items, record, who)
+        if spans and isinstance(feedback.judgement, Spans | Edit):
+            marked.append((feedback, items, who))
+    tokens = tokeniser.tokenise(list(place))
+    for feedback, items, who in marked:
+        said["spans"] += _span_rows(feedback, items, who, tokeniser)
     return JudgementBatch(
-        input_ids=ids,
-        mask=mask,
-        pairs=torch.tensor([p[:2] for p in pairs], dtype=torch.long).reshape(-1, 2),
-        pair_weight=torch.tensor([p[2] for p in pairs]),
-        pair_margin=torch.tensor([p[3] for p in pairs]),
-        orders=_padded([index for index, _, _ in orders], longest),
-        levels=_padded([levels for _, levels, _ in orders], longest),
-        order_weight=torch.tensor([weight for _, _, weight in orders]),
-        rated=torch.tensor([r[0] for r in rated], dtype=torch.long),
-        ratings=torch.tensor([r[1] for r in rated]),
-        rating_weight=torch.tensor([r[2] for r in rated]),
+        tokens=tokens,
+        pairs=Pairs.of(said["pairs"]),
+        ties=Ties.of(said["ties"]),
+        orders=Orders.of(said["orders"]),
+        ratings=Ratings.of(said["ratings"]),
+        thumbs=ThumbsGiven.of(said["thumbs"]),
+        spans=SpanLabels.of(said["spans"]),
     )
 
 
-def judgement_kind(feedback: Feedback) -> str:
-    """ "rating", "edit", "pair" (an order of two) or "ranking" (of three or more)."""
-    if isinstance(feedback.judgement, Ranking):
-        return "pair" if len(feedback.responses) == 2 else "ranking"
-    return feedback.judgement.kind
+def _add(said: Mapping[str, list[Row]], feedback: Feedback, items: list[int], record: Judged, who: Row) -> None:
+    """What a record says, as rows of their kinds."""
+    judgement = feedback.judgement
+    if isinstance(judgement, Rating):
+        value = {"z_score": record.z_score, "unit": unit_rating(judgement), "aspect": record.aspect}
+        said["ratings"].append({**who, **value, "item": items[0]})
+    elif isinstance(judgement, Thumbs):
+        said["thumbs"].append({**who, "item": items[0], "up": float(judgement.up)})
+    elif isinstance(judgement, Ranking | Edit):
+        found = comparisons(feedback)
+        if len(items) == 2 and found:
+            better, worse = found[0]
+            margin = judgement.margin if isinstance(judgement, Ranking) else None
+            said["pairs"].append({**who, "better": items[better], "worse": items[worse], "margin": margin or 0.0})
+        elif isinstance(judgement, Ranking) and found:
+            said["orders"].append({**who, "items": items, "levels": _levels(judgement)})
+        elif isinstance(judgement, Ranking) and len(set(items)) == 2 == len(items) and judgement.ranks[0] == judgement.ranks[1] is not None:
+            said["ties"].append({**who, "first": items[0], "second": items[1]})
+    if isinstance(judgement, Ranking) and judgement.all_bad:
+        said["thumbs"].extend({**who, "item": item, "up": 0.0} for item in dict.fromkeys(items))
 
 
 def _levels(ranking: Ranking) -> list[int]:
     place = {index: level for level, group in enumerate(ranking_levels(ranking)) for index in group}
-    return [place[index] for index in range(len(ranking.ranks))]
+    return [place.get(index, -1) for index in range(len(ranking.ranks))]
 
 
-def _padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
-    return torch.tensor([[*row, *[-1] * (length - len(row))] for row in rows], dtype=torch.long).reshape(len(rows), length)
+def _span_rows(feedback: Feedback, items: list[int], who: Row, tokeniser: Tokeniser) -> list[Row]:
+    """The marked stretches by tokens; what an edit took out is bad, what it put in is good. They share the judgement's weight."""
+    if isinstance(feedback.judgement, Spans):
+        stretches = [(0, span.start, span.end, span.value) for span in feedback.judgement.spans]
+    else:
+        changes = edit_spans(*feedback.responses)
+        stretches = [(0, change.start, change.end, -1.0) for change in changes if change.start < change.end]
+        stretches += [(1, change.edited_start, change.edited_end, 1.0) for change in changes if change.edited_start < change.edited_end]
+    offsets = {side: tokeniser.response_offsets((feedback.prompt, feedback.responses[side])) for side in {side for side, *_ in stretches}}
+    found = []
+    for side, start, end, value in stretches:
+        first, places = offsets[side]
+        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+        if inside:
+            found.append({**who, "item": items[side], "start": first + inside[0], "end": first + inside[-1] + 1, "value": value})
+    return [{**row, "weight": row["weight"] / len(found)} for row in found]

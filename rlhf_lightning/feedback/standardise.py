@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,39 +15,63 @@ from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 FEWEST_RATINGS = 3
 # Scripts written without spaces are compared letter by letter, others word by word.
 _ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-_PIECES = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|\s+|[^\w\s]")
+PIECES = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|\s+|[^\w\s]")
 
 
 def rating_z_scores(feedback: Sequence[Feedback]) -> list[float]:
-    """Each rating in standard deviations from its annotator's mean, so that strict and lenient annotators agree.
-
-    Ratings are first brought to 0..1 by their scale. The deviation is the population's (divided by n). An annotator with fewer than
-    three ratings or without variance, and ratings without an annotator, are measured by the mean and deviation of all ratings
-    given; where these don't vary either, the score is 0.
-
-    Returns:
-        One score for each record, in order.
+    """`z_scores` of ratings, one for each record, in order.
 
     Raises:
         DataError: a record that isn't a rating.
     """
     units: list[float] = []
-    of_annotator: dict[str, list[float]] = {}
+    annotators: dict[str | None, int] = {None: 0}
+    aspects: dict[str | None, int] = {}
+    raters: list[tuple[int, int]] = []
     for record in feedback:
         if not isinstance(record.judgement, Rating):
             raise DataError(f"{record.origin or 'a record'}: z-scores are for ratings, not for {record.judgement.kind}")
-        units.append(_unit(record.judgement))
-        if record.annotator is not None:
-            of_annotator.setdefault(record.annotator, []).append(units[-1])
-    pooled = _moments(units)
-    moments = {name: _moments(values) for name, values in of_annotator.items() if len(values) >= FEWEST_RATINGS}
+        units.append(unit_rating(record.judgement))
+        annotator = annotators.setdefault(record.annotator, len(annotators))
+        raters.append((annotator, aspects.setdefault(record.judgement.aspect, len(aspects))))
+    return z_scores(units, [annotator for annotator, _ in raters], [aspect for _, aspect in raters])
+
+
+def z_scores(units: Sequence[float], annotators: Sequence[int], aspects: Sequence[int]) -> list[float]:
+    """Each rating in standard deviations from its annotator's mean of that aspect, so that strict and lenient annotators agree.
+
+    The deviation is the population's (divided by n). An annotator with fewer than three ratings of the aspect or without variance in
+    them, and ratings without an annotator, are measured by the mean and deviation of all ratings of the aspect; where these don't vary
+    either, the score is 0.
+
+    Args:
+        units: ratings on 0..1. annotators, aspects: who gave each and of what, as numbers; annotator 0 is nobody known.
+    """
+    of_aspect: dict[int, array[float]] = {}
+    of_annotator: dict[tuple[int, int], array[float]] = {}
+    for unit, annotator, aspect in zip(units, annotators, aspects, strict=True):
+        of_aspect.setdefault(aspect, array("d")).append(unit)
+        if annotator:
+            of_annotator.setdefault((annotator, aspect), array("d")).append(unit)
+    pooled = {aspect: _moments(values) for aspect, values in of_aspect.items()}
+    own = {who: _moments(values) for who, values in of_annotator.items() if len(values) >= FEWEST_RATINGS}
     scores = []
-    for record, unit in zip(feedback, units, strict=True):
-        mean, deviation = moments.get(record.annotator or "", pooled)
+    for unit, annotator, aspect in zip(units, annotators, aspects, strict=True):
+        mean, deviation = own.get((annotator, aspect), pooled[aspect])
         if deviation == 0:
-            mean, deviation = pooled
+            mean, deviation = pooled[aspect]
         scores.append((unit - mean) / deviation if deviation > 0 else 0.0)
     return scores
+
+
+def unit_rating(rating: Rating) -> float:
+    """The rating on its scale brought to 0..1."""
+    low, high = rating.scale
+    if math.isinf(high - low):
+        # The width of such a scale doesn't fit a float; its half does.
+        low, high, value = low / 2, high / 2, rating.value / 2
+        return (value - low) / (high - low)
+    return (rating.value - low) / (high - low)
 
 
 def ranking_levels(ranking: Ranking) -> list[list[int]]:
@@ -101,7 +126,7 @@ def edit_spans(original: str, edited: str) -> list[Span]:
     Replacing the spans turns the original into the edited text. Above 2,000 pieces difflib leaves very common ones out of its
     search (its autojunk), which costs precision and saves a time that grows with the square of the length.
     """
-    before, after = _PIECES.findall(original), _PIECES.findall(edited)
+    before, after = PIECES.findall(original), PIECES.findall(edited)
     at, to = _offsets(before), _offsets(after)
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(before) + len(after) > 2000)
     return [Span(at[a], at[b], to[c], to[d]) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
@@ -112,15 +137,6 @@ def _offsets(pieces: Sequence[str]) -> list[int]:
     for piece in pieces:
         offsets.append(offsets[-1] + len(piece))
     return offsets
-
-
-def _unit(rating: Rating) -> float:
-    low, high = rating.scale
-    if math.isinf(high - low):
-        # The width of such a scale doesn't fit a float; its half does.
-        low, high, value = low / 2, high / 2, rating.value / 2
-        return (value - low) / (high - low)
-    return (rating.value - low) / (high - low)
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:

@@ -7,9 +7,12 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, cast, overload
 
 from rlhf_lightning.flow import Feedback
+
+TOGETHER = 256
+"""Records read from the file at a time when all are."""
 
 Store = Callable[[Iterable[Feedback]], Sequence[Feedback]]
 """Where feedback is kept: `list`, or a file."""
@@ -18,30 +21,32 @@ Store = Callable[[Iterable[Feedback]], Sequence[Feedback]]
 class FeedbackFile(Sequence[Feedback]):
     """The records of a JSON Lines file that this class wrote, read when asked for; eight bytes of memory each."""
 
-    def __init__(self, path: Path, starts: array[int]) -> None:
-        self.path, self._starts = path, starts
-        self._handle = path.open("rb", buffering=0)
-        weakref.finalize(self, self._handle.close)
+    def __init__(self, handle: BinaryIO, starts: array[int]) -> None:
+        self._handle, self._starts = handle, starts
+        weakref.finalize(self, handle.close)
 
     @classmethod
-    def write(cls, feedback: Iterable[Feedback], path: Path) -> FeedbackFile:
-        """Write all of the feedback, then put the file in its place: where the feedback ends in an error, no file is left."""
+    def write(cls, feedback: Iterable[Feedback], path: Path, keep: bool = True) -> FeedbackFile:
+        """Write all of the feedback, then put the file in its place: where the feedback ends in an error, no file is left.
+
+        Args:
+            keep: let the file stand at `path`; else it has no name, and is gone with this object.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        starts, end = array("q", [0]), 0
+        starts = array("q", [0])
         try:
             with beside.open("wb") as file:
                 for record in feedback:
-                    line = record.model_dump_json().encode() + b"\n"
-                    file.write(line)
-                    end += len(line)
-                    starts.append(end)
+                    starts.append(starts[-1] + file.write(record.model_dump_json().encode() + b"\n"))
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(path)
+            handle = cast(BinaryIO, beside.open("rb", buffering=0))
+            if keep:
+                beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-        return cls(path, starts)
+        return cls(handle, starts)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -54,9 +59,13 @@ class FeedbackFile(Sequence[Feedback]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         at = range(len(self))[index]
-        start, end = self._starts[at], self._starts[at + 1]
-        return Feedback.model_validate_json(os.pread(self._handle.fileno(), end - start, start))
+        return Feedback.model_validate_json(self._bytes(at, at + 1))
 
     def __iter__(self) -> Iterator[Feedback]:
-        with self.path.open("rb") as file:
-            yield from map(Feedback.model_validate_json, file)
+        for first in range(0, len(self), TOGETHER):
+            for line in self._bytes(first, min(first + TOGETHER, len(self))).splitlines():
+                yield Feedback.model_validate_json(line)
+
+    def _bytes(self, first: int, end: int) -> bytes:
+        # pread leaves the file's position alone, so that threads and forked processes may read at once.
+        return os.pread(self._handle.fileno(), self._starts[end] - self._starts[first], self._starts[first])

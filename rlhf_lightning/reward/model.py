@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer, pad_rows, plain_ids, write_folder
-from rlhf_lightning.errors import DataError
+from rlhf_lightning.backbone.chat import prompt_ids
+from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer, write_folder
+from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.head.linear import LinearHead
 
@@ -22,26 +25,34 @@ CARD, HEAD_WEIGHTS = "reward_model.json", "reward_head.safetensors"
 
 
 class ComposedScore(nn.Module):
-    """score(x, y) = head(pooling(trunk(x, y)))."""
+    """score(x, y) = head(pooling(trunk(x, y))).
+
+    The trunk runs without padding where it can (`supports_packing`), padded elsewhere, with equal scores but for rounding. A pooling takes
+    the vectors of a text's tokens as [B, L, D] with the mask [B, L] in either case.
+    """
 
     def __init__(self, trunk: PreTrainedModel, pooling: Callable[[Tensor, Tensor], Tensor], head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.pooling, self.head = trunk, pooling, head
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.trunk(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    def forward(self, tokens: PackedTokens) -> Tensor:
+        if supports_packing(self.trunk):
+            hidden, mask = unpacked(packed_hidden(self.trunk, tokens), tokens.lengths)
+        else:
+            hidden, mask = padded_hidden(self.trunk, tokens)
         scores: Tensor = self.head(self.pooling(hidden, mask))
         return scores.float()
 
 
 class ClassifierScore(nn.Module):
-    """The one logit of a transformers AutoModelForSequenceClassification."""
+    """The one logit of a transformers AutoModelForSequenceClassification, run padded: it finds the last token by the pad's id."""
 
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: PackedTokens) -> Tensor:
+        input_ids, mask = tokens.padded(int(self.classifier.config.pad_token_id))
         logits: Tensor = self.classifier(input_ids=input_ids, attention_mask=mask).logits
         return logits[:, 0].float()
 
@@ -62,43 +73,69 @@ class RewardModel(nn.Module):
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("deviation", torch.tensor(1.0))
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """[U, L] ids and mask to normalised scores [U], float32."""
-        scores: Tensor = (self.net(input_ids, mask) - self.mean) / self.deviation
+    def forward(self, tokens: PackedTokens) -> Tensor:
+        """U texts to normalised scores [U], float32."""
+        scores: Tensor = (self.net(tokens) - self.mean) / self.deviation
         return scores
 
-    def tokenise(self, texts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-        """(prompt, response) texts to right-padded ids and mask [U, L]: prompt, response, end-of-text.
+    def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
+        """(prompt, response) texts as rows of ids: prompt (a chat through the tokenizer's template), response, end-of-text.
 
         What is longer than max_length loses the beginning of its prompt (not the begin-of-text token), then the end of its response;
         `truncated` counts them.
         """
-        end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
         rows = []
-        for prompt, response in texts:
-            ids = plain_ids(self.tokenizer, prompt, response)
-            if len(ids) + len(end) > self.max_length:
-                self.truncated += 1
-                start = ids[: int(ids[0] == self.tokenizer.bos_token_id)]
-                body, room = ids[len(start) :], self.max_length - len(end) - len(start)
-                answer = self.tokenizer(response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-                ids = [*start, *(body[-room:] if len(answer) <= room else answer[:room])]
-            rows.append([*ids, *end])
-        return pad_rows(rows, int(self.tokenizer.pad_token_id))
+        for text in texts:
+            before, answer, end = self._parts(text)
+            whole = len(before) + len(answer) + len(end)
+            before, answer = self._fitting(before, answer, len(end))
+            self.truncated += len(before) + len(answer) + len(end) < whole
+            rows.append([*before, *answer, *end])
+        return PackedTokens.of(rows)
+
+    def response_offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
+        """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.
+
+        Raises:
+            ConfigError: the tokenizer is one of transformers' slow ones, which don't say where their tokens stand.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigError(
+                f"feedback on stretches of a text needs a fast tokenizer, and {type(self.tokenizer).__name__} is none: "
+                "save the model with its tokenizer.json, or leave out that kind of feedback"
+            )
+        before, answer, end = self._parts(text)
+        before, answer = self._fitting(before, answer, len(end))
+        told = self.tokenizer(text[1], add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        return len(before), [(int(a), int(b)) for a, b in told["offset_mapping"][: len(answer)]]
+
+    def _parts(self, text: tuple[Prompt, str]) -> tuple[list[int], list[int], list[int]]:
+        prompt, response = text
+        answer = self.tokenizer(response, add_special_tokens=False, split_special_tokens=True)["input_ids"] if response else []
+        end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+        return prompt_ids(self.tokenizer, prompt), answer, end
+
+    def _fitting(self, before: list[int], answer: list[int], end: int) -> tuple[list[int], list[int]]:
+        """Prompt and response cut to max_length less `end` tokens."""
+        if len(before) + len(answer) + end <= self.max_length:
+            return before, answer
+        start = before[: int(before[:1] == [self.tokenizer.bos_token_id])]
+        room = self.max_length - end - len(start)
+        kept = max(0, room - len(answer))
+        return [*start, *(before[len(start) :][-kept:] if kept else [])], answer[:room]
 
     @torch.no_grad()
-    def score_texts(self, prompts: Sequence[str], responses: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Scores [B] of texts, in batches of like length."""
+    def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Scores [B] of responses to prompts, texts or chats, in batches of like length."""
         texts = list(zip(prompts, responses, strict=True))
         scores = torch.zeros(len(texts))
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
+        order = sorted(range(len(texts)), key=lambda i: len(prompt_text(texts[i][0])) + len(texts[i][1]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            ids, mask = self.tokenise([texts[i] for i in rows])
-            scores[rows] = self(ids.to(self.mean.device), mask.to(self.mean.device)).cpu()
+            scores[rows] = self(self.tokenise([texts[i] for i in rows]).to(self.mean.device)).cpu()
         return scores
 
-    def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+    def normalise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
         """Set the constants so that the scores of these reference samples have mean 0 and variance 1 (Ziegler et al. 2019)."""
         raw = self.score_texts(prompts, responses) * self.deviation.cpu() + self.mean.cpu()
         self.mean.copy_(raw.mean())
@@ -185,5 +222,7 @@ def _load_classifier(path: str, max_length: int) -> RewardModel:
     tokenizer = load_tokenizer(path)
     if tokenizer.pad_token_id is None:
         raise DataError(f"{path}: its tokenizer has no pad token, by which transformers finds the last token; set one and save it again")
+    if classifier.config.pad_token_id is None:
+        classifier.config.pad_token_id = tokenizer.pad_token_id
     limit = int(getattr(classifier.config, "max_position_embeddings", max_length))
     return RewardModel(ClassifierScore(classifier), tokenizer, min(max_length, limit))

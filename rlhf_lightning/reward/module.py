@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback import standardise
-from rlhf_lightning.feedback.batch import Judged, JudgementBatch, collate, judgement_kind
+from rlhf_lightning.feedback.batch import JudgementBatch, collate
+from rlhf_lightning.feedback.judgements import Judged, Judgements, judgement_kind
+from rlhf_lightning.flow import Prompt
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
@@ -31,7 +34,7 @@ class RewardModule(L.LightningModule):
             model.net.trunk.requires_grad_(False)
 
     def forward(self, batch: JudgementBatch) -> Tensor:
-        scores: Tensor = self.model(batch.input_ids, batch.mask)
+        scores: Tensor = self.model(batch.tokens)
         return scores
 
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
@@ -50,48 +53,74 @@ class RewardModule(L.LightningModule):
         return adamw(self.parameters(), self.settings, self.steps)
 
 
-def check_kinds(losses: Sequence[Any], judged: Sequence[Judged]) -> None:
+def learned_kinds(losses: Iterable[Any]) -> set[str]:
+    """The kinds of judgements that the losses learn from."""
+    return {kind for loss in losses for kind in loss.kinds}
+
+
+def check_kinds(losses: Sequence[Any], judged: Judgements) -> None:
     """Refuse feedback that no chosen loss learns from: it would be dropped in silence."""
-    learned = {kind for loss in losses for kind in loss.kinds}
-    for kind in sorted({judgement_kind(record.feedback) for record in judged} - learned):
+    for kind in sorted(judged.kinds - learned_kinds(losses)):
         raise ConfigError(
             f"the feedback holds judgements of kind {kind!r}, and none of reward_loss=[{', '.join(type(x).__name__ for x in losses)}] "
             "learns from them: add a loss that does, or leave out that feedback_format"
         )
 
 
-def feedback_loader(judged: Sequence[Judged], model: RewardModel, batch_size: int, seed: int, rank: int, world: int) -> DataLoader[Any]:
+class PromptGroups(Dataset[list[Judged]]):
+    """The judgements, those on one prompt together, at most `size` in a group; 24 bytes of memory each, read when asked for."""
+
+    def __init__(self, judged: Judgements, size: int) -> None:
+        _, first, group = np.unique(judged.rows["prompt"], return_index=True, return_inverse=True)
+        # Groups stand in the order in which their prompts first come, and in them judgements in theirs.
+        order = np.argsort(first[group], kind="stable")
+        counts = np.unique(first[group], return_counts=True)[1]
+        ends = counts.cumsum()
+        starts = [start for end, count in zip(ends.tolist(), counts.tolist(), strict=True) for start in range(end - count, end, size)]
+        self.judged = judged.select(order)
+        self.bounds = np.array([*starts, len(judged)])
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: int) -> list[Judged]:
+        return list(self.judged[self.bounds[index] : self.bounds[index + 1]])
+
+
+def feedback_loader(
+    judged: Judgements, model: RewardModel, batch_size: int, seed: int, rank: int, world: int, kinds: Collection[str] = ()
+) -> DataLoader[Any]:
     """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch.
 
     What was said about one prompt stays in one batch, so that a response is scored once for all its judgements, and is not learned by
     heart from being met again and again (Ouyang et al. 2022, section 3.5).
 
+    Args:
+        kinds: what is learned (`learned_kinds`): the tokens of marked and edited stretches are looked for if "spans" is.
+
     Raises:
         ConfigError: fewer prompts than processes.
     """
-    of_prompt: dict[str, list[Judged]] = {}
-    for record in judged:
-        of_prompt.setdefault(record.feedback.prompt, []).append(record)
-    groups = [group[i : i + batch_size] for group in of_prompt.values() for i in range(0, len(group), batch_size)]
+    groups = PromptGroups(judged, batch_size)
     if len(groups) < world:
         raise ConfigError(f"feedback on {len(groups)} prompts can't be shared by {world} processes")
     share = max(1, round(batch_size * len(groups) / len(judged) / world))
     usable = len(groups) - len(groups) % world
     return DataLoader(
-        groups[rank:usable:world],  # type: ignore[arg-type]
+        Subset(groups, range(rank, usable, world)),
         batch_size=share,
         shuffle=True,
         generator=torch.Generator().manual_seed(seed),
-        collate_fn=lambda batch: collate([record for group in batch for record in group], model.tokenise),
+        collate_fn=lambda batch: collate((record for group in batch for record in group), model, spans="spans" in kinds),
     )
 
 
 @torch.no_grad()
-def held_out_accuracy(model: RewardModel, judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+def held_out_accuracy(model: RewardModel, judged: Judgements) -> dict[str, tuple[int, int]]:
     """(right, all) ordered pairs by kind, and "all" together. A rating's pairs are responses to one prompt that its annotator rated
     apart; ties of the score count as wrong."""
     model.eval()
-    texts = sorted({(r.feedback.prompt, response) for r in judged for response in r.feedback.responses})
+    texts = judged.texts()
     scores = dict(zip(texts, model.score_texts([t[0] for t in texts], [t[1] for t in texts]).tolist(), strict=True))
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for kind, prompt, better, worse in comparisons(judged):
@@ -102,30 +131,35 @@ def held_out_accuracy(model: RewardModel, judged: Sequence[Judged]) -> dict[str,
 
 
 @torch.no_grad()
-def rating_spearman(model: RewardModel, judged: Sequence[Judged]) -> float | None:
+def rating_spearman(model: RewardModel, judged: Iterable[Judged]) -> float | None:
     """Rank correlation of scores with ratings over all held-out responses, each rating counted once; None with fewer than three."""
     from torchmetrics.functional import spearman_corrcoef
 
-    rated = [(r.feedback.prompt, r.feedback.responses[0], r.z_score) for r in judged if r.z_score is not None]
+    rated = [(*_text(record), record.z_score) for record in judged if record.z_score is not None]
     if len(rated) < 3:
         return None
     scores = model.score_texts([r[0] for r in rated], [r[1] for r in rated])
     return float(spearman_corrcoef(scores, torch.tensor([float(r[2]) for r in rated])))
 
 
-def comparisons(judged: Sequence[Judged]) -> list[tuple[str, str, str, str]]:
-    """(kind, prompt, better, worse) of every order that the feedback states, ratings compared within a prompt and annotator."""
+def comparisons(judged: Iterable[Judged]) -> list[tuple[str, Prompt, str, str]]:
+    """(kind, prompt, better, worse) of every order that the feedback states, ratings compared within a prompt, annotator and aspect."""
     found = []
-    rated: dict[tuple[str, str | None], list[tuple[float, str]]] = defaultdict(list)
+    rated: dict[tuple[Prompt, str | None, int], list[tuple[float, str]]] = defaultdict(list)
     for record in judged:
         feedback = record.feedback
         for better, worse in standardise.comparisons(feedback):
             found.append((judgement_kind(feedback), feedback.prompt, feedback.responses[better], feedback.responses[worse]))
         if record.z_score is not None:
-            rated[feedback.prompt, feedback.annotator].append((record.z_score, feedback.responses[0]))
-    for (prompt, _), given in rated.items():
+            rated[feedback.prompt, feedback.annotator, record.aspect].append((record.z_score, feedback.responses[0]))
+    for (prompt, *_), given in rated.items():
         for i, (z_1, text_1) in enumerate(given):
             for z_2, text_2 in given[i + 1 :]:
                 if z_1 != z_2 and text_1 != text_2:
                     found.append(("rating", prompt, *((text_1, text_2) if z_1 > z_2 else (text_2, text_1))))
     return found
+
+
+def _text(record: Judged) -> tuple[Prompt, str]:
+    feedback = record.feedback
+    return feedback.prompt, feedback.responses[0]

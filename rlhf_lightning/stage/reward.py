@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, register
 from rlhf_lightning.run import Run
+from rlhf_lightning.stage.feedback import read, weighed
 
 if TYPE_CHECKING:
-    from rlhf_lightning.feedback.batch import Judged
-    from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.feedback.judgements import Judgements
     from rlhf_lightning.flow import Feedback
     from rlhf_lightning.reward.model import RewardModel
+
+
+CORPUS = 20_000
+"""Records that a tokenizer made on the spot is fitted to, at most."""
 
 
 @dataclass
@@ -24,7 +28,7 @@ class TrainedReward:
 
     model: RewardModel
     history: list[dict[str, float]]
-    held_out: list[Judged]
+    held_out: Judgements
     accuracy: dict[str, tuple[int, int]]
     spearman: float | None
 
@@ -56,22 +60,14 @@ def reward(run: Run) -> float:
     return trained.spearman or 0.0
 
 
-def read(run: Run) -> Intake:
-    """The feedback that the command names, read strictly and cleaned."""
-    from rlhf_lightning.feedback.intake import take_in
-
-    source = run.component("feedback_source")
-    formats = list(run.components("feedback_format").values())
-    return take_in(source(), formats, run.components("feedback_filter"), run.settings("reward").on_bad, run.folder / "quarantine.jsonl")
-
-
 def backbone_folder(run: Run, feedback: Sequence[Feedback]) -> str:
     """Where the trunk is: the backbone's own path, or a folder of this run for one that is made on the spot."""
     node = run.config.backbone
     if "path" in node:
         return str(node.path)
     folder = run.folder / "backbone"
-    language_model = run.language_model(corpus=[record.prompt + text for record in feedback for text in record.responses])
+    sample = feedback[:CORPUS]
+    language_model = run.language_model(corpus=[record.prompt_text + text for record in sample for text in record.responses])
     if run.is_main:
         language_model.save(folder)
     return str(folder)
@@ -86,13 +82,13 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
     import torch
 
     from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.feedback.batch import split_by_prompt, standardised
+    from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
     from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
-    from rlhf_lightning.reward.module import RewardModule, check_kinds, feedback_loader, held_out_accuracy, rating_spearman
+    from rlhf_lightning.reward.module import RewardModule, check_kinds, feedback_loader, held_out_accuracy, learned_kinds, rating_spearman
 
     settings = run.settings("reward")
     losses = list(run.components("reward_loss").values())
-    judged = standardised(feedback)
+    judged = standardised(weighed(run, feedback))
     check_kinds(losses, judged)
     training, held_out = split_by_prompt(judged, settings.validation_fraction)
     if not training or not held_out:
@@ -107,12 +103,17 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
         limit = int(getattr(trunk.config, "max_position_embeddings", settings.max_length))
         net = ComposedScore(trunk, run.component("reward_pooling"), head)
         model = RewardModel(net, tokenizer, min(settings.max_length, limit))
-        steps = settings.epochs * len(feedback_loader(training, model, settings.batch_size, run.seed, 0, 1))
+        kinds = learned_kinds(losses)
+
+        def loader(rank: int, world: int) -> Any:
+            return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds)
+
+        steps = settings.epochs * len(loader(0, 1))
         module = RewardModule(model, losses, settings, steps)
         trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
-        trainer.fit(module, ShardedData(lambda rank, world: feedback_loader(training, model, settings.batch_size, run.seed, rank, world)))
+        trainer.fit(module, ShardedData(loader))
         model.eval()
-        texts = sorted({(r.feedback.prompt, response) for r in training for response in r.feedback.responses})
+        texts = training.texts()
         model.truncated = 0
         model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
         if model.truncated:

@@ -15,6 +15,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
+from rlhf_lightning.stage.feedback import taken
 from rlhf_lightning.stage.ppo import check_combination, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
@@ -133,15 +134,8 @@ def _can_be_shown(text: str) -> bool:
 
 def take_in_all(run: Run, rounds: int) -> Intake:
     """The feedback of every round so far, through the same door as a user's own files."""
-    from rlhf_lightning.feedback.intake import take_in
-
-    filters, record = run.components("feedback_filter"), make("feedback_format", "record", {})
-    rows = [
-        row
-        for number in range(1, rounds + 1)
-        for row in make("feedback_source", "jsonl", {"path": str(run.folder / f"round_{number}" / "feedback.jsonl")})()
-    ]
-    return take_in(rows, [record], filters, run.settings("reward").on_bad, run.folder / "quarantine.jsonl")
+    files = tuple(str(run.folder / f"round_{number}" / "feedback.jsonl") for number in range(1, rounds + 1))
+    return taken(run, make("feedback_source", "jsonl", {"path": files})(), [make("feedback_format", "record", {})])
 
 
 def ceiling_of(task: Task, reward: TrainedReward) -> float:
@@ -186,8 +180,8 @@ def tell(run: Run, story: Story, target: float) -> None:
 def round_results(story: Story) -> list[Any]:
     """A row for the start and for each round. The intake of a round holds all feedback so far; the row counts its own."""
     from rlhf_lightning.evaluation.figures import prompt_means
-    from rlhf_lightning.evaluation.interval import mean_interval, proportion_interval
     from rlhf_lightning.evaluation.report import RoundResult
+    from rlhf_lightning.interval import mean_interval, proportion_interval
 
     rows = [RoundResult(number=0, utility=mean_interval(prompt_means(story.start, "utility")), kl=0.0)]
     collected = kept = 0

@@ -18,10 +18,10 @@ from rlhf_lightning.evaluation.figures import (
     prompt_means,
     side_by_side,
 )
-from rlhf_lightning.evaluation.interval import mean_interval, paired_interval, proportion_interval
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.evaluation.report import FeedbackCount
 from rlhf_lightning.feedback.intake import Intake
+from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval
 
 PROMPTS = ["p", "q", "r", "p", "q", "r", "p"]
 

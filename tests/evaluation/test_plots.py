@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from rlhf_lightning.evaluation import plots
-from rlhf_lightning.evaluation.interval import Interval
 from rlhf_lightning.evaluation.report import Curve, Figure, Level, Series
+from rlhf_lightning.interval import Interval
 
 
 def parsed(svg: str) -> ElementTree.Element:

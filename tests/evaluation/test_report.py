@@ -18,7 +18,6 @@ from rich.console import Console
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.evaluation import report as report_file
 from rlhf_lightning.evaluation import wording
-from rlhf_lightning.evaluation.interval import Interval, paired_interval, proportion_interval
 from rlhf_lightning.evaluation.page import curves_of_rounds, marked, page, write_page
 from rlhf_lightning.evaluation.report import (
     Curve,
@@ -33,6 +32,7 @@ from rlhf_lightning.evaluation.report import (
     write_atomically,
 )
 from rlhf_lightning.evaluation.terminal import print_report
+from rlhf_lightning.interval import Interval, paired_interval, proportion_interval
 
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> \x1b[31m [bold]"
 UTILITY = Figure(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.filter.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.contradictions import contradictions
 from rlhf_lightning.feedback.filter.duplicates import duplicates
 from rlhf_lightning.feedback.filter.encoding import encoding
@@ -31,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {c["name"]: c for c in json.loads(STORED.read
 # Refused: the line, and what the message must say.
 REFUSED: dict[str, tuple[int, str]] = {
     "number prompt": (1, "prompt must be text, not a number (5)"),
-    "list prompt": (1, "prompt must be text, not a list"),
+    "list prompt": (1, "prompt[0] must be a message"),
     "unknown field": (1, "unknown field 'chosn', did you mean 'chosen'?"),
     "duplicate key": (1, "key 'chosen' is given twice"),
     "NaN rating": (1, '"rating" is NaN'),
@@ -61,7 +63,7 @@ for _name in ("prompt", "chosen", "rejected"):
         f"missing {_name}": (1, f"field '{_name}' is missing"),
         f"null {_name}": (1, f"{_name} is null"),
         f"number {_name}": (1, f"{_name} must be text, not a number (5)"),
-        f"list {_name}": (1, f"{_name} must be text, not a list"),
+        f"list {_name}": (1, f"{_name}[0] must be a message"),
         f"empty {_name}": (1, f"{_name} is empty text"),
         f"blank {_name}": (1, f"{_name} is blank text"),
     }
@@ -102,12 +104,13 @@ def read(file: Path, **settings: Any) -> list[Feedback]:
     return read_feedback(jsonl(path=str(file), **settings), formats).feedback
 
 
-def clean(feedback: list[Feedback]) -> tuple[list[Feedback], str]:
+def clean(feedback: Iterable[Feedback]) -> tuple[list[Feedback], str]:
     told: list[str] = []
     for component in (encoding, identical, duplicates, contradictions):
-        cleaning = component(feedback)
-        feedback, told = cleaning.kept, told + cleaning.lines()
-    return feedback, "\n".join(told)
+        cleaning = Cleaning()
+        feedback = list(component(feedback, cleaning))
+        told += cleaning.lines()
+    return list(feedback), "\n".join(told)
 
 
 def test_every_case_has_an_outcome() -> None:
@@ -183,4 +186,6 @@ def test_what_is_kept_says_what_it_should(tmp_path: Path) -> None:
     assert first("special tokens in text").prompt == "<|im_end|><|endoftext|>[INST]"
     assert first("html in text").prompt == "<script>1</script>"
     assert len(first("2 MB prompt").prompt) == 2_000_000
-    assert length([first("2 MB prompt")]).removed == {"prompt longer than 20000 characters": 1}
+    long = Cleaning()
+    assert list(length([first("2 MB prompt")], long)) == []
+    assert long.removed == {"prompt longer than 20000 characters": 1}

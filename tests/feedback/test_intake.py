@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.ranking import RankingFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.intake import Intake, take_in
+from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.row import Row
+from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback
 
 FORMATS = [PairwiseFormat(), RatingFormat(scale=(1, 7)), EditFormat(), RankingFormat()]
@@ -26,25 +30,32 @@ ROWS = [
 ]
 
 
-def without_edits(feedback: list[Feedback]) -> Cleaning:
-    cleaning = Cleaning([])
+def without_edits(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     for record in feedback:
         if isinstance(record.judgement, Edit):
-            cleaning.remove(record, "an edit")
+            done.remove(record, "an edit")
         else:
-            cleaning.keep(record)
-    return cleaning
+            yield record
 
 
-def shouted(feedback: list[Feedback]) -> Cleaning:
+def shouted(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     """Says how many it saw, so that the order of the filters shows."""
-    kept = [record.model_copy(update={"prompt": record.prompt.upper()}) for record in feedback]
-    return Cleaning(kept, notes=[f"saw {len(feedback)}"])
+    number = 0
+    for number, record in enumerate(feedback, start=1):  # noqa: B007
+        yield record.model_copy(update={"prompt": record.prompt_text.upper()})
+    done.notes.append(f"saw {number}")
 
 
-def taken(tmp_path: Path, filters, rows=ROWS, on_bad="refuse") -> Intake:
+def counted_first(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
+    """Must see all before it lets one go."""
+    done.notes.append(f"{sum(1 for _ in feedback)} in all")
+    yield from feedback
+
+
+def taken(tmp_path: Path, filters, rows=ROWS, on_bad="refuse", **rest) -> Intake:
     origins = [Row(data, f"f:{i}", raw=b"{}") for i, data in enumerate(rows, start=1)]
-    return take_in(origins, FORMATS, filters, on_bad, tmp_path / "quarantine.jsonl")
+    reader = Reader(origins, FORMATS, on_bad=on_bad, quarantine=tmp_path / "quarantine.jsonl")
+    return take_in(reader, filters, **rest)
 
 
 def test_everything_is_counted_by_kind_before_and_after_cleaning(tmp_path):
@@ -81,3 +92,20 @@ def test_bad_lines_stop_the_intake_or_are_set_aside_and_told(tmp_path):
 def test_nothing_left_is_told_with_the_reasons(tmp_path):
     with pytest.raises(DataError, match=r"cleaning left no feedback: without_edits: removed 1: an edit \(f:1\)"):
         taken(tmp_path, {"without_edits": without_edits}, [ROWS[3]])
+
+
+def test_a_filter_that_must_see_all_gets_what_it_can_go_through_twice(tmp_path):
+    filters = {"without_edits": without_edits, "counted_first": counted_first, "shouted": shouted}
+    plain = taken(tmp_path, filters, whole=["counted_first"])
+    assert plain.notes == ["without_edits: removed 1: an edit (f:4)", "counted_first: 4 in all", "shouted: saw 4"]
+    between = partial(FeedbackFile.write, path=tmp_path / "between.jsonl")
+    store = partial(FeedbackFile.write, path=tmp_path / "feedback.jsonl")
+    filed = taken(tmp_path, filters, whole=["counted_first"], store=store, between=between)
+    assert list(filed.feedback) == plain.feedback
+    assert (filed.notes, filed.kept, filed.collected) == (plain.notes, plain.kept, plain.collected)
+
+
+def test_bad_lines_are_refused_before_a_filter_that_must_see_all_sees_one(tmp_path):
+    rows = [*ROWS, {"prompt": "p", "response": "x", "rating": 99}]
+    with pytest.raises(DataError, match="1 of 6 lines"):
+        taken(tmp_path, {"counted_first": counted_first}, rows, whole=["counted_first"])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
-from rlhf_lightning.feedback.batch import JudgementBatch, collate, standardised
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
+from rlhf_lightning.feedback.judgements import Text, standardised
 from rlhf_lightning.flow import Feedback, Ranking
 
 
-def no_tokens(texts: Sequence[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(len(texts), 1, dtype=torch.long), torch.ones(len(texts), 1, dtype=torch.long)
+class NoTokens:
+    """A token for each text: the loss alone is looked at."""
+
+    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+        return PackedTokens.of([[0]] * len(texts))
+
+    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -24,6 +33,24 @@ def batch_of() -> Callable[[Sequence[tuple[str, list[str], list[int], float]]], 
             Feedback(prompt=prompt, responses=tuple(responses), judgement=Ranking(ranks=tuple(ranks), margin=margin))
             for prompt, responses, ranks, margin in rankings
         ]
-        return collate(standardised(records), no_tokens)
+        return collate(standardised(records), NoTokens())
+
+    return make
+
+
+@pytest.fixture
+def batch_with() -> Callable[..., JudgementBatch]:
+    """A batch of the given columns by kind, `pairs={"better": ..., "worse": ...}`; what isn't given weighs 1, else is 0 or empty."""
+
+    def make(**given: dict[str, torch.Tensor]) -> JudgementBatch:
+        empty: dict[str, Kind] = {name: kind for name, kind in vars(collate([], NoTokens())).items() if name != "tokens"}
+        made = {}
+        for name in empty:
+            columns = given.get(name, {})
+            kind = type(empty[name])
+            count = len(next(iter(columns.values()))) if columns else 0
+            blank = {field.name: torch.zeros(count, dtype=getattr(empty[name], field.name).dtype) for field in dataclasses.fields(kind)}
+            made[name] = kind(**{**blank, "weight": torch.ones(count), **columns})
+        return JudgementBatch(tokens=PackedTokens.of([]), **made)
 
     return make

@@ -10,16 +10,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.batch import Judged, collate, standardised
-from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+from rlhf_lightning.feedback.batch import collate
+from rlhf_lightning.feedback.judgements import Judged, Judgements, standardised
+from rlhf_lightning.feedback.store import FeedbackFile
+from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
+from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
 from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
-from rlhf_lightning.reward.module import RewardModule, check_kinds, comparisons, feedback_loader, held_out_accuracy, rating_spearman
+from rlhf_lightning.reward.module import (
+    PromptGroups,
+    RewardModule,
+    check_kinds,
+    comparisons,
+    feedback_loader,
+    held_out_accuracy,
+    learned_kinds,
+    rating_spearman,
+)
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.settings import RewardSettings
 
@@ -33,8 +46,9 @@ class BagScore(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.randn(len(TOKENIZER), generator=torch.Generator().manual_seed(0)))
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        return (self.table[input_ids] * mask).sum(1)
+    def forward(self, tokens: PackedTokens) -> Tensor:
+        ids, mask = tokens.padded()
+        return (self.table[ids] * mask).sum(1)
 
 
 def bag() -> RewardModel:
@@ -63,7 +77,7 @@ def module_of(model: RewardModel, losses: Sequence[nn.Module], **settings) -> Re
 
 
 def loss_of(model: RewardModel, losses: Sequence[nn.Module], records: Sequence[Feedback]) -> Tensor:
-    return module_of(model, losses).training_step(collate(standardised(records), model.tokenise), 0)
+    return module_of(model, losses).training_step(collate(standardised(records), model), 0)
 
 
 def test_the_loss_is_the_weighted_sum_over_all_kinds_by_hand():
@@ -115,7 +129,10 @@ def test_a_weight_is_a_count():
     losses, model = [BradleyTerry(), PlackettLuce(), GaussianRating()], bag()
     found = [
         module_of(model, losses).training_step(
-            collate([Judged(r, same[r.responses[0]] if isinstance(r.judgement, Rating) else None) for r in group], model.tokenise), 0
+            collate(
+                [Judged(group, i, same[r.responses[0]] if isinstance(r.judgement, Rating) else None) for i, r in enumerate(group)], model
+            ),
+            0,
         )
         for group in (records, counted)
     ]
@@ -144,7 +161,7 @@ def test_sides_may_be_swapped_and_a_swapped_verdict_flips_the_loss():
 def test_the_history_has_the_loss_and_the_spread_of_the_scores():
     model = bag()
     module = module_of(model, [BradleyTerry()])
-    batch = collate(standardised([ranked("p", ["a", "b"], [0, 1]), edited("p", "b", "c")]), model.tokenise)
+    batch = collate(standardised([ranked("p", ["a", "b"], [0, 1]), edited("p", "b", "c")]), model)
     loss = module.training_step(batch, 0)
     scores = torch.tensor([score(model, f"p{text}") for text in "abc"])
     assert module.history == [
@@ -157,7 +174,7 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
     module = module_of(model, [BradleyTerry()], freeze_backbone=True, learning_rate=0.05, warmup_fraction=0.0)
-    batch = collate(standardised([ranked("It", [" costs", " boils"], [0, 1])]), model.tokenise)
+    batch = collate(standardised([ranked("It", [" costs", " boils"], [0, 1])]), model)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
     for _ in range(5):
@@ -174,6 +191,7 @@ def test_a_kind_that_no_loss_learns_from_is_refused():
         [ranked("p", ["a", "b"], [0, 1]), edited("p", "a", "b"), ranked("p", ["a", "b", "c"], [0, 1, 2]), rated("p", "a", 1)]
     )
     every = [BradleyTerry(), PlackettLuce(), GaussianRating()]
+    assert learned_kinds(every) == {"pair", "edit", "ranking", "rating"}
     check_kinds(every, judged)
     check_kinds([BradleyTerry()], judged[:2])
     for left_out, kind in zip(every, ("edit", "ranking", "rating"), strict=True):
@@ -182,16 +200,24 @@ def test_a_kind_that_no_loss_learns_from_is_refused():
             check_kinds(rest, judged)
 
 
-def numbered(prompts: int, most: int) -> list[Judged]:
+def test_spans_that_nothing_learns_from_are_refused_and_thumbs_and_ties_are_not():
+    thumbs, spans = (Feedback(prompt="p", responses=("a",), judgement=said) for said in (Thumbs(up=True), Spans(spans=())))
+    every = [BradleyTerry(), PlackettLuce(), GaussianRating(), LogisticThumbs()]
+    check_kinds(every, standardised([thumbs, ranked("p", ["a", "b"], [0, 0])]))
+    with pytest.raises(ConfigError, match="kind 'spans'"):
+        check_kinds(every, standardised([thumbs, spans]))
+
+
+def numbered(prompts: int, most: int) -> Judgements:
     """1 to `most` judgements on each prompt, mixed up; the rating and its weight say which prompt it was."""
-    records = [rated(f"prompt {i}", f"r{j}", 5, weight=float(i)) for i in range(prompts) for j in range(i % most + 1)]
+    records = [rated(f"prompt {i}", f"r{j}", 5, weight=i + 1.0) for i in range(prompts) for j in range(i % most + 1)]
     random.Random(0).shuffle(records)
     return standardised(records)
 
 
 def prompts_of(loader) -> list[list[int]]:
     """The prompt of each judgement, by batch."""
-    return [[int(weight) for weight in batch.rating_weight] for batch in loader]
+    return [[int(weight) - 1 for weight in batch.ratings.weight] for batch in loader]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -233,10 +259,33 @@ def test_an_epoch_has_an_order_of_its_own_that_the_seed_decides():
 
 
 def test_a_prompt_with_more_judgements_than_a_batch_is_spread_over_several():
-    judged = standardised([rated("p", f"r{i}", i % 10, weight=float(i)) for i in range(25)])
+    judged = standardised([rated("p", f"r{i}", i % 10, weight=i + 1.0) for i in range(25)])
     batches = prompts_of(feedback_loader(judged, bag(), 10, seed=0, rank=0, world=1))
     assert max(map(len, batches)) <= 10
     assert sorted(i for batch in batches for i in batch) == list(range(25))
+
+
+def test_the_loader_reads_a_file_as_it_reads_a_list(tmp_path):
+    judged = numbered(prompts=12, most=3)
+    file = FeedbackFile.write(judged.source, tmp_path / "feedback.jsonl")
+    loaders = [feedback_loader(standardised(source), bag(), 8, seed=0, rank=0, world=1) for source in (judged.source, file)]
+    assert prompts_of(loaders[0]) == prompts_of(loaders[1])
+
+
+def test_a_prompt_as_text_and_as_chat_is_one_prompt_and_two_texts():
+    said = (Message(role="user", content="p"),)
+    records = [ranked("User: p\nAssistant:", ["a", "b"], [0, 1]), ranked(said, ["a", "b"], [0, 1]), rated(said, "b", 1), rated("q", "c", 2)]
+    groups = PromptGroups(standardised(records), 3)
+    assert [[record.index for record in groups[i]] for i in range(len(groups))] == [[0, 1, 2], [3]]
+    assert len(collate(groups[0], bag()).tokens) == 4
+
+
+def test_stretches_are_looked_for_where_a_loss_learns_from_them():
+    marked = Feedback(prompt="p", responses=("abc",), judgement=Spans(spans=(SpanLabel(start=1, end=2, value=-1.0),)))
+    judged = standardised([marked, edited("q", "a b", "a c")])
+    for kinds, expected in ((["edit"], 0), (["spans", "edit"], 3)):
+        batches = feedback_loader(judged, bag(), 8, seed=0, rank=0, world=1, kinds=kinds)
+        assert sum(len(batch.spans) for batch in batches) == expected
 
 
 def test_fewer_prompts_than_processes_are_refused():

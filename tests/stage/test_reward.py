@@ -45,7 +45,7 @@ def test_transformers_loads_the_folder_and_scores_alike(command, world):
     assert theirs.config.num_labels == 1
     tokenizer, ours = AutoTokenizer.from_pretrained(folder), load_reward_model(str(folder)).eval()
     texts = [("The lamp:", " a good lamp."), ("The fan:", " bad, bad fan")]
-    ids, mask = ours.tokenise(texts)
+    ids, mask = ours.tokenise(texts).padded(tokenizer.pad_token_id)
     with torch.no_grad():
         raw = theirs(input_ids=ids, attention_mask=mask).logits[:, 0]
     card = json.loads((folder / "reward_model.json").read_text())
@@ -82,7 +82,7 @@ def test_a_kind_that_no_loss_learns_from_is_refused(command, world):
 def test_feedback_on_one_prompt_can_not_be_split(command, world, tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
-    outcome = command(*world.reward(f"feedback_source.path={file}"))
+    outcome = command(*world.reward(f"feedback_source.jsonl.path={file}"))
     assert outcome.code == 2
     assert "give feedback on more prompts, or change reward.validation_fraction" in outcome.error
 
@@ -90,10 +90,10 @@ def test_feedback_on_one_prompt_can_not_be_split(command, world, tmp_path):
 def test_a_bad_line_stops_the_run_or_is_set_aside(command, world, tmp_path):
     file = tmp_path / "bad.jsonl"
     file.write_text((world.files / "feedback.jsonl").read_text() + '{"prompt": "a", "chosen": 3, "rejected": "c"}\n')
-    refused = command(*world.reward(f"feedback_source.path={file}"))
+    refused = command(*world.reward(f"feedback_source.jsonl.path={file}"))
     assert refused.code == 2
     assert f"{file}:61" in refused.error
-    aside = command(*world.reward(f"feedback_source.path={file}", "reward.on_bad=quarantine"))
+    aside = command(*world.reward(f"feedback_source.jsonl.path={file}", "feedback.on_bad=quarantine"))
     assert aside.code == 0, aside.error
     assert "chosen" in (aside.folder / "quarantine.jsonl").read_text()
     assert "60 judgements" in aside.out

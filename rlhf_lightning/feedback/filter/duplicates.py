@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from rlhf_lightning.feedback.filter.cleaning import Cleaning, place
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
+
+_FEEDBACK = TypeAdapter(Feedback)
+_ORIGIN = {"origin"}
 
 
 @register("feedback_filter", "duplicates", needs=["whole"])
@@ -15,29 +22,30 @@ def duplicates(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedbac
     """Keeps one of the records that are equal in everything but their origin: the first by file and line.
 
     The order in which they come doesn't matter. Two annotators who judge alike are two records; equal
-    records without an annotator count as one judgement given twice. Records are known by a 128-bit hash of their content.
+    records without an annotator count as one judgement given twice. Records are known by a 128-bit hash of their content,
+    which with their place takes 28 bytes of memory each.
     """
-    count: dict[int, int] = {}
-    for record in feedback:
-        content = _hash(record)
-        count[content] = count.get(content, 0) + 1
-    repeated = {content for content, times in count.items() if times > 1}
-    del count
-    first: dict[int, tuple[str, int]] = {}
-    for record in feedback if repeated else ():
-        content = _hash(record)
-        if content in repeated:
-            first[content] = min(first.get(content, place(record)), place(record))
-    for record in feedback:
-        content = _hash(record) if repeated else 0
-        if content in repeated:
-            if first.get(content) != place(record):
-                done.remove(record, "exact duplicate")
-                continue
-            del first[content]  # a second one from the same place is a duplicate, too
-        yield record
+    removed = _repeated(feedback)
+    for index, record in enumerate(feedback):
+        if removed[index]:
+            done.remove(record, "exact duplicate")
+        else:
+            yield record
 
 
-def _hash(record: Feedback) -> int:
-    content = record.model_dump_json(exclude={"origin"}).encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest())
+def _repeated(feedback: Iterable[Feedback]) -> np.ndarray:
+    """[N] whether a record is equal to an earlier one, by place."""
+    hashes, files, lines = bytearray(), array("i"), array("q")
+    names: dict[str, int] = {}
+    for record in feedback:
+        hashes += hashlib.blake2b(_FEEDBACK.dump_json(record, exclude=_ORIGIN, exclude_defaults=True), digest_size=16).digest()
+        file, line = place(record)
+        files.append(names.setdefault(file, len(names)))
+        lines.append(line)
+    by_name = {name: i for i, name in enumerate(sorted(names))}
+    rank = np.array([by_name[name] for name in names], dtype=np.int32)
+    keys = np.frombuffer(bytes(hashes), dtype=[("a", "<u8"), ("b", "<u8")])
+    order = np.lexsort((np.asarray(lines), rank[np.asarray(files)], keys["b"], keys["a"]))
+    repeated = np.zeros(len(keys), dtype=bool)
+    repeated[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    return repeated

@@ -15,9 +15,10 @@ from rlhf_lightning.registry import register
 def identical(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
     """Removes comparisons of a text with itself; texts count as the same after Unicode NFC and without blanks around them.
 
-    A pair of the same text is removed. In a longer ranking, copies of a text in one place become one; a text in two places is taken
-    out altogether, its margin with it, and the record is removed if fewer than two texts remain. An edit that changed nothing is no
-    comparison, but an approval: it is kept as an Edit of two exactly equal texts. Ratings stay as they are.
+    A pair of the same text is removed. In a longer ranking, copies of a text in one place become one, and a copy that was left
+    unranked makes way for one that was ranked; a text in two places is taken out altogether, its margin with it, and the record is
+    removed if fewer than two texts remain. An edit that changed nothing is no comparison, but an approval: it is kept as an Edit of
+    two exactly equal texts. Judgements of one response stay as they are.
     """
     for record in feedback:
         if len(record.responses) == 1:
@@ -35,14 +36,18 @@ def identical(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback
 
 
 def _collapsed(record: Feedback, ranking: Ranking, same: list[str], done: Cleaning) -> Iterator[Feedback]:
-    places: dict[str, set[int | None]] = {}
+    places: dict[str, set[int]] = {}
     for text, rank in zip(same, ranking.ranks, strict=True):
-        places.setdefault(text, set()).add(rank)
-    left = [i for i, text in enumerate(same) if len(places[text]) == 1 and same.index(text) == i]
+        places.setdefault(text, set()).update(() if rank is None else (rank,))
+    left: list[int] = []
+    for text, found in places.items():
+        if len(found) < 2:
+            left.append(next(i for i, rank in enumerate(ranking.ranks) if same[i] == text and (not found or rank in found)))
+    left.sort()
     if len(left) < 2:
         done.remove(record, "identical responses")
         return
-    is_whole = all(len(found) == 1 for found in places.values())
+    is_whole = all(len(found) < 2 for found in places.values())
     ranks = tuple(ranking.ranks[i] for i in left)
     chosen: dict[str, Any] = {
         name: values and tuple(values[i] for i in left)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlhf_lightning.feedback.format._about import About
+from rlhf_lightning.feedback.format._chat import prompt_of, response_of
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 from rlhf_lightning.registry import register
@@ -14,20 +16,29 @@ class EditFormat:
     An edit that changes nothing is an approval: it stays an Edit of two equal texts, from which no comparison follows.
 
     Args:
-        prompt, response, edited: the names of the fields.
+        prompt: the field with the prompt, a text or a list of messages; null where the text was edited by itself.
+        response, edited: the fields with the response, and with what was made of it.
+        model: optional field, who wrote the response.
         annotator: optional field, who edited.
     """
 
     def __init__(
-        self, *, prompt: str = "prompt", response: str = "response", edited: str = "edit", annotator: str | None = "annotator"
+        self,
+        *,
+        prompt: str | None = "prompt",
+        response: str = "response",
+        edited: str = "edit",
+        model: str | None = "model",
+        annotator: str | None = "annotator",
     ) -> None:
-        self.prompt, self.response, self.edited, self.annotator = prompt, response, edited, annotator
-        self.fields = frozenset(name for name in (prompt, response, edited, annotator) if name is not None)
+        self.prompt, self.response, self.edited = prompt, response, edited
+        self.about = About(annotator, [model, None])
+        self.fields = self.about.fields | {name for name in (prompt, response, edited) if name is not None}
         self.looks_for = f"edit looks for '{edited}'"
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if row.get(self.edited) is None:
             return None
-        texts = row.text(self.response), row.text(self.edited)
-        who = row.label(self.annotator)
-        return [Feedback(prompt=row.text(self.prompt), responses=texts, judgement=Edit(), annotator=who, origin=row.origin)]
+        prompt = prompt_of(row, self.prompt)
+        texts = response_of(row, self.response, prompt), response_of(row, self.edited, prompt)
+        return [Feedback(prompt=prompt, responses=texts, judgement=Edit(), **self.about(row))]

@@ -6,8 +6,11 @@ from typing import Any
 
 from pydantic import FiniteFloat
 
-from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.row import Row, finite, kind_of, label
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.format._about import About
+from rlhf_lightning.feedback.format._chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._scale import Scale
+from rlhf_lightning.feedback.row import Row, kind_of
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
 
@@ -20,10 +23,15 @@ class RatingFormat:
     on a scale: text, true and false are refused, and so is what lies off the scale.
 
     Args:
-        prompt, response, rating, ratings: the names of the fields. null switches `rating` or `ratings` off.
+        prompt: the field with the prompt, a text or a list of messages; null where the texts were rated by themselves.
+        response: the field with the response.
+        rating, ratings: the fields with the rating, or the list of them. null switches one off.
+        aspect: what was rated ("helpfulness"), kept in the record; null for the response as a whole.
+        turn: optional field, where the response stands in its dialogue, counted from 0.
         scale: [lowest, highest], for rows that don't state their own.
         scale_field: optional field with a row's own [lowest, highest], which comes before `scale`.
         whole: refuse ratings that aren't whole numbers; by default a fraction on the scale is fine, as means are.
+        model: optional field, who wrote the response.
         annotator: optional field, who rated: one name, or a list as long as the ratings. Without it a rating has no annotator, and
             those of a list have rater0, rater1, ... by position, which need not be the same people in another row.
     """
@@ -31,70 +39,47 @@ class RatingFormat:
     def __init__(
         self,
         *,
-        prompt: str = "prompt",
+        prompt: str | None = "prompt",
         response: str = "response",
         rating: str | None = "rating",
         ratings: str | None = "ratings",
+        aspect: str | None = None,
+        turn: str | None = None,
         scale: tuple[FiniteFloat, FiniteFloat] | None = None,
         scale_field: str | None = "scale",
         whole: bool = False,
+        model: str | None = "model",
         annotator: str | None = "annotator",
     ) -> None:
-        if scale is not None and not scale[0] < scale[1]:
-            raise ConfigError(f"feedback_format.rating.scale must be [lowest, highest], not {list(scale)}")
         self.prompt, self.response, self.rating, self.ratings = prompt, response, rating, ratings
-        self.scale, self.scale_field, self.whole, self.annotator = scale, scale_field, whole, annotator
-        names = (prompt, response, rating, ratings, scale_field, annotator)
-        self.fields = frozenset(name for name in names if name is not None)
+        self.aspect, self.turn, self.scale = aspect, turn, Scale("rating", scale, scale_field, whole)
+        self.about = About(annotator, [model])
+        self.fields = self.about.fields | {name for name in (prompt, response, rating, ratings, turn, scale_field) if name is not None}
         self.looks_for = "rating looks for " + " or ".join(f"'{name}'" for name in (rating, ratings) if name is not None)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
-        values: list[tuple[str, Any, str | None]]
+        values: list[tuple[str, Any]]
         if self.ratings is not None and row.get(self.ratings) is not None:
-            given = row.items(self.ratings)
-            who = self._raters(row, len(given))
-            values = [(f"{self.ratings}[{i}]", value, who[i]) for i, value in enumerate(given)]
+            values = [(f"{self.ratings}[{i}]", value) for i, value in enumerate(row.items(self.ratings))]
+            about = self.about.each(row, len(values), self.ratings)
         elif self.rating is not None and row.get(self.rating) is not None:
-            values = [(self.rating, row.get(self.rating), row.label(self.annotator))]
+            values, about = [(self.rating, row.get(self.rating))], [self.about(row)]
         else:
             return None
-        prompt, responses, scale = row.text(self.prompt), (row.text(self.response),), self._scale(row)
+        prompt, scale = prompt_of(row, self.prompt), self.scale.of(row)
+        responses, turn = (response_of(row, self.response, prompt),), self._turn(row)
         return [
             Feedback(
                 prompt=prompt,
                 responses=responses,
-                judgement=Rating(value=self._on_scale(value, name, scale), scale=scale),
-                annotator=annotator,
-                origin=row.origin,
+                judgement=Rating(value=self.scale.number(value, name, scale), scale=scale, aspect=self.aspect, turn=turn),
+                **who,
             )
-            for name, value, annotator in values
+            for (name, value), who in zip(values, about, strict=True)
         ]
 
-    def _on_scale(self, value: Any, name: str, scale: tuple[float, float]) -> float:
-        number = finite(value, name)
-        if not scale[0] <= number <= scale[1]:
-            raise DataError(f"{name} is {number:g}, off the scale {scale[0]:g} to {scale[1]:g}")
-        if self.whole and not number.is_integer():
-            raise DataError(f"{name} is {number:g}, and feedback_format.rating.whole=true asks for whole numbers")
-        return number
-
-    def _scale(self, row: Row) -> tuple[float, float]:
-        own = row.get(self.scale_field)
-        if own is None:
-            if self.scale is None:
-                raise DataError("no scale: add `feedback_format.rating.scale=[LOWEST,HIGHEST]`, or a field 'scale' to each row")
-            return self.scale
-        if not isinstance(own, list) or len(own) != 2:
-            raise DataError(f"{self.scale_field} must be a list [lowest, highest], not {kind_of(own)}")
-        low, high = (finite(end, f"{self.scale_field}[{i}]") for i, end in enumerate(own))
-        if not low < high:
-            raise DataError(f"{self.scale_field} must be [lowest, highest], not [{low:g}, {high:g}]")
-        return low, high
-
-    def _raters(self, row: Row, count: int) -> list[str]:
-        if self.annotator is None or row.get(self.annotator) is None:
-            return [f"rater{i}" for i in range(count)]
-        names = row.items(self.annotator)
-        if len(names) != count:
-            raise DataError(f"{self.annotator} has {len(names)} names for {count} {self.ratings}")
-        return [label(name, f"{self.annotator}[{i}]") for i, name in enumerate(names)]
+    def _turn(self, row: Row) -> int | None:
+        value = row.get(self.turn)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise DataError(f"{row.where}{self.turn} must be a whole number from 0, not {kind_of(value)}")
+        return value

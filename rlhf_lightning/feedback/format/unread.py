@@ -25,14 +25,15 @@ class UnreadFields:
 
     def check(self, given: Iterable[str]) -> None:
         """Note the fields of a row. Raises DataError for a slip."""
-        if not self.told:
+        if not self.told or self.known.issuperset(given):
             return
         for name in sorted(set(given) - self.known):
             if name not in self.slip_of:
                 self.slip_of[name] = next((known for known in sorted(self.known) if is_slip(name, known)), None)
             if self.slip_of[name] is not None:
                 raise DataError(
-                    f"unknown field {name!r}, did you mean {self.slip_of[name]!r}? If not, name it: feedback_source.ignore_fields=[{name}]"
+                    f"unknown field {name!r}, did you mean {self.slip_of[name]!r}? "
+                    f"If not, name it: feedback_source.NAME.ignore_fields=[{name}]"
                 )
 
     def notes(self) -> list[str]:

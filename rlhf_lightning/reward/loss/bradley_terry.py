@@ -25,7 +25,8 @@ def bradley_terry_loss(better: Tensor, worse: Tensor, margin: Tensor | float = 0
 class BradleyTerry(nn.Module):
     """Pairs and edits: the better response should score higher (Bradley-Terry).
 
-    centering pulls the sum of a pair's scores towards 0 (Eisenstein et al. 2023). Margins are the feedback's own, scaled by margin_coef.
+    A tie, of which this model knows nothing, is left out. centering pulls the sum of a pair's scores towards 0 (Eisenstein et al. 2023).
+    Margins are the feedback's own, scaled by margin_coef.
     """
 
     kinds = ("pair", "edit")
@@ -42,6 +43,7 @@ class BradleyTerry(nn.Module):
 
     def forward(self, scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """[U] scores to losses [P] and weights [P]."""
-        better, worse = scores[batch.pairs[:, 0]], scores[batch.pairs[:, 1]]
-        losses = bradley_terry_loss(better, worse, self.margin_coef * batch.pair_margin, self.label_smoothing)
-        return losses + self.centering * (better + worse) ** 2, batch.pair_weight
+        pairs = batch.pairs
+        better, worse = scores[pairs.better], scores[pairs.worse]
+        losses = bradley_terry_loss(better, worse, self.margin_coef * pairs.margin, self.label_smoothing)
+        return losses + self.centering * (better + worse) ** 2, pairs.weight

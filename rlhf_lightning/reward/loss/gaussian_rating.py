@@ -16,7 +16,8 @@ class GaussianRating(nn.Module):
     """Ratings: z-scores spread normally around slope * score + offset, all three learned.
 
     Comparisons fix the unit of the score (log-odds); slope, offset and spread translate it to the raters' scale, so that ratings and
-    comparisons train one score together, each weighing by its own likelihood.
+    comparisons train one score together, each weighing by its own likelihood. Ratings of every aspect are taken alike, in z-scores among
+    their own.
     """
 
     kinds = ("rating",)
@@ -29,6 +30,6 @@ class GaussianRating(nn.Module):
 
     def forward(self, scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """[U] scores to losses [M] (negative log-likelihoods in nats) and weights [M]."""
-        predicted = self.log_slope.exp() * scores[batch.rated] + self.offset
-        deviation = (batch.ratings - predicted) / self.log_spread.exp()
-        return 0.5 * deviation**2 + self.log_spread + 0.5 * math.log(2 * math.pi), batch.rating_weight
+        predicted = self.log_slope.exp() * scores[batch.ratings.item] + self.offset
+        deviation = (batch.ratings.z_score - predicted) / self.log_spread.exp()
+        return 0.5 * deviation**2 + self.log_spread + 0.5 * math.log(2 * math.pi), batch.ratings.weight

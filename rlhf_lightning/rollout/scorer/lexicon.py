@@ -11,8 +11,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -30,7 +30,7 @@ class LexiconScorer:
     """
 
     def __init__(self, *, path: str, normalise: Literal["compound", "mean"] = "compound", alpha: PositiveFloat = 15.0) -> None:
-        self.valence = read_lexicon(Path(path))
+        self.valence = read_lexicon(Path(path), "rollout_scorer.path")
         self.normalise, self.alpha = normalise, alpha
 
     def __call__(self, rollout: Rollout) -> Tensor:
@@ -42,29 +42,3 @@ class LexiconScorer:
         if self.normalise == "mean":
             return total / max(1, len(words))
         return total / math.sqrt(total * total + self.alpha)
-
-
-def read_lexicon(path: Path) -> dict[str, float]:
-    """Words and their valence. Raises DataError naming file and line."""
-    if not path.is_file():
-        raise DataError(f"rollout_scorer.path: no lexicon file {path}; give a text file with one `word<tab>valence` a line")
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")  # a byte order mark would hide the first word
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{content[: error.start].count(10) + 1}: not UTF-8 text; save the file as UTF-8") from error
-    valence: dict[str, float] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        word, _, rest = line.partition("\t")
-        try:
-            value = float(rest.split("\t")[0])
-        except ValueError:
-            value = math.nan
-        if not (word.strip() and math.isfinite(value)):
-            raise DataError(f"{path}:{number}: expected `word<tab>valence`, got {line[:60]!r}")
-        valence[word.strip().lower()] = value
-    if not valence:
-        raise DataError(f"{path}: no rows; expected one `word<tab>valence` a line")
-    return valence

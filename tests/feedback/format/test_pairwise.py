@@ -9,7 +9,7 @@ import pytest
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.row import Row
-from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.flow import Feedback, Message, Ranking
 
 TALK = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
 
@@ -56,6 +56,36 @@ def test_not_mine() -> None:
     assert read({"chosen": None, "rejected": None}) is None
 
 
+def test_conversations_as_trl_writes_them() -> None:
+    """Explicit and implicit prompts give the same record."""
+    user, good, bad = ({"role": role, "content": text} for role, text in (("user", "Why?"), ("assistant", "So."), ("assistant", "No.")))
+    expected = Feedback(
+        prompt=(Message(role="user", content="Why?"),), responses=("So.", "No."), judgement=Ranking(ranks=(0, 1)), origin="f:1"
+    )
+    assert read({"prompt": [user], "chosen": [good], "rejected": [bad]}) == [expected]
+    assert read({"chosen": [user, good], "rejected": [user, bad]}) == [expected]
+
+
+def test_a_text_prompt_with_whole_conversations() -> None:
+    """UltraFeedback's binarized rows: the prompt as text, and again as the first message of each side."""
+    user = {"role": "user", "content": "Why?"}
+    sides = {side: [user, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    (record,) = read({"prompt": "Why?", **sides}) or []
+    assert (record.prompt, record.responses) == ("Why?", ("chosen", "rejected"))
+
+
+def test_judged_by_themselves() -> None:
+    (record,) = read({"prompt": 3, "chosen": "a", "rejected": "b"}, prompt=None) or []
+    assert record.prompt == ""
+
+
+def test_models() -> None:
+    (record,) = read({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_model": "x"}) or []
+    assert record.models == ("x", None)
+    (record,) = read({"prompt": "p", "chosen": "a", "rejected": "b", "systems": ["x", "y"]}, models="systems") or []
+    assert record.models == ("x", "y")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -65,7 +95,8 @@ def test_not_mine() -> None:
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": -1}, "margin is -1"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": True}, "margin must be a finite number"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "annotator": []}, "annotator must be text"),
-        ({"prompt": [{"role": "user", "content": "x"}], "chosen": "a", "rejected": "b"}, "prompt must be text, not a list"),
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_model": ["x"]}, "chosen_model must be text"),
+        ({"prompt": "p", "chosen": "a", "rejected": None}, "rejected is null"),
     ],
 )
 def test_refused(data: dict[str, Any], words: str) -> None:

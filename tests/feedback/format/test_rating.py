@@ -9,7 +9,7 @@ import pytest
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.row import Row
-from rlhf_lightning.flow import Feedback, Rating
+from rlhf_lightning.flow import Feedback, Message, Rating
 
 BASE: dict[str, Any] = {"prompt": "p", "response": "r"}
 
@@ -43,6 +43,25 @@ def test_a_field_inside_an_object() -> None:
     assert said({"ratings": {"overall": 2.5}}, rating="ratings.overall", ratings=None, scale=(0, 5)) == [(2.5, (0, 5), None)]
 
 
+def test_an_aspect_a_turn_and_who_wrote_it() -> None:
+    (record,) = read({"rating": 2, "turn": 3, "model": "m"}, scale=(0, 5), aspect="coherence", turn="turn") or []
+    assert record.judgement == Rating(value=2, scale=(0, 5), aspect="coherence", turn=3)
+    assert record.models == ("m",)
+
+
+def test_an_item_of_a_list_that_the_source_took_apart() -> None:
+    row = Row({"prompt": "p", "responses": {"text": "a", "ratings": {"quality": [3, 4]}}}, "f:1")
+    found = RatingFormat(response="responses.text", ratings="responses.ratings.quality", scale=(0, 5))(row) or []
+    assert [(r.responses, r.annotator) for r in found] == [(("a",), "rater0"), (("a",), "rater1")]
+
+
+def test_a_chat_and_a_text_by_itself() -> None:
+    (record,) = read({"prompt": [{"role": "user", "content": "x"}], "rating": 1}, scale=(0, 5)) or []
+    assert record.prompt == (Message(role="user", content="x"),)
+    (record,) = read({"rating": 1}, scale=(0, 5), prompt=None) or []
+    assert record.prompt == ""
+
+
 def test_not_mine() -> None:
     assert read({}) is None
     assert read({"ratings": None, "rating": None}) is None
@@ -65,14 +84,16 @@ def test_whole_numbers_where_asked() -> None:
         ({"ratings": [1, None], "scale": [1, 5]}, r"ratings\[1\] must be a finite number, not null"),
         ({"ratings": [1, 9], "scale": [1, 5]}, r"ratings\[1\] is 9, off the scale 1 to 5"),
         ({"ratings": {"overall": 1}, "scale": [1, 5]}, "ratings must be a list, not an object"),
-        ({"ratings": [1, 2], "scale": [1, 5], "annotator": ["a"]}, "annotator has 1 names for 2 ratings"),
+        ({"ratings": [1, 2], "scale": [1, 5], "annotator": ["a"]}, "annotator has 1 items for 2 ratings"),
         ({"ratings": [1], "scale": [1, 5], "annotator": "anna"}, "annotator must be a list"),
         ({"rating": float("inf"), "scale": [1, 5]}, "rating must be a finite number"),
+        ({"rating": 10, "scale": [1, 5]}, "rating is 10, off the scale 1 to 5"),
+        ({"rating": 2, "scale": [1, 5], "at": True}, "at must be a whole number from 0, not true"),
     ],
 )
 def test_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        read(data)
+        read(data, turn="at")
 
 
 def test_a_setting_that_is_no_scale() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import re
 import zlib
 from pathlib import Path
@@ -16,16 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.encoding import encoding
-from rlhf_lightning.feedback.filter.identical import identical
-from rlhf_lightning.feedback.format.edit import EditFormat
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
-from rlhf_lightning.feedback.format.ranking import RankingFormat
-from rlhf_lightning.feedback.format.rating import RatingFormat
-from rlhf_lightning.feedback.format.record import RecordFormat
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source import jsonl as module
+from rlhf_lightning.feedback.source import _files as module
 from rlhf_lightning.feedback.source.jsonl import jsonl
 
 VALID = b"".join(
@@ -170,9 +163,9 @@ def test_blocks_do_not_show(tmp_path_factory: pytest.TempPathFactory, lines: lis
         file.write_bytes(stored)
         with pytest.MonkeyPatch.context() as patch, file.open("rb") as handle:
             patch.setattr(module, "BLOCK", max(block, 2))
-            found = list(module._lines(module._Stream(handle).blocks(), 1000))
+            found = list(module.lines(module.Stream(handle).blocks(), 1000))
     else:
-        found = list(module._lines(blocks, 1000))
+        found = list(module.lines(blocks, 1000))
     parts = data.split(b"\n")
     assert [(number, raw) for number, _, raw, _ in found] == list(enumerate(parts, 1))
     assert [offset for _, offset, _, _ in found] == [len(b"\n".join(parts[:i])) + (i > 0) for i in range(len(parts))]
@@ -251,38 +244,3 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b'{"a":1}')
     (tmp_path / "good").symlink_to(tmp_path / "real")
     assert len(read(tmp_path / "good")) == 1
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 3)):
-        place, letter = rng.randrange(len(changed)), rng.choice([rng.randrange(256), *b'"\\{}[]:,\n\x00-9eN'])
-        action = rng.randrange(4)
-        if action == 0:
-            changed[place] = letter
-        elif action == 1:
-            changed.insert(place, letter)
-        elif action == 2:
-            del changed[place]
-        else:
-            del changed[place : place + rng.randint(1, 40)]
-        changed = changed or bytearray(b"\n")
-    return bytes(changed)
-
-
-@pytest.mark.parametrize(("packed", "times"), [(False, 2000), (True, 300)])
-def test_random_damage_is_read_or_refused_with_file_and_line(packed: bool, times: int, tmp_path: Path) -> None:
-    rng, file = random.Random(0), tmp_path / "f.jsonl"
-    formats = [PairwiseFormat(), RatingFormat(), RankingFormat(), EditFormat(), RecordFormat()]
-    stored, told = gzip.compress(VALID) if packed else VALID, list[str]()
-    for _ in range(times):
-        file.write_bytes(mutated(stored, rng))
-        try:
-            feedback = read_feedback(jsonl(path=str(file)), formats).feedback
-        except DataError as error:
-            told.append(str(error))
-        else:
-            assert all(text.strip() for record in feedback for text in (record.prompt, *record.responses))
-            identical(encoding(feedback).kept)
-    assert all(re.search(rf"{re.escape(str(file))}:\d+: ", message) for message in told)
-    assert times * 0.2 < len(told) < times

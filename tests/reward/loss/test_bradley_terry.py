@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
 
 Case = Any
@@ -22,27 +22,25 @@ FUNCTIONS = {
 }
 
 
-def pairs_of(margin: torch.Tensor) -> JudgementBatch:
+@pytest.fixture
+def ours(batch_with) -> Callable[[Case], dict[str, torch.Tensor]]:
     """P pairs of 2P responses: i is better than P + i."""
-    count, none, nothing = len(margin), torch.zeros(0, dtype=torch.long), torch.zeros(0)
-    return JudgementBatch(
-        input_ids=none, mask=none, pairs=torch.stack([torch.arange(count), torch.arange(count) + count], 1), pair_margin=margin,
-        pair_weight=torch.ones(count), orders=none.reshape(0, 0), levels=none.reshape(0, 0), order_weight=nothing, rated=none,
-        ratings=nothing, rating_weight=nothing,
-    )  # fmt: skip
 
+    def compute(case: Case) -> dict[str, torch.Tensor]:
+        chosen, rejected = case.x["chosen_r"].clone().requires_grad_(), case.x["rejected_r"].clone().requires_grad_()
+        loss = BradleyTerry(margin_coef=float("margin" in case.uses), centering=case.p.get("center_rewards_coefficient") or 0.0)
+        order = torch.arange(len(chosen))
+        batch = batch_with(pairs={"better": order, "worse": order + len(chosen), "margin": case.x["margin"]})
+        total = loss(torch.cat([chosen, rejected]), batch)[0].mean()
+        total.backward()
+        everything = {"loss": total.detach(), "grad_chosen": chosen.grad, "grad_rejected": rejected.grad}
+        return {name: value for name, value in everything.items() if name in case.out}
 
-def ours(case: Case) -> dict[str, torch.Tensor]:
-    chosen, rejected = case.x["chosen_r"].clone().requires_grad_(), case.x["rejected_r"].clone().requires_grad_()
-    loss = BradleyTerry(margin_coef=float("margin" in case.uses), centering=case.p.get("center_rewards_coefficient") or 0.0)
-    total = loss(torch.cat([chosen, rejected]), pairs_of(case.x["margin"]))[0].mean()
-    total.backward()
-    everything = {"loss": total.detach(), "grad_chosen": chosen.grad, "grad_rejected": rejected.grad}
-    return {name: value for name, value in everything.items() if name in case.out}
+    return compute
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=".".join)
-def test_goldens(goldens, function):
+def test_goldens(goldens, ours, function):
     tolerance, beside = FUNCTIONS[function]
     goldens.hold(("reward_pairwise", *function), ours, tolerance=tolerance, beside=beside)
 
@@ -101,3 +99,8 @@ def test_the_component_pulls_sums_to_zero_and_scales_margins(batch_of):
     expected = bradley_terry_loss(torch.tensor(1.5), torch.tensor(0.5), 1.0) + 0.1 * 4.0
     assert losses.item() == pytest.approx(expected.item())
     assert weights.tolist() == [1.0]
+
+
+def test_a_tie_is_left_out(batch_of):
+    losses, weights = BradleyTerry()(torch.tensor([1.5, 0.5]), batch_of([("p", ["good", "bad"], [0, 0], None)]))
+    assert losses.shape == weights.shape == (0,)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
-from rlhf_lightning.reward.loss.plackett_luce import plackett_luce_loss
+from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce, plackett_luce_loss
 
 
 def brute_force(scores: list[float], order: tuple[int, ...]) -> float:
@@ -77,3 +77,13 @@ def test_a_plackett_luce_of_four_is_recovered_from_simulated_rankings():
     optimizer.step(closure)
     found = scores.detach() - scores.detach()[0]
     assert (found - true).abs().max() < 0.07
+
+
+def test_what_was_left_unranked_is_in_no_choice(batch_of):
+    batch = batch_of([("p", ["a", "b", "c", "d"], [2, None, 0, 1], None), ("p", ["a", "b", "c"], [0, 1, 2], None)])
+    scores = torch.tensor([0.3, -1.2, 2.0, 0.7], requires_grad=True)
+    losses, weights = PlackettLuce()(scores, batch)
+    assert losses.tolist() == pytest.approx([brute_force([0.3, -1.2, 2.0, 0.7], (2, 3, 0)), brute_force([0.3, -1.2, 2.0], (0, 1, 2))])
+    assert weights.tolist() == [1, 1]
+    losses[0].backward()
+    assert scores.grad[1] == 0

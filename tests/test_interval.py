@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlhf_lightning.evaluation.interval import mean_interval, paired_interval, proportion_interval, student_t_quantile
+from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval, student_t_quantile
 
 # Two-sided Student t, from the printed tables (e.g. NIST/SEMATECH e-Handbook 1.3.6.7.2).
 TABLE = {

@@ -1,0 +1,279 @@
+"""Texts without padding: their tokens in one row, and a Hugging Face model run on it so that no text sees another.
+
+Shapes: U texts, N tokens of all of them, L the longest, D width, H heads.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IMPLEMENTATION = "packed_sdpa"
+SHORTEST_SHARE = 0.75
+"""A bucket of the attention holds texts down to this share of its longest one's length."""
+MOST_TRIED = 1024
+"""A model of at most so many positions is tried on more tokens than it has positions."""
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+NOT_PACKED = ("position_bias", "softcap", "s_aux", "sliding_window")
+"""Arguments of an attention that reach beyond softmax(q·k)·v over a whole text."""
+
+
+@dataclass(frozen=True)
+class PackedTokens:
+    """U texts as ids [N], one text after the other, and their lengths [U]."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> PackedTokens:
+        ids = torch.tensor(list(itertools.chain.from_iterable(rows)), dtype=torch.long)
+        return cls(ids, torch.tensor([len(row) for row in rows], dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str) -> PackedTokens:
+        return PackedTokens(self.ids.to(device), self.lengths.to(device))
+
+    def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
+        """[U, L] right-padded ids and mask, as integers."""
+        ids, mask = unpacked(self.ids, self.lengths, pad)
+        return ids, mask.long()
+
+
+def unpacked(values: Tensor, lengths: Tensor, fill: float = 0) -> tuple[Tensor, Tensor]:
+    """[N, ...] values of packed tokens as [U, L, ...], right-padded with `fill`, and the mask [U, L]."""
+    longest = int(lengths.max()) if len(lengths) else 0
+    mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
+    padded = values.new_full((*mask.shape, *values.shape[1:]), fill)
+    return padded.index_put((mask,), values), mask
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Texts of like length: [u, l] the places of their tokens in the packed row, and which of them are tokens (None: all).
+
+    Beyond a text's end the place is that of its last token, which nothing reads.
+    """
+
+    places: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the attention finds its texts: buckets, and [N] where each token of the row stands in the buckets' joined output."""
+
+    buckets: list[Bucket]
+    back: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> Layout:
+        sizes: list[int] = lengths.tolist()
+        starts = [0, *itertools.accumulate(sizes)]
+        buckets = []
+        back = torch.empty(starts[-1], dtype=torch.long)
+        done = 0
+        for texts in _of_like_length(sizes):
+            size = torch.tensor([sizes[t] for t in texts])
+            longest = sizes[texts[0]]
+            steps = torch.arange(longest)
+            inside = steps < size[:, None]
+            places = torch.tensor([starts[t] for t in texts])[:, None] + torch.minimum(steps, size[:, None] - 1)
+            back[places[inside]] = done + inside.flatten().nonzero().flatten()
+            done += inside.numel()
+            mask = None if bool(inside.all()) else inside[:, None, None, :].to(lengths.device)
+            buckets.append(Bucket(places.to(lengths.device), mask))
+        return cls(buckets, back.to(lengths.device))
+
+
+def _of_like_length(sizes: Sequence[int]) -> list[list[int]]:
+    """The texts that have tokens, longest first, in groups of like length."""
+    groups: list[list[int]] = []
+    for text in sorted(range(len(sizes)), key=lambda t: -sizes[t]):
+        if not sizes[text]:
+            break
+        if groups and sizes[text] >= SHORTEST_SHARE * sizes[groups[-1][0]]:
+            groups[-1].append(text)
+        else:
+            groups.append([text])
+    return groups
+
+
+class NotPackedError(Exception):
+    """The model's attention can't be run on packed tokens."""
+
+
+def packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:
+    """The vectors [N, D] of packed tokens, each text read by itself: linear layers see N tokens, the attention runs by buckets.
+
+    Positions restart with each text. Equal to running each text alone but for rounding. Only for a trunk that `supports_packing`.
+    """
+    return _packed_hidden(trunk, tokens, _first_position[trunk])
+
+
+def supports_packing(trunk: PreTrainedModel) -> bool:
+    """Whether `packed_hidden` gives what the trunk gives for padded texts: tried once, on random tokens, and remembered.
+
+    A trunk that does is left with an attention that differs from its own (sdpa) on packed tokens only. No: models whose attention
+    isn't called through transformers' AttentionInterface, has a position bias (ALiBi, T5), a sliding window, soft-capping or sinks,
+    whose layers carry a state from token to token, and those loaded with another attn_implementation than sdpa.
+    """
+    if trunk not in _first_position:
+        _first_position[trunk] = _tried(trunk)
+    return _first_position[trunk] is not None
+
+
+_first_position: weakref.WeakKeyDictionary[nn.Module, int | None] = weakref.WeakKeyDictionary()
+"""By trunk: the number of a text's first position, or None where packing doesn't work."""
+
+
+def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int | None) -> Tensor:
+    if first_position is None:
+        raise NotPackedError(f"{type(trunk).__name__} doesn't run on packed tokens")
+    lengths = tokens.lengths
+    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    positions = torch.arange(len(tokens.ids), device=lengths.device) - starts + first_position
+    # All of the mask is 1: without one, transformers would take the restarting positions as a reason to build an N x N mask.
+    hidden: Tensor = trunk(
+        input_ids=tokens.ids[None],
+        attention_mask=torch.ones_like(tokens.ids)[None],
+        position_ids=positions[None],
+        packed_layout=Layout.of(lengths),
+        **_without_cache(trunk),
+    ).last_hidden_state
+    return hidden[0]
+
+
+def _without_cache(trunk: PreTrainedModel) -> dict[str, Any]:
+    """Keys and values of a text are never read again; encoders don't know the word."""
+    return {"use_cache": False} if getattr(trunk.config, "use_cache", None) is not None else {}
+
+
+def _tried(trunk: PreTrainedModel) -> int | None:
+    """The number of a text's first position, once packed and padded agree on random tokens with the trunk's attention switched."""
+    from transformers.utils import logging
+
+    own = trunk.config._attn_implementation
+    if own not in ("sdpa", IMPLEMENTATION):
+        return None
+    _register()
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # that an attention can't be switched is an answer here
+    training = {module: module.training for module in trunk.modules()}
+    trunk.eval()
+    try:
+        trunk.set_attn_implementation("sdpa")
+        tokens, padded = _sample(trunk)
+        trunk.set_attn_implementation(IMPLEMENTATION)
+        # RoBERTa counts its positions from the padding's id on.
+        for first in (0, 1 + int(trunk.config.pad_token_id or 0)):
+            if trunk.config._attn_implementation == IMPLEMENTATION and _agree(trunk, tokens, first, padded):
+                return first
+        trunk.set_attn_implementation("sdpa")
+        return None
+    finally:
+        logging.set_verbosity(said)
+        for module, was in training.items():
+            module.training = was
+
+
+@torch.no_grad()
+def _sample(trunk: PreTrainedModel) -> tuple[PackedTokens, Tensor]:
+    """Random texts, and the trunk's own vectors [N, D] for them, padded."""
+    config = trunk.config.get_text_config()
+    pad, vocabulary = int(config.pad_token_id or 0), int(config.vocab_size)
+    positions = int(getattr(config, "max_position_embeddings", None) or MOST_TRIED + 1)
+    longest = max(1, min(16, positions - 1 - pad))
+    # Tables of positions are as long as one text may be; the row of all texts is longer.
+    enough = positions if positions <= MOST_TRIED else 4 * longest
+    sizes = [1 + 5 * i % longest for i in range(8)]
+    sizes += [longest] * (1 + max(0, enough - sum(sizes)) // longest)
+    ids = torch.randint(vocabulary, (sum(sizes),), generator=torch.Generator().manual_seed(0))
+    tokens = PackedTokens(torch.where(ids == pad, (ids + 1) % vocabulary, ids), torch.tensor(sizes))
+    tokens = tokens.to(trunk.device)
+    with torch.autocast(trunk.device.type, enabled=False):
+        return tokens, padded_hidden(trunk, tokens)[0][tokens.padded()[1].bool()]
+
+
+@torch.no_grad()
+def _agree(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int, expected: Tensor) -> bool:
+    try:
+        with torch.autocast(trunk.device.type, enabled=False):
+            found = _packed_hidden(trunk, tokens, first_position)
+    except (NotPackedError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
+        return False
+    scale = max(1.0, expected.float().square().mean().sqrt().item())
+    return bool((found - expected).abs().max() <= TOLERANCE.get(expected.dtype, 1e-4) * scale)
+
+
+def padded_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    """The vectors [U, L, D] of the texts, right-padded, and the mask [U, L], by the trunk's own means."""
+    ids, mask = tokens.padded(int(getattr(trunk.config, "pad_token_id", None) or 0))
+    return trunk(input_ids=ids, attention_mask=mask, **_without_cache(trunk)).last_hidden_state, mask
+
+
+@functools.cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+
+
+def _mask(*args: Any, local_size: int | None = None, allow_is_causal_skip: bool = True, **rest: Any) -> Tensor | None:
+    """sdpa's mask; a window is always written out, so that `_attention` learns of it however few tokens the trial has."""
+    from transformers.masking_utils import sdpa_mask
+
+    skip = allow_is_causal_skip and local_size is None
+    if local_size is not None:
+        rest["allow_is_bidirectional_skip"] = False
+    mask: Tensor | None = sdpa_mask(*args, local_size=local_size, allow_is_causal_skip=skip, **rest)
+    return mask
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    packed_layout: Layout | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """The attention of transformers' AttentionInterface: [1, H, N, D] queries, keys and values (which may have fewer heads), and a
+    layout; sdpa's own where there is none."""
+    if packed_layout is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        own, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest)
+        return own, None
+    refused = [name for name in NOT_PACKED if rest.get(name) is not None]
+    if attention_mask is not None or refused or not len(query) == 1 or not query.shape[2] == key.shape[2] == len(packed_layout.back):
+        raise NotPackedError(f"an attention with a mask of its own or {refused} can't be packed")
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    shared = query.shape[1] // key.shape[1]
+    rows = [query[0].transpose(0, 1), *(x[0].transpose(0, 1).repeat_interleave(shared, 1) for x in (key, value))]
+    done = []
+    for bucket in packed_layout.buckets:
+        q, k, v = (x[bucket.places].transpose(1, 2) for x in rows)
+        # A causal text never sees what stands behind its end, so that only the others need a mask.
+        mask = None if causal else bucket.mask
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
+        done.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(done)[packed_layout.back][None], None

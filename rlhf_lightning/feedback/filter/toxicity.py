@@ -1,0 +1,112 @@
+"""Finds toxic responses by a word list or by a classifier."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.words import runs_of, said, words_of
+from rlhf_lightning.flow import Feedback
+from rlhf_lightning.lexicon import read_lexicon
+from rlhf_lightning.registry import register
+from rlhf_lightning.schema import did_you_mean
+
+Score = Callable[[Sequence[str]], Iterable[float]]
+
+
+@register("feedback_filter", "toxicity")
+def toxicity(
+    feedback: Iterable[Feedback],
+    done: Cleaning,
+    *,
+    words: str | None = None,
+    model: str | None = None,
+    label: str = "toxic",
+    threshold: PositiveFloat | None = None,
+    prompts: bool = False,
+    batch_size: PositiveInt = 32,
+    action: Literal["drop", "note"] = "drop",
+) -> Iterator[Feedback]:
+    """Removes records with a toxic response, or points at them: toxic by a word list of yours, or by a classifier from the Hub.
+
+    A reward model learns from rejected toxic responses that they are bad; where it should, leave this filter out or note only.
+
+    Args:
+        words: a text file with one `word<tab>weight` a line; a text's score is the sum over its words, blind to case. Entries may have
+            several words.
+        model: a sequence classifier's folder or Hub name (transformers); a text's score is the probability of `label`. Beyond the
+            model's longest text, what follows isn't read.
+        threshold: the least score that is toxic; by default 1 with words, 0.5 with a model.
+        prompts: look at prompts as well.
+        batch_size: texts that the model scores at a time.
+
+    Raises:
+        ConfigError: neither or both of words and model, a model that can't be loaded, or a label that it doesn't have.
+        DataError: a word list that can't be read, with file and line.
+    """
+    score, least = _score(words, model, label, batch_size)
+    least = least if threshold is None else threshold
+    stream = iter(feedback)
+    while batch := list(itertools.islice(stream, batch_size)):
+        texts = [[*record.responses, *([said(record.prompt)] if prompts else [])] for record in batch]
+        scores = iter(score([text for several in texts for text in several]))
+        for record, several in zip(batch, texts, strict=True):
+            is_toxic = max(itertools.islice(scores, len(several))) >= least
+            if is_toxic and action == "drop":
+                done.remove(record, "toxic")
+                continue
+            if is_toxic:
+                done.find(record, "toxic")
+            yield record
+
+
+def _score(words: str | None, model: str | None, label: str, batch_size: int) -> tuple[Score, float]:
+    """What scores texts, and the least score that is toxic by default."""
+    if (words is None) == (model is None):
+        raise ConfigError(
+            "feedback_filter=toxicity needs one of two: feedback_filter.toxicity.words=FILE, one `word<tab>weight` a line, "
+            "or feedback_filter.toxicity.model=NAME, a sequence classifier"
+        )
+    if words is not None:
+        return _by_words(words), 1.0
+    return partial(_probabilities, _classifier(str(model), label), label, batch_size), 0.5
+
+
+def _by_words(path: str) -> Score:
+    weights: dict[str, float] = {}
+    for entry, weight in read_lexicon(Path(path), "feedback_filter.toxicity.words").items():
+        if not (parts := words_of(entry)):
+            raise DataError(f"{path}: {entry!r} has no letters or digits; words are compared without marks")
+        weights[" ".join(parts)] = weight
+    lengths = sorted({entry.count(" ") + 1 for entry in weights})
+
+    def total(text: str) -> float:
+        found = words_of(text)
+        return sum(weights.get(run, 0.0) for length in lengths if length <= len(found) for run in runs_of(found, length))
+
+    return lambda texts: map(total, texts)
+
+
+def _classifier(model: str, label: str) -> Any:
+    from transformers import pipeline
+
+    try:
+        classifier: Any = pipeline("text-classification", model=model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"feedback_filter.toxicity.model={model} can't be loaded as a sequence classifier: {error}") from error
+    labels = list(classifier.model.config.label2id)
+    if label not in labels:
+        raise ConfigError(f"feedback_filter.toxicity.label={label}: the model has {', '.join(labels)}{did_you_mean(label, labels)}")
+    return classifier
+
+
+def _probabilities(classifier: Any, label: str, batch_size: int, texts: Sequence[str]) -> Iterator[float]:
+    for found in classifier(list(texts), top_k=None, truncation=True, batch_size=batch_size):
+        yield next(float(one["score"]) for one in found if one["label"] == label)

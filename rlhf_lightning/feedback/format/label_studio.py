@@ -1,0 +1,204 @@
+"""Tasks as Label Studio exports them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import FiniteFloat
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.format._about import duration, moment
+from rlhf_lightning.feedback.format._answers import Answers, Worth, listed
+from rlhf_lightning.feedback.format._chat import response_of
+from rlhf_lightning.feedback.format._codes import Code
+from rlhf_lightning.feedback.format._places import places
+from rlhf_lightning.feedback.row import Row, filled, kind_of, label
+from rlhf_lightning.flow import Comment, Edit, Feedback, Ranking, SpanLabel, Spans
+from rlhf_lightning.registry import register
+
+Meaning = Literal["whole", "aspect", "edit", "comment", "ignore"]
+SETTING = "feedback_format.label_studio"
+LEFT_OVER = "_"
+"""The ranker's column of what was put into no bucket."""
+
+
+@register("feedback_format", "label_studio")
+class LabelStudioFormat:
+    """Tasks of Label Studio's JSON export: one judgement for each control that a person answered.
+
+    Rating and Number are ratings, Pairwise a ranking of two, Ranker a ranking, Choices thumbs, Labels spans (one record with all of an
+    annotation's), TextArea an edited text or a comment, as `controls` must say; a comment on a region keeps its place. Other
+    controls are refused unless ignored. Cancelled annotations, predictions, drafts and relations are not read; a task without
+    annotations gives nothing. The annotator is the e-mail address where the export has it, else the id.
+
+    Args:
+        prompt: the field of the task's data with the prompt; null where the texts were judged by themselves.
+        response: the field of the data that the controls are about.
+        texts: {control's name: field} for controls about another field than `response`.
+        pair: the fields of the data that Pairwise shows left and right.
+        items, text_field: the list of the data that Ranker sorts, and the field of an item with the text; items have an `id`.
+        buckets: the Ranker's buckets, the best first; what is in one bucket ties, what is in none is unranked. Empty where the
+            Ranker has no buckets.
+        controls: {control's name: whole, aspect, edit, comment or ignore}: a rating of the whole response (the default) or of the
+            aspect that the control is called; what a TextArea holds; a control to leave out.
+        scale: [lowest, highest] of the ratings; a Rating of five stars goes from 1 to 5.
+        up, down: the choices that are thumbs up, and thumbs down.
+        spans: {label: how good a stretch with it is, -1 bad to 1 good}.
+
+    Raises:
+        ConfigError: a scale upside down, or a choice that is up and down.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None = "prompt",
+        response: str = "response",
+        texts: dict[str, str] | None = None,
+        pair: tuple[str, str] = ("answer1", "answer2"),
+        items: str = "items",
+        text_field: str = "body",
+        buckets: tuple[str, ...] = (),
+        controls: dict[str, Meaning] | None = None,
+        scale: tuple[FiniteFloat, FiniteFloat] | None = None,
+        up: tuple[Code, ...] = (),
+        down: tuple[Code, ...] = (),
+        spans: dict[str, Worth] | None = None,
+    ) -> None:
+        self.answers = Answers("label_studio", prompt, response, texts, scale, up, down, spans)
+        self.pair, self.items, self.text_field, self.buckets, self.controls = pair, items, text_field, buckets, controls or {}
+        self.readers = {
+            "rating": self._rating,
+            "number": self._rating,
+            "pairwise": self._pairwise,
+            "ranker": self._ranker,
+            "choices": self._choices,
+            "textarea": self._textarea,
+        }
+        self.fields = frozenset(["data", "annotations", "predictions", "drafts", "id", "project", "meta", "created_at", "updated_at"])
+        self.looks_for = "label_studio looks for 'data' with 'annotations'"
+
+    def __call__(self, row: Row) -> list[Feedback] | None:
+        if row.get("data") is None or row.get("annotations") is None:
+            return None
+        task = row.inside(row.get("data"), "data")
+        annotations = [row.inside(item, f"annotations[{i}]") for i, item in enumerate(listed(row, "annotations"))]
+        return [record for given in annotations if not _is_cancelled(given) for record in self._said(task, given)]
+
+    def _said(self, task: Row, given: Row) -> Iterator[Feedback]:
+        about = {"prompt": self.answers.asked(task), "origin": task.origin} | _about(given)
+        spans: dict[str, list[SpanLabel]] = {}
+        for i, result in enumerate(listed(given, "result")):
+            item = given.inside(result, f"result[{i}]")
+            kind = item.text("type")
+            control = item.text("from_name") if kind != "relation" else ""
+            if kind == "relation" or self.controls.get(control) == "ignore":
+                continue
+            value = item.inside(item.get("value"), "value")
+            if kind == "labels":
+                text = self.answers.text(task, control)
+                spans.setdefault(text, []).extend(self.answers.span(value, name, text) for name in value.items("labels"))
+                continue
+            if kind not in self.readers:
+                raise DataError(
+                    f"{item.where}type is {kind!r}, which is not read: leave it out by `{SETTING}.controls={{{control}: ignore}}`"
+                )
+            if "start" in value.data and kind != "textarea":
+                raise DataError(
+                    f"{item.where}value judges a stretch by {kind}, which is not read: `{SETTING}.controls={{{control}: ignore}}`"
+                )
+            said = self.readers[kind](task, value, control)
+            if said is not None:
+                yield Feedback(**said, **about)
+        for text, labels in spans.items():
+            yield Feedback(responses=(text,), judgement=Spans(spans=tuple(labels)), **about)
+
+    def _rating(self, task: Row, value: Row, control: str) -> dict[str, Any]:
+        aspect = control if self.controls.get(control) == "aspect" else None
+        field = "rating" if value.has("rating") else "number"
+        judgement = self.answers.rating(task, value.get(field), value.where + field, aspect)
+        return {"responses": (self.answers.text(task, control),), "judgement": judgement}
+
+    def _choices(self, task: Row, value: Row, control: str) -> dict[str, Any]:
+        chosen = value.items("choices")
+        if len(chosen) > 1:
+            raise DataError(f"{value.where}choices has {len(chosen)} choices; thumbs are one")
+        return {"responses": (self.answers.text(task, control),), "judgement": self.answers.thumbs(chosen[0], f"{value.where}choices")}
+
+    def _pairwise(self, task: Row, value: Row, control: str) -> dict[str, Any]:
+        selected = value.get("selected")
+        if selected not in ("left", "right"):
+            raise DataError(f"{value.where}selected must be left or right, not {kind_of(selected)}")
+        asked = self.answers.asked(task)
+        texts = tuple(response_of(task, name, asked) for name in self.pair)
+        return {"responses": texts, "judgement": Ranking(ranks=(0, 1) if selected == "left" else (1, 0)), "positions": (0, 1)}
+
+    def _textarea(self, task: Row, value: Row, control: str) -> dict[str, Any]:
+        meaning, text = self.controls.get(control), self.answers.text(task, control)
+        written = value.items("text")
+        if len(written) > 1:
+            raise DataError(f"{value.where}text has {len(written)} texts; an edit or a comment is one (maxSubmissions=1)")
+        said, is_region = filled(written[0], f"{value.where}text[0]"), "start" in value.data
+        if meaning == "edit" and not is_region:
+            return {"responses": (text, said), "judgement": Edit()}
+        if meaning != "comment":
+            either = "comment" if is_region else "edit}` or `{control: comment"
+            raise DataError(f"what the TextArea {control!r} holds is not said: add `{SETTING}.controls={{{control}: {either}}}`")
+        start, end = self.answers.stretch(value, text) if is_region else (None, None)
+        return {"responses": (text,), "judgement": Comment(text=said, start=start, end=end)}
+
+    def _ranker(self, task: Row, value: Row, control: str) -> dict[str, Any] | None:
+        columns = value.inside(value.get("ranker"), "ranker")
+        items = [task.inside(item, f"{self.items}[{i}]") for i, item in enumerate(task.items(self.items))]
+        ids = [label(item.get("id"), f"{item.where}id") for item in items]
+        place = self._places(columns, control)
+        unknown = sorted(set(place) - set(ids))
+        if unknown:
+            raise DataError(f"{columns.where}: {unknown[0]!r} is no id in {self.items}")
+        if not place:
+            return None
+        asked = self.answers.asked(task)
+        texts = tuple(response_of(item, self.text_field, asked) for item in items)
+        return {"responses": texts, "judgement": Ranking(ranks=places([place.get(name) for name in ids]))}
+
+    def _places(self, columns: Row, control: str) -> dict[str, int]:
+        """The place of each item that was ranked, by its id."""
+        if not self.buckets and (len(columns.data) != 1 or LEFT_OVER in columns.data):
+            names = ", ".join(columns.data) or "none"
+            raise DataError(f"the Ranker {control!r} has buckets ({names}): say their order by `{SETTING}.buckets=[BEST,...,WORST]`")
+        if self.buckets and not set(self.buckets) & set(columns.data):
+            raise DataError(
+                f"{columns.where} has none of the buckets {', '.join(self.buckets)}, but {', '.join(columns.data) or 'nothing'}"
+            )
+        found: dict[str, int] = {}
+        for level, column in enumerate(self.buckets or columns.data):
+            for i, item in enumerate(listed(columns, column)):
+                name = label(item, f"{columns.where}{column}[{i}]")
+                if name in found:
+                    raise DataError(f"{columns.where}{column}[{i}] is {name!r}, which has a place already")
+                found[name] = level if self.buckets else i
+        return found
+
+
+def _is_cancelled(given: Row) -> bool:
+    value = given.get("was_cancelled")
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"{given.where}was_cancelled must be true or false, not {kind_of(value)}")
+    return bool(value)
+
+
+def _about(given: Row) -> dict[str, Any]:
+    """Who said it, when, and how long it took."""
+    by, name = given.get("completed_by"), "completed_by"
+    if isinstance(by, dict):
+        given_by = given.inside(by, name)
+        who = given_by.label("email") or given_by.label("id")
+    else:
+        who = given.label(name)
+    when, taken = given.get("created_at"), given.get("lead_time")
+    return {
+        "annotator": who,
+        "time": None if when is None else moment(when, f"{given.where}created_at"),
+        "seconds": None if taken is None else duration(taken, f"{given.where}lead_time"),
+    }

@@ -1,0 +1,69 @@
+"""Rows with the steps of a response and whether each is right."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.format._about import About, per_item
+from rlhf_lightning.feedback.format._chat import prompt_of
+from rlhf_lightning.feedback.format._codes import Code, Codes
+from rlhf_lightning.feedback.row import Row, filled
+from rlhf_lightning.flow import Feedback, SpanLabel, Spans
+from rlhf_lightning.registry import register
+
+
+@register("feedback_format", "stepwise")
+class StepwiseFormat:
+    """A prompt, the steps of a response and a label for each: TRL's stepwise supervision.
+
+    The response is the steps with the separator between them; each labelled step is a stretch of it, of value 1 (good), -1 (bad) or 0
+    (neutral), without the separator. A step whose label is null was not judged and is no stretch.
+
+    Args:
+        prompt: the field; null for texts that were judged by themselves.
+        completions, labels: the fields with the list of steps, texts that aren't blank, and the list of their labels.
+        good, bad, neutral: the values of a label that mean so; `good=[1] neutral=[0] bad=[-1]` reads PRM800K's. true is not 1.
+        separator: what stands between two steps; a newline, as TRL's trainer puts it.
+        annotator: optional field, who judged.
+        model: optional field, who wrote the response.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None = "prompt",
+        completions: str = "completions",
+        labels: str = "labels",
+        good: tuple[Code, ...] = (True,),
+        bad: tuple[Code, ...] = (False,),
+        neutral: tuple[Code, ...] = (),
+        separator: str = "\n",
+        annotator: str | None = "annotator",
+        model: str | None = "model",
+    ) -> None:
+        self.prompt, self.completions, self.labels, self.separator = prompt, completions, labels, separator
+        self.codes = Codes("stepwise", {"good": (good, 1.0), "bad": (bad, -1.0), "neutral": (neutral, 0.0)})
+        self.about = About(annotator, [model])
+        self.fields = self.about.fields | {name for name in (prompt, completions, labels) if name is not None}
+        self.looks_for = f"stepwise looks for '{labels}' beside '{completions}'"
+
+    def __call__(self, row: Row) -> list[Feedback] | None:
+        if row.get(self.labels) is None:
+            return None
+        steps = [filled(step, f"{row.where}{self.completions}[{i}]") for i, step in enumerate(row.items(self.completions))]
+        values = per_item(row, self.labels, len(steps), self.completions, self._value)
+        if all(value is None for value in values):
+            raise DataError(f"{row.where}{self.labels} has no label: each of its items is null")
+        starts = accumulate((len(step) + len(self.separator) for step in steps), initial=0)
+        spans = tuple(
+            SpanLabel(start=start, end=start + len(step), value=value)
+            for start, step, value in zip(starts, steps, values, strict=False)
+            if value is not None
+        )
+        response, prompt = self.separator.join(steps), prompt_of(row, self.prompt)
+        return [Feedback(prompt=prompt, responses=(response,), judgement=Spans(spans=spans), **self.about(row))]
+
+    def _value(self, label: Any, name: str) -> float | None:
+        return None if label is None else self.codes(label, name)

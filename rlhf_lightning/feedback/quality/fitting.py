@@ -1,0 +1,30 @@
+"""Smooth losses brought to their minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor], iterations: int, tolerance: float = 1e-6) -> float:
+    """Bring the loss to its minimum by L-BFGS with a line search, from where the parameters stand; returns the loss there.
+
+    Args:
+        iterations: how many at most.
+        tolerance: it ends when no derivative is larger.
+    """
+    optimiser = torch.optim.LBFGS(
+        parameters, max_iter=iterations, line_search_fn="strong_wolfe", history_size=20, tolerance_grad=tolerance, tolerance_change=1e-10
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        return float(loss())

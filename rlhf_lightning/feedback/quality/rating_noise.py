@@ -1,0 +1,115 @@
+"""Ratings of the same things by several annotators: what each thing deserves, and how strict, how wide and how noisy each annotator is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True)
+class RatingNoise:
+    """value = offset + gain * true + noise, with `true` of mean 0 and variance 1 over units. A annotators, U units.
+
+    Attributes:
+        offset, gain, variance: [A] of each annotator; the variance is its noise's.
+        true: [U] what the unit deserves, and spread: [U] the variance of that estimate.
+    """
+
+    offset: np.ndarray
+    gain: np.ndarray
+    variance: np.ndarray
+    true: np.ndarray
+    spread: np.ndarray
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """[A] the share of an annotator's variance that is the units' own; 0 for one who rates them upside down."""
+        return np.where(self.gain > 0, self.gain**2 / (self.gain**2 + self.variance), 0.0)
+
+    def without(self, unit: np.ndarray, annotator: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[N] mean and variance of what the unit deserves by all ratings but this one."""
+        precision = 1 / self.spread[unit]
+        told = self.true[unit] * precision
+        gain, variance = self.gain[annotator], self.variance[annotator]
+        precision = np.clip(precision - gain**2 / variance, 1.0, None)
+        return (told - gain * (value - self.offset[annotator]) / variance) / precision, 1 / precision
+
+
+def rating_noise(
+    unit: np.ndarray,
+    annotator: np.ndarray,
+    value: np.ndarray,
+    *,
+    shrink: float = 5.0,
+    iterations: int = 500,
+    tolerance: float = 1e-5,
+) -> RatingNoise:
+    """One-factor analysis with missing values by EM (D. B. Rubin, D. T. Thayer, "EM algorithms for ML factor analysis", 1982).
+
+    Args:
+        unit, annotator: [N] whole numbers from 0; value: [N] the ratings, on one scale.
+        shrink: that many ratings with the mean offset, gain and noise are added to each annotator's own. Zero is maximum likelihood,
+            in which an annotator's noise may vanish (a Heywood case); it is held above 1e-4 of all variance.
+        tolerance: EM ends when no unit's estimate moves by more, in its standard deviations.
+    """
+    units, annotators = int(unit.max()) + 1, int(annotator.max()) + 1
+    n = np.bincount(annotator, minlength=annotators).astype(np.float64)
+    total = max(float(value.var()), _LEAST)
+    offset = np.bincount(annotator, value, annotators) / n.clip(1)
+    offset, gain, variance = np.where(n > 0, offset, value.mean()), np.full(annotators, (total / 2) ** 0.5), np.full(annotators, total / 2)
+    true, spread = np.zeros(units), np.ones(units)
+    for _ in range(iterations):
+        slope = gain / variance
+        precision = 1 + np.bincount(unit, (gain * slope)[annotator], units)
+        before, spread = true, 1 / precision
+        true = spread * np.bincount(unit, slope[annotator] * (value - offset[annotator]), units)
+        if np.abs(true - before).max() <= tolerance:
+            break
+        offset, gain, variance = _annotators(annotator, value, true[unit], spread[unit], n, variance, shrink, total)
+    return RatingNoise(offset, gain, variance, true, spread)
+
+
+def _annotators(
+    annotator: np.ndarray,
+    value: np.ndarray,
+    true: np.ndarray,
+    spread: np.ndarray,
+    n: np.ndarray,
+    variance: np.ndarray,
+    shrink: float,
+    total: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each annotator's regression of values on what units deserve, with `shrink` ratings of the mean annotator added."""
+
+    def summed(column: np.ndarray) -> np.ndarray:
+        return np.bincount(annotator, column, len(n))
+
+    t, tt, v, vt, vv = summed(true), summed(true**2 + spread), summed(value), summed(value * true), summed(value**2)
+    moments = np.stack([t, tt, v, vt, vv])
+    # The added ratings lie around the annotator's own offset: strictness isn't shrunk, and doesn't pass for noise.
+    mean_t = t / n.clip(1)
+    pooled_gain = float(((vt - v * mean_t).sum()) / max((tt - t * mean_t).sum(), _LEAST))
+    centre = v / n.clip(1) - pooled_gain * mean_t
+    pooled_noise = float(np.exp((n * np.log(variance)).sum() / n.sum()))
+    one = np.ones(len(n))
+    prior = np.stack([0 * one, one, centre, pooled_gain * one, centre**2 + pooled_gain**2 + pooled_noise])
+    n, moments = n + shrink, moments + shrink * prior
+    t, tt, v, vt, _ = moments
+    gain = _slope(t, tt, v, vt, n)
+    offset = (v - gain * t) / np.clip(n, _LEAST, None)
+    noise = _residual(moments, n, offset, gain)
+    return offset, gain, np.clip(noise, 1e-4 * total, None)
+
+
+def _slope(t: np.ndarray, tt: np.ndarray, v: np.ndarray, vt: np.ndarray, n: np.ndarray) -> np.ndarray:
+    count = np.clip(n, _LEAST, None)
+    return np.asarray((vt - v * t / count) / np.clip(tt - t * t / count, _LEAST, None))
+
+
+def _residual(moments: np.ndarray, n: np.ndarray, offset: np.ndarray | float, gain: np.ndarray) -> np.ndarray:
+    t, tt, v, vt, vv = moments
+    total = vv - 2 * offset * v - 2 * gain * vt + n * offset**2 + 2 * offset * gain * t + gain**2 * tt
+    return np.asarray(total / np.clip(n, _LEAST, None))

@@ -1,0 +1,147 @@
+"""Data sets of the Hugging Face Hub, and local folders in its formats."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf_lightning.errors import ConfigError, DataError, UserError
+from rlhf_lightning.feedback.row import BadLine, Row
+from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.source._strict import check_texts
+from rlhf_lightning.registry import register
+
+BATCH = 1000
+TEXT_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zst", ".zip")
+# What a data set's folder holds besides its rows.
+ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+READ_AS_TEXT = ("json", "csv", "text")
+
+
+@register("feedback_source", "hub")
+@source
+def hub(
+    path: str, *, split: str = "train", config: str | None = None, revision: str | None = None, streaming: bool = False
+) -> Iterator[Row | BadLine]:
+    """Rows of a Hugging Face data set, by its name on the Hub or a local folder.
+
+    A local folder holds what `save_to_disk` wrote, or Parquet files as `load_dataset` takes them; it is read as it stands, without a
+    copy in the cache. Folders with JSON or CSV files are refused: the library fills in fields and changes types while it reads those,
+    the sources jsonl, json and csv don't. Of data sets on the Hub that consist of such files this is told. Code of a data set is never run.
+
+    The library gives every row every field, so null fields, inside objects too, are taken as absent. Dates and times become ISO 8601
+    text. NaN, infinities, NUL, bytes, images and whatever else JSON hasn't make a bad line. Class labels stay the numbers that they are
+    stored as. A row's origin is PATH/SPLIT:NUMBER, counted from 1.
+
+    Args:
+        path: a name on the Hub ("Anthropic/hh-rlhf"), a local folder or a Parquet file. What exists here is never looked up on the Hub.
+        split: which part of the data set.
+        config: which of the data set's configurations.
+        revision: which branch, tag or commit on the Hub.
+        streaming: read while downloading, and keep no copy.
+
+    Raises:
+        ConfigError: the library isn't installed, or a setting that a local folder can't have.
+        DataError: no such data set or split, a folder of JSON or CSV files, or data that the library can't read.
+    """
+    loaded = _loaded(path, split, config, revision, streaming)
+    place = f"{path}/{split}"
+    if getattr(loaded, "builder_name", None) in READ_AS_TEXT:
+        told = "the data set consists of text files, in which the datasets library fills in absent fields and may change types; "
+        yield BadLine(place, told + "for strict reading download them and use feedback_source=jsonl, json or csv", verdict="allowed")
+    number = 0
+    for data in _rows(loaded, path):
+        number += 1
+        yield _row(data, f"{place}:{number}")
+    if not number:
+        yield BadLine(f"{place}:1", "no rows: the split is empty", verdict="fatal")
+
+
+def _loaded(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(f"feedback_source=hub needs the datasets library ({error}): pip install 'rlhf-lightning[hub]'") from None
+    try:
+        if path.startswith(("/", ".", "~")) or Path(path).exists():
+            if config is not None or revision is not None:
+                raise ConfigError(f"feedback_source.hub: {path} is a path, and has no config or revision; take these settings out")
+            return _of_path(datasets, Path(path), split)
+        return datasets.load_dataset(path, name=config, split=split, revision=revision, streaming=streaming)
+    except UserError:
+        raise
+    except Exception as error:
+        raise DataError(f"feedback_source.hub.path={path!r}, split {split!r}, can't be loaded: {_first_line(error)}") from error
+
+
+def _of_path(datasets: Any, path: Path, split: str) -> Any:
+    if not path.exists():
+        raise DataError(f"feedback_source.hub.path={str(path)!r}: no such folder")
+    if (path / "dataset_dict.json").exists():
+        parts = datasets.load_from_disk(str(path))
+        if split not in parts:
+            raise DataError(f"{path} has no split {split!r}; there are: {', '.join(parts)}")
+        return parts[split]
+    if (path / "state.json").exists():
+        whole = datasets.load_from_disk(str(path))
+        if whole.split is not None and str(whole.split) != split:
+            raise DataError(f"{path} is the split {str(whole.split)!r}, not {split!r}: add feedback_source.hub.split={whole.split}")
+        return whole
+    _check_text_free(sorted(path.rglob("*")) if path.is_dir() else [path], str(path))
+    if path.is_dir():
+        return datasets.load_dataset(str(path), split=split, streaming=True)
+    return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split, streaming=True)
+
+
+def _check_text_free(files: list[Path], path: str) -> None:
+    """Raises DataError for files that are read strictly elsewhere, and where there is no Parquet file."""
+    text = next((file for file in files if file.is_file() and file.suffix.lower() in TEXT_FILES and file.name not in ABOUT), None)
+    if text is not None:
+        raise DataError(
+            f"{text} is no Parquet file, and the datasets library would fill in fields and change types in it; "
+            "use feedback_source=jsonl, json or csv for such files"
+        )
+    if not any(file.suffix == ".parquet" for file in files):
+        raise DataError(f"feedback_source.hub.path={path!r} holds no Parquet files and nothing that save_to_disk wrote")
+
+
+def _rows(loaded: Any, path: str) -> Iterator[dict[str, Any]]:
+    """The rows as Arrow stores them, so that nothing is decoded: images and audio stay bytes."""
+    try:
+        for table in loaded.with_format("arrow").iter(batch_size=BATCH):
+            yield from table.to_pylist()
+    except Exception as error:
+        raise DataError(f"feedback_source.hub.path={path!r} can't be read to its end: {_first_line(error)}") from error
+
+
+def _row(data: dict[str, Any], origin: str) -> Row | BadLine:
+    try:
+        plain = {name: _plain(value, name) for name, value in data.items() if value is not None}
+        check_texts(plain)
+    except ValueError as error:
+        return BadLine(origin, str(error), json.dumps(data, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace"))
+    return Row(plain, origin, json.dumps(plain, ensure_ascii=False).encode(), intact=True)
+
+
+def _plain(value: Any, name: str) -> Any:
+    """The value in JSON's types. Raises ValueError with the field for one that JSON hasn't."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, dict):
+        return {key: _plain(inner, f"{name}.{key}") for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_plain(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    shown = repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
+    raise ValueError(f"{name} is {shown}, which JSON hasn't; take it out or turn it into a number or text")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"

@@ -1,0 +1,25 @@
+"""How hard a response is to read."""
+
+from __future__ import annotations
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.reward.feature._family import Family
+from rlhf_lightning.reward.feature._words import sentences, share, words
+
+
+@register("reward_feature", "readability")
+class Readability(Family):
+    """Readability: mean word length, words per sentence, and the share of long words.
+
+    The parts of the LIX formula (Björnsson 1968), which counts no syllables and so serves many languages; long is more than six letters.
+    """
+
+    names = ("mean word length", "words per sentence", "long words")
+
+    def __call__(self, prompt: str, response: str) -> list[float]:
+        found = words(response)
+        return [
+            share(sum(map(len, found)), len(found)),
+            share(len(found), max(1, sentences(response))),
+            share(sum(len(word) > 6 for word in found), len(found)),
+        ]

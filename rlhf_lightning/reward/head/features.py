@@ -1,0 +1,47 @@
+"""The linear regression on named features, without a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
+
+from rlhf_lightning.feedback.judgements import Judgements
+from rlhf_lightning.registry import register
+from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.fitting import Fit, Gradient, fit
+
+
+@register("reward_head", "features", needs=["texts"])
+class FeaturesHead:
+    """The linear reward r = w·phi(x, y) on features that one can read (reward_feature): no language model, seconds, exact reasons.
+
+    Args:
+        l2: penalty on the weights; null chooses it by cross-validation over the prompts.
+        folds: of the cross-validation.
+        solver: "closed_form": ratings alone are solved exactly, comparisons by L-BFGS to convergence; "gradient": Adam on minibatches.
+        epochs, batch_size, learning_rate: of solver=gradient.
+        seed: of the order of its minibatches.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Mapping[str, Any]],
+        *,
+        l2: NonNegativeFloat | None = None,
+        folds: Annotated[int, Field(ge=2)] = 3,
+        solver: Literal["closed_form", "gradient"] = "closed_form",
+        epochs: PositiveInt = 20,
+        batch_size: PositiveInt = 256,
+        learning_rate: PositiveFloat = 0.01,
+        seed: int = 0,
+    ) -> None:
+        self.score = FeatureScore(features)
+        self.l2, self.folds, self.solver = l2, folds, solver
+        self.gradient = Gradient(epochs, batch_size, learning_rate, seed)
+
+    def fit(self, judged: Judgements, losses: Sequence[nn.Module]) -> Fit:
+        """Train `score` on the judgements; see reward.fitting.fit."""
+        return fit(self.score, judged, losses, l2=self.l2, folds=self.folds, solver=self.solver, gradient=self.gradient)

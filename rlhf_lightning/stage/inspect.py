@@ -1,0 +1,37 @@
+"""stage=inspect: what the feedback is worth, before anything learns from it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.run import Run
+from rlhf_lightning.stage.feedback import read
+
+
+@register("stage", "inspect")
+def inspect(run: Run) -> float:
+    """Read and clean feedback and measure its quality: tables, quality.json, a page. Returns the number of judgements kept."""
+    from rlhf_lightning.evaluation.figures import feedback_counts
+    from rlhf_lightning.evaluation.quality import cleaning_table, quality_curves, quality_figures, quality_tables
+    from rlhf_lightning.feedback.quality.quality import measure_quality
+    from rlhf_lightning.stage.ending import end
+
+    with run.timed("read"):
+        intake = read(run)
+    with run.timed("measure"):
+        quality = measure_quality(intake.feedback)
+    kept = sum(intake.kept.values())
+    run.write_json("quality.json", dataclasses.asdict(quality))
+    end(
+        run,
+        "Quality of the feedback",
+        figures=quality_figures(quality),
+        curves=quality_curves(quality),
+        feedback=feedback_counts(intake),
+        tables=[cleaning_table(intake), *quality_tables(quality)],
+        notes=[*intake.notes, *quality.lines()],
+        results={"collected": float(intake.collected.total()), "kept": float(kept)},
+    )
+    run.say(f"clean feedback: {run.folder / 'feedback.jsonl'}")
+    return float(kept)

@@ -1,0 +1,37 @@
+"""When two texts are the same, and what their words are."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf_lightning.feedback.words import plain, runs_of, said, words_of
+from rlhf_lightning.flow import Message
+
+
+def test_plain() -> None:
+    assert plain(" Stra\u00dfe\u00a0E\u0301\n\tx ") == "strasse é x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's 2,5 — _a_b!", ["it", "s", "2", "5", "_a_b"]),
+        ("我爱 lamp", ["我", "爱", "lamp"]),
+        ("E\u0301te", ["éte"]),
+        ("?! ", []),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words_of(text) == expected
+
+
+def test_runs() -> None:
+    words = ["a", "b", "c", "d"]
+    assert list(runs_of(words, 3)) == ["a b c", "b c d"]
+    assert list(runs_of(words, 4)) == list(runs_of(words, 9)) == ["a b c d"]
+    assert list(runs_of([], 3)) == []
+
+
+def test_said() -> None:
+    assert said("a") == "a"
+    assert said((Message(role="user", content="a"), Message(role="assistant", content="b"))) == "a\nb"
