@@ -1,4 +1,4 @@
-"""Confidence intervals of what is measured on held-out items: means, proportions and paired differences."""
+"""Confidence intervals of what is measured on held-out items: means, proportions, paired differences, clusters and correlations."""
 
 from __future__ import annotations
 
@@ -63,14 +63,86 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"a proportion needs n >= 1 and 0 <= successes <= n, not {successes} of {n}")
+    return _wilson(successes / n, n, n, level)
+
+
+def clustered_mean_interval(values: Sequence[float] | np.ndarray, clusters: Sequence[int] | np.ndarray, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of values of which those of one cluster (what was said about one prompt) may hang together.
+
+    The variance is that of the clusters' summed deviations (the sandwich of K.-Y. Liang and S. L. Zeger, 1986, for a mean) times
+    G / (G - 1) for G clusters, with G - 1 degrees of freedom. Where each value is a cluster of its own this is `mean_interval`; a single
+    cluster says nothing about the spread: (-inf, inf).
+
+    Raises:
+        ValueError: no values, not one cluster for each, or a level outside (0, 1).
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    groups, variance = _between_clusters(array, clusters)
+    quantile, mean = student_t_quantile(level, max(groups - 1, 1)), float(array.mean())
+    reach = math.inf if groups == 1 else quantile * math.sqrt(variance)
+    return Interval(mean, mean - reach, mean + reach, array.size, level)
+
+
+def clustered_proportion_interval(
+    outcomes: Sequence[float] | np.ndarray, clusters: Sequence[int] | np.ndarray, level: float = 0.95
+) -> Interval:
+    """Wilson's interval of a proportion whose outcomes come in clusters, with as many items as the outcomes are worth.
+
+    Those are n / (design effect) * (z / t)^2, at most n: the design effect is the variance between clusters over that of independent
+    outcomes, t has as many degrees of freedom as clusters less one (E. L. Korn and B. I. Graubard, 1998; with Wilson's interval, N. Dean
+    and M. Pagano, 2015). Where the outcomes are all equal the clusters are counted, as if the outcomes of each were one. Where each
+    outcome is a cluster of its own this is `proportion_interval`.
+
+    Args:
+        outcomes: 0 to 1 each. clusters: which each belongs to, as numbers.
+
+    Raises:
+        ValueError: no outcomes, one outside 0 to 1, not one cluster for each, or a level outside (0, 1).
+    """
+    array = np.asarray(outcomes, dtype=np.float64).ravel()
+    groups, variance = _between_clusters(array, clusters)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError("outcomes lie between 0 and 1")
+    n, share = array.size, min(max(float(array.mean()), 0.0), 1.0)
+    worth = float(groups)
+    if 1 < groups < n and 0 < share < 1:
+        independent = share * (1 - share) / n
+        worth = n / max(1.0, variance / independent) * (_normal_quantile(level) / student_t_quantile(level, groups - 1)) ** 2
+    return _wilson(share, worth, n, level)
+
+
+def correlation_interval(correlation: float, n: int, level: float = 0.95) -> Interval:
+    """Fisher's interval of a rank correlation of n independent pairs, with the variance (1 + r^2 / 2) / (n - 3) of D. G. Bonett and
+    T. A. Wright, 2000; (-1, 1) for n <= 3, which says nothing about the spread."""
+    if n <= 3:
+        return Interval(correlation, -1.0, 1.0, n, level)
+    middle = math.atanh(max(min(correlation, 1 - 1e-12), 1e-12 - 1))
+    reach = _normal_quantile(level) * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    return Interval(correlation, math.tanh(middle - reach), math.tanh(middle + reach), n, level)
+
+
+def _wilson(share: float, worth: float, n: int, level: float) -> Interval:
+    """Wilson's interval of a share of n items that are worth so many independent ones."""
     z = _normal_quantile(level)
-    share = successes / n
-    weight = z * z / n
+    weight = z * z / worth
     middle = (share + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    # At 0 and n the bound is exact; rounding would leave it a hair inside.
-    low, high = (0.0 if successes == 0 else middle - reach), (1.0 if successes == n else middle + reach)
+    reach = z / (1 + weight) * math.sqrt(share * (1 - share) / worth + weight / (4 * worth))
+    # At 0 and 1 the bound is exact; rounding would leave it a hair inside.
+    low, high = (0.0 if share == 0 else middle - reach), (1.0 if share == 1 else middle + reach)
     return Interval(share, low, high, n, level)
+
+
+def _between_clusters(array: np.ndarray, clusters: Sequence[int] | np.ndarray) -> tuple[int, float]:
+    """How many clusters there are, and the variance of the mean of what is in them; 0 for a single one."""
+    if not array.size:
+        raise ValueError("an interval needs at least one value")
+    of = np.asarray(clusters).ravel()
+    if of.size != array.size:
+        raise ValueError(f"{array.size} values need a cluster each, not {of.size}")
+    place = np.unique(of, return_inverse=True)[1].ravel()
+    groups = int(place.max()) + 1
+    sums = np.bincount(place, array - array.mean())
+    return groups, float((sums**2).sum()) / array.size**2 * groups / max(groups - 1, 1)
 
 
 def student_t_quantile(level: float, freedom: int) -> float:

@@ -300,6 +300,9 @@ class World:
     def reward(self, *words: str) -> list[str]:
         return ["stage=reward", *self.trained, *self.feedback, *self.sizes, *words]
 
+    def inspect(self, *words: str) -> list[str]:
+        return ["stage=inspect", *self.feedback, "logger=none", *words]
+
     def ppo(self, *words: str) -> list[str]:
         return ["stage=ppo", *self.task, *self.trained, *self.scorer, *self.sizes, *words]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -18,24 +19,96 @@ EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_loss", "policy_reduction", "policy_value_loss",
        "policy_kl_control")  # fmt: skip
-REWARD = ("feedback_source", "feedback_format", "feedback_filter", "reward_pooling", "reward_head", "reward_loss")
+REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_loss")
 
 
-def rows_of(world, *fields: str) -> Path:
-    """The world's feedback of one kind: the rows that have these fields."""
-    rows = [json.loads(line) for line in (world.files / "feedback.jsonl").read_text().splitlines()]
-    file = world.files / f"{'_'.join(fields)}.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows if row.keys() >= set(fields)))
-    return file
+FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "pairwise": ({"prompt": "p", "chosen": "good", "rejected": "bad"}, {}),
+    "verdict": ({"prompt": "p", "response_1": "good", "response_2": "bad", "verdict": 1}, {}),
+    "ranking": ({"prompt": "p", "responses": ["good", "bad", "so so"], "ranking": [0, 2, 1]}, {}),
+    "rating": ({"prompt": "p", "response": "good", "rating": 5}, {"scale": "[1,7]"}),
+    "attributes": ({"prompt": "p", "response": "good", "ratings": {"helpfulness": 3}}, {"scale": "[0,4]"}),
+    "edit": ({"prompt": "p", "response": "bad", "edit": "good"}, {}),
+    "thumbs": ({"prompt": "p", "response": "good", "label": True}, {}),
+    "spans": ({"prompt": "p", "response": "a bad word", "spans": [{"start": 2, "end": 5, "value": -1}]}, {}),
+    "stepwise": ({"prompt": "p", "completions": ["one", "two"], "labels": [True, False]}, {}),
+    "comment": ({"prompt": "p", "response": "good", "comment": "I like it."}, {}),
+    "dialogue": (
+        {"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "good", "rating": 4}]},
+        {"scale": "[1,5]"},
+    ),
+    "record": ({"version": 1, "prompt": "p", "responses": ["good", "bad"], "judgement": {"kind": "ranking", "ranks": [0, 1]}}, {}),
+    "oasst": (
+        {
+            "message_tree_id": "t",
+            "prompt": {
+                "text": "p",
+                "role": "prompter",
+                "replies": [{"text": t, "role": "assistant", "rank": i, "replies": []} for i, t in enumerate(["good", "bad"])],
+            },
+        },
+        {},
+    ),
+    "label_studio": (
+        {
+            "data": {"prompt": "p", "answer1": "good", "answer2": "bad"},
+            "annotations": [{"completed_by": 1, "result": [{"type": "pairwise", "from_name": "c", "to_name": "t", "value": {"selected": "left"}}]}],
+        },
+        {},
+    ),
+    "argilla": (
+        {"fields": {"prompt": "p", "response": "good"}, "responses": {"q": [{"value": 4, "user_id": "u"}]}},
+        {"questions": "{q: rating}", "scale": "[1,5]"},
+    ),
+}  # fmt: skip
+"""For each feedback_format a row and the settings that it needs."""
 
 
-def records_of(world) -> Path:
-    """The project's own records, as stage=rounds writes them."""
-    file = world.files / "records.jsonl"
-    record = {"version": 1, "judgement": {"kind": "ranking", "ranks": [0, 1]}}
-    asked = [json.loads(line)["prompt"] for line in (world.files / "prompts.jsonl").read_text().splitlines()]
-    file.write_text("".join(json.dumps(record | {"prompt": p, "responses": [" good.", " bad."]}) + "\n" for p in asked))
-    return file
+def inspecting(world, source: str, file: Path, *words: str) -> list[str]:
+    return ["stage=inspect", "logger=none", f"feedback_source={source}", f"feedback_source.{source}.path={file}", *words]
+
+
+def words_for_format(world, name: str) -> list[str]:
+    row, settings = FORMATS[name]
+    file = world.files / f"{name}.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    return inspecting(
+        world, "jsonl", file, f"feedback_format=[{name}]", *(f"feedback_format.{name}.{key}={v}" for key, v in settings.items())
+    )
+
+
+def words_for_source(world, name: str) -> list[str]:
+    """The same three pairs from each source."""
+    rows = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
+    file = world.files / f"pairs.{name}"
+    if name == "hub":
+        import datasets
+
+        datasets.Dataset.from_list(rows).save_to_disk(str(file))
+    else:
+        csv = "prompt,chosen,rejected\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        file.write_text({"csv": csv, "json": json.dumps(rows), "jsonl": lines}[name])
+    return inspecting(world, name, file, "feedback_format=[pairwise]")
+
+
+def words_for_filter(world, name: str) -> list[str]:
+    (world.files / "words.tsv").write_text("nasty\t1.0\n")
+    needed = {
+        "leakage": [f"feedback_filter.leakage.against={world.files / 'prompts.jsonl'}"],
+        "toxicity": [f"feedback_filter.toxicity.words={world.files / 'words.tsv'}"],
+        "language": ["feedback_filter.language.allowed=[en]"],
+    }.get(name, [])
+    source = world.files / "pairs_elsewhere.jsonl"
+    source.write_text(json.dumps({"prompt": "Somewhere else:", "chosen": "good", "rejected": "bad"}) + "\n")
+    return inspecting(world, "jsonl", source, "feedback_format=[pairwise]", f"feedback_filter=[{name}]", *needed)
+
+
+def filter_settings(world) -> dict[str, list[str]]:
+    """What filters can't do without."""
+    (world.files / "test.jsonl").write_text('{"prompt": "The lamp:"}\n')
+    words = [f"feedback_filter.toxicity.words={world.files / 'lexicon.tsv'}", "feedback_filter.toxicity.threshold=5"]
+    return {"leakage": [f"feedback_filter.leakage.against={world.files / 'test.jsonl'}"], "toxicity": words}
 
 
 def words_for(world, group: str, name: str) -> list[str]:
@@ -52,9 +125,13 @@ def words_for(world, group: str, name: str) -> list[str]:
     if group == "feedback_annotator":
         return world.rounds(f"feedback_annotator={name}")
     if group == "feedback_format":
-        fields = {"pairwise": ("chosen",), "rating": ("rating",), "ranking": ("ranking",), "edit": ("edit",)}
-        file = rows_of(world, *fields[name]) if name in fields else records_of(world)
-        return world.reward(f"feedback_format=[{name}]", f"feedback_source.jsonl.path={file}")
+        return words_for_format(world, name)
+    if group == "feedback_source":
+        return words_for_source(world, name)
+    if group == "feedback_filter":
+        return words_for_filter(world, name)
+    if group == "feedback_filter":
+        return world.reward(f"feedback_filter=[{name}]", *filter_settings(world).get(name, []))
     if group == "reward_loss":
         default = ["bradley_terry", "plackett_luce", "gaussian_rating"]
         return world.reward(f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")

@@ -5,6 +5,7 @@ Shapes: U texts, N tokens of all of them, L the longest, D width, H heads.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import weakref
@@ -31,26 +32,47 @@ NOT_PACKED = ("position_bias", "softcap", "s_aux", "sliding_window")
 
 @dataclass(frozen=True)
 class PackedTokens:
-    """U texts as ids [N], one text after the other, and their lengths [U]."""
+    """U texts as ids [N], one text after the other, and their lengths [U].
+
+    Attributes:
+        response_start: [U] the place in each text's row where its response begins; None where nobody said.
+        types: [N] token types of an encoder that tells prompt and response apart by them.
+        context: what an encoder-decoder's encoder reads, U texts; `ids` are then its decoder's.
+    """
 
     ids: Tensor
     lengths: Tensor
+    response_start: Tensor | None = None
+    types: Tensor | None = None
+    context: PackedTokens | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> PackedTokens:
-        ids = torch.tensor(list(itertools.chain.from_iterable(rows)), dtype=torch.long)
-        return cls(ids, torch.tensor([len(row) for row in rows], dtype=torch.long))
+    def of(
+        cls,
+        rows: Sequence[Sequence[int]],
+        response_start: Sequence[int] | None = None,
+        types: Sequence[Sequence[int]] | None = None,
+        context: PackedTokens | None = None,
+    ) -> PackedTokens:
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        start = None if response_start is None else torch.tensor(response_start, dtype=torch.long)
+        return cls(_joined(rows), lengths, start, None if types is None else _joined(types), context)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def to(self, device: torch.device | str) -> PackedTokens:
-        return PackedTokens(self.ids.to(device), self.lengths.to(device))
+        moved = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return PackedTokens(**{name: None if value is None else value.to(device) for name, value in moved.items()})
 
     def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
         """[U, L] right-padded ids and mask, as integers."""
         ids, mask = unpacked(self.ids, self.lengths, pad)
         return ids, mask.long()
+
+
+def _joined(rows: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor(list(itertools.chain.from_iterable(rows)), dtype=torch.long)
 
 
 def unpacked(values: Tensor, lengths: Tensor, fill: float = 0) -> tuple[Tensor, Tensor]:

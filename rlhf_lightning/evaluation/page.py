@@ -41,18 +41,12 @@ def write_page(report: Report, path: Path) -> Path:
 
 def page(report: Report) -> str:
     """The page's HTML. The same report gives the same bytes."""
-    folder = resources.files("rlhf_lightning.evaluation")
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    # The browser hashes what stands between the tags; the policy then lets this style in and nothing else at all.
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(folder.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
+    return rendered(
+        "page.html.j2",
         report=report,
-        style=Markup(style),
-        style_hash=digest,
         command=shlex.join(report.command),
-        round_curves=[_shown(curve) for curve in curves_of_rounds(report.rounds)],
-        curves=[_shown(curve) for curve in report.curves],
+        round_curves=[shown(curve) for curve in curves_of_rounds(report.rounds)],
+        curves=[shown(curve) for curve in report.curves],
         samples=[_Compared(sample, *marked(sample.before, sample.after)) for sample in report.samples],
         long=LONG,
         total=sum(time.seconds for time in report.seconds),
@@ -60,13 +54,32 @@ def page(report: Report) -> str:
         as_share=Figure(label="", unit="%"),
         as_number=Figure(label=""),
         as_nats=Figure(label="", digits=2),
-        plots=plots,
-        wording=wording,
         titles=_titles(report),
         parts=parts_of(report),
         has=_has(report),
     )
-    return wording.visible(html)
+
+
+def rendered(template: str, *styles: str, **parts: object) -> str:
+    """The HTML of a template of this folder: every text escaped, every character visible, and no resource but its own style.
+
+    Args:
+        styles: style sheets of this folder, after page.css.
+        parts: what the template shows.
+    """
+    folder = resources.files("rlhf_lightning.evaluation")
+
+    def read(name: str) -> str:
+        return folder.joinpath(name).read_text(encoding="utf-8")
+
+    style = "".join(map(read, ("page.css", *styles)))
+    # The browser hashes what stands between the tags; the policy then lets this style in and nothing else at all.
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(style=Markup(style), style_hash=digest, plots=plots, wording=wording)
+    return wording.visible(environment.get_template(template).render(**parts))
 
 
 def curves_of_rounds(rounds: list[RoundResult]) -> list[Curve]:
@@ -117,13 +130,16 @@ class _Compared:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
+    """A plot with its drawing and what must be said below it."""
+
     curve: Curve
     drawing: Markup
     note: str
 
 
-def _shown(curve: Curve) -> _Shown:
+def shown(curve: Curve) -> Shown:
+    """The curve drawn, ready for the template's `charts`."""
     notes = [curve.note] if curve.note else []
     size = plots.thinning(curve)
     if size > 1:
@@ -131,7 +147,7 @@ def _shown(curve: Curve) -> _Shown:
     wild = sum(not abs(y) < 1e30 for series in curve.series for y in series.ys)
     if wild:
         notes.append(f"{wild} of {sum(len(series.ys) for series in curve.series)} values are not finite: gaps.")
-    return _Shown(curve, plots.line_chart(curve), " ".join(notes))
+    return Shown(curve, plots.line_chart(curve), " ".join(notes))
 
 
 def _by_round(name: str, unit: str, rounds: list[RoundResult], chosen: Callable[[RoundResult], Value | None]) -> list[Curve]:

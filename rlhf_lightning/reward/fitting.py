@@ -20,12 +20,15 @@ from rlhf_lightning.feedback.judgements import Text as Judgeable
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.reward.feature._family import Text
 from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.ridge import ridge
+from rlhf_lightning.reward.scored import Scored
 from rlhf_lightning.reward.sparse import Linear
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """What `l2` is chosen from, strongest first."""
-DENSE = 1000
-"""Up to so many features the ridge regression is solved by Cholesky, beyond by conjugate gradients."""
+EXACTLY, ROUGHLY = 1e-8, 1e-5
+"""How far a solver goes, for the weights that stay and for choosing the penalty: the largest slope that L-BFGS leaves, and the relative
+residual of a ridge regression."""
 JUDGED_TEXT = {"pairs": "better", "ties": "first", "orders": "items", "ratings": "item", "thumbs": "item", "spans": "item"}
 """The column of each kind that holds a text: all texts of a judgement answer one prompt."""
 
@@ -94,7 +97,7 @@ def collated(judged: Judgements) -> tuple[JudgementBatch, list[Text]]:
     """The judgements as one batch in float64, and the texts that its indices point at; nothing is tokenised."""
     reader = _NoTokens()
     batch = collate(judged, reader)
-    kinds: dict[str, Any] = {name: _changed(getattr(batch, name), lambda v: v.double() if v.is_floating_point() else v) for name in JUDGED_TEXT}
+    kinds: dict[str, Any] = {name: _changed(getattr(batch, name), _exact) for name in JUDGED_TEXT}
     return dataclasses.replace(batch, **kinds), [(prompt_text(prompt), response) for prompt, response in reader.texts]
 
 
@@ -110,6 +113,10 @@ class _NoTokens:
 
     def response_offsets(self, text: Judgeable) -> tuple[int, list[tuple[int, int]]]:
         return 0, []
+
+
+def _exact(column: Tensor) -> Tensor:
+    return column.double() if column.is_floating_point() else column
 
 
 def _changed(kind: Kind, change: Callable[[Tensor], Tensor]) -> Kind:
@@ -153,7 +160,7 @@ def _cross_validated(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.
     for penalty in PENALTIES if sides else ():
         total = weight = 0.0
         for i, (training, held_out) in enumerate(sides):
-            starts[i], trained = _solved(linear, training, losses, penalty, starts[i])
+            starts[i], trained = _solved(linear, training, losses, penalty, starts[i], ROUGHLY)
             with torch.no_grad():
                 found, weights = _held_out_loss(linear.forward(starts[i]), training, held_out, trained)
             total, weight = total + float(found), weight + float(weights)
@@ -175,26 +182,28 @@ def _held_out_loss(
 
 
 def _solved(
-    linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], l2: float, start: Tensor
+    linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], l2: float, start: Tensor, tolerance: float = EXACTLY
 ) -> tuple[Tensor, Sequence[nn.Module]]:
     """The best weights [F], and the losses with the parameters that go with them."""
     if _only_ratings(batch):
-        return _ridge(linear, batch, l2, start), []
+        return ridge(linear, *_observed(batch, linear.size), l2, start, tolerance), []
     trained = [copy.deepcopy(loss).double() for loss in losses]
-    weight = start.clone().requires_grad_()
-    parameters = [weight, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
+    # In these units every weight has a curvature of about 1; rare words would else take many steps.
+    unit = (linear.variances(torch.full((linear.size,), 1 / linear.size, dtype=torch.float64)) / 4 + l2).clamp(min=1e-12).rsqrt()
+    eased = (start / unit).requires_grad_()
+    parameters = [eased, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-12, history_size=20, line_search_fn="strong_wolfe"
+        parameters, max_iter=500, tolerance_grad=tolerance, tolerance_change=1e-12, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> float:
         optimizer.zero_grad()
-        objective = _objective(linear, weight, trained, batch, l2)
+        objective = _objective(linear, eased * unit, trained, batch, l2)
         torch.autograd.backward(objective)
         return float(objective.detach())
 
     optimizer.step(closure)
-    return weight.detach(), trained
+    return eased.detach() * unit, trained
 
 
 def _adam(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], l2: float, gradient: Gradient) -> Tensor:
@@ -222,8 +231,8 @@ class _SquaredError(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
-        return (batch.ratings.z_score - scores[batch.ratings.item] - self.offset) ** 2 / 2, batch.ratings.weight
+    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+        return (batch.ratings.z_score - scored.scores[batch.ratings.item] - self.offset) ** 2 / 2, batch.ratings.weight
 
 
 def _minibatches(batch: JudgementBatch, count: int, generator: torch.Generator) -> list[JudgementBatch]:
@@ -244,7 +253,7 @@ def _objective(linear: Linear, weight: Tensor, losses: Sequence[nn.Module], batc
 
 def _total(losses: Sequence[nn.Module], scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
     """The weighted sum of all losses, and the sum of the weights."""
-    terms = [loss(scores, batch) for loss in losses]
+    terms = [loss(Scored(scores=scores), batch) for loss in losses]
     return torch.stack([(found * weights).sum() for found, weights in terms]).sum(), torch.stack([w.sum() for _, w in terms]).sum()
 
 
@@ -257,42 +266,9 @@ def _intercept(batch: JudgementBatch, scores: Tensor) -> float:
     return float((ratings.weight * (ratings.z_score - scores[ratings.item])).sum() / ratings.weight.sum().clamp(min=1e-12))
 
 
-def _ridge(linear: Linear, batch: JudgementBatch, l2: float, start: Tensor) -> Tensor:
-    """argmin of the weighted mean of (y - b - phi·w)² / 2 + l2 / 2 |w|², b its best for each w: a linear system in w."""
+def _observed(batch: JudgementBatch, texts: int) -> tuple[Tensor, Tensor]:
+    """Each text's share of all the weight, and that share times its rating, [U]: several ratings of a text are one, their mean."""
     ratings = batch.ratings
     share = ratings.weight / ratings.weight.sum().clamp(min=1e-12)
-    # Several ratings of one text are one observation, their weighted mean.
-    mass = torch.zeros(linear.size, dtype=torch.float64).index_add(0, ratings.item, share)
-    target = torch.zeros(linear.size, dtype=torch.float64).index_add(0, ratings.item, share * ratings.z_score)
-    right = linear.transposed_times(target - mass * target.sum())
-
-    def left(w: Tensor) -> Tensor:
-        scores = linear.forward(w)
-        return linear.transposed_times(mass * (scores - (mass * scores).sum())) + l2 * w
-
-    if linear.width > DENSE:
-        return _conjugate_gradients(left, right, start)
-    rows = linear.dense()
-    rows = rows - mass @ rows
-    gram = rows.T @ (mass[:, None] * rows) + l2 * torch.eye(linear.width, dtype=torch.float64)
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if int(failed):  # without a penalty, features that say the same have no one solution: the smallest is taken
-        smallest: Tensor = torch.linalg.lstsq(gram, right[:, None], driver="gelsd").solution[:, 0]
-        return smallest
-    return torch.cholesky_solve(right[:, None], factor)[:, 0]
-
-
-def _conjugate_gradients(left: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, tolerance: float = 1e-10) -> Tensor:
-    """left(w) = right for a symmetric positive map, to a relative residual of `tolerance` (Hestenes and Stiefel 1952)."""
-    w = start.clone()
-    residual = right - left(w)
-    direction, size = residual, residual @ residual
-    for _ in range(10 * len(right)):
-        if size <= tolerance**2 * (right @ right):
-            break
-        image = left(direction)
-        step = size / (direction @ image)
-        w, residual = w + step * direction, residual - step * image
-        before, size = size, residual @ residual
-        direction = residual + size / before * direction
-    return w
+    nothing = torch.zeros(texts, dtype=torch.float64)
+    return nothing.index_add(0, ratings.item, share), nothing.index_add(0, ratings.item, share * ratings.z_score)

@@ -17,6 +17,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.scored import Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,13 +36,13 @@ class ComposedScore(nn.Module):
         super().__init__()
         self.trunk, self.pooling, self.head = trunk, pooling, head
 
-    def forward(self, tokens: PackedTokens) -> Tensor:
+    def forward(self, tokens: PackedTokens) -> Tensor | Scored:
         if supports_packing(self.trunk):
             hidden, mask = unpacked(packed_hidden(self.trunk, tokens), tokens.lengths)
         else:
             hidden, mask = padded_hidden(self.trunk, tokens)
-        scores: Tensor = self.head(self.pooling(hidden, mask))
-        return scores.float()
+        said: Tensor | Scored = self.head(self.pooling(hidden, mask))
+        return said
 
 
 class ClassifierScore(nn.Module):
@@ -75,8 +76,12 @@ class RewardModel(nn.Module):
 
     def forward(self, tokens: PackedTokens) -> Tensor:
         """U texts to normalised scores [U], float32."""
-        scores: Tensor = (self.net(tokens) - self.mean) / self.deviation
-        return scores
+        return (self.scored(tokens).scores - self.mean) / self.deviation
+
+    def scored(self, tokens: PackedTokens) -> Scored:
+        """What the net says about U texts, before it is normalised: what losses learn from."""
+        said: Tensor | Scored = self.net(tokens)
+        return said if isinstance(said, Scored) else Scored(scores=said.float())
 
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
         """(prompt, response) texts as rows of ids: prompt (a chat through the tokenizer's template), response, end-of-text.
@@ -84,14 +89,15 @@ class RewardModel(nn.Module):
         What is longer than max_length loses the beginning of its prompt (not the begin-of-text token), then the end of its response;
         `truncated` counts them.
         """
-        rows = []
+        rows, starts = [], []
         for text in texts:
             before, answer, end = self._parts(text)
             whole = len(before) + len(answer) + len(end)
             before, answer = self._fitting(before, answer, len(end))
             self.truncated += len(before) + len(answer) + len(end) < whole
             rows.append([*before, *answer, *end])
-        return PackedTokens.of(rows)
+            starts.append(len(before))
+        return PackedTokens.of(rows, starts)
 
     def response_offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
         """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.

@@ -33,21 +33,17 @@ class RewardModule(L.LightningModule):
         if settings.freeze_backbone and hasattr(model.net, "trunk"):
             model.net.trunk.requires_grad_(False)
 
-    def forward(self, batch: JudgementBatch) -> Tensor:
-        scores: Tensor = self.model(batch.tokens)
-        return scores
-
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
-        scores: Tensor = self(batch)
-        terms = [loss(scores, batch) for loss in self.losses]
+        scored = self.model.scored(batch.tokens)
+        terms = [loss(view, batch) for view in scored.views() for loss in self.losses]
         weight = torch.stack([weights.sum() for _, weights in terms]).sum()
         loss: Tensor = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum() / weight.clamp(min=1e-8)
-        figures = {"reward/loss": loss.item(), "reward/scores_std": scores.detach().float().std(correction=0).item()}
+        figures = {"reward/loss": loss.item(), "reward/scores_std": scored.scores.detach().float().std(correction=0).item()}
         self.history.append(figures)
         for logger in self.loggers:
             logger.log_metrics(figures, step=len(self.history))
         # A rank whose batch says nothing (approvals only) still takes part in the reduction of gradients.
-        return loss + 0.0 * scores.sum()
+        return loss + 0.0 * scored.scores.sum()
 
     def configure_optimizers(self) -> Any:
         return adamw(self.parameters(), self.settings, self.steps)

@@ -89,7 +89,7 @@ class Linear:
     """The map v -> X v and its transpose for X = values - centre, [U, F], which is never written out."""
 
     def __init__(self, matrix: Sparse, centre: Tensor) -> None:
-        self.size, self.width, self.centre = len(matrix), matrix.width, centre
+        self.size, self.width, self.centre, self._entries = len(matrix), matrix.width, centre, matrix
         rows = matrix.rows_of_values()
         order = torch.argsort(matrix.columns, stable=True)
         counts = torch.bincount(matrix.columns, minlength=matrix.width)
@@ -104,6 +104,13 @@ class Linear:
 
     def forward(self, v: Tensor) -> Tensor:
         return (self._matrix @ v[:, None])[:, 0] - self.centre @ v
+
+    def variances(self, mass: Tensor) -> Tensor:
+        """[F] variance of each column, each row counting by its mass [U], together 1."""
+        own, nothing = self._entries, torch.zeros(self.width, dtype=torch.float64)
+        weighted = mass[own.rows_of_values()] * own.values
+        mean = nothing.index_add(0, own.columns, weighted)
+        return (nothing.index_add(0, own.columns, weighted * own.values) - mean**2).clamp(min=0)
 
     def dense(self) -> Tensor:
         """X, [U, F]."""

@@ -83,12 +83,13 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
 
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
+    from rlhf_lightning.reward.losses import build_losses
     from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
     from rlhf_lightning.reward.module import RewardModule, check_kinds, feedback_loader, held_out_accuracy, learned_kinds, rating_spearman
 
     settings = run.settings("reward")
-    losses = list(run.components("reward_loss").values())
     judged = standardised(weighed(run, feedback))
+    losses = build_losses(run.config.get("reward_loss") or {}, judged)
     check_kinds(losses, judged)
     training, held_out = split_by_prompt(judged, settings.validation_fraction)
     if not training or not held_out:

@@ -27,9 +27,8 @@ _REPAIR = ftfy.TextFixerConfig(
 # Ftfy's search for mojibake takes forty times as long as this one. All that it finds has one of these letters beside another that
 # isn't ASCII, or one of those that are suspect by themselves; a test holds it to that. The categories left out are common letters.
 _ALONE = "ŒœÃÂ\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff"
-_RARE = "".join(
-    letters for name, letters in MOJIBAKE_CATEGORIES.items() if name not in ("common", "lower_common", "upper_common", "kaomoji")
-)
+_COMMON = ("common", "lower_common", "upper_common", "lower_accented", "kaomoji")
+_RARE = "".join(letters for name, letters in MOJIBAKE_CATEGORIES.items() if name not in _COMMON)
 _SUSPECT = re.compile(rf"[{_ALONE}{_RARE}°ÙЂ](?:(?<=[{_ALONE}])|(?=[^\x00-\x7f])|(?<=[^\x00-\x7f].))", re.DOTALL)
 
 

@@ -27,8 +27,8 @@ def language(
 ) -> Iterator[Feedback]:
     """Removes records with a response in a language that isn't allowed, as langid tells it (Lui and Baldwin 2012; py3langid).
 
-    Texts that are short, and texts about which langid isn't sure, pass: it errs on them, and on code. About 0.3 ms a text; needs the
-    extra `cleaning`.
+    Texts that are short, and texts about which langid isn't sure, pass: it errs on them, and on code. Needs
+    the extra `cleaning`.
 
     Args:
         allowed: ISO 639 codes ("en"); none given: the prompt's own (all pass where that can't be told). Translations need them given.

@@ -35,8 +35,8 @@ def near_duplicates(
     in order, share at least `threshold` of their runs of words (Jaccard similarity of the sets; case and marks don't count). Records
     that are near each other directly or over others are one group, of which one stays. So copies of a text that were judged
     differently, in another aspect or by other people, stay. Candidates are found by MinHash with locality-sensitive hashing (Broder
-    1997; datasketch), which misses some 4 % of the pairs that lie just at the threshold, then measured exactly. About 1 KB of memory
-    and 0.2 ms a record; needs the extra `cleaning`.
+    1997; datasketch), which misses some 4 % of the pairs that lie just at the threshold, then measured exactly. About 5 KB of memory
+    and 0.3 ms a record; needs the extra `cleaning`.
 
     Args:
         run_of_words: how many words in a row are one run. The more, the more a changed word counts.

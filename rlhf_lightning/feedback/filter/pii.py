@@ -59,9 +59,11 @@ def _is_address(found: str) -> bool:
     return sum(map(bool, found.split(":"))) >= 4
 
 
+_ANY = re.compile("[0-9@:]")
+"""What all of them hold one of."""
 _FORMS: dict[Kind, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@-])"), bool),
-    "iban": (re.compile(rf"(?<!\w)(?:{_iban()})(?!\w)"), _is_iban),
+    "iban": (re.compile(rf"(?<!\w)(?=[A-Z]{{2}}[0-9]{{2}})(?:{_iban()})(?!\w)"), _is_iban),
     "card": (re.compile(rf"(?<![\w.+-])(?:[2-6][0-9]{{12,18}}|{_CARD_IN_GROUPS})(?![\w-])"), _is_card),
     "ssn": (re.compile(r"(?<![\w-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\w-])"), bool),
     "phone": (
@@ -112,6 +114,8 @@ def pii(
 
 def redacted(text: str, kinds: Iterable[Kind] = KINDS, counts: Counter[str] | None = None) -> str:
     """The text with what looks like personal data replaced by its kind in brackets, and counted."""
+    if not _ANY.search(text):
+        return text
     before = None
     while before != text:  # a replacement may bare the border of another
         before = text

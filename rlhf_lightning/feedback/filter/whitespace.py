@@ -42,7 +42,9 @@ def whitespace(feedback: Iterable[Feedback], done: Cleaning, *, start: bool = Tr
 
 def tidied(text: str, start: bool = True) -> str:
     """The text without blanks at its end, at its start and at its lines' ends, and with two empty lines in a row at most."""
-    text = _EMPTY_LINES.sub("\n\n\n", _TRAILING.sub("", text.rstrip(_BLANKS + "\n")))
+    text = text.rstrip(_BLANKS + "\n")
+    if "\n" in text:
+        text = _EMPTY_LINES.sub("\n\n\n", _TRAILING.sub("", text))
     if start:
         text = _FIRST_LINES.sub("", text)
         text = text if _INDENTED_LATER.search(text) else text.lstrip(_BLANKS)

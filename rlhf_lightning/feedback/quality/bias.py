@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, median
+from statistics import median
 
 import numpy as np
 
 from rlhf_lightning.feedback.quality.votes import Comparisons, data_set
 from rlhf_lightning.feedback.standardise import unit_rating
 from rlhf_lightning.flow import Feedback, Ranking, Rating
-from rlhf_lightning.interval import proportion_interval
+from rlhf_lightning.interval import correlation_interval, proportion_interval
 
 CHARACTERS_PER_SECOND = 50.0
 FEWEST_RATED = 4
@@ -168,12 +168,11 @@ def _share(outcomes: Sequence[float]) -> Share | None:
 
 
 def _length_rating(name: str, aspect: str, pairs: Sequence[tuple[float, int]]) -> LengthRating | None:
-    """The interval is Fisher's, with the variance (1 + r^2 / 2) / (n - 3) of D. G. Bonett and T. A. Wright, 2000."""
+    """The ratings are taken as independent."""
     n = len(pairs)
     value, length = np.array(pairs, dtype=np.float64).T
     found = rank_correlation(value, length) if n >= FEWEST_RATED else None
     if found is None:
         return None
-    middle = math.atanh(max(min(found, 1 - 1e-12), 1e-12 - 1))
-    reach = NormalDist().inv_cdf(0.975) * math.sqrt((1 + found**2 / 2) / (n - 3))
-    return LengthRating(name, aspect, found, math.tanh(middle - reach), math.tanh(middle + reach), n)
+    bounds = correlation_interval(found, n)
+    return LengthRating(name, aspect, found, bounds.low, bounds.high, n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,11 +24,11 @@ Route = Literal["others", "text", "both"]
 
 @dataclass(frozen=True)
 class Noise:
-    """How probable it is that one judgement says the opposite of the truth.
+    """How probable it is that one judgement says the opposite of the truth, by everything but itself.
 
     Attributes:
-        score: that probability, in [0, 1]; for a ranking the mean of its pairs. For a rating, that it was made without regard to what it
-            rates.
+        score: that probability, in [0, 1], as it is before the judgement is heard; for a ranking the mean of its pairs. For a rating, the
+            probability that it was made without regard to what it rates.
         route: what it rests on: others' judgements of the same, the words, or both.
         suspect: whether it is beyond the threshold of its like.
     """
@@ -169,7 +169,7 @@ def _comparisons(feedback: Sequence[Feedback], pairs: Comparisons, text_cap: int
     better = np.concatenate([np.where(first_won, votes.first_at, votes.second_at), np.ones_like(edits)])
     worse = np.concatenate([np.where(first_won, votes.second_at, votes.first_at), np.zeros_like(edits)])
     weight = np.concatenate([votes.weight, np.ones(len(edits))])
-    known = cache(features)
+    known = lru_cache(maxsize=4096)(features)
 
     def row(vote: int) -> Features:
         texts = feedback[record[vote]].responses

@@ -18,7 +18,7 @@ from rlhf_lightning.feedback.quality.sample import sampled
 from rlhf_lightning.feedback.quality.votes import Comparisons, Tables, Votes, judged_by_several, tables_of
 from rlhf_lightning.flow import Feedback
 
-CAP = 100_000
+CAP = 50_000
 SHRINK = 4.0
 WEIGHT_SHRINK = 10.0
 

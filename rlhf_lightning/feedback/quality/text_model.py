@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,11 +40,11 @@ class Texts:
 
     @classmethod
     def of(cls, rows: Iterable[Features]) -> Texts:
-        columns, values, starts = list[int](), list[float](), list[int]()
+        columns, values, starts = array("q"), array("d"), array("q")
         for row in rows:
             starts.append(len(columns))
-            columns += row.keys()
-            values += row.values()
+            columns.extend(row.keys())
+            values.extend(row.values())
         return cls(
             torch.tensor(columns, dtype=torch.long), torch.tensor(values, dtype=torch.float64), torch.tensor(starts, dtype=torch.long)
         )

@@ -10,7 +10,8 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family
 from rlhf_lightning.reward.feature._words import numbers, share
 
-_LEFT = re.compile(r"[\d.,$%\s()+*/×÷x·-]+$")
+_LEFT = re.compile(r"(?:[\d$%() \t+*/×÷x·-]|[.,](?=\d))+$")
+_APART = re.compile(r"(?<=[\d)%])[ \t]+(?=[\d($.])")
 _RIGHT = re.compile(r"\s*\$?\s*(-?[\d,]*\.?\d+)")
 _FACTOR = re.compile(r"\s*(\d+\.?\d*|\.\d+|[-+*/()])")
 LONGEST = 60
@@ -67,7 +68,7 @@ def _sums(text: str) -> Iterator[bool | None]:
     for sign in re.finditer("=", text):
         left = _LEFT.search(text[max(0, sign.start() - LONGEST) : sign.start()])
         right = _RIGHT.match(text[sign.end() : sign.end() + LONGEST])
-        yield _holds(left.group().strip(" .,x*/\n"), right.group(1)) if left and right else None
+        yield _holds(_APART.split(left.group())[-1].strip(" \tx*/"), right.group(1)) if left and right else None
 
 
 def _holds(left: str, right: str) -> bool | None:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
+from rlhf_lightning.reward.scored import Scored
 
 
 def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:
@@ -25,13 +27,27 @@ def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:
     return torch.where(worse_exists, normaliser - scores, torch.zeros_like(scores)).sum(-1)
 
 
-@register("reward_loss", "plackett_luce")
+@register("reward_loss", "plackett_luce", needs=["annotators"])
 class PlackettLuce(nn.Module):
-    """Rankings of three or more, ties and unranked responses allowed (Plackett-Luce): K responses cost K scores, not K(K-1)/2 pairs."""
+    """Rankings of three or more, ties and unranked responses allowed (Plackett-Luce): K responses cost K scores, not K(K-1)/2 pairs.
+
+    Args:
+        annotators: [A] judgements of each (`losses.build_losses`).
+        annotator_noise: "learned": each annotator ranks at random at a rate of one's own, which is learned.
+        error_rate: the typical one before anything is learned.
+    """
 
     kinds = ("ranking",)
 
-    def forward(self, scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
-        """[U] scores to losses [R] and weights [R]."""
+    def __init__(self, annotators: Tensor | None = None, *, annotator_noise: Noise = "none", error_rate: ErrorRate = 0.1) -> None:
+        super().__init__()
+        self.errors = errors(annotator_noise, annotators, error_rate)
+
+    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+        """Scores of U texts to losses [R] (nats) and weights [R]."""
         orders = batch.orders
-        return plackett_luce_loss(scores[orders.items.clamp(min=0)], orders.levels), orders.weight
+        scores = scored.scores[orders.items.clamp(min=0)]
+        # At equal scores every order is as likely: that is what someone says who doesn't look.
+        by_error = -plackett_luce_loss(torch.zeros_like(scores), orders.levels)
+        told = self.errors.mixed(-plackett_luce_loss(scores, orders.levels), by_error, orders.annotator)
+        return self.errors.penalty(orders.annotator) - told, orders.weight

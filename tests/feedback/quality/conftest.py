@@ -23,7 +23,14 @@ Gather = Callable[..., Crowd]
 
 
 def gather(
-    kinds: Sequence[str], judgements: int, seed: int, *, annotators: int = 20, judges: int = 5, strictness: float = 0.5, thumb_spread: float = 0.0
+    kinds: Sequence[str],
+    judgements: int,
+    seed: int,
+    *,
+    annotators: int = 20,
+    judges: int = 5,
+    strictness: float = 0.5,
+    thumb_spread: float = 0.0,
 ) -> Crowd:
     """A feeling is z + noise * N(0, 1), z ~ N(0, 1), so that two feelings are in the right order with p = 1/2 + atan(1 / noise) / pi;
     these p lie evenly from 0.55 to 0.95. Each unit is judged by `judges` annotators drawn at random, as often as gives each annotator
@@ -56,7 +63,14 @@ def gather(
             order = rng.permutation(size)
             shown = tuple(int(i) for i in np.argsort(order))
             feedback.append(
-                Feedback(prompt=f"question {unit}", responses=texts, judgement=judgement, annotator=f"a{a:02d}", positions=shown, origin=f"crowd.jsonl:{len(feedback) + 1}")
+                Feedback(
+                    prompt=f"question {unit}",
+                    responses=texts,
+                    judgement=judgement,
+                    annotator=f"a{a:02d}",
+                    positions=shown,
+                    origin=f"crowd.jsonl:{len(feedback) + 1}",
+                )
             )
     return Crowd(feedback, {f"a{a:02d}": float(p[a]) for a in range(annotators)})
 

@@ -1,0 +1,59 @@
+"""Pairs with ties: Rao and Kupper's threshold."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise
+from rlhf_lightning.reward.loss._ties import PairsAndTies
+
+START = 0.5
+LEAST = 1e-6
+"""Where nothing is tied the threshold falls for ever, and a logarithm of 0 must not be met."""
+
+
+def rao_kupper(difference: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [P] that the first wins, that the second does, and of a tie (Rao and Kupper 1967, eq. 2.1, with worths
+    exp(score) and theta = exp(threshold)).
+
+    The first wins with probability sigmoid(difference - threshold): who sees less than the threshold between two calls it a tie. At
+    threshold 0 nothing is tied, and it is Bradley and Terry's.
+    """
+    first, second = logsigmoid(difference - threshold), logsigmoid(-difference - threshold)
+    return first, second, torch.expm1(2 * threshold).log() + first + second
+
+
+@register("reward_loss", "rao_kupper", needs=["annotators"])
+class RaoKupper(PairsAndTies):
+    """Pairs, edits and ties: two responses whose scores differ by less than a threshold look alike (Rao-Kupper).
+
+    In place of bradley_terry, which leaves ties out. The threshold (log-odds, above 0) is learned, as softplus of a parameter.
+
+    Args:
+        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; an error takes the worse for the better, ties stay.
+    """
+
+    def __init__(
+        self,
+        annotators: Tensor | None = None,
+        *,
+        margin_coef: NonNegativeFloat = 0.0,
+        annotator_noise: Noise = "none",
+        error_rate: ErrorRate = 0.1,
+    ) -> None:
+        super().__init__(annotators, margin_coef=margin_coef, annotator_noise=annotator_noise, error_rate=error_rate)
+        self.raw_threshold = nn.Parameter(torch.tensor(math.log(math.expm1(START))))
+
+    @property
+    def threshold(self) -> Tensor:
+        """By how much scores must differ, in log-odds, for even odds that the difference is seen."""
+        return softplus(self.raw_threshold).clamp(min=LEAST)
+
+    def outcomes(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return rao_kupper(difference, self.threshold)

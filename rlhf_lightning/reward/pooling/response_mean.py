@@ -1,0 +1,18 @@
+"""phi(x, y) is the mean over the response's tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.reward.pooling.mean import mean
+
+
+@register("reward_pooling", "response_mean", needs=["response"])
+def response_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean vector of the response's tokens, its end-of-text included: a long prompt doesn't drown a short response.
+
+    Args:
+        hidden: [B, L, D]. mask: [B, L], of the response (needs=["response"]); a row without any gives 0.
+    """
+    return mean(hidden, mask)
