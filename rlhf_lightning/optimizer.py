@@ -18,10 +18,24 @@ class OptimizerSettings(Protocol):
     weight_decay: float
 
 
-def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings, steps: int) -> dict[str, Any]:
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    settings: OptimizerSettings,
+    steps: int,
+    beside: Iterable[nn.Parameter] = (),
+    beside_learning_rate: float = 0.0,
+) -> dict[str, Any]:
     """AdamW (betas 0.9, 0.95, as language models are trained) on the parameters that are trained, its learning rate rising over the first
-    steps and then constant or falling linearly to 0 over `steps`, as Lightning takes it."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    steps and then constant or falling linearly to 0 over `steps`, as Lightning takes it.
+
+    Args:
+        beside: parameters with a learning rate of their own, on the same schedule, and without weight decay.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in parameters if parameter.requires_grad]},
+        {"params": [p for p in beside if p.requires_grad], "lr": beside_learning_rate, "weight_decay": 0.0},
+    ]
+    trained = [group for group in groups if group["params"]]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
 
     warmup = settings.warmup_fraction * steps

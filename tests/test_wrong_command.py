@@ -21,20 +21,20 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("reward_head@foo=mlp", ["'reward_head@foo'", "did you mean 'reward_head'"]),
     ("hydra.run.dri=x", ["Hydra has no setting 'run.dri'", "--cfg hydra"]),
     # an option
-    ("stage=pp0", ["stage=pp0", "did you mean 'ppo'", "evaluate, ppo, reward, rounds, sft"]),
-    ("stage=", ["no option stage=;", "evaluate, ppo, reward, rounds, sft"]),
+    ("stage=pp0", ["stage=pp0", "did you mean 'ppo'", "evaluate", "ppo, reward, rounds, sft"]),
+    ("stage=", ["no option stage=;", "evaluate", "ppo, reward, rounds, sft"]),
     ("reward_head=mpl", ["reward_head=mpl", "did you mean 'mlp'", "gated, linear, mlp"]),
     ("advantage=gea", ["advantage=gea", "did you mean 'gae'", "batch_mean, gae, grpo"]),
     ("policy_loss=ppoclip", ["policy_loss=ppoclip", "did you mean 'ppo_clip'"]),
     ("trainer=gpus", ["trainer=gpus", "did you mean 'gpu'", "cpu, ddp, gpu"]),
     ("logger=wandbb", ["logger=wandbb", "did you mean 'wandb'", "csv, none, tensorboard, wandb"]),
     ("experiment=nothing_like_it", ["experiment=nothing_like_it", "experiment has:"]),
-    ("feedback_format=[pairwize]", ["feedback_format=pairwize", "did you mean 'pairwise'", "edit, pairwise, ranking"]),
+    ("feedback_format=[pairwize]", ["feedback_format=pairwize", "did you mean 'pairwise'", "edit", "pairwise, ranking"]),
     ("rollout_shaping=[kl,clipscore]", ["rollout_shaping=clipscore", "did you mean 'clip_score'"]),
     ("advantage=[gae,rloo]", ["advantage takes one option", "gae", "-m advantage=a,b"]),
     ("advantage=gae,rloo", ["advantage=gae,rloo names several", "-m advantage=gae,rloo"]),
     ("advantage=null", ["advantage=null", "batch_mean, gae", "~advantage"]),
-    ("stage=3", ["stage=3", "evaluate, ppo, reward, rounds, sft"]),
+    ("stage=3", ["stage=3", "evaluate", "ppo, reward, rounds, sft"]),
     ("-m advantage=gae,gea", ["advantage=gea", "did you mean 'gae'"]),
     # a setting
     ("ppo.lr=1e-4", ["ppo has no setting 'lr'", "learning_rate"]),
@@ -56,7 +56,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     # a setting of an option that isn't chosen
     ("stage=ppo stage.max_rounds=3", ["stage.max_rounds", "setting of stage=rounds", "add stage=rounds"]),
     ("rollout_shaping.clip_score.limits=[1,2]", ["rollout_shaping.clip_score.limits", "add rollout_shaping=[...,clip_score]"]),
-    ("reward_head.hidden=8", ["reward_head.hidden", "setting of reward_head=gated and mlp"]),
+    ("reward_head.hidden=8", ["reward_head.hidden", "is a setting of reward_head=", "gated and mlp"]),
     ("logger.project=mine", ["logger.project", "setting of logger=wandb"]),
     # an addition that nothing reads
     ("+foo=1", ["'foo'", "the top of the menu"]),
@@ -74,7 +74,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("~ppo.updates", ["ppo.updates can't be taken out"]),
     ("~nothing", ["'nothing'", "the top of the menu"]),
     ("~advantage", ["no advantage", "advantage=...", "batch_mean, gae"]),
-    ("~stage", ["no stage", "evaluate, ppo, reward, rounds, sft"]),
+    ("~stage", ["no stage", "evaluate", "ppo, reward, rounds, sft"]),
     # what is no word of a command
     ("ppo.updates", ["'ppo.updates' can't be read", "section.setting=value"]),
     ("ppo.updates=[1", ["'ppo.updates=[1' can't be read", "in quotes"]),

@@ -174,6 +174,7 @@ def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position:
         attention_mask=torch.ones_like(tokens.ids)[None],
         position_ids=positions[None],
         packed_layout=Layout.of(lengths),
+        **({} if tokens.types is None else {"token_type_ids": tokens.types[None]}),
         **_without_cache(trunk),
     ).last_hidden_state
     return hidden[0]
@@ -243,8 +244,15 @@ def _agree(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int, ex
 
 def padded_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
     """The vectors [U, L, D] of the texts, right-padded, and the mask [U, L], by the trunk's own means."""
-    ids, mask = tokens.padded(int(getattr(trunk.config, "pad_token_id", None) or 0))
-    return trunk(input_ids=ids, attention_mask=mask, **_without_cache(trunk)).last_hidden_state, mask
+    read = padded_inputs(tokens, int(getattr(trunk.config, "pad_token_id", None) or 0))
+    return trunk(**read, **_without_cache(trunk)).last_hidden_state, read["attention_mask"]
+
+
+def padded_inputs(tokens: PackedTokens, pad: int) -> dict[str, Tensor]:
+    """What a transformers model takes, [U, L] each, right-padded: ids, mask, and token types where there are some."""
+    ids, mask = tokens.padded(pad)
+    types = {} if tokens.types is None else {"token_type_ids": unpacked(tokens.types, tokens.lengths)[0]}
+    return {"input_ids": ids, "attention_mask": mask, **types}
 
 
 @functools.cache

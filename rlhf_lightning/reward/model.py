@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.parts import head_arguments, pooling_arguments, said
 from rlhf_lightning.reward.scored import Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CARD, HEAD_WEIGHTS = "reward_model.json", "reward_head.safetensors"
+POOLING = "pooling."
 
 
 class ComposedScore(nn.Module):
@@ -41,8 +43,7 @@ class ComposedScore(nn.Module):
             hidden, mask = unpacked(packed_hidden(self.trunk, tokens), tokens.lengths)
         else:
             hidden, mask = padded_hidden(self.trunk, tokens)
-        said: Tensor | Scored = self.head(self.pooling(hidden, mask))
-        return said
+        return said(self.pooling, self.head, hidden, mask, tokens)
 
 
 class ClassifierScore(nn.Module):
@@ -80,8 +81,8 @@ class RewardModel(nn.Module):
 
     def scored(self, tokens: PackedTokens) -> Scored:
         """What the net says about U texts, before it is normalised: what losses learn from."""
-        said: Tensor | Scored = self.net(tokens)
-        return said if isinstance(said, Scored) else Scored(scores=said.float())
+        found: Tensor | Scored = self.net(tokens)
+        return found if isinstance(found, Scored) else Scored(scores=found.float())
 
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
         """(prompt, response) texts as rows of ids: prompt (a chat through the tokenizer's template), response, end-of-text.
@@ -161,13 +162,28 @@ class RewardModel(nn.Module):
                 from safetensors.torch import save_file
 
                 exported(self.net, self.tokenizer, about).save_pretrained(target)
-                save_file({k: v.contiguous() for k, v in self.net.head.state_dict().items()}, target / HEAD_WEIGHTS)
+                save_file(parts_state(self.net), target / HEAD_WEIGHTS)
                 (target / CARD).write_text(json.dumps(card, indent=2))
             elif isinstance(self.net, ClassifierScore):
                 self.net.classifier.save_pretrained(target)
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)
+
+
+def parts_state(net: ComposedScore) -> dict[str, Tensor]:
+    """The weights of the head by their names, and those of a pooling that has some as "pooling.<name>"."""
+    found = dict(net.head.state_dict())
+    if isinstance(net.pooling, nn.Module):
+        found |= {POOLING + name: value for name, value in net.pooling.state_dict().items()}
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def load_parts(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
+    """Put what `parts_state` gave back."""
+    net.head.load_state_dict({name: value for name, value in weights.items() if not name.startswith(POOLING)})
+    if isinstance(net.pooling, nn.Module):
+        net.pooling.load_state_dict({name.removeprefix(POOLING): value for name, value in weights.items() if name.startswith(POOLING)})
 
 
 def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: dict[str, Any]) -> Any:
@@ -211,9 +227,13 @@ def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
 
     card = json.loads(card_file.read_text())
     trunk, tokenizer = trunk_and_tokenizer(path)
-    head = make("reward_head", card["head"], card["head_settings"], trunk.config.hidden_size)
-    head.load_state_dict(load_file(Path(path) / HEAD_WEIGHTS))
-    model = RewardModel(ComposedScore(trunk, make("reward_pooling", card["pooling"], {}), head), tokenizer, card["max_length"])
+    width = trunk.config.get_text_config().hidden_size
+    arguments = head_arguments(card["head"], width, card.get("aspects", [None]))
+    head = make("reward_head", card["head"], card["head_settings"], *arguments)
+    pooling = make("reward_pooling", card["pooling"], card.get("pooling_settings", {}), *pooling_arguments(card["pooling"], width))
+    net = ComposedScore(trunk, pooling, head)
+    load_parts(net, load_file(Path(path) / HEAD_WEIGHTS))
+    model = RewardModel(net, tokenizer, card["max_length"])
     model.mean.fill_(card["mean"])
     model.deviation.fill_(card["deviation"])
     return model

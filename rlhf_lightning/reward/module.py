@@ -15,10 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback import standardise
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.judgements import Judged, Judgements, judgement_kind
+from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind
 from rlhf_lightning.flow import Prompt
 from rlhf_lightning.optimizer import adamw
+from rlhf_lightning.reward.bootstrap import bootstrapped
+from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.parts import needs_of
 from rlhf_lightning.reward.settings import RewardSettings
 
 
@@ -35,7 +38,8 @@ class RewardModule(L.LightningModule):
 
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
         scored = self.model.scored(batch.tokens)
-        terms = [loss(view, batch) for view in scored.views() for loss in self.losses]
+        views = list(scored.views())
+        terms = [loss(view, part) for view, part in zip(views, self._parts(batch, len(views)), strict=True) for loss in self.losses]
         weight = torch.stack([weights.sum() for _, weights in terms]).sum()
         loss: Tensor = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum() / weight.clamp(min=1e-8)
         figures = {"reward/loss": loss.item(), "reward/scores_std": scored.scores.detach().float().std(correction=0).item()}
@@ -43,10 +47,52 @@ class RewardModule(L.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(figures, step=len(self.history))
         # A rank whose batch says nothing (approvals only) still takes part in the reduction of gradients.
-        return loss + 0.0 * scored.scores.sum()
+        return loss + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
+
+    def _parts(self, batch: JudgementBatch, views: int) -> Iterable[JudgementBatch]:
+        """What each view learns from: all of the batch, or a member's own draw of it."""
+        head = getattr(self.model.net, "head", None)
+        if isinstance(head, EnsembleHead) and head.bootstrap:
+            return bootstrapped(batch, views, head.seed)
+        return [batch] * views
 
     def configure_optimizers(self) -> Any:
-        return adamw(self.parameters(), self.settings, self.steps)
+        settings = self.settings
+        return adamw(self.model.parameters(), settings, self.steps, self.losses.parameters(), settings.loss_learning_rate)
+
+
+@torch.no_grad()
+def level_members(model: RewardModel, texts: Sequence[Text], batch_size: int = 64) -> None:
+    """Let the members of an ensemble, where the head is one, have the mean score 0 each over these texts (EnsembleHead.level)."""
+    head = getattr(model.net, "head", None)
+    if not isinstance(head, EnsembleHead):
+        return
+    total = torch.zeros_like(head.level)
+    for start in range(0, len(texts), batch_size):
+        members = model.scored(model.tokenise(texts[start : start + batch_size]).to(head.level.device)).members
+        total += torch.zeros_like(total) if members is None else members.sum(1)
+    head.level += total / max(1, len(texts))
+
+
+@torch.no_grad()
+def check_pooling(model: RewardModel) -> None:
+    """Refuse a pooling that reads the first token on a trunk whose first token reads nothing else.
+
+    Raises:
+        ConfigError: two texts that differ score alike.
+    """
+    if "bidirectional" not in needs_of(getattr(model.net, "pooling", None)):
+        return
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    one, other = model.scored(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
+    for module, was in training.items():
+        module.training = was
+    if abs(one - other) <= 1e-5 * (1 + abs(one)):
+        raise ConfigError(
+            "reward_pooling=cls reads the first token, and in this backbone, a causal one, that has read nothing of the text: "
+            "choose reward_pooling=last, or an encoder"
+        )
 
 
 def learned_kinds(losses: Iterable[Any]) -> set[str]:

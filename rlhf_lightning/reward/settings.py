@@ -17,6 +17,8 @@ class RewardSettings:
 
     Attributes:
         batch_size: judgements of one step, of all kinds together.
+        loss_learning_rate: of the losses' own parameters (a threshold, a rater's slope, an annotator's error rate), a few numbers whose
+            size has nothing to do with the model's.
         warmup_fraction: share of the steps over which the learning rate rises from 0.
         max_length: tokens of prompt and response; a longer prompt loses its beginning, a response that alone is longer loses its end.
         freeze_backbone: train the head alone: with reward_head=linear the linear regression r = w·phi(x, y) on the frozen model's phi.
@@ -27,6 +29,7 @@ class RewardSettings:
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 1e-3
+    loss_learning_rate: PositiveFloat = 1e-2
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: NonNegativeFloat = 0.01

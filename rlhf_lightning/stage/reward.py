@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, register
 from rlhf_lightning.run import Run
@@ -85,7 +87,17 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
     from rlhf_lightning.reward.losses import build_losses
     from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
-    from rlhf_lightning.reward.module import RewardModule, check_kinds, feedback_loader, held_out_accuracy, learned_kinds, rating_spearman
+    from rlhf_lightning.reward.module import (
+        RewardModule,
+        check_kinds,
+        check_pooling,
+        feedback_loader,
+        held_out_accuracy,
+        learned_kinds,
+        level_members,
+        rating_spearman,
+    )
+    from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
 
     settings = run.settings("reward")
     judged = standardised(weighed(run, feedback))
@@ -100,10 +112,13 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
     with run.timed("reward"):
         torch.manual_seed(run.seed)
         trunk, tokenizer = trunk_and_tokenizer(backbone)
-        head = run.component("reward_head", trunk.config.get_text_config().hidden_size)
+        width = trunk.config.get_text_config().hidden_size
+        head = run.component("reward_head", *head_arguments(run.chosen("reward_head").name, width, judged.aspects))
+        pooling = run.component("reward_pooling", *pooling_arguments(run.chosen("reward_pooling").name, width))
         limit = int(getattr(trunk.config, "max_position_embeddings", settings.max_length))
-        net = ComposedScore(trunk, run.component("reward_pooling"), head)
+        net = ComposedScore(trunk, pooling, head)
         model = RewardModel(net, tokenizer, min(settings.max_length, limit))
+        check_pooling(model)
         kinds = learned_kinds(losses)
 
         def loader(rank: int, world: int) -> Any:
@@ -115,21 +130,32 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
         trainer.fit(module, ShardedData(loader))
         model.eval()
         texts = training.texts()
+        level_members(model, texts)
         model.truncated = 0
         model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
         if model.truncated:
             run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
         accuracy, spearman = held_out_accuracy(model, held_out), rating_spearman(model, held_out)
-        about = described(run) | {"accuracy": {kind: right / total for kind, (right, total) in accuracy.items()}}
+        about = described(run) | {
+            "aspects": list(judged.aspects),
+            "accuracy": {kind: right / total for kind, (right, total) in accuracy.items()},
+        }
         run.save(trainer, folder, lambda target: model.save(target, about))
     return TrainedReward(model, module.history, held_out, accuracy, spearman)
 
 
 def described(run: Run) -> dict[str, Any]:
     """Pooling and head by name and settings, for loading the model again."""
-    head = run.config.reward_head
+    head, pooling = run.config.reward_head, run.config.reward_pooling
     return {
         "head": component_of(head).name,
-        "head_settings": {key: value for key, value in head.items() if not key.startswith("_")},
-        "pooling": component_of(run.config.reward_pooling).name,
+        "head_settings": settings_in(head),
+        "pooling": component_of(pooling).name,
+        "pooling_settings": settings_in(pooling),
     }
+
+
+def settings_in(node: DictConfig) -> dict[str, Any]:
+    """A component's settings as plain values, without its address."""
+    content: Any = OmegaConf.to_container(node, resolve=True)
+    return {key: value for key, value in content.items() if not key.startswith("_")}

@@ -7,8 +7,9 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.annotator.annotator import KINDS, Kind
@@ -19,11 +20,12 @@ from rlhf_lightning.task.task import Task
 
 @dataclass(frozen=True)
 class Person:
-    """A simulated annotator: a rating is gain * feeling + bias, in standard deviations of utility."""
+    """A simulated annotator: a rating is gain * feeling + bias, in standard deviations of utility, unless it is given at random."""
 
     name: str
     bias: float
     gain: float
+    at_random: bool = False
 
 
 @register("feedback_annotator", "simulated")
@@ -34,7 +36,8 @@ class SimulatedAnnotators:
     whose z differ by d is ranked as the utility does with probability Phi(d / (noise * sqrt 2)) (L. L. Thurstone, "A law of
     comparative judgment", 1927, case V). A rating is the middle of the scale plus (gain * feeling + bias) / reach half-scales, cut
     to the scale and rounded to a whole step.
-    Edits are the task's own and carry no noise.
+    Edits are the task's own and carry no noise. People who answer at random rate and rank without looking, every value and every order
+    alike; their edits are as good as anybody's.
 
     Each judgement comes from one person drawn at random and depends on the settings and on `count`, the number of judgements given
     before it, alone: setting `count` resumes a sequence exactly.
@@ -45,6 +48,7 @@ class SimulatedAnnotators:
         noise: standard deviation of the noise of each feeling, in standard deviations of utility.
         bias: standard deviation between people of what they add to all their ratings, in the same unit.
         scale_spread: standard deviation between people of the logarithm of their gain.
+        random_share: share of the people who answer at random, rounded to whole people: the last ones.
         rating_scale: lowest and highest rating, both whole numbers.
         reach: how far from the mean, in the same unit, a feeling meets the ends of the scale.
         ratings, rankings, edits: how many judgements of each kind `judge` gives to each prompt.
@@ -62,6 +66,7 @@ class SimulatedAnnotators:
         noise: NonNegativeFloat = 0.7,
         bias: NonNegativeFloat = 0.5,
         scale_spread: NonNegativeFloat = 0.2,
+        random_share: Annotated[float, Field(ge=0, le=1)] = 0.0,
         rating_scale: tuple[int, int] = (1, 7),
         reach: PositiveFloat = 3.0,
         ratings: NonNegativeInt = 2,
@@ -85,8 +90,10 @@ class SimulatedAnnotators:
         self._per_prompt: dict[Kind, int] = {"rating": ratings, "ranking": rankings, "edit": edits}
         self._seed = seed
         rng = random.Random(f"{seed}: people")
+        looking = annotators - round(random_share * annotators)
         self.people = [
-            Person(f"simulated-{i + 1}", rng.gauss(0, 1) * bias, math.exp(rng.gauss(0, 1) * scale_spread)) for i in range(annotators)
+            Person(f"simulated-{i + 1}", rng.gauss(0, 1) * bias, math.exp(rng.gauss(0, 1) * scale_spread), i >= looking)
+            for i in range(annotators)
         ]
         self.count = 0
 
@@ -94,8 +101,11 @@ class SimulatedAnnotators:
         """One person's rating on the scale."""
         person, rng = self._next()
         low, high = self._scale
-        felt = person.gain * self._feel(prompt, response, rng) + person.bias
-        value = (low + high) / 2 + felt / self._reach * (high - low) / 2
+        if person.at_random:
+            value = float(rng.randint(low, high))
+        else:
+            felt = person.gain * self._feel(prompt, response, rng) + person.bias
+            value = (low + high) / 2 + felt / self._reach * (high - low) / 2
         judgement = Rating(value=float(round(min(max(value, low), high))), scale=(float(low), float(high)))
         return _feedback(prompt, [response], judgement, person)
 
@@ -104,7 +114,8 @@ class SimulatedAnnotators:
         if len(responses) < 2:
             raise DataError(f"a ranking needs at least two responses, not {len(responses)}, to the prompt {prompt!r:.80}")
         person, rng = self._next()
-        felt = {response: self._feel(prompt, response, rng) for response in dict.fromkeys(responses)}
+        texts = dict.fromkeys(responses)
+        felt = {text: rng.random() if person.at_random else self._feel(prompt, text, rng) for text in texts}
         order = sorted(felt, key=lambda response: -felt[response])
         return _feedback(prompt, responses, Ranking(ranks=tuple(order.index(response) for response in responses)), person)
 

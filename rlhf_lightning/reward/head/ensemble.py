@@ -33,7 +33,8 @@ class EnsembleHead(nn.Module):
         hidden: width of a member's hidden layer, for member=mlp.
         aggregation: the mean less coef * deviation, or the worst member's score.
         coef: how much disagreement costs, for aggregation=mean; 0 is the plain mean.
-        bootstrap: each member learns from prompts drawn with replacement (Poisson weights), else they differ by their start alone.
+        bootstrap: each member learns from prompts drawn with replacement (reward.bootstrap), else they differ by their start alone.
+        seed: of those draws.
 
     Attributes:
         level: [K] what is taken off each member's score; 0 until it is set.
@@ -51,9 +52,10 @@ class EnsembleHead(nn.Module):
         aggregation: Literal["mean", "worst"] = "mean",
         coef: NonNegativeFloat = 1.0,
         bootstrap: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.aggregation, self.coef, self.bootstrap = aggregation, coef, bootstrap
+        self.aggregation, self.coef, self.bootstrap, self.seed = aggregation, coef, bootstrap, seed
         self.members = nn.ModuleList(LinearHead(width) if member == "linear" else MLPHead(width, hidden=hidden) for _ in range(members))
         self.register_buffer("level", torch.zeros(members))
 

@@ -80,7 +80,8 @@ class ErrorRates(Faultless):
 
     def logits(self, annotator: Tensor) -> Tensor:
         """[M] log-odds of an error."""
-        return self.typical + self.common + self.own(annotator) + torch.zeros_like(annotator, dtype=self.common.dtype)
+        own: Tensor | float = self.own(annotator)
+        return (self.typical + self.common).expand(len(annotator)) + own
 
     def rates(self) -> Tensor:
         """[A] the error rate of each annotator; the first is that of one who isn't known."""

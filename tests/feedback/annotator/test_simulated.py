@@ -103,6 +103,35 @@ def test_people_differ_as_the_settings_say() -> None:
     assert {(person.bias, person.gain) for person in people(bias=0, scale_spread=0).people} == {(0.0, 1.0)}
 
 
+def test_a_share_of_people_answers_at_random() -> None:
+    judges = people(annotators=10, random_share=0.3, noise=0, bias=0, scale_spread=0)
+    assert [person.at_random for person in judges.people] == [False] * 7 + [True] * 3
+    careless = {person.name for person in judges.people if person.at_random}
+    rated: dict[bool, list[float]] = {True: [], False: []}
+    first: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(6000):
+        rating, ranking = judges.rate("p", "10"), judges.compare("p", "10", "12")
+        rated[rating.annotator in careless].append(rating_of(rating))
+        first[ranking.annotator in careless].append(ranks_of(ranking) == (0, 1))
+    assert set(rated[False]) == {4.0}
+    assert not any(first[False])
+    shares = Counter(rated[True])
+    assert all(shares[float(level)] / len(rated[True]) == pytest.approx(1 / 7, abs=0.04) for level in range(1, 8))
+    assert sum(first[True]) / len(first[True]) == pytest.approx(0.5, abs=0.06)
+    assert {edit.responses[1] for edit in (judges.edit("p", "10") for _ in range(50))} == {"11.0", "12.0"}
+
+
+def test_nobody_at_random_leaves_every_judgement_as_it_was() -> None:
+    """A setting that is off draws no random number."""
+    groups = [("p", ["8", "9", "10"])] * 10
+    assert people(random_share=0.0).judge(groups) == people().judge(groups)
+    some, all_looking = people(annotators=4, random_share=0.5), people(annotators=4)
+    told = list(zip(some.judge(groups), all_looking.judge(groups), strict=True))
+    looking = {person.name for person in some.people if not person.at_random}
+    assert all(a == b for a, b in told if a.annotator in looking)
+    assert any(a != b for a, b in told)
+
+
 def test_equal_texts_tie_and_no_others() -> None:
     judges = people(noise=2.0)
     for _ in range(200):

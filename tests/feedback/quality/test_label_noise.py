@@ -74,20 +74,15 @@ def test_planted_noise_is_found_by_words_alone(kind: str, seed: int) -> None:
 
 
 def test_scores_are_probabilities() -> None:
-    """Of the judgements that by everything else are right with probability near p, a share p is: of what is true where others said it, of
-    what is said where words did."""
-    for kind, (feedback, planted) in (("others", redundant("pair", 7, 1500)), ("text", worded("pair", 7, 4000))):
-        found = label_noise(feedback).judgements
-        score = np.array([noise.score if noise else np.nan for noise in found])
-        assert ((score >= 0) & (score <= 1)).all()
-        # Whatever was said: the probability that the first response is the better one, and whether it is (or was said to be).
-        said_first = np.array([record.judgement.ranks[0] == 0 for record in feedback])  # type: ignore[union-attr]
-        first = np.where(said_first, 1 - score, score)
-        right = said_first ^ planted if kind == "others" else said_first
-        for low in np.arange(0, 1, 0.2):
-            rows = (first >= low) & (first <= low + 0.2)
-            if rows.sum() > 100:
-                assert right[rows].mean() == pytest.approx(first[rows].mean(), abs=0.1)
+    """Where others say that the first response is the better one with probability p, it is in a share p."""
+    feedback, planted = redundant("pair", 7, 4000)
+    score = np.array([noise.score if noise else np.nan for noise in label_noise(feedback, text_cap=0).judgements])
+    said_first = np.array([record.judgement.ranks[0] == 0 for record in feedback])  # type: ignore[union-attr]
+    first, right = np.where(said_first, 1 - score, score), said_first ^ planted
+    for low, high in ((0, 0.1), (0.3, 0.7), (0.9, 1)):
+        rows = (first >= low) & (first <= high)
+        assert rows.sum() > 500
+        assert right[rows].mean() == pytest.approx(first[rows].mean(), abs=0.03)
 
 
 def test_words_that_decide_nothing_make_no_suspects() -> None:

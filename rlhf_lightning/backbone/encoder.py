@@ -1,0 +1,29 @@
+"""Any encoder of transformers, for reward models: BERT, RoBERTa, ModernBERT, DistilBERT and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
+from rlhf_lightning.registry import register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@register("backbone", "encoder", needs=["reading"])
+def encoder(corpus: Iterable[str], *, path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A pretrained encoder by Hub name or local folder, as the trunk of a reward model; it can't write texts.
+
+    It reads prompt and response in its tokenizer's own template for pairs. Trained in float32.
+
+    Args:
+        corpus: not read; a pretrained model brings its tokenizer.
+        path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
+
+    Raises:
+        DataError: the folder or name can't be loaded.
+        ConfigError: it isn't an encoder.
+    """
+    return trunk_and_tokenizer(path, "encoder")

@@ -1,0 +1,186 @@
+"""How a prompt and a response to it are laid out as token ids, for each family of models that reads them.
+
+Shapes: U texts, N tokens of all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from rlhf_lightning.backbone.chat import prompt_ids
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TrunkKind = Literal["decoder", "encoder", "encoder_decoder"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a trunk wants to read.
+
+    Attributes:
+        kind: the family, which says how a text is laid out.
+        decoder_start: the id that an encoder-decoder's decoder begins with.
+        typed: the trunk tells prompt and response apart by token types.
+    """
+
+    kind: TrunkKind = "decoder"
+    decoder_start: int | None = None
+    typed: bool = False
+
+
+class TextRow(NamedTuple):
+    """A text as ids: `before` the response, `answer` the response, `end` after it.
+
+    Attributes:
+        types: of before, answer and end together. context: what the encoder of an encoder-decoder reads.
+        is_cut: something was longer than allowed.
+    """
+
+    before: list[int]
+    answer: list[int]
+    end: list[int]
+    types: list[int]
+    context: list[int]
+    is_cut: bool
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.before, *self.answer, *self.end]
+
+
+class Frame(NamedTuple):
+    """The special tokens of a tokenizer's own template, around and between its texts, and the token types of its pieces."""
+
+    first: list[int]
+    middle: list[int]
+    last: list[int]
+    types: tuple[list[int], int, list[int], int, list[int]]
+    """first, prompt, middle, response, last."""
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Lays texts out as ids.
+
+    - decoder: begin-of-text (where the tokenizer puts one), prompt, response, end-of-text.
+    - encoder: the tokenizer's own template for a pair, [CLS] prompt [SEP] response [SEP], with its token types where the trunk has them;
+      as a decoder where the tokenizer has no template.
+    - encoder_decoder: the encoder reads the prompt in the template for one text; the decoder its start token and the response in that
+      template, so that the vector of the response's last token has read everything.
+
+    A chat prompt goes through the tokenizer's chat template, or is `flow.prompt_text`. Special-token strings in texts are plain text. What
+    is longer than max_length loses the beginning of its prompt (not the begin-of-text token), then the end of its response, never what the
+    template adds; the two sides of an encoder-decoder have max_length each.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    reading: Reading
+    max_length: int
+
+    def packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
+        """The texts' rows, and how many of them were cut."""
+        rows = [self.row(text) for text in texts]
+        two = self.reading.kind == "encoder_decoder"
+        types = [row.types for row in rows] if self.reading.typed else None
+        context = PackedTokens.of([row.context for row in rows]) if two else None
+        packed = PackedTokens.of([row.ids for row in rows], [len(row.before) for row in rows], types, context)
+        return packed, sum(row.is_cut for row in rows)
+
+    def row(self, text: tuple[Prompt, str]) -> TextRow:
+        prompt, response = text
+        answer = self._plain(response)
+        if self.reading.kind == "encoder_decoder":
+            return self._for_encoder_decoder(self._prompt(prompt)[1], answer)
+        frame = self._frame("a") if self.reading.kind == "encoder" else None
+        start, asked = self._prompt(prompt)
+        if frame is None or not frame.first + frame.middle + frame.last:
+            end = self._end()
+            cut, answer, is_cut = self._fitting(asked, answer, len(start) + len(end))
+            return TextRow([*start, *cut], answer, end, [0] * (len(start) + len(cut) + len(answer) + len(end)), [], is_cut)
+        cut, answer, is_cut = self._fitting(asked, answer, len(frame.first) + len(frame.middle) + len(frame.last))
+        first, one, middle, other, last = frame.types
+        types = [*first, *[one] * len(cut), *middle, *[other] * len(answer), *last]
+        return TextRow([*frame.first, *cut, *frame.middle], answer, frame.last, types, [], is_cut)
+
+    def offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
+        """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.
+
+        Raises:
+            ConfigError: the tokenizer is one of transformers' slow ones, which don't say where their tokens stand.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigError(
+                f"feedback on stretches of a text needs a fast tokenizer, and {type(self.tokenizer).__name__} is none: "
+                "save the model with its tokenizer.json, or leave out that kind of feedback"
+            )
+        row = self.row(text)
+        told = self.tokenizer(text[1], add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        return len(row.before), [(int(a), int(b)) for a, b in told["offset_mapping"][: len(row.answer)]]
+
+    def _for_encoder_decoder(self, asked: list[int], answer: list[int]) -> TextRow:
+        frame = self._frame(None)
+        if self.reading.decoder_start is None:
+            raise ConfigError("the encoder-decoder names no decoder_start_token_id in its config.json: set it there")
+        before = [self.reading.decoder_start, *frame.first]
+        cut, _, context_is_cut = self._fitting(asked, [], len(frame.first) + len(frame.last))
+        _, answer, is_cut = self._fitting([], answer, len(before) + len(frame.last))
+        context = [*frame.first, *cut, *frame.last]
+        # An encoder can't read nothing: where there is neither prompt nor template it reads what the decoder begins with.
+        return TextRow(before, answer, frame.last, [], context or before[:1], is_cut or context_is_cut)
+
+    def _prompt(self, prompt: Prompt) -> tuple[list[int], list[int]]:
+        """The begin-of-text token where there is one, and the prompt without it."""
+        ids = prompt_ids(self.tokenizer, prompt)
+        begins = int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
+        return ids[:begins], ids[begins:]
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
+        return ids
+
+    def _end(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+
+    def _fitting(self, asked: list[int], answer: list[int], fixed: int) -> tuple[list[int], list[int], bool]:
+        """Prompt and response cut to max_length less `fixed` tokens, and whether they had to be."""
+        room = max(0, self.max_length - fixed)
+        if len(asked) + len(answer) <= room:
+            return asked, answer, False
+        kept = max(0, room - len(answer))
+        return asked[-kept:] if kept else [], answer[:room], True
+
+    def _frame(self, pair: str | None) -> Frame:
+        return _frame(self.tokenizer, pair)
+
+
+@functools.lru_cache(maxsize=8)
+def _frame(tokenizer: Any, pair: str | None) -> Frame:
+    """The template's own tokens, found by what it adds around "a", or between "a" and `pair`."""
+    told = tokenizer("a", pair, return_special_tokens_mask=True, return_token_type_ids=True)
+    ids, special, types = told["input_ids"], told["special_tokens_mask"], told["token_type_ids"]
+    runs: list[tuple[int, int, int]] = []
+    for place, added in enumerate(special):
+        if runs and runs[-1][0] == added:
+            runs[-1] = (added, runs[-1][1], place + 1)
+        else:
+            runs.append((added, place, place + 1))
+    texts = [run for run in runs if not run[0]]
+    if not texts:
+        raise ConfigError(f"the tokenizer {type(tokenizer).__name__} writes the letter a with no token; give a backbone whose tokenizer does")
+    if len(texts) == 1:  # one text, or a pair with nothing between
+        one = other = texts[0]
+        between = slice(0, 0)
+    else:
+        one, other = texts[0], texts[-1]
+        between = slice(one[2], other[1])
+    before, after = slice(0, one[1]), slice(other[2], len(ids))
+    kinds = (types[before], types[one[1]], types[between], types[other[2] - 1], types[after])
+    return Frame(ids[before], ids[between], ids[after], kinds)

@@ -1,0 +1,138 @@
+"""Trunks: transformers' bare models of every family, which give a vector for each token of a text.
+
+Shapes: U texts, L tokens of the longest, N of all of them, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
+from rlhf_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+EXAMPLES = {
+    "decoder": "a decoder-only model (GPT-2, Llama, Qwen ...)",
+    "encoder": "an encoder (BERT, RoBERTa, ModernBERT, DistilBERT ...)",
+    "encoder_decoder": "an encoder-decoder (T5, BART ...)",
+}
+OPTION = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
+
+
+def trunk_kind(config: PretrainedConfig) -> TrunkKind:
+    """The family of a transformers config: encoder-decoder if it says so, encoder if transformers trains it to fill in masked tokens (and
+    it isn't turned into a decoder), else decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder_decoder"
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        return "encoder"
+    return "decoder"
+
+
+def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
+    """Refuse a model of another family than the chosen backbone's.
+
+    Raises:
+        ConfigError: naming the option that takes it.
+    """
+    found = trunk_kind(config)
+    if found != wanted:
+        reads = "" if found == "decoder" else ", which serves stage=reward (it reads texts and can't yet be a policy)"
+        raise ConfigError(
+            f"backbone.path={path!r} is {EXAMPLES[found]}, of type {config.model_type}, and backbone={OPTION[wanted]} takes "
+            f"{EXAMPLES[wanted]}: write backbone={OPTION[found]}{reads}"
+        )
+
+
+def load_config(path: str, what: str = "backbone.path") -> Any:
+    """The transformers config of a folder or Hub model. Raises DataError where there is none."""
+    from transformers import AutoConfig
+
+    return load_pretrained(AutoConfig, path, what)
+
+
+def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trunk of a folder or Hub model in float32, with a pad token that is no end-of-text: transformers' classifiers find the last
+    token by it. An encoder's pooler is left out: nothing reads it.
+
+    Args:
+        wanted: the family that the chosen backbone takes; None takes any.
+
+    Raises:
+        DataError: the folder or name can't be loaded.
+        ConfigError: a model of another family.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    if wanted is not None:
+        check_kind(load_config(path), path, wanted)
+    logging.set_verbosity_error()  # the language model's output layer is left behind on purpose
+    trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
+    if getattr(trunk, "pooler", None) is not None:
+        trunk.pooler = None
+    tokenizer = load_tokenizer(path)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        trunk.resize_token_embeddings(len(tokenizer))
+    return trunk, tokenizer
+
+
+def trunk_width(trunk: PreTrainedModel) -> int:
+    """D, the size of a token's vector."""
+    return int(trunk.config.get_text_config().hidden_size)
+
+
+def reading_of(trunk: PreTrainedModel) -> Reading:
+    """How texts are laid out for a trunk."""
+    config = trunk.config
+    kind = trunk_kind(config)
+    if kind == "encoder_decoder":
+        start = getattr(config, "decoder_start_token_id", None)
+        return Reading(kind, decoder_start=config.pad_token_id if start is None else start)
+    takes_types = "token_type_ids" in inspect.signature(trunk.forward).parameters and getattr(config, "type_vocab_size", 0) > 1
+    return Reading(kind, typed=kind == "encoder" and takes_types)
+
+
+def max_positions(trunk: PreTrainedModel) -> int | None:
+    """The most tokens that a text may have; None where positions are relative (T5)."""
+    said = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
+    if said is None or said < 1:
+        return None
+    # RoBERTa and its kin count positions from the padding's id on: as many rows of their table are never reached.
+    skipped = [
+        module.padding_idx + 1
+        for name, module in trunk.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
+    ]
+    return int(said) - max(skipped, default=0)
+
+
+def token_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    """The vectors [U, L, D] of texts, right-padded, and the mask [U, L]; those of the decoder where there are an encoder and a decoder.
+
+    The trunk runs without padding where it can (`supports_packing`), padded elsewhere, with equal vectors but for rounding.
+    """
+    if tokens.context is not None:
+        return _decoder_vectors(trunk, tokens, tokens.context)
+    if supports_packing(trunk):
+        return unpacked(packed_hidden(trunk, tokens), tokens.lengths)
+    return padded_hidden(trunk, tokens)
+
+
+def _decoder_vectors(trunk: PreTrainedModel, tokens: PackedTokens, context: PackedTokens) -> tuple[Tensor, Tensor]:
+    pad = int(trunk.config.pad_token_id or 0)
+    read, read_mask = context.padded(pad)
+    ids, mask = tokens.padded(pad)
+    said = trunk(input_ids=read, attention_mask=read_mask, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False)
+    return said.last_hidden_state, mask

@@ -1,0 +1,182 @@
+"""Which tokens carried a score: integrated gradients on the token embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.reward.explain.variants import BUDGET, joined, scored, size, streams
+
+if TYPE_CHECKING:
+    from rlhf_lightning.reward.model import RewardModel
+
+Baseline = Literal["pad", "zero"]
+POINTS = 8
+"""Gradients for each stretch of the path, at the places of Gauss and Legendre."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A score as a sum over tokens: score = baseline_score + sum(tokens) + an error of at most `gap`.
+
+    Attributes:
+        tokens: [N] in units of the normalised score; an encoder's context first; 0 for fixed tokens.
+        gap: the sum over the path's stretches of |attributed - change of the score|, an upper bound of the completeness gap.
+        steps: gradients that were taken.
+    """
+
+    tokens: Tensor
+    score: float
+    baseline_score: float
+    gap: float
+    steps: int
+
+
+def integrated_gradients(
+    model: RewardModel, tokens: PackedTokens, fixed: Tensor, baseline: Baseline = "pad", tolerance: float = 1e-3, most_steps: int = 1024
+) -> Attribution:
+    """Integrated gradients (Sundararajan et al. 2017) of the normalised score, from a text of empty tokens to the text.
+
+    The path runs in a straight line between the outputs of the model's embedding layers; positions, token types and the tokens `fixed`
+    are the text's own all along. Completeness also holds on each stretch of the path. That shows where the integral is still wrong: the
+    stretches with the largest gaps are halved, until the gaps of all add up to less than `tolerance`. The paper takes equal steps, of
+    which a path that starts where a normalisation is singular (baseline "zero") would need thousands.
+
+    Args:
+        tokens: one text. fixed: [N] which tokens the baseline has, too.
+        baseline: "pad", the padding token's embedding, or "zero" in place of each other token.
+        most_steps: gradients at most; where they don't suffice, `gap` says so.
+
+    Raises:
+        ConfigError: the model doesn't embed its tokens through layers that transformers knows as input embeddings.
+    """
+    path = _Path(model, tokens.to(model.mean.device), fixed, baseline)
+    edges = np.linspace(0.0, 1.0, 3)
+    scores = dict(zip(edges.tolist(), path.scores(edges), strict=True))
+    open_ = path.stretches(list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)), scores)
+    done: list[_Stretch] = []
+    steps = POINTS * len(open_)
+    while sum(stretch.gap for stretch in open_) > tolerance and steps + 2 * POINTS <= most_steps:
+        worst = max(stretch.gap for stretch in open_)
+        halved = [stretch for stretch in open_ if stretch.gap >= worst / 2][: (most_steps - steps) // (2 * POINTS)]
+        middles = [(stretch.start + stretch.end) / 2 for stretch in halved]
+        scores |= dict(zip(middles, path.scores(np.array(middles)), strict=True))
+        done = [stretch for stretch in open_ if stretch not in halved]
+        parts = [part for s, middle in zip(halved, middles, strict=True) for part in ((s.start, middle), (middle, s.end))]
+        open_ = [*done, *path.stretches(parts, scores)]
+        steps += POINTS * len(parts)
+    total = torch.stack([stretch.tokens for stretch in open_]).sum(0)
+    return Attribution(total, scores[1.0], scores[0.0], sum(stretch.gap for stretch in open_), steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """The integral from start to end: tokens [N], and how far its sum is from the change of the score."""
+
+    start: float
+    end: float
+    tokens: Tensor
+    gap: float
+
+
+class _Path:
+    """The straight line from the baseline's embeddings (0) to the text's (1)."""
+
+    def __init__(self, model: RewardModel, tokens: PackedTokens, fixed: Tensor, baseline: Baseline) -> None:
+        self.model, self.tokens = model, tokens
+        self.device = model.mean.device
+        self.at_a_time = max(1, BUDGET // size(tokens))
+        self.layers = _embedding_layers(model.net)
+        ends = np.cumsum([len(stream.ids) for stream in streams(tokens)]).tolist()
+        pad = int(model.tokenizer.pad_token_id or 0)
+        self.empty: list[Tensor] = []
+        self.kept = [fixed[end - len(stream.ids) : end].to(self.device) for end, stream in zip(ends, streams(tokens), strict=True)]
+        self.fill = pad if baseline == "pad" else None
+        # The first run tries whether the trunk takes packed tokens, by texts of its own: it must not meet the hooks.
+        scored(model, [tokens], self.device)
+
+    def scores(self, places: np.ndarray[Any, Any]) -> list[float]:
+        """The scores at places of the path."""
+        found: list[float] = []
+        for start in range(0, len(places), self.at_a_time):
+            with torch.no_grad():
+                found += self._run(torch.as_tensor(places[start : start + self.at_a_time]))[0].tolist()
+        return found
+
+    def stretches(self, parts: list[tuple[float, float]], scores: dict[float, float]) -> list[_Stretch]:
+        """The integrals over parts of the path whose ends' scores are known."""
+        nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+        places = np.concatenate([(a + b) / 2 + (b - a) / 2 * nodes for a, b in parts])
+        slopes = torch.cat([self._slopes(torch.as_tensor(places[i : i + self.at_a_time])) for i in range(0, len(places), self.at_a_time)])
+        found = []
+        for (a, b), own in zip(parts, slopes.split(POINTS), strict=True):
+            tokens = (b - a) / 2 * (torch.as_tensor(weights)[:, None] * own).sum(0)
+            found.append(_Stretch(a, b, tokens, abs(float(tokens.sum()) - (scores[b] - scores[a]))))
+        return found
+
+    def _slopes(self, places: Tensor) -> Tensor:
+        """[S, N] gradient times way of each token, float64 on the CPU."""
+        with torch.enable_grad():
+            total, met = self._run(places)
+            gradients = torch.autograd.grad(total.sum(), [at for at, _ in met])
+        slopes = [(gradient * way).sum(-1) for gradient, (_, way) in zip(gradients, met, strict=True)]
+        return torch.cat(slopes, dim=1).double().cpu()
+
+    def _run(self, places: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Scores [S], and for each stream where the run was [S, L, D] and its way from the baseline to the text [L, D]."""
+        batch = joined([self.tokens] * len(places))
+        waiting: dict[int, Tensor] = {number: stream.ids for number, stream in enumerate(streams(batch))}
+        met: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def moved(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            ids = args[0].flatten() if args else None
+            number = next((n for n, own in waiting.items() if ids is not None and torch.equal(ids, own)), None)
+            if number is None:
+                return None
+            del waiting[number]
+            whole = output.detach().reshape(len(places), -1, output.shape[-1])[0]
+            empty = torch.zeros_like(whole) if self.fill is None else layer.forward(torch.full_like(args[0].reshape(-1)[:1], self.fill))
+            empty = torch.where(self.kept[number][:, None], whole, empty.detach())
+            way = whole - empty
+            at = empty + places.to(whole)[:, None, None] * way
+            met[number] = at.requires_grad_(torch.is_grad_enabled()), way
+            return met[number][0].reshape(output.shape)
+
+        with _hooked(self.layers, moved):
+            scores = self.model(batch).float()
+        if waiting:
+            raise ConfigError(f"{type(self.model.net).__name__} reads tokens that don't pass its input embeddings: they can't be explained")
+        return scores, [met[number] for number in sorted(met)]
+
+
+def _embedding_layers(net: nn.Module) -> list[nn.Module]:
+    """The layers that turn ids into vectors; encoder and decoder may have one each."""
+    found: dict[int, nn.Module] = {}
+    for module in net.modules():
+        try:
+            layer = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
+        except NotImplementedError:
+            continue
+        if isinstance(layer, nn.Module):
+            found[id(layer)] = layer
+    if not found:
+        raise ConfigError(f"{type(net).__name__} names no input embeddings (get_input_embeddings): its tokens can't be explained")
+    return list(found.values())
+
+
+@contextmanager
+def _hooked(layers: list[nn.Module], hook: Any) -> Iterator[None]:
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

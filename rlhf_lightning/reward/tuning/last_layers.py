@@ -1,0 +1,42 @@
+"""The last blocks of the trunk are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveInt
+from torch import nn
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@register("reward_tuning", "last_layers")
+def last_layers(trunk: PreTrainedModel, *, layers: PositiveInt = 2) -> None:
+    """The last blocks and the norm after them are trained, with the head; embeddings and earlier blocks stay as they are.
+
+    Of an encoder-decoder the decoder's: its vectors are what the head reads; the encoder stays as it is.
+
+    Args:
+        layers: how many blocks.
+
+    Raises:
+        ConfigError: more blocks than the trunk has, or no list of blocks is found in it.
+    """
+    trunk.requires_grad_(False)
+    stack = trunk.get_decoder() if getattr(trunk.config, "is_encoder_decoder", False) else trunk
+    lists = {name: module for name, module in stack.named_modules() if isinstance(module, nn.ModuleList)}
+    if not lists:
+        raise ConfigError(f"reward_tuning=last_layers finds no blocks in {type(trunk).__name__}: choose reward_tuning=full, frozen or lora")
+    # The blocks hold more weights than any list inside or beside them.
+    place = max(lists, key=lambda name: sum(parameter.numel() for parameter in lists[name].parameters()))
+    blocks = lists[place]
+    if layers > len(blocks):
+        raise ConfigError(f"reward_tuning.layers={layers}: {type(trunk).__name__} has {len(blocks)} blocks; ask for fewer, or full")
+    blocks[-layers:].requires_grad_(True)
+    for name, module in stack.named_modules():
+        if "norm" in type(module).__name__.lower() and not name.startswith(f"{place}.") and "embed" not in name:
+            module.requires_grad_(True)
