@@ -55,6 +55,7 @@ GROUPS: dict[str, Group] = {
     "feedback_annotator": Group("who judges the policy's samples in stage=rounds"),
     "reward_pooling": Group("from token vectors to one vector phi(x, y)"),
     "reward_head": Group("from phi(x, y) to the score r"),
+    "reward_tuning": Group("which weights of the trunk are trained"),
     "reward_feature": Group("what the features head sees of a text: r = w·phi(x, y)", many=True),
     "reward_loss": Group("what the reward model learns from each kind of judgement", many=True),
     "rollout_sampler": Group("how responses are drawn from the policy"),

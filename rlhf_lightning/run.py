@@ -84,9 +84,18 @@ class Run:
         return component_of(self.config[group])
 
     def language_model(self, path: Path | str | None = None, corpus: Sequence[str] = ()) -> LanguageModel:
-        """The backbone, or the one that an earlier stage left in a folder."""
+        """The backbone, or the one that an earlier stage left in a folder.
+
+        Raises:
+            ConfigError: a backbone that only reads, where a policy is needed.
+        """
         import torch
 
+        if path is None and "reading" in self.chosen("backbone").needs:
+            raise ConfigError(
+                f"stage={self.chosen('stage').name} needs a model that writes texts, and backbone={self.chosen('backbone').name} "
+                "only reads them: it is for stage=reward; choose backbone=causal or backbone=tiny here"
+            )
         torch.manual_seed(self.seed)
         load = self.component("backbone") if path is None else make("backbone", "causal", {"path": str(path)})
         language_model: LanguageModel = load(corpus)

@@ -300,6 +300,9 @@ class World:
     def reward(self, *words: str) -> list[str]:
         return ["stage=reward", *self.trained, *self.feedback, *self.sizes, *words]
 
+    def measure_reward(self, *words: str) -> list[str]:
+        return ["stage=measure_reward", *self.feedback, "logger=none", f"stage.models=[{self.reward_model}]", *words]
+
     def inspect(self, *words: str) -> list[str]:
         return ["stage=inspect", *self.feedback, "logger=none", *words]
 

@@ -176,7 +176,7 @@ def test_a_combination_runs(command, world, words):
 @pytest.mark.parametrize(
     "words",
     [
-        ["reward.freeze_backbone=true", "reward_head=linear"],
+        ["reward_tuning=frozen", "reward_head=linear"],
         ["reward_head=gated", "reward_head.hidden=4", "reward_pooling=mean"],
         ["reward.learning_rate_schedule=constant", "reward.warmup_fraction=0"],
         ["reward.max_length=8"],

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer, load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.trunk import check_kind, load_config
 from rlhf_lightning.registry import register
 
 
@@ -20,11 +21,12 @@ def causal(corpus: Iterable[str], *, path: str, dtype: Literal["float32", "bfloa
 
     Raises:
         DataError: the folder or name can't be loaded.
-        ConfigError: the model has no end-of-text token or changes its logits after the output layer.
+        ConfigError: the model isn't decoder-only, has no end-of-text token, or changes its logits after the output layer.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    check_kind(load_config(path), path, "decoder")
     model = load_pretrained(AutoModelForCausalLM, path, "backbone.path", dtype=getattr(torch, dtype))
     language_model = LanguageModel(model, load_tokenizer(path))
     check_output_layer(language_model)

@@ -62,8 +62,8 @@ class PackedTokens:
         return len(self.lengths)
 
     def to(self, device: torch.device | str) -> PackedTokens:
-        moved = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return PackedTokens(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return PackedTokens(**{name: value if value is None else value.to(device) for name, value in own.items()})
 
     def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
         """[U, L] right-padded ids and mask, as integers."""

@@ -174,7 +174,9 @@ def _frame(tokenizer: Any, pair: str | None) -> Frame:
             runs.append((added, place, place + 1))
     texts = [run for run in runs if not run[0]]
     if not texts:
-        raise ConfigError(f"the tokenizer {type(tokenizer).__name__} writes the letter a with no token; give a backbone whose tokenizer does")
+        raise ConfigError(
+            f"the tokenizer {type(tokenizer).__name__} writes the letter a with no token; give a backbone whose tokenizer does"
+        )
     if len(texts) == 1:  # one text, or a pair with nothing between
         one = other = texts[0]
         between = slice(0, 0)

@@ -118,6 +118,12 @@ def max_positions(trunk: PreTrainedModel) -> int | None:
     return int(said) - max(skipped, default=0)
 
 
+def fitting_length(trunk: PreTrainedModel, wanted: int) -> int:
+    """The wanted number of tokens of a text, or as many as the trunk has positions for."""
+    limit = max_positions(trunk)
+    return wanted if limit is None else min(wanted, limit)
+
+
 def token_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
     """The vectors [U, L, D] of texts, right-padded, and the mask [U, L]; those of the decoder where there are an encoder and a decoder.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.evaluation.report import Curve, FeedbackCount, Figure, Sample, Series
 from rlhf_lightning.feedback.intake import Intake
-from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval
+from rlhf_lightning.interval import mean_interval, paired_interval
 
 History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
@@ -45,21 +45,6 @@ def prompt_means(measured: Measured, metric: str) -> list[float]:
     for prompt, value in zip(measured.prompts, measured.values[metric], strict=True):
         of_prompt.setdefault(prompt, []).append(value)
     return [sum(values) / len(values) for values in of_prompt.values()]
-
-
-def accuracy_figures(accuracy: Mapping[str, tuple[int, int]], spearman: float | None, ceiling: float | None = None) -> list[Figure]:
-    """Held-out accuracy of the reward model over all comparisons and by kind, and the rank correlation with ratings."""
-    figures = []
-    for kind, (right, total) in sorted(accuracy.items(), key=lambda item: (item[0] != "all", item[0])):
-        label = "Reward-model accuracy" if kind == "all" else f"Reward-model accuracy, {kind}s"
-        note = f"{total} held-out comparisons"
-        best = ceiling if kind == "all" else None
-        figures.append(
-            Figure(label=label, after=proportion_interval(right, total), unit="%", ceiling=best, note=note, headline=kind == "all")
-        )
-    if spearman is not None:
-        figures.append(Figure(label="Rank correlation with held-out ratings", after=spearman, note="Spearman", headline=not accuracy))
-    return figures
 
 
 def feedback_counts(intake: Intake) -> list[FeedbackCount]:

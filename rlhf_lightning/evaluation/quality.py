@@ -88,7 +88,9 @@ def _biases(parts: list[DataSetQuality]) -> Table:
             what = f"Spearman of length with {_kind('rating', one.aspect)}"
             rows.append([_short(part.name), what, one.correlation, one.low, one.high, one.n])
         if part.bias.time is not None:
-            rows.append([_short(part.name), "judged faster than the texts can be read", part.bias.time.too_fast, None, None, part.bias.time.n])
+            rows.append(
+                [_short(part.name), "judged faster than the texts can be read", part.bias.time.too_fast, None, None, part.bias.time.n]
+            )
         pairs = part.contradictions
         for what, odd, all_of_them in (
             ("an annotator contradicts itself", pairs.within, pairs.repeated),

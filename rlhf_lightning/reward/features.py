@@ -42,6 +42,7 @@ class FeatureScore(nn.Module):
 
     Attributes:
         names: [F]. centre, scale, weight: [F]. bias: a number. kept: [all] which features vary.
+        deviation: by what `normalise` has divided: scores times this are log-odds.
 
     Raises:
         ConfigError: no features, or one that isn't registered.
@@ -57,7 +58,7 @@ class FeatureScore(nn.Module):
         }
         self.kept = torch.zeros(0, dtype=torch.bool)
         self.centre = self.scale = self.weight = torch.zeros(0, dtype=torch.float64)
-        self.bias = 0.0
+        self.bias, self.deviation = 0.0, 1.0
 
     @property
     def all_names(self) -> list[str]:
@@ -100,7 +101,7 @@ class FeatureScore(nn.Module):
         self.centre, self.scale = torch.cat(centres)[self.kept], torch.cat(scales)[self.kept]
         # scaled, not raw: see `scaled`
         self.centre = self.centre / self.scale
-        self.weight, self.bias = torch.zeros_like(self.scale), 0.0
+        self.weight, self.bias, self.deviation = torch.zeros_like(self.scale), 0.0, 1.0
         return raw.take(self.kept, self.scale)
 
     def scaled(self, texts: Sequence[Text]) -> Sparse:
@@ -149,6 +150,7 @@ class FeatureScore(nn.Module):
         deviation = deviation if deviation > 1e-12 else 1.0
         self.bias = (self.bias - float(raw.mean())) / deviation
         self.weight = self.weight / deviation
+        self.deviation *= deviation
 
     def _places(self) -> Iterator[tuple[int, int, Family]]:
         families = list(self.families.values())
@@ -182,7 +184,8 @@ def save_features(score: FeatureScore, folder: Path, about: Mapping[str, Any]) -
         card = {**about, "head": "features", "features": features}
         (target / CARD).write_text(json.dumps(card, indent=2))
         tensors = {"kept": score.kept, "centre": score.centre, "scale": score.scale, "weight": score.weight}
-        save_file({**tensors, "bias": torch.tensor(score.bias, dtype=torch.float64)}, target / WEIGHTS)
+        numbers = {name: torch.tensor(getattr(score, name), dtype=torch.float64) for name in ("bias", "deviation")}
+        save_file({**tensors, **numbers}, target / WEIGHTS)
 
     write_folder(folder, write)
 
@@ -204,7 +207,7 @@ def load_features(folder: Path | str) -> FeatureScore:
         for name, family in score.families.items():
             family.restore(card["features"][name]["state"])
         score.kept, score.centre, score.scale, score.weight = (tensors[name] for name in ("kept", "centre", "scale", "weight"))
-        score.bias = float(tensors["bias"])
+        score.bias, score.deviation = float(tensors["bias"]), float(tensors["deviation"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as cause:
         raise DataError(f"{folder} holds no whole reward model of reward_head=features: {cause!r}") from cause
     if len(score.kept) != len(score.all_names) or not all(

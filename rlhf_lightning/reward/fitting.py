@@ -80,14 +80,15 @@ def fit(
     if not len(batch):
         raise DataError("no judgement to learn from")
     linear = Linear(score.prepare(texts), score.centre)
-    tried = _cross_validated(linear, batch, losses, _folds(texts, folds)) if l2 is None else {}
+    start, tried = torch.zeros_like(score.weight), dict[float, float]()
     if l2 is None:
+        start, tried = _cross_validated(linear, batch, losses, _folds(texts, folds))
         l2 = min(tried, key=lambda penalty: tried[penalty]) if tried else PENALTIES[len(PENALTIES) // 2]
     ratings_alone = _only_ratings(batch)
     if solver == "gradient":
         score.weight = _adam(linear, batch, [_SquaredError()] if ratings_alone else losses, l2, gradient or Gradient())
     else:
-        score.weight = _solved(linear, batch, losses, l2, torch.zeros_like(score.weight))[0]
+        score.weight = _solved(linear, batch, losses, l2, start)[0]
     centred = linear.forward(score.weight)
     score.bias = _intercept(batch, centred) if ratings_alone else -float(centred.mean())
     return Fit(l2, tried)
@@ -151,12 +152,15 @@ def _folds(texts: Sequence[Text], folds: int) -> list[Tensor]:
     return [place == i for i in range(folds)]
 
 
-def _cross_validated(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], folds: Sequence[Tensor]) -> dict[float, float]:
-    """Held-out loss of each penalty, from the strongest down until two in a row got worse; empty where nothing can be left out."""
+def _cross_validated(
+    linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], folds: Sequence[Tensor]
+) -> tuple[Tensor, dict[float, float]]:
+    """The folds' mean weights at the best penalty, and the held-out loss of each, from the strongest down until it gets worse; nothing
+    where nothing can be left out."""
     sides = [(_among(batch, ~held_out), _among(batch, held_out)) for held_out in folds]
     sides = [(training, held_out) for training, held_out in sides if len(training) and len(held_out)]
     starts = [torch.zeros(linear.width, dtype=torch.float64) for _ in sides]
-    tried: dict[float, float] = {}
+    best, tried = torch.zeros(linear.width, dtype=torch.float64), dict[float, float]()
     for penalty in PENALTIES if sides else ():
         total = weight = 0.0
         for i, (training, held_out) in enumerate(sides):
@@ -165,9 +169,10 @@ def _cross_validated(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.
                 found, weights = _held_out_loss(linear.forward(starts[i]), training, held_out, trained)
             total, weight = total + float(found), weight + float(weights)
         tried[penalty] = total / max(weight, 1e-12)
-        if len(tried) > 2 and min(list(tried.values())[-2:]) > min(tried.values()):
+        if tried[penalty] > min(tried.values()):
             break
-    return tried
+        best = torch.stack(starts).mean(0)
+    return best, tried
 
 
 def _held_out_loss(

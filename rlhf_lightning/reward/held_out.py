@@ -4,51 +4,26 @@ by length."""
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rlhf_lightning.feedback import standardise
-from rlhf_lightning.feedback.judgements import KINDS, Judged, Judgements, Text, judgement_kind, prompt_number
+from rlhf_lightning.feedback.judgements import KINDS, Judged, Text, prompt_number
 from rlhf_lightning.feedback.quality.bias import rank_correlation
-from rlhf_lightning.feedback.quality.votes import data_set
 from rlhf_lightning.flow import Feedback, Prompt, Ranking, Thumbs
 from rlhf_lightning.interval import Interval, clustered_mean_interval, clustered_proportion_interval, correlation_interval
 from rlhf_lightning.reward.calibration import Calibration, calibration
+from rlhf_lightning.reward.comparisons import comparisons
 from rlhf_lightning.reward.ranks import area_under_curve, kendall_tau_b, partial_rank_correlation
 
-MOST_PAIRS = 2_000
-"""Pairs of ratings compared of one prompt, annotator and aspect; beyond, a fixed draw of so many: their number grows with the square."""
-AT_A_TIME = 4_096
-"""Judgements whose texts are scored together."""
-RESCORED = 128
 FEWEST = 3
 """Texts or ratings from which a rank correlation is taken."""
-
-
-class TextScorer(Protocol):
-    """A reward model. Where it has a `deviation`, its scores are log-odds divided by that."""
-
-    def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = ...) -> Tensor:
-        """Scores [U] of responses to prompts."""
-        ...
-
-
-class Comparison(NamedTuple):
-    """One response is better than another to the same prompt: by what kind of judgement, in which data set."""
-
-    kind: str
-    prompt: Prompt
-    better: str
-    worse: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -106,19 +81,25 @@ class HeldOut:
         known = (self.accuracy.get("all"), self.spearman, self.auc)
         return next((interval.mean for interval in known if interval is not None), 0.0)
 
-    def figures(self) -> dict[str, float]:
-        """The figures by name, for sweeps and the model's card."""
-        found = {f"accuracy/{kind}": interval for kind, interval in self.accuracy.items()}
-        named = {
+    def named(self) -> dict[str, Interval | float]:
+        """Everything by name, with its interval where it has one."""
+        found: dict[str, Interval | float | None] = {f"accuracy/{kind}": interval for kind, interval in self.accuracy.items()}
+        found |= {
             "kendall/ranking": self.kendall, "spearman/rating": self.spearman, "spearman/rating_within_prompt": self.spearman_within,
             "auc/thumbs": self.auc, "accuracy/longer": self.length.longer, "accuracy/shorter": self.length.shorter,
-            "length/spearman": self.length.correlation, "length/partial": self.length.partial,
+            "length/spearman": self.length.correlation, "length/partial": self.length.partial, "tied": self.tied,
         }  # fmt: skip
-        found |= {name: interval for name, interval in named.items() if interval is not None}
-        means = {name: interval.mean for name, interval in found.items()}
         if self.calibration is not None:
-            means |= {"ece": self.calibration.ece, "brier": self.calibration.brier, "nll": self.calibration.nll}
-        return means | ({} if self.tied is None else {"tied": self.tied})
+            found |= {"ece": self.calibration.ece, "brier": self.calibration.brier, "nll": self.calibration.nll}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def figures(self) -> dict[str, float]:
+        """The plain figures by name, for sweeps."""
+        return {name: value.mean if isinstance(value, Interval) else value for name, value in self.named().items()}
+
+    def card(self) -> dict[str, float | dict[str, float]]:
+        """The figures by name, those with an interval as mean, low, high and n; bounds that aren't finite are left out."""
+        return {name: _bounds_of(value) if isinstance(value, Interval) else value for name, value in self.named().items()}
 
 
 class HeldOutMetric(Metric):
@@ -246,87 +227,6 @@ class HeldOutMetric(Metric):
 share_of = clustered_proportion_interval
 
 
-@torch.no_grad()
-def measure_held_out(
-    model: TextScorer, judged: Judgements, *, truth: Callable[[Prompt, str], float] | None = None, batch_size: int = 64
-) -> HeldOut:
-    """The figures of a reward model on feedback. Under several processes each scores its share of the prompts; all get the same record.
-
-    Args:
-        truth: what a response is worth, where that is known.
-    """
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    rank, world, device = _process()
-    metric = HeldOutMetric(sorted({data_set(record.feedback) for record in judged}), truth is not None).to(device)
-    mine = judged.select(judged.rows["prompt"] % world == rank)
-    metric.update([], {})  # a process without a prompt takes part, too
-    for part in parts_of(mine, AT_A_TIME):
-        texts = part.texts()
-        scores = log_odds(model, texts, batch_size).tolist()
-        metric.update(part, dict(zip(texts, scores, strict=True)), truth)
-    metric.batch_change.fill_(batch_change(model, mine[:RESCORED].texts()[:RESCORED], batch_size))
-    return metric.held_out()
-
-
-def comparisons(judged: Iterable[Judged]) -> list[Comparison]:
-    """Every order that the feedback states; ratings are compared within a prompt, annotator, aspect and data set, at most MOST_PAIRS."""
-    found = []
-    rated: dict[tuple[Prompt, str | None, int, str], list[tuple[float, str]]] = defaultdict(list)
-    for record in judged:
-        feedback = record.feedback
-        source = data_set(feedback)
-        for better, worse in standardise.comparisons(feedback):
-            texts = feedback.responses
-            found.append(Comparison(judgement_kind(feedback), feedback.prompt, texts[better], texts[worse], source))
-        if record.z_score is not None:
-            rated[feedback.prompt, feedback.annotator, record.aspect, source].append((record.z_score, feedback.responses[0]))
-    for (prompt, _, _, source), given in rated.items():
-        for i, j in _pairs(len(given)):
-            (z_1, text_1), (z_2, text_2) = given[i], given[j]
-            if z_1 != z_2 and text_1 != text_2:
-                found.append(Comparison("rating", prompt, *((text_1, text_2) if z_1 > z_2 else (text_2, text_1)), source))
-    return found
-
-
-def parts_of(judged: Judgements, size: int) -> Iterator[Judgements]:
-    """The judgements in parts of about `size`, those on one prompt together in one part."""
-    judged = judged.select(np.argsort(judged.rows["prompt"], kind="stable"))
-    starts = np.flatnonzero(np.diff(judged.rows["prompt"], prepend=0, append=0) != 0)
-    cuts = [0]
-    for start in (int(start) for start in starts):
-        if start - cuts[-1] >= size:
-            cuts.append(start)
-    for start, end in itertools.pairwise([*cuts, len(judged)]):
-        if start < end:
-            yield judged[start:end]
-
-
-def log_odds(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> Tensor:
-    """Scores [U], float64, in the units in which losses saw them: differences are log-odds; the mean is that of the normalised ones."""
-    scores = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts], batch_size)
-    return scores.double() * float(getattr(model, "deviation", 1.0))
-
-
-def batch_change(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> float:
-    """The largest difference between a text's scores among the others and in small batches of other company. Then the difference of a
-    pair changes its sign when its sides are swapped, to twice that."""
-    once, again = (
-        model.score_texts([prompt for prompt, _ in row], [response for _, response in row], size)
-        for row, size in ((texts, batch_size), (texts[::-1], 3))
-    )
-    return float((once - again.flip(0)).abs().max()) if len(texts) else 0.0
-
-
-def _process() -> tuple[int, int, torch.device]:
-    """Rank, number of processes, and where tensors must be to be exchanged between them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1, torch.device("cpu")
-    on_gpu = torch.distributed.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
-
-
 @functools.lru_cache(maxsize=4096)
 def _cluster(prompt: Prompt, text: str) -> int:
     """The prompt as a number that float64 holds; texts judged by themselves hang together with nothing."""
@@ -336,16 +236,13 @@ def _cluster(prompt: Prompt, text: str) -> int:
 def _tau(feedback: Feedback, scores: Mapping[Text, float]) -> list[list[float]]:
     if not isinstance(feedback.judgement, Ranking) or len(feedback.responses) < 3:
         return []
-    ranked = [(scores[feedback.prompt, text], -rank) for text, rank in zip(feedback.responses, feedback.judgement.ranks, strict=True) if rank is not None]
+    ranked = [
+        (scores[feedback.prompt, text], -rank)
+        for text, rank in zip(feedback.responses, feedback.judgement.ranks, strict=True)
+        if rank is not None
+    ]
     tau = kendall_tau_b(*np.array(ranked, dtype=np.float64).reshape(-1, 2).T)
     return [] if tau is None else [[_cluster(feedback.prompt, feedback.responses[0]), tau]]
-
-
-def _pairs(count: int) -> Iterable[tuple[int, int]]:
-    if count * (count - 1) // 2 <= MOST_PAIRS:
-        return itertools.combinations(range(count), 2)
-    first, apart = np.random.default_rng(count).integers((0, 1), (count, count), (MOST_PAIRS, 2)).T
-    return zip(first.tolist(), ((first + apart) % count).tolist(), strict=True)
 
 
 def _groups(cluster: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
@@ -357,3 +254,8 @@ def _groups(cluster: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
 
 def _bounded(correlation: float | None, n: int) -> Interval | None:
     return None if correlation is None else correlation_interval(correlation, n)
+
+
+def _bounds_of(interval: Interval) -> dict[str, float]:
+    found = {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+    return {name: value for name, value in found.items() if np.isfinite(value)}

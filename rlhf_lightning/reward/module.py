@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback import standardise
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind
-from rlhf_lightning.flow import Prompt
+from rlhf_lightning.feedback.judgements import Judged, Judgements, Text
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.reward.bootstrap import bootstrapped
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
@@ -33,8 +30,6 @@ class RewardModule(L.LightningModule):
         self.model, self.settings, self.steps = model, settings, steps
         self.losses = nn.ModuleList(losses)
         self.history: list[dict[str, float]] = []
-        if settings.freeze_backbone and hasattr(model.net, "trunk"):
-            model.net.trunk.requires_grad_(False)
 
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
         scored = self.model.scored(batch.tokens)
@@ -68,8 +63,9 @@ def level_members(model: RewardModel, texts: Sequence[Text], batch_size: int = 6
     if not isinstance(head, EnsembleHead):
         return
     total = torch.zeros_like(head.level)
+    like_lengths = sorted(texts, key=lambda text: len(text[1]))
     for start in range(0, len(texts), batch_size):
-        members = model.scored(model.tokenise(texts[start : start + batch_size]).to(head.level.device)).members
+        members = model.scored(model.tokenise(like_lengths[start : start + batch_size]).to(head.level.device)).members
         total += torch.zeros_like(total) if members is None else members.sum(1)
     head.level += total / max(1, len(texts))
 
@@ -90,8 +86,8 @@ def check_pooling(model: RewardModel) -> None:
         module.training = was
     if abs(one - other) <= 1e-5 * (1 + abs(one)):
         raise ConfigError(
-            "reward_pooling=cls reads the first token, and in this backbone, a causal one, that has read nothing of the text: "
-            "choose reward_pooling=last, or an encoder"
+            "reward_pooling=cls reads the first token, which in this backbone's decoder has read nothing of the response: "
+            "choose reward_pooling=last, or backbone=encoder"
         )
 
 
@@ -155,53 +151,3 @@ def feedback_loader(
         generator=torch.Generator().manual_seed(seed),
         collate_fn=lambda batch: collate((record for group in batch for record in group), model, spans="spans" in kinds),
     )
-
-
-@torch.no_grad()
-def held_out_accuracy(model: RewardModel, judged: Judgements) -> dict[str, tuple[int, int]]:
-    """(right, all) ordered pairs by kind, and "all" together. A rating's pairs are responses to one prompt that its annotator rated
-    apart; ties of the score count as wrong."""
-    model.eval()
-    texts = judged.texts()
-    scores = dict(zip(texts, model.score_texts([t[0] for t in texts], [t[1] for t in texts]).tolist(), strict=True))
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for kind, prompt, better, worse in comparisons(judged):
-        for name in (kind, "all"):
-            counts[name][0] += scores[prompt, better] > scores[prompt, worse]
-            counts[name][1] += 1
-    return {name: (right, total) for name, (right, total) in counts.items()}
-
-
-@torch.no_grad()
-def rating_spearman(model: RewardModel, judged: Iterable[Judged]) -> float | None:
-    """Rank correlation of scores with ratings over all held-out responses, each rating counted once; None with fewer than three."""
-    from torchmetrics.functional import spearman_corrcoef
-
-    rated = [(*_text(record), record.z_score) for record in judged if record.z_score is not None]
-    if len(rated) < 3:
-        return None
-    scores = model.score_texts([r[0] for r in rated], [r[1] for r in rated])
-    return float(spearman_corrcoef(scores, torch.tensor([float(r[2]) for r in rated])))
-
-
-def comparisons(judged: Iterable[Judged]) -> list[tuple[str, Prompt, str, str]]:
-    """(kind, prompt, better, worse) of every order that the feedback states, ratings compared within a prompt, annotator and aspect."""
-    found = []
-    rated: dict[tuple[Prompt, str | None, int], list[tuple[float, str]]] = defaultdict(list)
-    for record in judged:
-        feedback = record.feedback
-        for better, worse in standardise.comparisons(feedback):
-            found.append((judgement_kind(feedback), feedback.prompt, feedback.responses[better], feedback.responses[worse]))
-        if record.z_score is not None:
-            rated[feedback.prompt, feedback.annotator, record.aspect].append((record.z_score, feedback.responses[0]))
-    for (prompt, *_), given in rated.items():
-        for i, (z_1, text_1) in enumerate(given):
-            for z_2, text_2 in given[i + 1 :]:
-                if z_1 != z_2 and text_1 != text_2:
-                    found.append(("rating", prompt, *((text_1, text_2) if z_1 > z_2 else (text_2, text_1))))
-    return found
-
-
-def _text(record: Judged) -> tuple[Prompt, str]:
-    feedback = record.feedback
-    return feedback.prompt, feedback.responses[0]

@@ -5,7 +5,6 @@ Shapes: U texts, L tokens of the longest, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.packing import PackedTokens, padded_inputs
 from rlhf_lightning.backbone.text_rows import Reading
 from rlhf_lightning.backbone.trunk import reading_of, token_vectors
+from rlhf_lightning.reward.parts import Pooling, said
 from rlhf_lightning.reward.scored import Scored
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ComposedScore(nn.Module):
     A pooling takes the vectors of a text's tokens as [U, L, D] with the mask [U, L], whether the trunk runs packed or padded.
     """
 
-    def __init__(self, trunk: PreTrainedModel, pooling: Callable[[Tensor, Tensor], Tensor], head: nn.Module) -> None:
+    def __init__(self, trunk: PreTrainedModel, pooling: Pooling, head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.pooling, self.head = trunk, pooling, head
 
@@ -35,8 +35,7 @@ class ComposedScore(nn.Module):
 
     def forward(self, tokens: PackedTokens) -> Tensor | Scored:
         hidden, mask = token_vectors(self.trunk, tokens)
-        said: Tensor | Scored = self.head(self.pooling(hidden, mask))
-        return said
+        return said(self.pooling, self.head, hidden, mask, tokens)
 
 
 class ClassifierScore(nn.Module):
@@ -55,7 +54,7 @@ class ClassifierScore(nn.Module):
     @property
     def reading(self) -> Reading:
         """As the trunk's, but for an encoder-decoder: transformers' classifiers give the whole text to both of its sides."""
-        own = reading_of(self.classifier)
+        own = reading_of(self.trunk)
         return Reading("encoder") if own.kind == "encoder_decoder" else own
 
     def forward(self, tokens: PackedTokens) -> Tensor:
@@ -66,7 +65,8 @@ class ClassifierScore(nn.Module):
 def merge_adapters(module: nn.Module) -> None:
     """Merge LoRA's adapters into the weights beside them and leave plain layers, in place."""
     for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, child in children:
             if hasattr(child, "get_base_layer") and hasattr(child, "merge"):
                 child.merge()
                 setattr(parent, name, child.get_base_layer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,9 +69,10 @@ def response_mask(mask: Tensor, tokens: PackedTokens) -> Tensor:
 
 def needs_of(part: Any) -> frozenset[str]:
     """What a pooling or a head that is made was registered to need; nothing for one that isn't registered."""
-    return _needs(part.func if isinstance(part, functools.partial) else type(part) if isinstance(part, nn.Module) else part)
+    target: Any = part.func if isinstance(part, functools.partial) else type(part) if isinstance(part, nn.Module) else part
+    return _needs(target)
 
 
 @functools.cache
-def _needs(target: Any) -> frozenset[str]:
+def _needs(target: Hashable) -> frozenset[str]:
     return next((component.needs for component in components() if component.target is target), frozenset())

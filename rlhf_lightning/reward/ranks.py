@@ -1,4 +1,4 @@
-"""How far two orders agree: Kendall's tau of rankings, partial correlation of ranks, area under the curve. Pure functions of numpy arrays."""
+"""How far two orders agree: Kendall's tau, partial correlation of ranks, area under the curve. Pure functions of numpy arrays."""
 
 from __future__ import annotations
 

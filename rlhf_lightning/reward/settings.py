@@ -21,7 +21,6 @@ class RewardSettings:
             size has nothing to do with the model's.
         warmup_fraction: share of the steps over which the learning rate rises from 0.
         max_length: tokens of prompt and response; a longer prompt loses its beginning, a response that alone is longer loses its end.
-        freeze_backbone: train the head alone: with reward_head=linear the linear regression r = w·phi(x, y) on the frozen model's phi.
         validation_fraction: share of the prompts that is held out.
         on_bad: a bad line stops the run ("refuse") or is set aside with its reason ("quarantine").
     """
@@ -35,6 +34,5 @@ class RewardSettings:
     weight_decay: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     max_length: PositiveInt = 512
-    freeze_backbone: bool = False
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     on_bad: Literal["refuse", "quarantine"] = "refuse"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,56 +10,61 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import component_of, register
+from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.feedback import read, weighed
 
 if TYPE_CHECKING:
-    from rlhf_lightning.feedback.judgements import Judgements
-    from rlhf_lightning.flow import Feedback
+    from rlhf_lightning.feedback.judgements import Judgements, Text
+    from rlhf_lightning.flow import Feedback, Prompt
+    from rlhf_lightning.reward.held_out import HeldOut
     from rlhf_lightning.reward.model import RewardModel
 
 
 CORPUS = 20_000
 """Records that a tokenizer made on the spot is fitted to, at most."""
+REFERENCES = 10_000
+"""Training texts by which scores are normalised, at most."""
 
 
 @dataclass
 class TrainedReward:
-    """A trained reward model, its history, what was held out, and (right, all) held-out comparisons by kind."""
+    """A trained reward model, its history, what was held out, and its figures there."""
 
     model: RewardModel
     history: list[dict[str, float]]
     held_out: Judgements
-    accuracy: dict[str, tuple[int, int]]
-    spearman: float | None
+    measured: HeldOut
 
 
 @register("stage", "reward")
 def reward(run: Run) -> float:
-    """Train a reward model on feedback of all kinds together; leaves the folder reward_model/. Returns the held-out accuracy."""
-    from rlhf_lightning.evaluation.figures import accuracy_figures, curve, feedback_counts
+    """Train a reward model on feedback of all kinds together; leaves the folder reward_model/. Returns the held-out accuracy.
+
+    Without comparisons held out that is the rank correlation with ratings, or the area under the curve of thumbs.
+    """
+    from rlhf_lightning.evaluation.figures import curve, feedback_counts
+    from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage.ending import end
 
     with run.timed("read"):
         intake = read(run)
     run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
     trained = train_reward(run, intake.feedback, backbone_folder(run, intake.feedback), run.folder / "reward_model")
-    figures = accuracy_figures(trained.accuracy, trained.spearman)
+    measured = trained.measured
+    loss = curve("Loss", "step", "nats per judgement", {"loss": trained.history}, "reward/loss")
     end(
         run,
         "Reward model",
-        figures=figures,
-        curves=[curve("Loss", "step", "nats per judgement", {"loss": trained.history}, "reward/loss")],
+        figures=held_out_figures(measured),
+        curves=[loss, *reliability_curve({"the model": measured})],
         feedback=feedback_counts(intake),
-        notes=intake.notes,
-        results={f"accuracy/{kind}": right / total for kind, (right, total) in trained.accuracy.items()}
-        | ({} if trained.spearman is None else {"spearman/rating": trained.spearman}),
+        tables=held_out_tables(measured),
+        notes=[*intake.notes, *held_out_notes(measured)],
+        results=measured.figures(),
     )
     run.say(f"reward model: {run.folder / 'reward_model'}")
-    if "all" in trained.accuracy:
-        return trained.accuracy["all"][0] / trained.accuracy["all"][1]
-    return trained.spearman or 0.0
+    return measured.objective
 
 
 def backbone_folder(run: Run, feedback: Sequence[Feedback]) -> str:
@@ -75,8 +80,20 @@ def backbone_folder(run: Run, feedback: Sequence[Feedback]) -> str:
     return str(folder)
 
 
-def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: Path, name: str = "reward") -> TrainedReward:
-    """Train on the judgements of most prompts, measure on those of the others, normalise on the training responses, and save.
+def train_reward(
+    run: Run,
+    feedback: Sequence[Feedback],
+    backbone: str,
+    folder: Path,
+    name: str = "reward",
+    truth: Callable[[Prompt, str], float] | None = None,
+) -> TrainedReward:
+    """Train on the judgements of most prompts, measure on those of the others, normalise on training responses, and save.
+
+    Args:
+        backbone: folder or Hub name of the trunk.
+        name: of the training, for logs and the bar.
+        truth: what a response is worth, where that is known: length is then measured at equal worth.
 
     Raises:
         ConfigError: too little feedback to hold some out, or a kind of judgement that no chosen loss learns from.
@@ -86,18 +103,16 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
     from rlhf_lightning.reward.losses import build_losses
-    from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
+    from rlhf_lightning.reward.measure import measure_held_out
     from rlhf_lightning.reward.module import (
         RewardModule,
         check_kinds,
         check_pooling,
         feedback_loader,
-        held_out_accuracy,
         learned_kinds,
         level_members,
-        rating_spearman,
     )
-    from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
+    from rlhf_lightning.reward.net import merge_adapters
 
     settings = run.settings("reward")
     judged = standardised(weighed(run, feedback))
@@ -111,13 +126,7 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
         )
     with run.timed("reward"):
         torch.manual_seed(run.seed)
-        trunk, tokenizer = trunk_and_tokenizer(backbone)
-        width = trunk.config.get_text_config().hidden_size
-        head = run.component("reward_head", *head_arguments(run.chosen("reward_head").name, width, judged.aspects))
-        pooling = run.component("reward_pooling", *pooling_arguments(run.chosen("reward_pooling").name, width))
-        limit = int(getattr(trunk.config, "max_position_embeddings", settings.max_length))
-        net = ComposedScore(trunk, pooling, head)
-        model = RewardModel(net, tokenizer, min(settings.max_length, limit))
+        model = begin(run, backbone, judged.aspects)
         check_pooling(model)
         kinds = learned_kinds(losses)
 
@@ -128,20 +137,56 @@ def train_reward(run: Run, feedback: Sequence[Feedback], backbone: str, folder: 
         module = RewardModule(model, losses, settings, steps)
         trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
         trainer.fit(module, ShardedData(loader))
+        merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
         model.eval()
-        texts = training.texts()
+        texts = reference_texts(training, run.seed)
+        model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
         level_members(model, texts)
         model.truncated = 0
         model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
         if model.truncated:
             run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
-        accuracy, spearman = held_out_accuracy(model, held_out), rating_spearman(model, held_out)
-        about = described(run) | {
-            "aspects": list(judged.aspects),
-            "accuracy": {kind: right / total for kind, (right, total) in accuracy.items()},
-        }
+        measured = measure_held_out(model, held_out, truth=truth)
+        about = described(run) | {"aspects": list(judged.aspects), "figures": measured.card()}
+        model.cpu()
         run.save(trainer, folder, lambda target: model.save(target, about))
-    return TrainedReward(model, module.history, held_out, accuracy, spearman)
+    return TrainedReward(model, module.history, held_out, measured)
+
+
+def reference_texts(training: Judgements, seed: int) -> list[Text]:
+    """The texts by which scores are normalised: all of them, or REFERENCES of a draw of the records."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    if len(training) > REFERENCES:
+        training = training.select(np.sort(generator.permutation(len(training))[:REFERENCES]))
+    texts = training.texts()
+    if len(texts) <= REFERENCES:
+        return texts
+    return [texts[i] for i in np.sort(generator.permutation(len(texts))[:REFERENCES])]
+
+
+def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
+    """The model to train: the trunk with the chosen pooling and head, or the classifier that the backbone is, tuned as chosen."""
+    from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.net import ComposedScore
+    from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
+    from rlhf_lightning.reward.start import begun
+
+    chosen, pooling_name = run.chosen("backbone"), run.chosen("reward_pooling").name
+    if "reading" in chosen.needs:
+        trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
+    else:
+        trunk, tokenizer = trunk_and_tokenizer(backbone, "decoder")
+    width = trunk_width(trunk)
+    head = run.component("reward_head", *head_arguments(run.chosen("reward_head").name, width, aspects))
+    pooling = run.component("reward_pooling", *pooling_arguments(pooling_name, width))
+    net, note = begun(backbone, ComposedScore(trunk, pooling, head), pooling_name)
+    if note:
+        run.say(note)
+    run.component("reward_tuning")(net.trunk)
+    return RewardModel(net, tokenizer, fitting_length(net.trunk, run.settings("reward").max_length))
 
 
 def described(run: Run) -> dict[str, Any]:

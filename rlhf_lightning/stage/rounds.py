@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.flow import Prompt
     from rlhf_lightning.stage.reward import TrainedReward
     from rlhf_lightning.task.task import Task
 
@@ -81,7 +83,7 @@ def rounds(
         folder = run.folder / f"round_{number}"
         collect(run, task, policy, annotators, number, prompts, responses, folder / "feedback.jsonl")
         intake = take_in_all(run, number)
-        reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}")
+        reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
         module = train_ppo(run, policy, start, scorer, task.train_prompts(), folder / "policy", f"ppo {number}")
         after = look(run, task, policy, start, scorer)
@@ -140,40 +142,50 @@ def take_in_all(run: Run, rounds: int) -> Intake:
 
 def ceiling_of(task: Task, reward: TrainedReward) -> float:
     """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
-    from rlhf_lightning.reward.module import comparisons
+    from rlhf_lightning.reward.comparisons import comparisons
 
-    orders = comparisons(reward.held_out)
-    return sum(task.utility(prompt, better) > task.utility(prompt, worse) for _, prompt, better, worse in orders) / max(1, len(orders))
+    orders, utility = comparisons(reward.held_out), utility_of(task)
+    return sum(utility(one.prompt, one.better) > utility(one.prompt, one.worse) for one in orders) / max(1, len(orders))
+
+
+def utility_of(task: Task) -> Callable[[Prompt, str], float]:
+    """What the task finds a response worth, for any prompt that feedback has."""
+    from rlhf_lightning.flow import prompt_text
+
+    return lambda prompt, response: task.utility(prompt_text(prompt), response)
 
 
 def tell(run: Run, story: Story, target: float) -> None:
     """The report of all rounds."""
-    from rlhf_lightning.evaluation.figures import accuracy_figures, compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, reliability_curve
     from rlhf_lightning.evaluation.report import FeedbackCount, Target
     from rlhf_lightning.stage.ending import end
 
     last = story.rounds[-1]
     story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
-    improvement, compared_feedback = story.improvement(), last.reward.accuracy.get("all")  # none where nothing held out states an order
+    # none where nothing held out states an order
+    improvement, accuracy = story.improvement(), last.reward.measured.accuracy.get("all")
     counted = Counter(last.intake.collected)
     end(
         run,
         "From feedback to a better policy",
         figures=[
             *metric_figures(story.start, last.measured),
-            *accuracy_figures(last.reward.accuracy, last.reward.spearman, last.ceiling),
+            *held_out_figures(last.reward.measured, last.ceiling),
         ],
         rounds=round_results(story),
-        curves=ppo_curves({f"round {r.number}": r.history for r in story.rounds}),
+        curves=[
+            *ppo_curves({f"round {r.number}": r.history for r in story.rounds}),
+            *reliability_curve({f"round {r.number}": r.reward.measured for r in story.rounds}),
+        ],
         samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
         feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
-        notes=last.intake.notes,
+        notes=[*last.intake.notes, *held_out_notes(last.reward.measured)],
         results=compared(story.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
-        | (
-            {} if compared_feedback is None else {"accuracy": compared_feedback[0] / compared_feedback[1], "accuracy/ceiling": last.ceiling}
-        ),
+        | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),
     )
 
 
@@ -181,7 +193,7 @@ def round_results(story: Story) -> list[Any]:
     """A row for the start and for each round. The intake of a round holds all feedback so far; the row counts its own."""
     from rlhf_lightning.evaluation.figures import prompt_means
     from rlhf_lightning.evaluation.report import RoundResult
-    from rlhf_lightning.interval import mean_interval, proportion_interval
+    from rlhf_lightning.interval import mean_interval
 
     rows = [RoundResult(number=0, utility=mean_interval(prompt_means(story.start, "utility")), kl=0.0)]
     collected = kept = 0
@@ -191,8 +203,8 @@ def round_results(story: Story) -> list[Any]:
                 number=done.number,
                 collected=done.intake.collected.total() - collected,
                 kept=done.intake.kept.total() - kept,
-                accuracy=proportion_interval(*done.reward.accuracy["all"]) if "all" in done.reward.accuracy else None,
-                ceiling=done.ceiling if "all" in done.reward.accuracy else None,
+                accuracy=done.reward.measured.accuracy.get("all"),
+                ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
                 score=done.measured.mean("score"),
                 utility=mean_interval(prompt_means(done.measured, "utility")),
                 kl=done.measured.kl,

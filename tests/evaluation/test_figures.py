@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from rlhf_lightning.evaluation.figures import (
-    accuracy_figures,
     compared,
     curve,
     feedback_counts,
@@ -21,7 +20,7 @@ from rlhf_lightning.evaluation.figures import (
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.evaluation.report import FeedbackCount
 from rlhf_lightning.feedback.intake import Intake
-from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval
+from rlhf_lightning.interval import mean_interval, paired_interval
 
 PROMPTS = ["p", "q", "r", "p", "q", "r", "p"]
 
@@ -59,27 +58,6 @@ def test_without_a_before_there_is_no_change_and_without_a_reference_no_kl():
     figures = metric_figures(None, measured(0, jokes=[1.0] * 7))
     assert [figure.label for figure in figures] == ["Hidden utility", "Response length", "jokes"]
     assert all(figure.before is None and figure.change is None for figure in figures)
-
-
-def test_accuracy_comes_first_over_all_and_then_by_kind():
-    figures = accuracy_figures({"pair": (3, 4), "all": (70, 100), "edit": (67, 96)}, 0.4, ceiling=0.9)
-    assert [figure.label for figure in figures] == [
-        "Reward-model accuracy",
-        "Reward-model accuracy, edits",
-        "Reward-model accuracy, pairs",
-        "Rank correlation with held-out ratings",
-    ]
-    assert [figure.after for figure in figures[:3]] == [proportion_interval(*pair) for pair in ((70, 100), (67, 96), (3, 4))]
-    assert [figure.ceiling for figure in figures] == [0.9, None, None, None]
-    assert [figure.headline for figure in figures] == [True, False, False, False]
-    assert (figures[0].note, figures[0].unit) == ("100 held-out comparisons", "%")
-    assert figures[3].after == 0.4
-
-
-def test_ratings_alone_make_the_correlation_the_headline():
-    (figure,) = accuracy_figures({}, -0.1)
-    assert (figure.after, figure.headline) == (-0.1, True)
-    assert accuracy_figures({}, None) == []
 
 
 def test_feedback_is_counted_by_kind_before_and_after_cleaning():

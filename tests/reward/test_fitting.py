@@ -14,6 +14,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.reward import fitting, ridge
+from rlhf_lightning.reward.feature import ngrams, readability, sentiment  # noqa: F401  (registers them)
 from rlhf_lightning.reward.features import FeatureScore
 from rlhf_lightning.reward.fitting import Gradient, collated, fit
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
@@ -21,7 +22,22 @@ from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
 
 FEATURES = {"readability": {}, "sentiment": {}}
-WORDS = ["good", "great", "awful", "bad", "interesting", "extraordinarily", "seventh", "letters", "table", "simple", "we", "go", "to", "horrible"]
+WORDS = [
+    "good",
+    "great",
+    "awful",
+    "bad",
+    "interesting",
+    "extraordinarily",
+    "seventh",
+    "letters",
+    "table",
+    "simple",
+    "we",
+    "go",
+    "to",
+    "horrible",
+]
 
 
 def losses() -> list[nn.Module]:

@@ -12,29 +12,34 @@ from torch import Tensor, nn
 
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
+from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import collate
 from rlhf_lightning.feedback.judgements import Judged, Judgements, standardised
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
+from rlhf_lightning.reward.bootstrap import bootstrapped
+from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
 from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
-from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
+from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.module import (
     PromptGroups,
     RewardModule,
     check_kinds,
-    comparisons,
+    check_pooling,
     feedback_loader,
-    held_out_accuracy,
     learned_kinds,
-    rating_spearman,
+    level_members,
 )
+from rlhf_lightning.reward.net import ComposedScore
+from rlhf_lightning.reward.pooling.cls import cls
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.settings import RewardSettings
+from rlhf_lightning.reward.tuning.frozen import frozen
 
 TOKENIZER = byte_level_bpe([], 270)
 
@@ -100,7 +105,7 @@ def test_the_loss_is_the_weighted_sum_over_all_kinds_by_hand():
     ]
 
     def s(prompt: str, text: str) -> float:
-        return (score(model, prompt + text) - 0.4) / 2.0
+        return score(model, prompt + text)  # before it is normalised
 
     def sigmoid(x: float) -> float:
         return 1 / (1 + math.exp(-x))
@@ -173,7 +178,8 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     tiny_of("llama").save(tmp_path / "policy")
     trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
-    module = module_of(model, [BradleyTerry()], freeze_backbone=True, learning_rate=0.05, warmup_fraction=0.0)
+    frozen(trunk)
+    module = module_of(model, [BradleyTerry()], learning_rate=0.05, warmup_fraction=0.0)
     batch = collate(standardised([ranked("It", [" costs", " boils"], [0, 1])]), model)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
@@ -184,6 +190,79 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {"net.head.weight.weight"}
     assert module.history[-1]["reward/loss"] < module.history[0]["reward/loss"]
+
+
+@pytest.fixture
+def composed(tiny_of, tmp_path):
+    """A reward model of the tiny Llama with the given head and pooling."""
+    tiny_of("llama").save(tmp_path / "policy")
+
+    def make(head: nn.Module, pooling=last) -> RewardModel:
+        trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+        return RewardModel(ComposedScore(trunk, pooling, head), tokenizer, 64).eval()
+
+    return make
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_each_member_of_an_ensemble_learns_by_itself(composed, bootstrap):
+    """The loss is the mean over members of what each would have alone on its judgements, and so is each member's gradient."""
+    torch.manual_seed(0)
+    head = EnsembleHead(32, members=3, bootstrap=bootstrap, seed=2)
+    model, losses = composed(head), [BradleyTerry(), GaussianRating()]
+    records = [ranked(f"It {i}", [" costs", " boils"], [i % 2, 1 - i % 2], weight=1.0 + i) for i in range(6)]
+    records += [rated("A fan", " costs", 3), rated("It", " boils", 7)]
+    batch = collate(standardised(records), model)
+    loss = module_of(model, losses).training_step(batch, 0)
+    loss.backward()
+    parts = list(bootstrapped(batch, 3, seed=2)) if bootstrap else [batch] * 3
+    weight = sum((part.pairs.weight.sum() + part.ratings.weight.sum()).item() for part in parts)
+    assert (weight != 3 * 23) == bootstrap
+    total = 0.0
+    for member, part in zip(head.members, parts, strict=True):
+        alone = composed(member)
+        gradient, member.weight.weight.grad = member.weight.weight.grad, None
+        own = (part.pairs.weight.sum() + part.ratings.weight.sum()).item()
+        found = module_of(alone, losses).training_step(part, 0)
+        found.backward()
+        assert torch.allclose(gradient, member.weight.weight.grad * own / weight, atol=1e-6)
+        total += found.item() * own
+    assert loss.item() == pytest.approx(total / weight, rel=1e-5)
+
+
+@torch.no_grad()
+def test_members_are_levelled_on_the_training_texts(composed):
+    head = EnsembleHead(32, members=3)
+    model = composed(head)
+    texts = [("It", " costs"), ("It", " boils water quickly."), ("A fan", ""), ("The kettle", " is quiet")]
+    for _ in range(2):
+        level_members(model, texts, batch_size=3)
+        members = model.scored(model.tokenise(texts)).members
+        assert members.mean(1).abs().max() < 1e-5
+        assert (members.std(1) > 1e-3).all()
+    assert head.level.abs().min() > 1e-4
+    level_members(bag(), texts)  # nothing to do
+
+
+def test_the_first_token_of_a_decoder_is_refused(composed):
+    model = composed(LinearHead(32), cls)
+    training = {module: module.training for module in model.modules()}
+    with pytest.raises(ConfigError, match=r"reward_pooling=cls reads the first token, .*choose reward_pooling=last"):
+        check_pooling(model)
+    assert {module: module.training for module in model.modules()} == training
+    check_pooling(composed(LinearHead(32), last))
+    check_pooling(bag())
+
+
+@torch.no_grad()
+def test_the_first_token_of_an_encoder_is_taken(composed):
+    from transformers import BertConfig, BertModel
+
+    model = composed(LinearHead(32), cls)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(model.tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model.net.trunk = BertModel(config, add_pooling_layer=False).eval()
+    check_pooling(model)
 
 
 def test_a_kind_that_no_loss_learns_from_is_refused():
@@ -293,68 +372,3 @@ def test_fewer_prompts_than_processes_are_refused():
     assert len(prompts_of(feedback_loader(judged, bag(), 2, seed=0, rank=2, world=3))) > 0
     with pytest.raises(ConfigError, match="feedback on 3 prompts can't be shared by 4 processes"):
         feedback_loader(judged, bag(), 2, seed=0, rank=0, world=4)
-
-
-HELD_OUT = [
-    ranked("p", ["ab", "c"], [1, 0]),
-    ranked("p", ["c", "ab"], [0, 0]),
-    ranked("q", ["ab", "c", "d", "ab"], [2, 1, 1, 0]),
-    edited("q", "c", "efg"),
-    edited("q", "c", "c"),
-    *[rated(*given, annotator=who) for who in ("ann", "bob") for given in (("p", "ab", 3), ("p", "c", 9), ("p", "d", 3), ("q", "ab", 1))],
-    rated("p", "e", 10, annotator="bob"),
-    rated("p", "f", 2),
-    rated("q", "ab", 8, annotator="ann"),  # who rates one text twice puts nothing in an order
-]
-
-
-def stated_orders() -> list[tuple[str, str, str, str]]:
-    """Every order that HELD_OUT states, written out."""
-    orders = [("pair", "p", "c", "ab")]
-    orders += [("ranking", "q", better, worse) for better, worse in (("c", "ab"), ("d", "ab"), ("ab", "c"), ("ab", "d"))]
-    orders += [("edit", "q", "efg", "c")]
-    orders += [("rating", "p", "c", other) for _ in ("ann", "bob") for other in ("ab", "d")]
-    return orders + [("rating", "p", "e", other) for other in ("ab", "c", "d")]
-
-
-def test_comparisons_are_all_the_orders_that_were_stated():
-    assert sorted(comparisons(standardised(HELD_OUT))) == sorted(stated_orders())
-
-
-def test_held_out_accuracy_is_the_share_of_orders_that_the_scores_keep():
-    model, judged = bag(), standardised(HELD_OUT)
-    expected: dict[str, list[bool]] = {}
-    for kind, prompt, better, worse in stated_orders():
-        for name in (kind, "all"):
-            expected.setdefault(name, []).append(score(model, prompt + better) > score(model, prompt + worse))
-    found = held_out_accuracy(model, judged)
-    assert found == {name: (sum(right), len(right)) for name, right in expected.items()}
-    assert 0 < found["all"][0] < found["all"][1]
-    with torch.no_grad():
-        model.net.table.neg_()
-    assert held_out_accuracy(model, judged) == {name: (total - right, total) for name, (right, total) in found.items()}
-    with torch.no_grad():
-        model.net.table.zero_()  # a tie of the scores is no answer
-    assert held_out_accuracy(model, judged) == {name: (0, total) for name, (_, total) in found.items()}
-    assert held_out_accuracy(model, standardised([edited("p", "a", "a")])) == {}
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Pearson's correlation of the mean ranks."""
-    ranks = [[sum(y < x for y in values) + (sum(y == x for y in values) - 1) / 2 for x in values] for values in (a, b)]
-    centred = [[r - sum(row) / len(row) for r in row] for row in ranks]
-    product = sum(x * y for x, y in zip(*centred, strict=True))
-    return product / math.sqrt(math.prod(sum(x * x for x in row) for row in centred))
-
-
-def test_rating_spearman_is_the_correlation_of_ranks():
-    model = bag()
-    records = [rated(f"p{i % 7}", f"response {i}", i * 37 % 11 % 10, annotator=f"ann{i % 3}") for i in range(30)]
-    judged = standardised([*records, edited("p", "a", "b")])
-    z_scores = [record.z_score for record in judged[:-1]]
-    scores = [score(model, r.prompt) + score(model, r.responses[0]) - score(model, "") for r in records]
-    expected = spearman(scores, z_scores)
-    assert rating_spearman(model, judged) == pytest.approx(expected, abs=1e-5)
-    assert 0.005 < abs(expected) < 0.95
-    assert rating_spearman(model, judged[-3:]) is None
-    assert rating_spearman(model, judged[-4:]) is not None

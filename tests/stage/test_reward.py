@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from rlhf_lightning.reward.model import load_reward_model
+from rlhf_lightning.reward.folder import load_reward_model
 
 
 def test_it_learns_from_every_kind_and_counts_them(command, world):
@@ -57,7 +57,7 @@ def test_a_frozen_backbone_stays_as_it_was(command, world):
     """The linear regression r = w·phi(x, y): the trunk is that of the policy, bit by bit."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    outcome = command(*world.reward("reward.freeze_backbone=true", "reward.learning_rate=1e-1"))
+    outcome = command(*world.reward("reward_tuning=frozen", "reward.learning_rate=1e-1"))
     before = AutoModelForCausalLM.from_pretrained(world.policy).base_model.state_dict()
     after = AutoModelForSequenceClassification.from_pretrained(outcome.folder / "reward_model").base_model.state_dict()
     assert before.keys() == after.keys()

@@ -44,8 +44,8 @@ class LabelNoise:
 
     Attributes:
         judgements: in the order of the feedback.
-        text_accuracy: how often the words alone, learned from other prompts, agree with comparisons and edits ("comparison") and with
-            thumbs; a kind without a usable text model is absent.
+        text_accuracy: how often the words alone, learned from other prompts, agree with each "comparison", "edit" and "thumbs"; a kind
+            that words tell nothing about is absent.
     """
 
     judgements: list[Noise | None]
@@ -81,14 +81,15 @@ def suspects(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> list[
 def label_noise(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> LabelNoise:
     """Confident learning (C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021).
 
-    The probability of what was said is out of sample. Where others judged the same pair or response it is that of their
-    consensus (Dawid and Skene), without the judgement itself; for comparisons, edits and thumbs the odds of a text model are multiplied
-    to it (`text_model.log_odds`). A judgement counts as confidently wrong where the opposite is at least as
-    probable as that label is, on average, where it was given; as confidently right likewise. Their ratio, taken for all judgements of the
-    same label and evidence, says how many of these are wrong, and the most improbable are suspect ("prune by noise rate").
+    The probability of what was said is out of sample. Where others judged the same pair or response it is that of their consensus
+    (Dawid and Skene), without the judgement itself; for comparisons, edits and thumbs the odds of a text model are multiplied to it
+    (`text_model.log_odds`). A judgement counts as confidently wrong where the opposite is at least as probable as that label is, on
+    average, where it was given; as confidently right likewise. Their ratio, taken for all judgements of the same label and evidence,
+    says how many of these are wrong, and the most improbable are suspect ("prune by noise rate").
+
     Deviations: at 50 % or below none is suspect; and words alone make suspects only where they agree with 70 % of the judgements, since
     below that what they contradict is hard, and seldom wrong. Ratings are no labels: suspect are those that are more probably a mistake
-    than not.
+    than not, a mistake being a draw from what the annotator gives on the whole.
 
     Args:
         text_cap: about so many comparisons and edits, and so many thumbs, take part in the text models, drawn by prompt.

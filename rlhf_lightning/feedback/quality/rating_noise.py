@@ -43,7 +43,7 @@ def rating_noise(
     annotator: np.ndarray,
     value: np.ndarray,
     *,
-    shrink: float = 5.0,
+    shrink: float = 2.0,
     iterations: int = 500,
     tolerance: float = 1e-5,
 ) -> RatingNoise:
@@ -51,8 +51,8 @@ def rating_noise(
 
     Args:
         unit, annotator: [N] whole numbers from 0; value: [N] the ratings, on one scale.
-        shrink: that many ratings with the mean offset, gain and noise are added to each annotator's own. Zero is maximum likelihood,
-            in which an annotator's noise may vanish (a Heywood case); it is held above 1e-4 of all variance.
+        shrink: that many ratings with the mean gain and noise, around the annotator's own offset, are added to each one's own. Zero is
+            maximum likelihood, in which an annotator's noise may vanish (a Heywood case); it is held above 1e-4 of all variance.
         tolerance: EM ends when no unit's estimate moves by more, in its standard deviations.
     """
     units, annotators = int(unit.max()) + 1, int(annotator.max()) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ def joined(texts: Sequence[PackedTokens]) -> PackedTokens:
 
     contexts = [text.context for text in texts if text.context is not None]
     names = (field.name for field in dataclasses.fields(PackedTokens) if field.name != "context")
-    return PackedTokens(**{name: column(name) for name in names}, context=joined(contexts) if contexts else None)
+    columns: dict[str, Any] = {name: column(name) for name in names}
+    return PackedTokens(**columns, context=joined(contexts) if contexts else None)
 
 
 def without(tokens: PackedTokens, places: Sequence[int], filler: int | None = None) -> PackedTokens:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rlhf_lightning.backbone.language_model import frozen
-from rlhf_lightning.flow import Rollout
+from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.model import load_reward_model
 
 
 @register("rollout_scorer", "reward_model")
 class RewardModelScorer:
     """A reward model from stage=reward, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
 
-    Responses go through text, so that policy and reward model may have different tokenizers.
+    Responses go through text, so that policy and reward model may have different tokenizers. When it is loaded, a few texts are held to
+    their scores alone and to those in the folder (reward.canary).
+
+    Raises:
+        DataError: no such folder, or scores that padding, a wrong tokenizer or wrong weights have changed.
     """
 
     def __init__(self, *, path: str) -> None:
+        # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
+        from rlhf_lightning.reward.canary import check_canary
+        from rlhf_lightning.reward.folder import load_reward_model
+
         self.model = load_reward_model(path)
         frozen(self.model)
+        check_canary(self.model, self.score, path)
 
     def __call__(self, rollout: Rollout) -> Tensor:
+        """Normalised scores [B]."""
+        self.model.to(rollout.prompt_ids.device)
+        return self.score(rollout.prompts, rollout.responses)
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
         """Normalised scores [B], without autocast: a frozen model costs little and its scores stay comparable between runs."""
-        device = rollout.prompt_ids.device
-        self.model.to(device)
-        with torch.autocast(device.type, enabled=False):
-            return self.model.score_texts(rollout.prompts, rollout.responses)
+        with torch.autocast(self.model.mean.device.type, enabled=False):
+            return self.model.score_texts(prompts, responses)

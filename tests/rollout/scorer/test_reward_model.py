@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.model import ComposedScore, RewardModel, trunk_and_tokenizer
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 

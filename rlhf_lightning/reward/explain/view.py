@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Occluded = Literal["remove", "replace"]
 
 
-class Reading(Protocol):
+class View(Protocol):
     """A text as a reward model reads it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Reading(Protocol):
         ...
 
 
-class TokenReading:
+class TokenView:
     """A text as the tokens of a language model.
 
     Attributes:
@@ -70,7 +70,8 @@ class TokenReading:
         before = range(own or first)
         self.answer = range(first, first + len(offsets))
         special = {*model.tokenizer.all_special_ids} - {model.tokenizer.unk_token_id}
-        self.fixed = torch.tensor([place not in self.answer and (place not in before or ids[place] in special) for place in range(len(ids))])
+        free = {*self.answer, *(place for place in before if ids[place] not in special)}
+        self.fixed = torch.tensor([place not in free for place in range(len(ids))])
         self.response = text[1]
         self.prompt, self.words = _prompt_words(model.tokenizer, text[0], ids, before, self.fixed)
         self.words += token_words("response", text[1], offsets, self.answer)
@@ -89,7 +90,7 @@ class TokenReading:
         return scored(self.model, texts, self.model.mean.device)
 
 
-class PlainReading:
+class PlainView:
     """A text as a model without tokens reads it: r = w·phi(x, y) on features of the plain text."""
 
     is_truncated = False

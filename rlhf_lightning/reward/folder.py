@@ -1,0 +1,191 @@
+"""The folder of a reward model: safetensors, tokenizer, config, a card for programs (reward_model.json) and one for people (README.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_kind, trunk_width
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.registry import make
+from rlhf_lightning.reward.canary import recorded
+from rlhf_lightning.reward.card import readme
+from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, merge_adapters
+from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CARD, HEAD_WEIGHTS, README = "reward_model.json", "reward_head.safetensors", "README.md"
+POOLING = "pooling."
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""What is fetched from the Hub: never a pickle."""
+
+
+def write_reward_model(model: RewardModel, target: Path) -> None:
+    """Fill a folder. transformers loads a decoder with a linear head on the last token as AutoModelForSequenceClassification(num_labels=1),
+    any other trunk as AutoModel: transformers' own classifiers of encoders and encoder-decoders put layers of theirs before the last one.
+
+    Adapters of LoRA are merged into the model's weights, which stay so.
+    """
+    merge_adapters(model.net)
+    net: Any = model.net
+    exports = "trunk"
+    constants: dict[str, Any] = {"mean": model.mean.item(), "deviation": model.deviation.item(), "max_length": model.max_length}
+    if isinstance(net, ComposedScore):
+        from safetensors.torch import save_file
+
+        plain = exported(net, model.tokenizer, model.about)
+        exports = "trunk" if plain is net.trunk else "classifier"
+        plain.save_pretrained(target)
+        save_file(parts_state(net), target / HEAD_WEIGHTS)
+    elif isinstance(net, ClassifierScore):
+        net.classifier.save_pretrained(target)
+        constants["net"] = exports = "classifier"
+    model.tokenizer.save_pretrained(target)
+    training = model.training
+    card = {**model.about, **constants, "exports": exports, "canary": recorded(model.eval())}
+    model.train(training)
+    (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False))
+    kind = trunk_kind(net.trunk.config) if hasattr(net, "trunk") else "decoder"
+    (target / README).write_text(readme(card, kind))
+
+
+def parts_state(net: ComposedScore) -> dict[str, Tensor]:
+    """The weights of the head by their names, and those of a pooling that has some as "pooling.<name>"."""
+    found = dict(net.head.state_dict())
+    if isinstance(net.pooling, nn.Module):
+        found |= {POOLING + name: value for name, value in net.pooling.state_dict().items()}
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def load_parts(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
+    """Put what `parts_state` gave back."""
+    net.head.load_state_dict({name: value for name, value in weights.items() if not name.startswith(POOLING)})
+    if isinstance(net.pooling, nn.Module):
+        net.pooling.load_state_dict({name.removeprefix(POOLING): value for name, value in weights.items() if name.startswith(POOLING)})
+
+
+def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]) -> PreTrainedModel:
+    """The trunk, inside a sequence classifier where one gives the same scores: a decoder's, with a linear head on the last token."""
+    from transformers import AutoModelForSequenceClassification
+
+    trunk = net.trunk
+    trunk.config.pad_token_id = tokenizer.pad_token_id
+    if not isinstance(net.head, LinearHead) or about.get("pooling") != "last" or trunk_kind(trunk.config) != "decoder":
+        return trunk
+    config = type(trunk.config).from_dict({**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id})
+    try:
+        with torch.device("meta"):  # its weights are replaced: neither memory nor random numbers for them
+            classifier: Any = AutoModelForSequenceClassification.from_config(config)
+    except ValueError:  # transformers has no classifier of this architecture
+        return trunk
+    if not is_linear_score(classifier):
+        return trunk
+    setattr(classifier, classifier.base_model_prefix, trunk)
+    classifier.score = net.head.weight
+    return classifier
+
+
+def is_linear_score(classifier: PreTrainedModel) -> bool:
+    """The classifier's head is one linear layer without a bias, on the last token: a LinearHead."""
+    score = getattr(classifier, "score", None)
+    return trunk_kind(classifier.config) == "decoder" and isinstance(score, nn.Linear) and score.bias is None
+
+
+def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
+    """A reward model from its folder, or any AutoModelForSequenceClassification with one label; by folder or Hub name.
+
+    Args:
+        max_length: of a classifier that no card says it of.
+
+    Raises:
+        DataError: no such folder, a file of it missing, or a classifier with more than one label.
+    """
+    card = _card(path)
+    if card is None or card.get("net") == "classifier":
+        score = load_classifier(path)
+        model = RewardModel(score, load_tokenizer(path), fitting_length(score.trunk, max_length))
+    else:
+        model = _load_composed(path, card)
+    if card is not None:
+        model.max_length = int(card["max_length"])
+        model.mean.fill_(card["mean"])
+        model.deviation.fill_(card["deviation"])
+        model.about = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
+    return model
+
+
+def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
+    from safetensors.torch import load_file
+
+    trunk, tokenizer = trunk_and_tokenizer(path)
+    width = trunk_width(trunk)
+    head = make("reward_head", card["head"], card["head_settings"], *head_arguments(card["head"], width, card.get("aspects", [None])))
+    pooling = make("reward_pooling", card["pooling"], card.get("pooling_settings", {}), *pooling_arguments(card["pooling"], width))
+    net = ComposedScore(trunk, pooling, head)
+    weights = _file(path, HEAD_WEIGHTS)
+    if weights is None:
+        raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the folder again, whole")
+    load_parts(net, load_file(weights))
+    return RewardModel(net, tokenizer, card["max_length"])
+
+
+def load_classifier(path: str, **options: Any) -> ClassifierScore:
+    """A transformers sequence classifier with one label, that knows its pad token.
+
+    Args:
+        options: of from_pretrained.
+
+    Raises:
+        DataError: it can't be loaded, has more labels, or neither it nor its tokenizer names a pad token.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    classifier = load_pretrained(AutoModelForSequenceClassification, path, "reward model", **options)
+    if classifier.config.num_labels != 1:
+        raise DataError(f"{path} has {classifier.config.num_labels} labels; a reward model has one (num_labels=1 in its config.json)")
+    if classifier.config.pad_token_id is None:
+        classifier.config.pad_token_id = load_tokenizer(path).pad_token_id
+    if classifier.config.pad_token_id is None:
+        raise DataError(f"{path}: its tokenizer has no pad token, by which transformers finds the last token; set one and save it again")
+    return ClassifierScore(classifier)
+
+
+def downloaded(path: str, **how: Any) -> str:
+    """The folder itself, or the one into which a Hub model's safetensors, config and tokenizer are fetched."""
+    if Path(path).is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(path, allow_patterns=FILES, **how))
+
+
+def _card(path: str) -> dict[str, Any] | None:
+    file = _file(path, CARD)
+    try:
+        return None if file is None else dict(json.loads(file.read_text()))
+    except ValueError as cause:
+        raise DataError(f"{path}: {CARD} can't be read: {cause}") from cause
+
+
+def _file(path: str, name: str) -> Path | None:
+    """A file of a folder or Hub model, None where there is none."""
+    if Path(path).is_dir() or path.startswith((".", "/", "~")):
+        local = Path(path) / name
+        return local if local.is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return None if found is None else Path(str(found))
