@@ -34,7 +34,7 @@ from rlhf_lightning.reward.scored import Scored
 
 JUDGEMENTS = 5000
 ANNOTATORS, AT_RANDOM = 20, 6
-FEATURES, NOISY_JUDGEMENTS, NEW_PAIRS = 30, 1000, 20_000
+FEATURES, NOISY_JUDGEMENTS = 30, 1000
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,6 @@ def noisy_records(seed: int, name: str, phi: Tensor, truth: Tensor) -> list[Feed
     """Judgements by 20 annotators, of whom six don't look: item i is text i of `phi`, the honest follow the loss's own likelihood."""
     rng, size = np.random.default_rng(seed), NOISY[name]
     utility = (phi @ truth).numpy()
-    utility = np.round(utility, 6)
     records = []
     for i in range(NOISY_JUDGEMENTS):
         items, who = list(range(i * size, (i + 1) * size)), int(rng.integers(ANNOTATORS))
@@ -222,19 +221,45 @@ def noisy_records(seed: int, name: str, phi: Tensor, truth: Tensor) -> list[Feed
     return records
 
 
+@dataclass(frozen=True)
+class Noisy:
+    """A true linear score, texts by their features, and what 20 annotators said about them."""
+
+    truth: Tensor
+    phi: Tensor
+    records: list[Feedback]
+
+    @classmethod
+    def of(cls, seed: int, name: str) -> Noisy:
+        generator = torch.Generator().manual_seed(seed)
+        truth = torch.randn(FEATURES, generator=generator, dtype=torch.float64)
+        truth = 2 * truth / truth.norm()  # a text's utility has a standard deviation of 2 log-odds
+        phi = torch.randn(NOISY_JUDGEMENTS * NOISY[name], FEATURES, generator=generator, dtype=torch.float64)
+        return cls(truth, phi, noisy_records(seed, name, phi, truth))
+
+    def fitted(self, name: str, noise: str) -> Fitted:
+        def scores(weight: Tensor, texts: list[str]) -> Tensor:
+            return self.phi[[int(text) for text in texts]] @ weight
+
+        return fitted(name, self.records, scores, FEATURES, 1.0, annotator_noise=noise)
+
+
 def noise_aware(seed: int, name: str = "bradley_terry") -> dict[str, float]:
-    """Share of new pairs that the learned score orders as the truth does, for annotator_noise none and learned."""
-    generator = torch.Generator().manual_seed(seed)
-    truth = torch.randn(FEATURES, generator=generator, dtype=torch.float64)
-    truth = 2 * truth / truth.norm()  # a text's utility has a standard deviation of 2 log-odds
-    phi = torch.randn(NOISY_JUDGEMENTS * NOISY[name], FEATURES, generator=generator, dtype=torch.float64)
-    new = torch.randn(NEW_PAIRS, FEATURES, generator=generator, dtype=torch.float64)
-    records = noisy_records(seed, name, phi, truth)
-    accuracy = {}
-    for noise in ("none", "learned"):
-        found = fitted(name, records, lambda w, texts: phi[[int(text) for text in texts]] @ w, FEATURES, 1.0, annotator_noise=noise)
-        accuracy[noise] = float(((new @ found.weight > 0) == (new @ truth > 0)).double().mean())
-    return accuracy
+    """Share of all new pairs that the learned score orders as the truth does, for annotator_noise none and learned.
+
+    The features are independent normal, so that the share is exactly 1 - angle / pi, the angle between both scores' weights.
+    """
+    noisy = Noisy.of(seed, name)
+    cosines = {noise: torch.cosine_similarity(noisy.fitted(name, noise).weight, noisy.truth, dim=0) for noise in ("none", "learned")}
+    return {noise: 1 - math.acos(float(cosine)) / math.pi for noise, cosine in cosines.items()}
+
+
+def error_rates(seed: int) -> list[float]:
+    """The learned error rates of pairs, those at random first."""
+    noisy = Noisy.of(seed, "bradley_terry")
+    learned = noisy.fitted("bradley_terry", "learned").loss.errors.rates().tolist()[1:]
+    met = list(dict.fromkeys(record.annotator for record in noisy.records))
+    return [learned[met.index(f"a{who}")] for who in range(ANNOTATORS)]
 
 
 def main() -> None:

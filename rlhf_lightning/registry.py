@@ -58,6 +58,7 @@ GROUPS: dict[str, Group] = {
     "reward_tuning": Group("which weights of the trunk are trained"),
     "reward_feature": Group("what the features head sees of a text: r = w·phi(x, y)", many=True),
     "reward_loss": Group("what the reward model learns from each kind of judgement", many=True),
+    "preference_loss": Group("what the policy learns from preferences, without rollouts"),
     "rollout_sampler": Group("how responses are drawn from the policy"),
     "rollout_scorer": Group("what scores a response"),
     "rollout_shaping": Group("from one score per response to a reward per token, in this order", many=True),

@@ -176,6 +176,86 @@ def make_tiny(family: Literal["gpt2", "llama"], seed: int = 0) -> LanguageModel:
     return language_model
 
 
+def word_pieces(style: Literal["bert", "roberta", "t5"]) -> Any:
+    """A tokenizer of words and characters, with the special tokens and template of the named family."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    pad, unknown, first, end = {
+        "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]"),
+        "roberta": ("<pad>", "<unk>", "<s>", "</s>"),
+        "t5": ("<pad>", "<unk>", None, "</s>"),
+    }[style]
+    special = [token for token in (pad, unknown, first, end) if token]
+    pieces = Tokenizer(models.WordPiece(unk_token=unknown))
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.decoder = decoders.WordPiece()
+    pieces.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False))
+    single, pair = {
+        "bert": (f"{first} $A {end}", f"{first} $A {end} $B:1 {end}:1"),
+        "roberta": (f"{first} $A {end}", f"{first} $A {end} {end} $B {end}"),
+        "t5": (f"$A {end}", f"$A {end} $B {end}"),
+    }[style]
+    ids = [(token, pieces.token_to_id(token)) for token in special]
+    pieces.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    names = {"cls_token": first, "sep_token": end} if first else {}
+    names |= {} if style == "bert" else {"eos_token": end}
+    names |= {"bos_token": first} if style == "roberta" else {}
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token=pad, unk_token=unknown, **names)
+
+
+def write_reader(family: str, folder: Path, seed: int = 0) -> str:
+    """A folder with an untrained encoder or encoder-decoder and its tokenizer, its weights large enough that errors show."""
+    import transformers as hf
+
+    tokenizer = word_pieces(
+        {"bert": "bert", "distilbert": "bert", "modernbert": "bert", "roberta": "roberta", "bart": "roberta"}.get(family, "t5")
+    )
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = {
+        "bert": lambda: hf.BertConfig(**ids, **small, max_position_embeddings=64),
+        "roberta": lambda: hf.RobertaConfig(**ids, **small, **ends, max_position_embeddings=64, type_vocab_size=1),
+        "distilbert": lambda: hf.DistilBertConfig(**ids, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=64),
+        "modernbert": lambda: hf.ModernBertConfig(
+            **ids, **small, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3, max_position_embeddings=64
+        ),
+        "t5": lambda: hf.T5Config(
+            **ids, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=ids["pad_token_id"],
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        "bart": lambda: hf.BartConfig(
+            **ids, **ends, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+            encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, decoder_start_token_id=tokenizer.eos_token_id,
+        ),
+    }[family]()  # fmt: skip
+    torch.manual_seed(seed)
+    model = hf.AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(1.0 if family == "t5" else 6.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def trunk_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The folder of a tiny trunk by family: gpt2, llama; bert, roberta, distilbert, modernbert; t5, bart."""
+
+    @functools.cache
+    def folder(family: str) -> str:
+        target = tmp_path_factory.mktemp(family)
+        if family not in ("gpt2", "llama"):
+            return write_reader(family, target)
+        make_tiny("gpt2" if family == "gpt2" else "llama").save(target)
+        return str(target)
+
+    return folder
+
+
 @pytest.fixture(params=["gpt2", "llama"])
 def language_model(request: pytest.FixtureRequest) -> LanguageModel:
     """A fresh tiny model of each position scheme: GPT-2 reads absolute positions, Llama rotary ones."""
@@ -286,6 +366,13 @@ class World:
     def trained(self) -> list[str]:
         return ["backbone=causal", f"backbone.path={self.policy}"]
 
+    def reader(self, family: str) -> list[str]:
+        """A tiny encoder or encoder-decoder as the backbone (`write_reader`)."""
+        folder = self.files / family
+        if not folder.exists():
+            write_reader(family, folder)
+        return [f"backbone={'encoder_decoder' if family in ('t5', 'bart') else 'encoder'}", f"backbone.path={folder}"]
+
     @property
     def scorer(self) -> list[str]:
         return ["rollout_scorer=reward_model", f"rollout_scorer.path={self.reward_model}"]
@@ -293,6 +380,13 @@ class World:
     @property
     def feedback(self) -> list[str]:
         return ["feedback_source=jsonl", f"feedback_source.jsonl.path={self.files / 'feedback.jsonl'}"]
+
+    @property
+    def aspects(self) -> list[str]:
+        """The feedback, and ratings of two aspects: "truth" and "length"."""
+        file = f"feedback_source.jsonl.path={self.files / 'aspects.jsonl'}"
+        formats = ["feedback_format=[attributes,rating,ranking,edit,pairwise]", "feedback_format.attributes.ratings=aspects"]
+        return ["feedback_source=jsonl", file, *formats, "feedback_format.attributes.scale=[1,7]"]
 
     def sft(self, *words: str) -> list[str]:
         return ["stage=sft", *self.task, *self.tiny, *self.sizes, *words]
@@ -305,6 +399,9 @@ class World:
 
     def inspect(self, *words: str) -> list[str]:
         return ["stage=inspect", *self.feedback, "logger=none", *words]
+
+    def explain(self, *words: str) -> list[str]:
+        return ["stage=explain", f"stage.model={self.reward_model}", "stage.limit=3", *self.feedback, "logger=none", *words]
 
     def ppo(self, *words: str) -> list[str]:
         return ["stage=ppo", *self.task, *self.trained, *self.scorer, *self.sizes, *words]
@@ -334,7 +431,12 @@ def write_world(files: Path) -> None:
             {"prompt": prompt, "response": middle, "edit": good},
         ]
     demonstrations = [{"prompt": p, "response": f" a good {t}."} for p, t in zip(asked, THINGS, strict=True)]
-    for name, content in (("prompts", demonstrations), ("feedback", rows)):
+    aspects = [
+        {"prompt": row["prompt"], "response": row["response"], "aspects": {"truth": row["rating"], "length": 8 - row["rating"]}}
+        for row in rows
+        if "rating" in row
+    ]
+    for name, content in (("prompts", demonstrations), ("feedback", rows), ("aspects", [*rows, *aspects])):
         (files / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     (files / "lexicon.tsv").write_text("good\t2.0\nbad\t-2.0\n")
 

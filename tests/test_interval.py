@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from rlhf_lightning.interval import mean_interval, paired_interval, proportion_interval, student_t_quantile
+from rlhf_lightning.interval import (
+    clustered_mean_interval,
+    clustered_proportion_interval,
+    correlation_interval,
+    mean_interval,
+    paired_interval,
+    proportion_interval,
+    student_t_quantile,
+)
 
 # Two-sided Student t, from the printed tables (e.g. NIST/SEMATECH e-Handbook 1.3.6.7.2).
 TABLE = {
@@ -93,3 +101,71 @@ def test_what_cannot_be_known_is_not_claimed() -> None:
         proportion_interval(5, 4)
     with pytest.raises(ValueError, match="between 0 and 1"):
         mean_interval([1.0, 2.0], level=95)
+
+
+def test_each_value_a_cluster_of_its_own_is_no_cluster_at_all() -> None:
+    values, apart = np.random.default_rng(0).normal(size=17), np.arange(17)
+    ours, plain = clustered_mean_interval(values, apart), mean_interval(values)
+    assert (ours.mean, ours.low, ours.high, ours.n) == pytest.approx((plain.mean, plain.low, plain.high, plain.n))
+    assert clustered_proportion_interval(values > 0, apart) == proportion_interval(int((values > 0).sum()), 17)
+
+
+def test_a_cluster_of_equal_values_counts_as_few() -> None:
+    """Twenty values, each four times: the interval of the twenty."""
+    values = np.random.default_rng(1).normal(size=20)
+    ours, once = clustered_mean_interval(np.repeat(values, 4), np.repeat(np.arange(20), 4)), mean_interval(values)
+    assert (ours.low, ours.high) == pytest.approx((once.low, once.high))
+    assert ours.n == 80
+    right = clustered_proportion_interval(np.repeat(values > 0, 4), np.repeat(np.arange(20), 4))
+    narrow, wide = proportion_interval(4 * int((values > 0).sum()), 80), proportion_interval(int((values > 0).sum()), 20)
+    assert right.low < wide.low < narrow.low < right.mean < narrow.high < wide.high < right.high
+    assert clustered_proportion_interval(np.ones(80), np.repeat(np.arange(20), 4)).low == proportion_interval(20, 20).low
+    assert clustered_proportion_interval(np.zeros(80), np.zeros(80)).high == proportion_interval(0, 1).high
+
+
+def test_one_cluster_says_nothing_about_the_spread() -> None:
+    found = clustered_mean_interval([1.0, 2.0], [7, 7])
+    assert (found.mean, found.low, found.high) == (1.5, -math.inf, math.inf)
+
+
+def test_clustered_intervals_cover_the_truth_where_plain_ones_do_not() -> None:
+    """Prompts of 1 to 9 comparisons whose chance of being right differs between prompts: Beta(3.5, 1.5), mean 0.7."""
+    rng, times = np.random.default_rng(3), 800
+    inside = np.zeros((times, 3))
+    for row in inside:
+        sizes = rng.integers(1, 10, 40)
+        clusters = np.repeat(np.arange(40), sizes)
+        right = rng.random(len(clusters)) < rng.beta(3.5, 1.5, 40)[clusters]
+        intervals = (
+            clustered_proportion_interval(right, clusters),
+            clustered_mean_interval(right, clusters),
+            proportion_interval(int(right.sum()), len(right)),
+        )
+        row[:] = [one.low <= 0.7 <= one.high for one in intervals]
+    clustered, mean, plain = inside.mean(0)
+    assert 0.93 < clustered < 0.98
+    assert 0.92 < mean < 0.98
+    assert plain < 0.88
+
+
+def test_a_cluster_for_each_value_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="3 values need a cluster each, not 2"):
+        clustered_mean_interval([1.0, 2.0, 3.0], [0, 1])
+    with pytest.raises(ValueError, match="outcomes lie between 0 and 1"):
+        clustered_proportion_interval([0.0, 2.0], [0, 1])
+    with pytest.raises(ValueError, match="at least one value"):
+        clustered_proportion_interval([], [])
+
+
+def test_the_interval_of_a_rank_correlation_covers_the_truth() -> None:
+    """Spearman's of a normal pair with Pearson's 0.6 is (6 / pi) asin(0.3)."""
+    stats = pytest.importorskip("scipy.stats")
+    rng, truth, times = np.random.default_rng(0), 6 / math.pi * math.asin(0.3), 600
+    inside = 0
+    for _ in range(times):
+        x, noise = rng.normal(size=(2, 60))
+        found = correlation_interval(float(stats.spearmanr(x, 0.6 * x + 0.8 * noise).statistic), 60)
+        inside += found.low <= truth <= found.high
+    assert inside / times == pytest.approx(0.95, abs=0.025)
+    assert (correlation_interval(0.5, 3).low, correlation_interval(0.5, 3).high) == (-1, 1)
+    assert correlation_interval(1.0, 10).high <= 1

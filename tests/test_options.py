@@ -19,7 +19,9 @@ EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_loss", "policy_reduction", "policy_value_loss",
        "policy_kl_control")  # fmt: skip
-REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_loss")
+REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
+READERS = {"encoder": "bert", "encoder_decoder": "t5"}
+"""A family of each backbone that reads and doesn't write."""
 
 
 FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
@@ -104,13 +106,6 @@ def words_for_filter(world, name: str) -> list[str]:
     return inspecting(world, "jsonl", source, "feedback_format=[pairwise]", f"feedback_filter=[{name}]", *needed)
 
 
-def filter_settings(world) -> dict[str, list[str]]:
-    """What filters can't do without."""
-    (world.files / "test.jsonl").write_text('{"prompt": "The lamp:"}\n')
-    words = [f"feedback_filter.toxicity.words={world.files / 'lexicon.tsv'}", "feedback_filter.toxicity.threshold=5"]
-    return {"leakage": [f"feedback_filter.leakage.against={world.files / 'test.jsonl'}"], "toxicity": words}
-
-
 def words_for(world, group: str, name: str) -> list[str]:
     """The tiny command in which an option is at work."""
     if group == "stage":
@@ -119,22 +114,21 @@ def words_for(world, group: str, name: str) -> list[str]:
         own = world.task if name == "files" else [f"task={name}", "task.demonstrations=60"]
         return ["stage=sft", *own, *world.tiny, *world.sizes]
     if group == "backbone":
-        return world.sft() if name != "causal" else world.ppo()
+        return world.reward(*world.reader(READERS[name])) if name in READERS else world.sft() if name != "causal" else world.ppo()
     if group == "evaluation_metric":
         return ["stage=evaluate", "task=reviews", *world.trained, *world.sizes, "evaluation_metric=[" + name + "]"]
     if group == "feedback_annotator":
         return world.rounds(f"feedback_annotator={name}")
-    if group == "feedback_format":
-        return words_for_format(world, name)
-    if group == "feedback_source":
-        return words_for_source(world, name)
-    if group == "feedback_filter":
-        return words_for_filter(world, name)
-    if group == "feedback_filter":
-        return world.reward(f"feedback_filter=[{name}]", *filter_settings(world).get(name, []))
+    reading = {"feedback_format": words_for_format, "feedback_source": words_for_source, "feedback_filter": words_for_filter}
+    if group in reading:
+        return reading[group](world, name)
     if group == "reward_loss":
         default = ["bradley_terry", "plackett_luce", "gaussian_rating"]
-        return world.reward(f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")
+        needed = ["reward_head=token"] if name == "spans" else []
+        return world.reward(*needed, f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")
+    if group in ("reward_head", "reward_pooling", "reward_tuning"):
+        needed = {"attributes": world.aspects, "cls": world.reader("bert"), "last_layers": ["reward_tuning.layers=1"]}.get(name, [])
+        return world.reward(*needed, f"{group}={name}")
     if group == "rollout_scorer" and name == "lexicon":
         return world.ppo("rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}")
     chosen = f"{group}=[{name}]" if registry.GROUPS[group].many else f"{group}={name}"

@@ -88,7 +88,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("ppo.updates=", ["ppo.updates", "''", "Integer"]),
     ("ppo.updates=null", ["ppo.updates", "not Optional"]),
     ("ppo.target_kl=big", ["ppo.target_kl", "'big'", "Float"]),
-    ("reward_tuning=frosen", ["reward_tuning", "frosen", "frozen"]),
+    ("reward_head=ensemble reward_head.bootstrap=maybe", ["reward_head.bootstrap", "'maybe'", "bool"]),
     ("rollout_shaping=[clip_score] rollout_shaping.clip_score.limits=[low,high]", ["clip_score.limits", "low"]),
     ("backbone.width=wide", ["backbone.width", "'wide'", "Integer"]),
     ("-m ppo.updates=1,many", ["ppo.updates", "'many'", "Integer"]),

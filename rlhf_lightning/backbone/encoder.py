@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.registry import register
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 @register("backbone", "encoder", needs=["reading"])
-def encoder(corpus: Iterable[str], *, path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def encoder(corpus: Iterable[str], *, path: str) -> tuple[Any, Any]:
     """A pretrained encoder by Hub name or local folder, as the trunk of a reward model; it can't write texts.
 
     It reads prompt and response in its tokenizer's own template for pairs. Trained in float32.
+
+    Returns:
+        transformers' model and tokenizer.
 
     Args:
         corpus: not read; a pretrained model brings its tokenizer.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.backbone.activation import fuse_activations
+from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompts
 
@@ -26,6 +28,9 @@ class LanguageModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        fuse_activations(self.model)
 
     @property
     def eos_ids(self) -> list[int]:
@@ -98,6 +103,14 @@ class LanguageModel:
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)
+
+
+def causal_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:
+    """The vectors [N, D] of texts under causal attention: without padding where the trunk can be run so, else right-padded and picked."""
+    if supports_packing(trunk):
+        return packed_hidden(trunk, tokens)
+    hidden, mask = padded_hidden(trunk, tokens)
+    return hidden[mask.bool()]
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, text_pair: str = "") -> list[int]:

@@ -62,8 +62,9 @@ class PackedTokens:
         return len(self.lengths)
 
     def to(self, device: torch.device | str) -> PackedTokens:
-        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return PackedTokens(**{name: value if value is None else value.to(device) for name, value in own.items()})
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in own.items()}
+        return PackedTokens(**moved)
 
     def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
         """[U, L] right-padded ids and mask, as integers."""
@@ -190,7 +191,7 @@ def _tried(trunk: PreTrainedModel) -> int | None:
     from transformers.utils import logging
 
     own = trunk.config._attn_implementation
-    if own not in ("sdpa", IMPLEMENTATION):
+    if own not in ("sdpa", IMPLEMENTATION) or getattr(trunk.config, "is_encoder_decoder", False):
         return None
     _register()
     said = logging.get_verbosity()

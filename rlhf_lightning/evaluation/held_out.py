@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,15 @@ PART = "On held-out feedback"
 
 
 def held_out_figures(found: HeldOut, ceiling: float | None = None) -> list[Figure]:
-    """Accuracy over all comparisons and by kind, rank correlations, the area under the curve of thumbs, the calibration error.
+    """Accuracy over all comparisons and, of several, by kind; rank correlations, the area under the curve of thumbs, the calibration error.
 
     Args:
         ceiling: the most that the accuracy can reach.
     """
     figures = []
-    for kind, accuracy in sorted(found.accuracy.items(), key=lambda item: (item[0] != "all", item[0])):
+    kinds = found.accuracy if len(found.accuracy) > 2 else {"all"} & found.accuracy.keys()  # one kind alone is all there is
+    for kind in sorted(kinds, key=lambda kind: (kind != "all", kind)):
+        accuracy = found.accuracy[kind]
         label = "Reward-model accuracy" if kind == "all" else f"Reward-model accuracy, {kind}s"
         best, note = (ceiling if kind == "all" else None), f"{accuracy.n:,} held-out comparisons"
         figures.append(Figure(label=label, after=accuracy, unit="%", ceiling=best, note=note, headline=kind == "all"))
@@ -114,11 +117,13 @@ def held_out_notes(found: HeldOut) -> list[str]:
 
 
 def models_figures(found: Mapping[str, HeldOut]) -> list[Figure]:
-    """The accuracy, or what stands for it, as the mean over models (seeds, say), with Student's interval over them."""
-    values = [one.objective for one in found.values()]
-    first = next(iter(found.values()))
-    label, unit = ("Reward-model accuracy", "%") if first.accuracy else ("Agreement with people", "")
-    return [Figure(label=f"{label}, mean of {len(values)} models", after=mean_interval(values), unit=unit, note="interval over the models")]
+    """The accuracy, or what stands for it, as the mean over models. The note has Student's interval over them, which covers the choice of
+    the seed and not, as the page's other intervals do, that of the held-out items."""
+    over = mean_interval([one.objective for one in found.values()])
+    label, unit = ("Reward-model accuracy", "%") if next(iter(found.values())).accuracy else ("Agreement with people", "")
+    figure = Figure(label=f"{label}, mean of {over.n} models", after=over.mean, unit=unit)
+    low, high = (f"{figure.factor * bound:.{figure.decimals}f}" for bound in (over.low, over.high))
+    return [dataclasses.replace(figure, note=f"95 % interval over the models: {low} to {high}")]
 
 
 def models_tables(found: Mapping[str, HeldOut], agreement: Sequence[Agreement]) -> list[Table]:

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.token_log_probs import token_log_probs
 from rlhf_lightning.flow import Rollout
-from rlhf_lightning.tensors import entropy_of, log_probs_of
 
 
 @dataclass
 class PolicyOutput:
-    """What a forward pass says about the response tokens, each [B, T] and 0 outside the mask; values None without a critic."""
+    """What a forward pass says about the response tokens, each [B, T] and 0 outside the mask; None where nobody asked or nothing can tell:
+    entropy, and values without a critic."""
 
     log_probs: Tensor
-    entropy: Tensor
+    entropy: Tensor | None
     values: Tensor | None
 
 
@@ -36,9 +38,10 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, sequences: Tensor, places: tuple[Tensor, Tensor], policy_hidden: Tensor) -> Tensor:
+    def forward(self, tokens: PackedTokens, places: Tensor, policy_hidden: Tensor) -> Tensor:
+        """Values [n] at the places of the packed row, which the policy's own vectors [n, D] stand for."""
         if self.trunk is not None:
-            policy_hidden = self.trunk(input_ids=sequences, use_cache=False).last_hidden_state[places]
+            policy_hidden = causal_vectors(self.trunk, tokens).index_select(0, places)
         values: Tensor = self.head(policy_hidden.to(self.head.weight.dtype)).squeeze(-1)
         return values.float()
 
@@ -46,7 +49,8 @@ class Critic(nn.Module):
 class Policy(nn.Module):
     """Log-probabilities, entropies and values of a rollout's response tokens in one forward pass.
 
-    The output layer runs only where a response token is predicted.
+    Prompts and responses run without padding where the model can (backbone.packing), and the output layer only where a response token is
+    predicted.
     """
 
     def __init__(self, language_model: LanguageModel, critic: Critic | None = None) -> None:
@@ -55,34 +59,31 @@ class Policy(nn.Module):
         self.model = language_model.model
         self.critic = critic
 
-    def forward(self, rollout: Rollout) -> PolicyOutput:
-        sequences, places, inside = response_places(rollout, self.language_model.pad_id)
-        hidden = self.language_model.hidden_states(sequences)[places]
-        logits = self.language_model.logits(hidden).float() / rollout.temperature
-        tokens = rollout.response_ids[inside]
-        values = None if self.critic is None else _spread(self.critic(sequences, places, hidden), inside)
-        return PolicyOutput(_spread(log_probs_of(logits, tokens), inside), _spread(entropy_of(logits), inside), values)
+    def forward(self, rollout: Rollout, entropy: bool = True) -> PolicyOutput:
+        tokens, places, inside = response_places(rollout)
+        hidden = causal_vectors(self.model.base_model, tokens).index_select(0, places)
+        log_probs, entropies = token_log_probs(
+            self.model.get_output_embeddings(), hidden, rollout.response_ids[inside], rollout.temperature, entropy
+        )
+        return PolicyOutput(
+            log_probs=_spread(log_probs, inside),
+            entropy=None if entropies is None else _spread(entropies, inside),
+            values=None if self.critic is None else _spread(self.critic(tokens, places, hidden), inside),
+        )
 
 
-def response_places(rollout: Rollout, pad: int) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-    """Prompt and response joined without the prompt's left padding.
+def response_places(rollout: Rollout) -> tuple[PackedTokens, Tensor, Tensor]:
+    """Prompts and responses joined, without any padding.
 
     Returns:
-        sequences [B, L] right-padded with `pad`; (row, column) of the hidden states that predict each response token, in the order of
-        the mask; and the mask as booleans [B, T].
+        the B texts; [n] the places in their row of the vectors that predict each response token, in the order of the mask; and the mask as
+        booleans [B, T].
     """
-    prompt_lengths = rollout.prompt_mask.sum(1)
-    response_lengths = rollout.response_mask.sum(1)
-    length = int((prompt_lengths + response_lengths).max())
-    sequences = rollout.response_ids.new_full((len(rollout), length), pad)
-    columns = torch.arange(length, device=sequences.device)
-    in_prompt = columns < prompt_lengths[:, None]
-    in_response = (columns >= prompt_lengths[:, None]) & (columns < (prompt_lengths + response_lengths)[:, None])
     inside = rollout.response_mask.bool()
-    sequences[in_prompt] = rollout.prompt_ids[rollout.prompt_mask.bool()]
-    sequences[in_response] = rollout.response_ids[inside]
-    rows, ends = in_response.nonzero(as_tuple=True)
-    return sequences, (rows, ends - 1), inside
+    real = torch.cat([rollout.prompt_mask.bool(), inside], dim=1)
+    ids = torch.cat([rollout.prompt_ids, rollout.response_ids], dim=1)[real]
+    is_response = torch.cat([torch.zeros_like(rollout.prompt_mask, dtype=torch.bool), inside], dim=1)[real]
+    return PackedTokens(ids, real.sum(1)), is_response.nonzero()[:, 0] - 1, inside
 
 
 def _spread(values: Tensor, inside: Tensor) -> Tensor:

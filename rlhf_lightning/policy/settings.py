@@ -20,6 +20,8 @@ class PPOSettings:
         prompts_per_update: distinct prompts of one rollout, over all processes.
         responses_per_prompt: responses drawn for each; group estimators (rloo, grpo) need at least two.
         epochs, minibatches: passes over a rollout, and optimiser steps in each pass.
+        micro_batch: responses that go through the model at a time in optimisation; None takes a whole minibatch. Less memory, the same
+            gradient: each token keeps the weight that the reduction gives it in its minibatch.
         critic: "shared" puts a value head on the policy's trunk, "separate" trains a second trunk. Estimators without a critic build none.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
@@ -32,6 +34,7 @@ class PPOSettings:
     responses_per_prompt: PositiveInt = 4
     epochs: PositiveInt = 2
     minibatches: PositiveInt = 4
+    micro_batch: PositiveInt | None = None
     learning_rate: PositiveFloat = 2e-4
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     critic: Literal["shared", "separate"] = "shared"

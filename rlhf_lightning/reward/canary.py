@@ -51,7 +51,10 @@ def check_canary(model: RewardModel, score: Score, path: str) -> None:
     """
     coarseness = max((LOW_PRECISION.get(parameter.dtype, 1.0) for parameter in model.parameters()), default=1.0)
     prompts, responses = [text[0] for text in TEXTS], [text[1] for text in TEXTS]
-    found, alone = score(prompts, responses), _directly(model, TEXTS)
+    try:
+        found, alone = score(prompts, responses), _directly(model, TEXTS)
+    except IndexError as cause:
+        raise DataError(f"{path}: its tokenizer makes tokens that the model doesn't know ({cause}): it is another model's") from cause
     gap = _gap(model, found, alone)
     if not gap <= TOLERANCE * coarseness:
         raise DataError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.backbone.language_model import write_folder
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.feature._family import Family, One, Text, family_of
 from rlhf_lightning.reward.sparse import Sparse
@@ -112,9 +113,9 @@ class FeatureScore(nn.Module):
         """The standardised features [U, F], float64."""
         return self.scaled(texts).dense() - self.centre
 
-    def score_texts(self, prompts: Sequence[str], responses: Sequence[str], batch_size: int = TOGETHER) -> Tensor:
+    def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = TOGETHER) -> Tensor:
         """Scores [B], float32."""
-        texts = list(zip(prompts, responses, strict=True))
+        texts = list(zip(map(prompt_text, prompts), responses, strict=True))
         scores = [self._scores(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
         return torch.cat(scores).float() if scores else torch.zeros(0)
 
@@ -128,12 +129,12 @@ class FeatureScore(nn.Module):
         """The score of a text whose features are all 0."""
         return self.bias - float(self.centre @ self.weight)
 
-    def explain(self, prompt: str, response: str) -> tuple[float, list[Reason]]:
+    def explain(self, prompt: Prompt, response: str) -> tuple[float, list[Reason]]:
         """The bias and what each feature adds to it, largest first: together they are the score.
 
         n-grams that the response doesn't have add exactly 0 and are left out.
         """
-        scaled = self.scaled([(prompt, response)]).dense()[0]
+        scaled = self.scaled([(prompt_text(prompt), response)]).dense()[0]
         standardised = scaled - self.centre
         values, added = (scaled * self.scale).tolist(), (self.weight * standardised).tolist()
         reasons = [Reason(*row) for row in zip(self.names, values, standardised.tolist(), added, strict=True) if row[2] != 0]
@@ -143,9 +144,9 @@ class FeatureScore(nn.Module):
         """Features with their weights, largest first: what the model looks at."""
         return sorted(zip(self.names, self.weight.tolist(), strict=True), key=lambda entry: (-abs(entry[1]), entry[0]))
 
-    def normalise(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+    def normalise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
         """Scale weights and bias so that the scores of these reference samples have mean 0 and variance 1 (Ziegler et al. 2019)."""
-        raw = self._scores(list(zip(prompts, responses, strict=True)))
+        raw = self._scores(list(zip(map(prompt_text, prompts), responses, strict=True)))
         deviation = float(raw.std()) if len(raw) > 1 else 0.0
         deviation = deviation if deviation > 1e-12 else 1.0
         self.bias = (self.bias - float(raw.mean())) / deviation

@@ -184,8 +184,11 @@ def _file(path: str, name: str) -> Path | None:
         return local if local.is_file() else None
     from transformers.utils import cached_file
 
-    found = cached_file(
-        path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
+    try:
+        found = cached_file(
+            path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+    except OSError:  # neither a folder nor a name that the Hub could have: loading the model says so
+        return None
     return None if found is None else Path(str(found))

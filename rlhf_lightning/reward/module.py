@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
+from rlhf_lightning.feedback.grouping import prompt_groups
 from rlhf_lightning.feedback.judgements import Judged, Judgements, Text
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.reward.bootstrap import bootstrapped
@@ -109,14 +109,8 @@ class PromptGroups(Dataset[list[Judged]]):
     """The judgements, those on one prompt together, at most `size` in a group; 24 bytes of memory each, read when asked for."""
 
     def __init__(self, judged: Judgements, size: int) -> None:
-        _, first, group = np.unique(judged.rows["prompt"], return_index=True, return_inverse=True)
-        # Groups stand in the order in which their prompts first come, and in them judgements in theirs.
-        order = np.argsort(first[group], kind="stable")
-        counts = np.unique(first[group], return_counts=True)[1]
-        ends = counts.cumsum()
-        starts = [start for end, count in zip(ends.tolist(), counts.tolist(), strict=True) for start in range(end - count, end, size)]
+        order, self.bounds = prompt_groups(judged.rows["prompt"], size)
         self.judged = judged.select(order)
-        self.bounds = np.array([*starts, len(judged)])
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

@@ -30,8 +30,8 @@ def measure_reward(run: Run, *, models: tuple[str, ...], prompts: Literal["all",
     from rlhf_lightning.evaluation import held_out as shown
     from rlhf_lightning.evaluation.figures import feedback_counts
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
-    from rlhf_lightning.reward.measure import measure_held_out, reward_agreement, texts_compared
     from rlhf_lightning.reward.folder import load_reward_model
+    from rlhf_lightning.reward.measure import measure_held_out, reward_agreement, texts_compared
     from rlhf_lightning.stage.ending import end
 
     if not models or len(set(models)) < len(models):

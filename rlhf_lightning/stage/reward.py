@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def train_reward(
     import torch
 
     from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
+    from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.reward.losses import build_losses
     from rlhf_lightning.reward.measure import measure_held_out
     from rlhf_lightning.reward.module import (
@@ -110,7 +111,6 @@ def train_reward(
         check_pooling,
         feedback_loader,
         learned_kinds,
-        level_members,
     )
     from rlhf_lightning.reward.net import merge_adapters
 
@@ -118,12 +118,7 @@ def train_reward(
     judged = standardised(weighed(run, feedback))
     losses = build_losses(run.config.get("reward_loss") or {}, judged)
     check_kinds(losses, judged)
-    training, held_out = split_by_prompt(judged, settings.validation_fraction)
-    if not training or not held_out:
-        raise ConfigError(
-            f"{len(judged)} judgements split by prompt into {len(training)} to learn from and {len(held_out)} held out: "
-            "give feedback on more prompts, or change reward.validation_fraction"
-        )
+    training, held_out = divided(judged, settings.validation_fraction)
     with run.timed("reward"):
         torch.manual_seed(run.seed)
         model = begin(run, backbone, judged.aspects)
@@ -139,18 +134,38 @@ def train_reward(
         trainer.fit(module, ShardedData(loader))
         merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
         model.eval()
-        texts = reference_texts(training, run.seed)
         model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
-        level_members(model, texts)
-        model.truncated = 0
-        model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
-        if model.truncated:
-            run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
+        normalise(run, model, training, name)
         measured = measure_held_out(model, held_out, truth=truth)
-        about = described(run) | {"aspects": list(judged.aspects), "figures": measured.card()}
+        about = described(run) | learned_from(backbone, training) | {"aspects": list(judged.aspects), "figures": measured.card()}
         model.cpu()
         run.save(trainer, folder, lambda target: model.save(target, about))
     return TrainedReward(model, module.history, held_out, measured)
+
+
+def divided(judged: Judgements, held_out: float) -> tuple[Judgements, Judgements]:
+    """What to learn from, and what to measure on: no prompt is in both. Raises ConfigError where one of them would be empty."""
+    from rlhf_lightning.feedback.judgements import split_by_prompt
+
+    training, aside = split_by_prompt(judged, held_out)
+    if not training or not aside:
+        raise ConfigError(
+            f"{len(judged)} judgements split by prompt into {len(training)} to learn from and {len(aside)} held out: "
+            "give feedback on more prompts, or change reward.validation_fraction"
+        )
+    return training, aside
+
+
+def normalise(run: Run, model: RewardModel, training: Judgements, name: str) -> None:
+    """Bring the scores of training responses to mean 0 and variance 1, and say how many of them are too long to be read whole."""
+    from rlhf_lightning.reward.module import level_members
+
+    texts = reference_texts(training, run.seed)
+    level_members(model, texts)
+    model.truncated = 0
+    model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
+    if model.truncated:
+        run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
 
 
 def reference_texts(training: Judgements, seed: int) -> list[Text]:
@@ -190,14 +205,25 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
 
 
 def described(run: Run) -> dict[str, Any]:
-    """Pooling and head by name and settings, for loading the model again."""
+    """Pooling and head by name and settings, for loading the model again; what it was trained by, for its card."""
     head, pooling = run.config.reward_head, run.config.reward_pooling
     return {
         "head": component_of(head).name,
         "head_settings": settings_in(head),
         "pooling": component_of(pooling).name,
         "pooling_settings": settings_in(pooling),
+        "tuning": run.chosen("reward_tuning").name,
+        "losses": list(run.config.get("reward_loss") or {}),
     }
+
+
+def learned_from(backbone: str, training: Judgements) -> dict[str, Any]:
+    """For the card: the start, where it has a name that means something elsewhere, and counts of judgements by kind and by source."""
+    from rlhf_lightning.feedback.judgements import KINDS
+
+    sources = Counter(judged.feedback.source or "not named" for judged in training)
+    kinds = Counter(KINDS[kind] for kind in training.rows["kind"].tolist())
+    return {"backbone": None if Path(backbone).exists() else backbone, "judgements": dict(kinds), "sources": dict(sources)}
 
 
 def settings_in(node: DictConfig) -> dict[str, Any]:

@@ -9,9 +9,14 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_width
 from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
 from rlhf_lightning.feedback.judgements import Text, standardised
 from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.net import ComposedScore
+from rlhf_lightning.reward.pooling.last import last
 
 
 class NoTokens:
@@ -22,6 +27,19 @@ class NoTokens:
 
     def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
         raise NotImplementedError
+
+
+@pytest.fixture
+def model_of(trunk_folder: Callable[[str], str]) -> Callable[..., RewardModel]:
+    """A reward model on a tiny trunk by family, in eval mode, and how to save it: `model_of("bert", pooling=mean)`."""
+
+    def make(family: str, pooling: Callable[..., torch.Tensor] = last, head: Callable[[int], torch.nn.Module] = LinearHead) -> RewardModel:
+        torch.manual_seed(0)
+        trunk, tokenizer = trunk_and_tokenizer(trunk_folder(family))
+        net = ComposedScore(trunk, pooling, head(trunk_width(trunk)))
+        return RewardModel(net, tokenizer, fitting_length(trunk, 64)).eval()
+
+    return make
 
 
 @pytest.fixture
@@ -54,3 +72,21 @@ def batch_with() -> Callable[..., JudgementBatch]:
         return JudgementBatch(tokens=PackedTokens.of([]), **made)
 
     return make
+
+
+@pytest.fixture
+def minimised() -> Callable[[Sequence[torch.Tensor], Callable[[], torch.Tensor]], None]:
+    """Moves parameters to the nearest minimum of a loss, by L-BFGS."""
+
+    def minimise(parameters: Sequence[torch.Tensor], loss: Callable[[], torch.Tensor]) -> None:
+        optimizer = torch.optim.LBFGS(parameters, max_iter=300, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+
+    return minimise

@@ -20,14 +20,14 @@ def drawn(n: int, factor: float = 1.0, seed: int = 0) -> np.ndarray:
 
 
 def brute_force(differences: np.ndarray, bins: int) -> float:
-    rows = sorted((1 / (1 + math.exp(-abs(d))), 1.0 if d > 0 else 0.5 if d == 0 else 0.0) for d in differences.tolist())
-    size, extra = divmod(len(rows), bins)
-    error, start = 0.0, 0
-    for index in range(bins):
-        chunk = rows[start : start + size + (index < extra)]
-        start += len(chunk)
-        error += abs(sum(c for c, _ in chunk) - sum(r for _, r in chunk)) / len(rows)
-    return error
+    """Bin by the share of comparisons that are less sure, those that are as sure counting half."""
+    sure = [1 / (1 + math.exp(-abs(d))) for d in differences.tolist()]
+    right = [1.0 if d > 0 else 0.5 if d == 0 else 0.0 for d in differences.tolist()]
+    gaps: dict[int, float] = {}
+    for c, r in zip(sure, right, strict=True):
+        share = (sum(other < c for other in sure) + sum(other == c for other in sure) / 2) / len(sure)
+        gaps[int(share * bins)] = gaps.get(int(share * bins), 0.0) + c - r
+    return sum(map(abs, gaps.values())) / len(sure)
 
 
 @pytest.mark.parametrize(("n", "bins"), [(1, 1), (39, 1), (47, 2), (239, 11), (700, 12)])
@@ -37,6 +37,7 @@ def test_the_error_by_brute_force(n, bins):
     found = calibration(differences, np.arange(n))
     assert found is not None
     assert (len(found.bins), found.n) == (bins, n)
+    assert max(one.right.n for one in found.bins) - min(one.right.n for one in found.bins) <= 5, "five are equally sure"
     assert found.ece == pytest.approx(brute_force(differences, bins), abs=1e-12)
     assert sum(one.right.n for one in found.bins) == n
     assert [one.stated for one in found.bins] == sorted(one.stated for one in found.bins)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import Message
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import One, family_of
 from rlhf_lightning.reward.features import CARD, WEIGHTS, FeatureScore, load_features, save_features
@@ -88,6 +89,12 @@ def test_an_explanation_is_the_whole_score(score, prompt, response):
     for reason in reasons:
         assert reason.contribution == pytest.approx(weights[reason.name] * reason.standardised, abs=1e-12)
     assert [abs(r.contribution) for r in reasons] == sorted((abs(r.contribution) for r in reasons), reverse=True)
+
+
+def test_a_chat_is_read_as_text(score):
+    chat = (Message(role="user", content="good cat?"),)
+    assert score.score_texts([chat], ["good"]) == score.score_texts(["User: good cat?\nAssistant:"], ["good"])
+    assert score.explain(chat, "good") == score.explain("User: good cat?\nAssistant:", "good")
 
 
 def test_an_explanation_shows_the_value_and_only_the_words_that_are_there(score):

@@ -6,15 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel
 
 from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
-from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Message, prompt_text
-from rlhf_lightning.reward.folder import load_reward_model
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.head.mlp import MLPHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.last import last
@@ -101,57 +99,6 @@ def test_the_score_is_read_at_the_end_of_text_even_where_it_is_the_pad(saved_pol
     assert (model(tokens) - expected).abs().max() < 1e-6
     one_before = torch.stack([model.net.head(hidden[i, n - 2]) for i, n in enumerate(lengths)])
     assert (model(tokens) - one_before).abs().max() > 1e-3
-
-
-@torch.no_grad()
-def test_linear_head_exports_to_a_classifier_with_equal_weights_and_scores(saved_policy, tmp_path):
-    model = reward_model(saved_policy)
-    model.normalise(*zip(*TEXTS, strict=True))
-    model.save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
-    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "rm")
-    assert classifier.config.num_labels == 1
-    assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    tokens = model.tokenise(TEXTS)
-    ids, mask = tokens.padded(tokenizer.pad_token_id)
-    # The classifier multiplies every token by w and picks one product, we the other way round: the last bit may differ.
-    assert (classifier.eval()(input_ids=ids, attention_mask=mask).logits[:, 0] - model.net(tokens)).abs().max() < 1e-5
-    assert torch.equal(classifier.score.weight, model.net.head.weight.weight)
-    theirs, ours = classifier.base_model.state_dict(), model.net.trunk.state_dict()
-    assert theirs.keys() == ours.keys()
-    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
-    again = load_reward_model(str(tmp_path / "rm")).eval()
-    assert torch.equal(again(tokens), model(tokens))
-
-
-@pytest.mark.parametrize(("name", "head", "settings"), [("mlp", MLPHead, {"hidden": 16}), ("linear", LinearHead, {})])
-@pytest.mark.parametrize("pooling", [last, mean])
-@torch.no_grad()
-def test_any_head_and_pooling_comes_back_bitwise(saved_policy, tmp_path, name, head, settings, pooling):
-    model = reward_model(saved_policy, pooling, lambda width: head(width, **settings))
-    model.save(tmp_path / "rm", {"head": name, "head_settings": settings, "pooling": pooling.__name__})
-    again = load_reward_model(str(tmp_path / "rm")).eval()
-    tokens = model.tokenise(TEXTS)
-    assert torch.equal(again(tokens), model(tokens))
-    AutoModel.from_pretrained(tmp_path / "rm")
-
-
-@torch.no_grad()
-def test_a_plain_classifier_of_transformers_is_a_reward_model_as_it_is(saved_policy, tmp_path):
-    classifier = AutoModelForSequenceClassification.from_pretrained(saved_policy, num_labels=1)
-    classifier.save_pretrained(tmp_path / "hf")
-    AutoTokenizer.from_pretrained(saved_policy).save_pretrained(tmp_path / "hf")
-    model = load_reward_model(str(tmp_path / "hf")).eval()
-    tokens = model.tokenise(TEXTS)
-    ids, mask = tokens.padded(classifier.config.pad_token_id)
-    assert torch.equal(model(tokens), classifier.eval()(input_ids=ids, attention_mask=mask).logits[:, 0])
-
-
-def test_a_classifier_with_two_labels_is_refused(saved_policy, tmp_path):
-    AutoModelForSequenceClassification.from_pretrained(saved_policy, num_labels=2).save_pretrained(tmp_path / "two")
-    AutoTokenizer.from_pretrained(saved_policy).save_pretrained(tmp_path / "two")
-    with pytest.raises(DataError, match="2 labels; a reward model has one"):
-        load_reward_model(str(tmp_path / "two"))
 
 
 @torch.no_grad()

@@ -63,26 +63,10 @@ def test_a_head_reads_the_pooled_vector_or_the_tokens():
     assert torch.allclose(scored.tokens, torch.cat([torch.zeros(1), values[0, 1:], torch.zeros(1), values[1, 1:2]]))
 
 
-def aspect_feedback(world) -> list[str]:
-    """The world's feedback with ratings of two aspects besides."""
-    file = world.files / "aspects.jsonl"
-    rows = [json.loads(line) for line in (world.files / "feedback.jsonl").read_text().splitlines()]
-    more = [
-        {"prompt": row["prompt"], "response": row["response"], "ratings": {"truth": row["rating"], "length": 8 - row["rating"]}}
-        for row in rows
-        if "rating" in row
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]))
-    return [
-        f"feedback_source.jsonl.path={file}",
-        "feedback_format=[attributes,rating,ranking,edit,pairwise]",
-        "feedback_format.attributes.scale=[1,7]",
-    ]
-
-
 def words(world, head: str, pooling: str = "last") -> list[str]:
-    feedback = aspect_feedback(world) if head == "attributes" else []
-    return world.reward(*feedback, f"reward_head={head}", f"reward_pooling={pooling}", "reward.learning_rate=1e-2")
+    return world.reward(
+        *(world.aspects if head == "attributes" else []), f"reward_head={head}", f"reward_pooling={pooling}", "reward.learning_rate=1e-2"
+    )
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -110,6 +94,16 @@ def test_every_head_on_every_pooling_is_trained_and_comes_back(command, world, h
     if pooling == "attention" and head != "token":
         assert model.net.pooling.query.any()
         assert torch.equal(again.net.pooling.query, model.net.pooling.query)
+
+
+@pytest.mark.parametrize(("family", "pooling"), [("bert", "cls"), ("bert", "attention"), ("t5", "response_mean"), ("t5", "last")])
+@pytest.mark.parametrize("head", ["ensemble", "token"])
+def test_encoders_and_encoder_decoders_take_heads_and_poolings(command, world, family, pooling, head):
+    outcome = command(*words(world, head, pooling), *world.reader(family))
+    assert outcome.code == 0, outcome.error
+    model = load_reward_model(str(outcome.folder / "reward_model")).eval()
+    one, other = model.score_texts(["The lamp:"] * 2, [" a good lamp.", " bad, bad lamp"]).tolist()
+    assert one != other
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -7,7 +7,9 @@ import json
 import pytest
 import torch
 
+from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.reward.folder import load_reward_model
+from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 
 def test_it_learns_from_every_kind_and_counts_them(command, world):
@@ -15,10 +17,15 @@ def test_it_learns_from_every_kind_and_counts_them(command, world):
     assert outcome.code == 0, outcome.error
     assert "60 judgements: 12 edit, 12 pair, 12 ranking, 24 rating" in outcome.out
     figures = outcome.result()["figures"]
-    assert {"accuracy/all", "accuracy/pair", "accuracy/edit", "accuracy/ranking", "accuracy/rating", "spearman/rating"} == set(figures)
+    assert {
+        "accuracy/all", "accuracy/pair", "accuracy/edit", "accuracy/ranking", "accuracy/rating", "spearman/rating", "kendall/ranking",
+        "ece", "brier", "nll", "tied", "length/spearman", "length/partial",
+    } <= set(figures)  # fmt: skip
     assert outcome.result()["objective"] == figures["accuracy/all"] > 0.8
     report = json.loads((outcome.folder / "report.json").read_text())
     assert {row["kind"]: row["kept"] for row in report["feedback"]} == {"edit": 12, "pair": 12, "ranking": 12, "rating": 24}
+    assert {"Loss", "Right, by how sure"} == {curve["name"] for curve in report["curves"]}
+    assert {"Length", "Calibration"} == {table["title"] for table in report["tables"]}
     assert "Reward model" in (outcome.folder / "report.html").read_text()
 
 
@@ -32,7 +39,8 @@ def test_the_folder_scores_as_the_model_did(command, world, head):
     assert good > bad
     card = json.loads((outcome.folder / "reward_model" / "reward_model.json").read_text())
     assert (card["head"], card["pooling"]) == (head, "last")
-    assert card["accuracy"]["all"] == outcome.result()["objective"]
+    assert card["figures"]["accuracy/all"]["mean"] == outcome.result()["objective"]
+    assert card["figures"].keys() == outcome.result()["figures"].keys()
     assert card["deviation"] > 0
 
 
@@ -103,3 +111,115 @@ def test_a_backbone_made_on_the_spot_is_kept_beside(command, world):
     outcome = command(*world.reward()[:1], *world.feedback, *world.tiny, *world.sizes)
     assert outcome.code == 0, outcome.error
     assert (outcome.folder / "backbone" / "model.safetensors").is_file()
+
+
+def test_scores_are_normalised_on_a_draw_of_many_texts(monkeypatch):
+    """Beyond REFERENCES texts a fixed draw of so many, the same for a seed."""
+    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.flow import Feedback, Ranking
+    from rlhf_lightning.stage import reward as module
+
+    judged = standardised([Feedback(prompt=f"p{i}", responses=(f"a{i}", f"b{i}"), judgement=Ranking(ranks=(0, 1))) for i in range(50)])
+    assert module.reference_texts(judged, 0) == judged.texts()
+    for most in (70, 20):  # more texts than that, and more records
+        monkeypatch.setattr(module, "REFERENCES", most)
+        found = module.reference_texts(judged, 0)
+        assert len(set(found)) == len(found) == most
+        assert set(found) < set(judged.texts())
+        assert found == module.reference_texts(judged, 0) != module.reference_texts(judged, 1)
+
+
+FAMILIES = {
+    "llama": "causal",
+    "gpt2": "causal",
+    "bert": "encoder",
+    "modernbert": "encoder",
+    "t5": "encoder_decoder",
+    "bart": "encoder_decoder",
+}
+
+
+@pytest.mark.parametrize(
+    "tuning", [["full"], ["frozen"], ["last_layers", "reward_tuning.layers=1"], ["lora", "reward_tuning.rank=4"]], ids=str
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_trains_saves_and_scores_as_it_did(command, world, trunk_folder, family, tuning):
+    """Two steps and more of each backbone under each tuning; what was trained has moved, and nothing else has."""
+    start = trunk_folder(family)
+    words = [
+        f"backbone={FAMILIES[family]}",
+        f"backbone.path={start}",
+        f"reward_tuning={tuning[0]}",
+        *tuning[1:],
+        "reward.learning_rate=1e-2",
+    ]
+    outcome = command(*world.reward(*words))
+    assert outcome.code == 0, outcome.error
+    folder = outcome.folder / "reward_model"
+    before, _ = trunk_and_tokenizer(start)
+    after, _ = trunk_and_tokenizer(str(folder))
+    old, new = before.state_dict(), after.state_dict()
+    assert old.keys() == new.keys()
+    moved = {name for name in old if old[name].shape == new[name].shape and not torch.equal(old[name], new[name])}
+    assert bool(moved) == (tuning[0] != "frozen")
+    if tuning[0] in ("last_layers", "lora"):
+        assert not [name for name in moved if "embed" in name or name.startswith(("wte", "wpe", "shared"))]
+    checker = RewardModelScorer(path=str(folder))  # its canary holds the scores to those at the end of the training
+    card = json.loads((folder / "reward_model.json").read_text())
+    assert card["tuning"] == tuning[0]
+    assert card["judgements"]["pair"] > 0
+    assert card["backbone"] is None
+    assert card["exports"] == ("classifier" if FAMILIES[family] == "causal" else "trunk")
+    readme = (folder / "README.md").read_text()
+    assert "| accuracy/all |" in readme
+    assert str(start) not in readme
+    scores = checker.score(["The lamp:"] * 2, [" a good lamp.", " bad, bad lamp"])
+    assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backbone=causal", "bert"], "backbone=causal takes a decoder-only model"),
+        (["backbone=encoder", "t5"], "write backbone=encoder_decoder"),
+        (["backbone=encoder_decoder", "gpt2"], "write backbone=causal"),
+    ],
+    ids=str,
+)
+def test_a_backbone_of_another_family_is_refused(command, world, trunk_folder, words, said):
+    outcome = command(*world.reward(words[0], f"backbone.path={trunk_folder(words[1])}"))
+    assert outcome.code == 2
+    assert said in outcome.error
+
+
+@pytest.mark.parametrize("backbone", ["encoder", "encoder_decoder"])
+@pytest.mark.parametrize("stage", ["sft", "ppo", "evaluate", "rounds"])
+def test_a_stage_that_writes_texts_refuses_a_backbone_that_only_reads(command, world, backbone, stage):
+    words = [word for word in getattr(world, stage)() if not word.startswith("backbone")]
+    outcome = command(*words, f"backbone={backbone}", "backbone.path=anywhere")
+    assert outcome.code == 2
+    assert f"stage={stage} needs a model that writes texts, and backbone={backbone} only reads them" in outcome.error
+
+
+def test_training_goes_on_from_a_reward_model(command, world):
+    """Its score is the start of the next training: before the first step the model ranks as the first did."""
+    first = command(*world.reward("reward.epochs=8", "reward.learning_rate=1e-2"))
+    start = first.folder / "reward_model"
+    outcome = command(*world.reward(f"backbone.path={start}", "reward.learning_rate=1e-9"))
+    assert "the training of its score goes on" in outcome.out
+    one, two = (load_reward_model(str(folder)).eval() for folder in (start, outcome.folder / "reward_model"))
+    texts = (["The lamp:", "The fan:"] * 2, [" a good lamp.", " bad, bad fan", " it is lamp.", " a good fan."])
+    assert torch.allclose(one.score_texts(*texts), two.score_texts(*texts), atol=1e-3)
+
+
+def test_a_classifier_of_an_encoder_is_trained_as_it_is(command, world, trunk_folder, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    AutoModelForSequenceClassification.from_pretrained(trunk_folder("bert"), num_labels=1).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(trunk_folder("bert")).save_pretrained(tmp_path)
+    outcome = command(*world.reward("backbone=encoder", f"backbone.path={tmp_path}"))
+    assert outcome.code == 0, outcome.error
+    assert "is a BertForSequenceClassification with one label: it is trained as it is" in outcome.out
+    theirs = AutoModelForSequenceClassification.from_pretrained(outcome.folder / "reward_model")
+    assert theirs.config.num_labels == 1
+    RewardModelScorer(path=str(outcome.folder / "reward_model"))

@@ -172,8 +172,9 @@ def _embedding_layers(net: nn.Module) -> list[nn.Module]:
     """The layers that turn ids into vectors; encoder and decoder may have one each."""
     found: dict[int, nn.Module] = {}
     for module in net.modules():
+        named = getattr(module, "get_input_embeddings", None)
         try:
-            layer = module.get_input_embeddings() if hasattr(module, "get_input_embeddings") else None
+            layer = named() if callable(named) else None
         except NotImplementedError:
             continue
         if isinstance(layer, nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
+from rlhf_lightning.feedback.quality.bias import rank_correlation
 from rlhf_lightning.reward.explain.view import Occluded, View
 
 
@@ -35,10 +36,7 @@ def occlusions(view: View, score: float, how: Occluded = "remove", most: int = 6
 
 def rank_agreement(contributions: Sequence[float], drops: Sequence[Occlusion]) -> float | None:
     """Spearman's rank correlation of the words' contributions with what occlusion says; None for fewer than three, or without spread."""
-    from torchmetrics.functional import spearman_corrcoef
-
-    ours = torch.tensor([sum(contributions[one.first : one.end]) for one in drops], dtype=torch.float64)
-    theirs = torch.tensor([one.drop for one in drops], dtype=torch.float64)
-    if len(drops) < 3 or bool((ours == ours[0]).all()) or bool((theirs == theirs[0]).all()):
+    if len(drops) < 3:
         return None
-    return float(spearman_corrcoef(ours, theirs))
+    ours = np.array([sum(contributions[one.first : one.end]) for one in drops])
+    return rank_correlation(ours, np.array([one.drop for one in drops]))

@@ -37,7 +37,8 @@ def plain_words(part: Part, text: str) -> list[Word]:
 
 
 def token_words(part: Part, text: str, offsets: Sequence[Stretch], places: Sequence[int]) -> list[Word]:
-    """Every token in exactly one word, in order: words that share a token are one, and so is a blank that has a token to itself.
+    """Every token in exactly one word, in order. Words that share a token are one; a token of blanks belongs to the next word, one with a
+    line break is a word of its own.
 
     Words without a token, beyond what the model reads, are left out.
 
@@ -45,7 +46,8 @@ def token_words(part: Part, text: str, offsets: Sequence[Stretch], places: Seque
         offsets: the characters that each token stands for; several tokens of one character share its range, or have none.
         places: where the tokens stand in what the model reads.
     """
-    ranges = [_without_blanks(text, *stretch) for stretch in _filled(offsets)]
+    said = [_without_blanks(text, *stretch) for stretch in offsets]
+    ranges = _filled(said if any(start < end for start, end in said) else offsets)
     joined: list[Stretch] = []
     for start, end in sorted({*ranges, *((word.start, word.end) for word in plain_words(part, text))}):
         if joined and start < joined[-1][1]:
@@ -85,8 +87,8 @@ def _filled(offsets: Sequence[Stretch]) -> list[Stretch]:
 
 
 def _without_blanks(text: str, start: int, end: int) -> Stretch:
-    """The range without the blanks at its ends; blanks alone stay."""
+    """The range without the blanks at its ends, empty where it has nothing else; a line break alone stays."""
     said = text[start:end]
     if not said.strip():
-        return start, end
+        return (start, end) if "\n" in said else (start, start)
     return start + len(said) - len(said.lstrip()), end - len(said) + len(said.rstrip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
+
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family
 from rlhf_lightning.reward.feature._words import numbers, share, words
@@ -26,7 +28,7 @@ class Overlap(Family):
         "the prompt's numbers taken up",
     )
 
-    def __init__(self, *, run: int = 4) -> None:
+    def __init__(self, *, run: PositiveInt = 4) -> None:
         self.run = run
 
     def __call__(self, prompt: str, response: str) -> list[float]:

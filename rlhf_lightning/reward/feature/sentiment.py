@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import PositiveInt
+
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family
 
@@ -21,7 +23,7 @@ class Sentiment(Family):
 
     names = ("compound", "positive words", "negative words")
 
-    def __init__(self, *, max_characters: int = 5000) -> None:
+    def __init__(self, *, max_characters: PositiveInt = 5000) -> None:
         self.max_characters = max_characters
         self.analyser: Any = None
 

@@ -43,7 +43,7 @@ class PerAnnotator(nn.Module):
 
     def penalty(self, annotator: Tensor) -> Tensor | float:
         """[M] the negative log of the prior, less a constant, shared out over an annotator's judgements."""
-        return 0.0 if self.own is None else 0.5 * self.own[annotator] ** 2 / self.judgements[annotator]
+        return 0.0 if self.own is None else 0.5 * self.own[annotator] ** 2 / self.judgements[annotator] * (annotator > 0)
 
 
 class Faultless(nn.Module):
@@ -89,7 +89,9 @@ class ErrorRates(Faultless):
 
     def flipped(self, logit: Tensor, annotator: Tensor) -> Tensor:
         error = self.logits(annotator)
-        told: Tensor = torch.logaddexp(logit, error) - softplus(logit + error)
+        side = torch.where(logit < 0, -1.0, 1.0).to(logit.dtype)
+        size = side * logit  # for negative exponents alone, which lose no digit; not abs, whose slope at 0 is 0
+        told: Tensor = side * (softplus(error - size) - torch.logaddexp(error, -size))
         return told
 
     def mixed(self, log_prob: Tensor, otherwise: Tensor, annotator: Tensor) -> Tensor:

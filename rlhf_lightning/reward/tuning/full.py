@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from rlhf_lightning.registry import register
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 @register("reward_tuning", "full")
-def full(trunk: PreTrainedModel) -> None:
+def full(trunk: nn.Module) -> None:
     """Every weight of the trunk is trained, with the head."""
     trunk.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import PositiveInt
 from torch import nn
@@ -10,12 +10,9 @@ from torch import nn
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 @register("reward_tuning", "last_layers")
-def last_layers(trunk: PreTrainedModel, *, layers: PositiveInt = 2) -> None:
+def last_layers(trunk: nn.Module, *, layers: PositiveInt = 2) -> None:
     """The last blocks and the norm after them are trained, with the head; embeddings and earlier blocks stay as they are.
 
     Of an encoder-decoder the decoder's: its vectors are what the head reads; the encoder stays as it is.
@@ -27,7 +24,8 @@ def last_layers(trunk: PreTrainedModel, *, layers: PositiveInt = 2) -> None:
         ConfigError: more blocks than the trunk has, or no list of blocks is found in it.
     """
     trunk.requires_grad_(False)
-    stack = trunk.get_decoder() if getattr(trunk.config, "is_encoder_decoder", False) else trunk
+    model: Any = trunk
+    stack: nn.Module = model.get_decoder() if getattr(model.config, "is_encoder_decoder", False) else trunk
     lists = {name: module for name, module in stack.named_modules() if isinstance(module, nn.ModuleList)}
     if not lists:
         raise ConfigError(f"reward_tuning=last_layers finds no blocks in {type(trunk).__name__}: choose reward_tuning=full, frozen or lora")

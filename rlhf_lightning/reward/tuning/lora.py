@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 @register("reward_tuning", "lora")
 def lora(
-    trunk: PreTrainedModel,
+    trunk: nn.Module,
     *,
     rank: PositiveInt = 16,
     alpha: PositiveFloat = 32.0,

@@ -1,4 +1,7 @@
-"""Bradley-Terry: the goldens of three frameworks, ln 2 at equal scores, stable far away, and its closed form recovered."""
+"""Bradley-Terry: the goldens of three frameworks, ln 2 at equal scores, stable far away, errors of annotators by hand.
+
+Its closed form is recovered in tests/reward/test_recovery.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_lightning.reward.loss._annotators import ERROR_SPREAD
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
+from rlhf_lightning.reward.scored import Scored
 
 Case = Any
 
@@ -31,7 +36,7 @@ def ours(batch_with) -> Callable[[Case], dict[str, torch.Tensor]]:
         loss = BradleyTerry(margin_coef=float("margin" in case.uses), centering=case.p.get("center_rewards_coefficient") or 0.0)
         order = torch.arange(len(chosen))
         batch = batch_with(pairs={"better": order, "worse": order + len(chosen), "margin": case.x["margin"]})
-        total = loss(torch.cat([chosen, rejected]), batch)[0].mean()
+        total = loss(Scored(scores=torch.cat([chosen, rejected])), batch)[0].mean()
         total.backward()
         everything = {"loss": total.detach(), "grad_chosen": chosen.grad, "grad_rejected": rejected.grad}
         return {name: value for name, value in everything.items() if name in case.out}
@@ -54,53 +59,61 @@ def test_every_recorded_case_is_accounted_for_with_margins_and_centering(goldens
 
 
 def test_equal_scores_cost_ln_2_and_far_scores_stay_finite():
-    zero = torch.zeros(1, dtype=torch.float64)
-    assert bradley_terry_loss(zero, zero).item() == pytest.approx(math.log(2), abs=1e-12)
-    far = torch.tensor([1e4, -1e4])
-    assert torch.equal(bradley_terry_loss(far, -far), torch.tensor([0.0, 2e4]))
-
-
-def test_swapping_the_sides_flips_the_gradient():
-    a, b = torch.tensor([0.4, -2.0], requires_grad=True), torch.tensor([1.0, -1.5], requires_grad=True)
-    # d/da of L(a, b) and of L(b, a) are -sigmoid(b - a) and sigmoid(a - b): they sum to sigmoid(a-b) - sigmoid(b-a)
-    forward = torch.autograd.grad(bradley_terry_loss(a, b).sum(), a)[0]
-    backward = torch.autograd.grad(bradley_terry_loss(b, a).sum(), a)[0]
-    assert torch.allclose(forward, -torch.sigmoid(b - a).detach())
-    assert torch.allclose(backward, torch.sigmoid(a - b).detach())
-    shifted = bradley_terry_loss(a + 5, b + 5)
-    assert torch.allclose(shifted, bradley_terry_loss(a, b), atol=1e-6)
+    assert bradley_terry_loss(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(math.log(2), abs=1e-12)
+    assert torch.equal(bradley_terry_loss(torch.tensor([2e4, -2e4])), torch.tensor([0.0, 2e4]))
 
 
 def test_label_smoothing_has_its_minimum_at_the_smoothed_odds():
     difference = torch.linspace(-6, 6, 120001, dtype=torch.float64)
-    loss = bradley_terry_loss(difference, torch.zeros_like(difference), label_smoothing=0.1)
+    loss = bradley_terry_loss(difference, label_smoothing=0.1)
     assert difference[loss.argmin()].item() == pytest.approx(math.log(0.9 / 0.1), abs=1e-3)
 
 
-def test_two_items_recover_the_closed_form():
-    """70 wins of 100: the maximum of the likelihood is ln(70/30)."""
-    score = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([score], max_iter=100)
+def test_swapping_the_sides_flips_the_gradient_and_a_constant_changes_nothing(batch_of):
+    batch = batch_of([("p", ["good", "bad"], [0, 1], None)])
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = 70 * bradley_terry_loss(score, -score).sum() + 30 * bradley_terry_loss(-score, score).sum()
+    def gradient(scores: list[float]) -> tuple[float, torch.Tensor]:
+        values = torch.tensor(scores, dtype=torch.float64, requires_grad=True)
+        loss = BradleyTerry()(Scored(scores=values), batch)[0].sum()
         loss.backward()
-        return loss
+        return loss.item(), values.grad
 
-    optimizer.step(closure)
-    assert 2 * score.item() == pytest.approx(math.log(70 / 30), abs=1e-6)
+    (loss, forward), (swapped, backward) = gradient([0.4, 1.0]), gradient([1.0, 0.4])
+    assert forward.tolist() == pytest.approx([-1 / (1 + math.exp(-0.6)), 1 / (1 + math.exp(-0.6))])
+    assert backward.tolist() == pytest.approx([-1 / (1 + math.exp(0.6)), 1 / (1 + math.exp(0.6))])
+    assert loss - swapped == pytest.approx(0.6)
+    assert gradient([5.4, 6.0])[0] == pytest.approx(loss, abs=1e-12)
 
 
 def test_the_component_pulls_sums_to_zero_and_scales_margins(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], 2.0)])
-    scores = torch.tensor([1.5, 0.5])
-    losses, weights = BradleyTerry(margin_coef=0.5, centering=0.1)(scores, batch)
-    expected = bradley_terry_loss(torch.tensor(1.5), torch.tensor(0.5), 1.0) + 0.1 * 4.0
+    losses, weights = BradleyTerry(margin_coef=0.5, centering=0.1)(Scored(scores=torch.tensor([1.5, 0.5])), batch)
+    expected = bradley_terry_loss(torch.tensor(1.5 - 0.5 - 1.0)) + 0.1 * 4.0
     assert losses.item() == pytest.approx(expected.item())
     assert weights.tolist() == [1.0]
 
 
 def test_a_tie_is_left_out(batch_of):
-    losses, weights = BradleyTerry()(torch.tensor([1.5, 0.5]), batch_of([("p", ["good", "bad"], [0, 0], None)]))
+    batch = batch_of([("p", ["good", "bad"], [0, 0], None)])
+    losses, weights = BradleyTerry()(Scored(scores=torch.tensor([1.5, 0.5])), batch)
     assert losses.shape == weights.shape == (0,)
+
+
+def test_an_error_rate_mixes_in_the_opposite_answer_and_its_prior_counts_once(batch_with):
+    """-log((1 - e) p + e (1 - p)), e as the parameters say; the prior's halves of squares are dealt out over the judgements."""
+    loss = BradleyTerry(torch.tensor([1.0, 2.0, 1.0]), annotator_noise="learned", error_rate=0.2).double()
+    with torch.no_grad():
+        loss.errors.common.fill_(0.3)
+        loss.errors.own.own.copy_(torch.tensor([9.0, 0.4, -1.0]))
+    pairs = {"better": torch.tensor([0, 0, 1, 1]), "worse": torch.tensor([1, 1, 0, 0]), "annotator": torch.tensor([0, 1, 1, 2])}
+    found = loss(Scored(scores=torch.tensor([0.9, -0.2], dtype=torch.float64)), batch_with(pairs=pairs))[0]
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    errors = [sigmoid(math.log(0.25) + 0.3 + ERROR_SPREAD * own) for own in (0.0, 0.4, -1.0)]  # nobody known has no own
+    assert loss.errors.rates().tolist() == pytest.approx(errors)
+    p = [sigmoid(d) for d in (1.1, 1.1, -1.1, -1.1)]
+    likelihood = [math.log((1 - e) * q + e * (1 - q)) for e, q in zip((errors[0], errors[1], errors[1], errors[2]), p, strict=True)]
+    prior = 0.5 * (0.4**2 + 1.0**2 + 0.3**2)
+    assert found.sum().item() == pytest.approx(prior - sum(likelihood))

@@ -10,6 +10,7 @@ import torch
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce, plackett_luce_loss
+from rlhf_lightning.reward.scored import Scored
 
 
 def brute_force(scores: list[float], order: tuple[int, ...]) -> float:
@@ -38,7 +39,7 @@ def test_probabilities_of_all_orders_sum_to_one():
 def test_two_items_are_bradley_terry():
     scores = torch.randn(50, 2, dtype=torch.float64)
     pl = plackett_luce_loss(scores, torch.tensor([[0, 1]]).expand(50, 2))
-    assert torch.allclose(pl, bradley_terry_loss(scores[:, 0], scores[:, 1]), atol=1e-12)
+    assert torch.allclose(pl, bradley_terry_loss(scores[:, 0] - scores[:, 1]), atol=1e-12)
 
 
 def test_padding_adds_nothing_and_gets_no_gradient():
@@ -59,31 +60,48 @@ def test_all_tied_says_nothing_and_ties_are_symmetric():
     assert torch.autograd.gradcheck(lambda s: plackett_luce_loss(s, torch.tensor([[0, 0, 1]])), (scores,))
 
 
-def test_a_plackett_luce_of_four_is_recovered_from_simulated_rankings():
-    """Gumbel noise on the utilities gives Plackett-Luce orders; maximum likelihood finds the utilities again."""
-    true = torch.tensor([0.0, 0.5, 1.2, -0.8], dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    noise = -torch.log(-torch.log(torch.rand(5000, 4, generator=generator, dtype=torch.float64)))
-    levels = (true + noise).argsort(1, descending=True).argsort(1)
-    scores = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scores], max_iter=100)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = plackett_luce_loss(scores.expand(5000, 4), levels).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    found = scores.detach() - scores.detach()[0]
-    assert (found - true).abs().max() < 0.07
-
-
 def test_what_was_left_unranked_is_in_no_choice(batch_of):
     batch = batch_of([("p", ["a", "b", "c", "d"], [2, None, 0, 1], None), ("p", ["a", "b", "c"], [0, 1, 2], None)])
     scores = torch.tensor([0.3, -1.2, 2.0, 0.7], requires_grad=True)
-    losses, weights = PlackettLuce()(scores, batch)
+    losses, weights = PlackettLuce()(Scored(scores=scores), batch)
     assert losses.tolist() == pytest.approx([brute_force([0.3, -1.2, 2.0, 0.7], (2, 3, 0)), brute_force([0.3, -1.2, 2.0], (0, 1, 2))])
     assert weights.tolist() == [1, 1]
     losses[0].backward()
     assert scores.grad[1] == 0
+
+
+def breslow(scores: list[float], levels: tuple[int, ...]) -> float:
+    """Each item that something is worse than, chosen against all that are not better, one by one in plain Python."""
+    ranked = [(level, s) for level, s in zip(levels, scores, strict=True) if level >= 0]
+    total = 0.0
+    for level, s in ranked:
+        if any(other > level for other, _ in ranked):
+            total -= s - math.log(sum(math.exp(t) for other, t in ranked if other >= level))
+    return total
+
+
+def test_every_order_of_three_with_ties_and_unranked_equals_brute_force_with_its_gradient():
+    scores = torch.tensor([[0.3, -1.2, 2.0]], dtype=torch.float64, requires_grad=True)
+    for levels in itertools.product((-1, 0, 1, 2), repeat=3):
+        given = torch.tensor([levels])
+        assert plackett_luce_loss(scores, given).item() == pytest.approx(breslow(scores[0].tolist(), levels), abs=1e-12), levels
+        assert torch.autograd.gradcheck(lambda s, given=given: plackett_luce_loss(s, given), (scores,))
+
+
+def test_who_ranks_at_random_mixes_in_the_uniform_order(batch_of):
+    batch = batch_of([("p", ["a", "b", "c", "d"], [2, 1, 0, 3], None)])
+    loss = PlackettLuce(annotator_noise="learned", error_rate=0.3).double()
+    values = [0.3, -1.2, 2.0, 0.7]
+    found = loss(Scored(scores=torch.tensor(values, dtype=torch.float64)), batch)[0]
+    expected = -math.log(0.7 * math.exp(-brute_force(values, (2, 1, 0, 3))) + 0.3 / math.factorial(4))
+    assert found.item() == pytest.approx(expected)
+
+
+def test_scores_far_apart_stay_finite_with_noise_and_without(batch_of):
+    batch = batch_of([("p", ["a", "b", "c"], [0, 1, 2], None)])
+    for loss in (PlackettLuce(), PlackettLuce(annotator_noise="learned")):
+        scores = torch.tensor([-1e4, 0.0, 1e4], requires_grad=True)
+        losses = loss(Scored(scores=scores), batch)[0]
+        losses.sum().backward()
+        assert torch.isfinite(losses).all()
+        assert torch.isfinite(scores.grad).all()

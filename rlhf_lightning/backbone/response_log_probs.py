@@ -1,0 +1,42 @@
+"""What a language model says about whole responses: their summed log-probabilities, all texts packed into one row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.tensors import log_probs_of
+
+
+def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    """The log-probability of each response given its prompt, and how many tokens it sums over.
+
+    The output layer runs only where a response token is predicted; the trunk without padding where it can. The very first token of a
+    text, which nothing predicts, counts for nothing.
+
+    Args:
+        tokens: U texts with `response_start`; what stands from there to the text's end is the response with its end-of-text.
+
+    Returns:
+        [U] sums in nats, float32 at least, and [U] numbers of tokens.
+    """
+    assert tokens.response_start is not None, "the texts must say where their responses begin"
+    starts = (tokens.lengths.cumsum(0) - tokens.lengths).repeat_interleave(tokens.lengths)
+    first = tokens.response_start.clamp(min=1)
+    predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
+    places = predicted.nonzero().flatten()
+    hidden = _vectors(language_model, tokens)[places - 1]
+    log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
+    counts = (tokens.lengths - first).clamp(min=0)
+    return unpacked(log_probs, counts)[0].sum(1), counts
+
+
+def _vectors(language_model: LanguageModel, tokens: PackedTokens) -> Tensor:
+    """[N, D] the vectors that the output layer reads."""
+    trunk = language_model.model.base_model
+    if supports_packing(trunk):
+        return packed_hidden(trunk, tokens)
+    hidden, mask = padded_hidden(trunk, tokens)
+    return hidden[mask.bool()]

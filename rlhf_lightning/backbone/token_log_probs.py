@@ -1,0 +1,129 @@
+"""Log-probabilities and entropies of chosen tokens straight from the vectors before the output layer.
+
+Shapes: n tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.tensors import entropy_of, log_probs_of
+
+CHUNK = 2**22
+"""Logits that are worked on at a time: 16 MiB in float32."""
+KEPT = 2**26
+"""Logits up to this many are kept for the backward pass (256 MiB in float32); more are computed a second time."""
+FLOOR = -1e4
+"""The log-probability of an impossible token in an entropy, where 0 * -inf would be NaN."""
+
+
+def token_log_probs(
+    layer: nn.Module, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """log softmax(layer(hidden) / temperature) at the tokens, [n], and the entropies in nats, [n], in float32 at least.
+
+    A plain linear layer is run in chunks and one copy of its logits is kept for the backward pass, or none where they are many: the
+    usual way keeps four. Other layers (with adapters, hooks, or sharded) go the usual way. Under autocast the products are taken in its
+    dtype and everything after them in float32.
+
+    Args:
+        layer: the output layer, from [n, D] to [n, V].
+        hidden: [n, D].
+        tokens: [n].
+        entropy: whether entropies are wanted; they cost about as much again as the softmax.
+    """
+    if not _is_plain(layer):
+        logits = layer(hidden).float() / temperature
+        return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    log_probs, entropies = _LinearLogProbs.apply(hidden, layer.weight, layer.bias, tokens, temperature, entropy)  # type: ignore[no-untyped-call]
+    return log_probs, entropies if entropy else None
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the layer does nothing but a product with a weight that is whole on this device."""
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
+class _LinearLogProbs(torch.autograd.Function):
+    """d log p(t) / d logit = [j = t] - p; d H / d logit = -p (log p + H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, wants_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        log_probs = hidden.new_empty(len(hidden), dtype=dtype)
+        entropies = log_probs.new_zeros(len(hidden) if wants_entropy else 0)
+        learns = any(ctx.needs_input_grad[:3])
+        kept = learns and len(hidden) * len(weight) <= KEPT
+        distributions = []
+        for rows in _chunks(len(hidden), len(weight)):
+            distribution = _log_softmax(hidden[rows], own_weight, own_bias, temperature)
+            log_probs[rows] = distribution.gather(1, tokens[rows, None])[:, 0]
+            if wants_entropy:
+                # log p is finite here, so that an impossible token adds 0.
+                entropies[rows] = -torch.linalg.vecdot(distribution.exp(), distribution.clamp(min=FLOOR))
+            if kept:
+                distributions.append(distribution)
+        if learns:
+            ctx.save_for_backward(hidden, weight, bias, tokens, entropies, *distributions)
+        ctx.temperature, ctx.wants_entropy = temperature, wants_entropy
+        return log_probs, entropies
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, of_log_probs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, entropies, *kept = ctx.saved_tensors
+        own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        to_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for number, rows in enumerate(_chunks(len(hidden), len(weight))):
+            distribution = kept[number] if kept else _log_softmax(hidden[rows], own_weight, own_bias, ctx.temperature)
+            entropy = entropies[rows] if ctx.wants_entropy else None
+            to_logits = _to_logits(distribution, tokens[rows], of_log_probs[rows] / ctx.temperature,
+                                   None if entropy is None else (entropy, of_entropies[rows] / ctx.temperature))  # fmt: skip
+            own = to_logits.to(hidden.dtype)
+            torch.mm(own, own_weight, out=to_hidden[rows])
+            if to_weight is not None:
+                to_weight = _add_product(to_weight, own, hidden[rows])
+            if to_bias is not None:
+                to_bias += to_logits.sum(0).to(to_bias.dtype)
+        return to_hidden, to_weight, to_bias, None, None, None
+
+
+def _chunks(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK // vocabulary)
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = nn.functional.linear(hidden, weight, bias)
+    if temperature != 1.0:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _to_logits(distribution: Tensor, tokens: Tensor, of_log_probs: Tensor, entropy: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The gradient of the logits; `distribution`, log p, is overwritten where no entropy is learned from."""
+    if entropy is None:
+        gradient = distribution.exp_().mul_(-of_log_probs[:, None])
+    else:
+        own, of_entropy = entropy
+        p = distribution.exp()
+        gradient = p.mul_(-of_log_probs[:, None] - of_entropy[:, None] * (distribution.clamp(min=FLOOR) + own[:, None]))
+    return gradient.scatter_add_(1, tokens[:, None], of_log_probs[:, None].to(gradient.dtype))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """total + left^T right, in the total's precision."""
+    if left.dtype == total.dtype:
+        return total.addmm_(left.T, right)
+    return total.add_(left.T @ right)

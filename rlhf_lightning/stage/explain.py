@@ -1,0 +1,184 @@
+"""stage=explain: why a reward model scores texts as it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rlhf_lightning.registry import register
+from rlhf_lightning.run import Run
+from rlhf_lightning.stage.feedback import read
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlhf_lightning.evaluation.explanation import ExplainedCase
+    from rlhf_lightning.feedback.judgements import Text
+    from rlhf_lightning.flow import Feedback
+    from rlhf_lightning.reward.explain.cases import Case
+    from rlhf_lightning.reward.explain.explanation import Settings
+    from rlhf_lightning.reward.explain.regression import Regression
+    from rlhf_lightning.reward.features import FeatureScore
+    from rlhf_lightning.reward.model import RewardModel
+
+TITLE = "Why the reward model scores so"
+
+
+@register("stage", "explain")
+def explain(
+    run: Run,
+    *,
+    model: str,
+    limit: PositiveInt = 12,
+    order: Literal["first", "disagreements"] = "first",
+    texts: PositiveInt = 1000,
+    baseline: Literal["pad", "zero"] = "pad",
+    tolerance: PositiveFloat = 1e-3,
+    most_steps: Annotated[int, Field(ge=16)] = 1024,
+    occlusion: Literal["remove", "replace"] = "remove",
+    most_occlusions: PositiveInt = 64,
+    points: Annotated[int, Field(ge=2)] = 33,
+) -> float:
+    """Explain a reward model's scores of the feedback's texts: words, features, pairs; tables, JSON, a coloured page. Returns their number.
+
+    Leaves explanation.html, explanation.json and the report.
+
+    Args:
+        model: the reward model's folder, from stage=reward, or any AutoModelForSequenceClassification with one label.
+        limit: judgements whose texts are explained; a comparison has two texts, its best and its worst.
+        order: the first ones, or the comparisons in which the model disagrees with people, the clearest first, of those sampled.
+        texts: sampled for the regression of scores on the features of reward_feature.
+        baseline: what a text is compared with, token for token: the padding's embedding, or zero.
+        tolerance, most_steps: gradients are added until words add up to the score to within this, or there are so many.
+        occlusion: the check takes words out of the text, or puts the padding token in their place.
+        most_occlusions: texts of more words lose several at a time.
+        points: of a response at which the score is taken.
+    """
+    from rlhf_lightning.reward.explain.cases import sample
+    from rlhf_lightning.reward.explain.explanation import Settings
+
+    net = loaded(run, model)
+    with run.timed("read"):
+        intake = read(run)
+        records = sample(intake.feedback, texts, run.seed)
+    with run.timed("features"):
+        regression, notes = _regression(run, net, records, texts)
+    cases = chosen(net, intake.feedback, records, limit, order)
+    settings = Settings(baseline, tolerance, most_steps, occlusion, most_occlusions, points)
+    with run.timed("explain"):
+        told = [_explained(net, case, settings, regression) for case in cases]
+    return _told(run, model, told, regression, [*intake.notes, *notes])
+
+
+def _explained(model: RewardModel | FeatureScore, case: Case, settings: Settings, regression: Regression | None) -> ExplainedCase:
+    from rlhf_lightning.evaluation.explanation import ExplainedCase
+    from rlhf_lightning.reward.explain.explanation import explained
+    from rlhf_lightning.reward.explain.pairwise import compared
+
+    if len(case.texts) == 1:
+        return ExplainedCase(case, explained(model, case.texts[0], settings))
+    return ExplainedCase(case, compared(model, case.texts[0], case.texts[1], settings, regression))
+
+
+def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regression | None, notes: list[str]) -> float:
+    """Write and print everything. Returns the number of texts."""
+    from rlhf_lightning.evaluation.explanation import (
+        explanation_figures,
+        explanation_json,
+        preferred,
+        regression_tables,
+        words_table,
+        write_explanation,
+    )
+    from rlhf_lightning.stage.ending import end
+
+    sides = [side for one in told for side in one.sides]
+    broken = sum(side.is_complete is False for side in sides)
+    agreed, pairs = preferred(told)
+    if broken:
+        notes.append(f"the words of {broken} of {len(sides)} texts don't add up to the score well enough: raise stage.most_steps")
+    if pairs:
+        notes.append(f"the model prefers what people preferred in {agreed} of the {pairs} explained pairs")
+    run.write_json("explanation.json", explanation_json(model, told, regression))
+    if run.is_main:
+        write_explanation(run.folder / "explanation.html", TITLE, model, told, regression)
+    end(
+        run,
+        TITLE,
+        figures=explanation_figures(told, regression),
+        tables=[words_table(told), *(regression_tables(regression) if regression else [])],
+        notes=notes,
+        results={"explained": float(len(sides))} | ({} if regression is None else {"r2": regression.r2}),
+    )
+    run.say(f"coloured texts: {run.folder / 'explanation.html'}")
+    return float(len(sides))
+
+
+def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
+    """The reward model, frozen, on the GPU if the trainer takes one; a features model where the folder holds one."""
+    import torch
+
+    from rlhf_lightning.backbone.language_model import frozen
+    from rlhf_lightning.reward.features import CARD, load_features
+    from rlhf_lightning.reward.folder import load_reward_model
+
+    card = Path(path) / CARD
+    if card.is_file() and _head(card) == "features":
+        return load_features(path)
+    model = load_reward_model(path)
+    frozen(model)
+    wanted = str(run.config.trainer.get("accelerator", "auto")) != "cpu"
+    return model.to("cuda" if wanted and torch.cuda.is_available() else "cpu")
+
+
+def _head(card: Path) -> str | None:
+    try:
+        return str(json.loads(card.read_text()).get("head"))
+    except ValueError:
+        return None
+
+
+def chosen(
+    model: RewardModel | FeatureScore, feedback: Sequence[Feedback], sampled: Sequence[Feedback], limit: int, order: str
+) -> list[Case]:
+    """The cases to explain."""
+    from rlhf_lightning.reward.explain.cases import distinct_cases
+
+    if order == "first":
+        return distinct_cases(feedback, limit)
+    pairs = [case for case in distinct_cases(sampled, len(sampled)) if len(case.responses) == 2]
+    scores = [scores_of(model, [case.texts[side] for case in pairs]) for side in (0, 1)]
+    margins = (scores[0] - scores[1]).tolist()
+    wrong = sorted((margin, place) for place, margin in enumerate(margins) if margin <= 0)
+    return [pairs[place] for _, place in wrong[:limit]]
+
+
+def scores_of(model: RewardModel | FeatureScore, texts: Sequence[Text]) -> Tensor:
+    """Normalised scores [U]; a model without tokens reads a chat as its text."""
+    from rlhf_lightning.flow import prompt_text
+    from rlhf_lightning.reward.features import FeatureScore
+
+    responses = [response for _, response in texts]
+    if isinstance(model, FeatureScore):
+        return model.score_texts([prompt_text(prompt) for prompt, _ in texts], responses)
+    return model.score_texts([prompt for prompt, _ in texts], responses)
+
+
+def _regression(run: Run, model: RewardModel | FeatureScore, records: Sequence[Feedback], most: int) -> tuple[Regression | None, list[str]]:
+    """The regression on the features of the command, or why there is none."""
+    from rlhf_lightning.errors import DataError
+    from rlhf_lightning.flow import prompt_text
+    from rlhf_lightning.reward.explain.cases import distinct_texts
+    from rlhf_lightning.reward.explain.regression import regressed
+
+    texts = distinct_texts(records, most)
+    nodes = run.config.get("reward_feature") or {}
+    features = {str(name): {key: value for key, value in node.items() if not key.startswith("_")} for name, node in nodes.items()}
+    try:
+        return regressed([(prompt_text(prompt), response) for prompt, response in texts], scores_of(model, texts), features), []
+    except DataError as reason:
+        return None, [f"no regression on features: {reason}"]
