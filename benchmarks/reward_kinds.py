@@ -110,14 +110,14 @@ def arms(n: int) -> dict[str, dict[str, int]]:
     }
 
 
-def table(found: dict[str, list[float]], base: str) -> None:
-    """Each row's mean with its interval, and its difference to the row `base`."""
+def table(found: dict[str, list[float]], *bases: str) -> None:
+    """Each row's mean with its interval and its seeds, and by how much the rows `bases` are better."""
     for title, values in found.items():
-        mean, gain = mean_interval(values), paired_interval(values, found[base])
-        against = "" if title == base else f"   {base!r} is {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) better"
-        print(
-            f"  {title:28} {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f})  {' '.join(f'{v:.3f}' for v in values)}{against}", flush=True
-        )
+        mean, each = mean_interval(values), " ".join(f"{value:.3f}" for value in values)
+        gains = {base: paired_interval(values, found[base]) for base in bases if base != title}
+        print(f"  {title:28} {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f})  {each}")
+        for base, gain in gains.items():
+            print(f"      {base:28} {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", flush=True)
 
 
 def main() -> None:
@@ -138,9 +138,7 @@ def main() -> None:
                 for title, counts in arms(n).items()
             }
             print(f"{n} judgements, {epochs} epochs: right orders of {HELD_OUT_PAIRS} held-out pairs")
-            table(found, f"{n} in all, of three kinds")
-            print("  against all three kinds, each as many:")
-            table(found, f"{n} of each of three kinds")
+            table(found, f"{n} in all, of three kinds", f"{n} of each of three kinds")
         n, epochs = map(int, chosen.noisy.split(":"))
         counts = {"rating": n // 2, "ranking": n // 2}
         noisy = {

@@ -139,12 +139,15 @@ class NotPackedError(Exception):
     """The model's attention can't be run on packed tokens."""
 
 
-def packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:
+def packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, cache: Any = None) -> Tensor:
     """The vectors [N, D] of packed tokens, each text read by itself: linear layers see N tokens, the attention runs by buckets.
 
     Positions restart with each text. Equal to running each text alone but for rounding. Only for a trunk that `supports_packing`.
+
+    Args:
+        cache: a transformers Cache that takes the keys and values, [1, H, N, D]; None keeps none.
     """
-    return _packed_hidden(trunk, tokens, _first_position[trunk])
+    return _packed_hidden(trunk, tokens, _first_position[trunk], cache)
 
 
 def supports_packing(trunk: PreTrainedModel) -> bool:
@@ -163,7 +166,7 @@ _first_position: weakref.WeakKeyDictionary[nn.Module, int | None] = weakref.Weak
 """By trunk: the number of a text's first position, or None where packing doesn't work."""
 
 
-def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int | None) -> Tensor:
+def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int | None, cache: Any = None) -> Tensor:
     if first_position is None:
         raise NotPackedError(f"{type(trunk).__name__} doesn't run on packed tokens")
     lengths = tokens.lengths
@@ -176,7 +179,7 @@ def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position:
         position_ids=positions[None],
         packed_layout=Layout.of(lengths),
         **({} if tokens.types is None else {"token_type_ids": tokens.types[None]}),
-        **_without_cache(trunk),
+        **(_without_cache(trunk) if cache is None else {"past_key_values": cache, "use_cache": True}),
     ).last_hidden_state
     return hidden[0]
 

@@ -41,7 +41,8 @@ def token_log_probs(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    log_probs, entropies = _LinearLogProbs.apply(hidden, layer.weight, layer.bias, tokens, temperature, entropy)  # type: ignore[no-untyped-call]
+    learns = torch.is_grad_enabled()
+    log_probs, entropies = _LinearLogProbs.apply(hidden, layer.weight, layer.bias, tokens, temperature, entropy, learns)
     return log_probs, entropies if entropy else None
 
 
@@ -55,13 +56,19 @@ class _LinearLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, wants_entropy: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        temperature: float,
+        wants_entropy: bool,
+        learns: bool,
     ) -> tuple[Tensor, Tensor]:
         own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         log_probs = hidden.new_empty(len(hidden), dtype=dtype)
         entropies = log_probs.new_zeros(len(hidden) if wants_entropy else 0)
-        learns = any(ctx.needs_input_grad[:3])
         kept = learns and len(hidden) * len(weight) <= KEPT
         distributions = []
         for rows in _chunks(len(hidden), len(weight)):
@@ -96,7 +103,7 @@ class _LinearLogProbs(torch.autograd.Function):
                 to_weight = _add_product(to_weight, own, hidden[rows])
             if to_bias is not None:
                 to_bias += to_logits.sum(0).to(to_bias.dtype)
-        return to_hidden, to_weight, to_bias, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None, None
 
 
 def _chunks(rows: int, vocabulary: int) -> list[slice]:

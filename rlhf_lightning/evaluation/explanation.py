@@ -82,7 +82,7 @@ def regression_tables(regression: Regression) -> list[Table]:
     families: list[Cells] = [[one.name, one.features, one.alone, one.added, one.own] for one in regression.families]
     by_size = sorted(regression.effects, key=lambda effect: -abs(effect.coefficient))
     effects: list[Cells] = [[one.name, one.coefficient, one.correlation, one.partial] for one in by_size[:FEATURES_SHOWN]]
-    left_out = "" if regression.r2_left_out is None else f", and {regression.r2_left_out:.2f} on texts that it has not seen"
+    left_out = "" if regression.r2_left_out is None else f", and {regression.r2_left_out:.2f} on texts that it hasn't seen"
     note = (
         f"Linear regression of the scores of {regression.texts:,} texts: R² {regression.r2:.2f} with all features{left_out}. Alone: R² of "
         "the family; added: over the families above it; only it: what is lost without it."
@@ -104,22 +104,25 @@ def words_table(cases: Sequence[ExplainedCase]) -> Table:
     for number, one in enumerate(cases, start=1):
         for place, side in enumerate(one.sides):
             name = f"{number} {'preferred' if place == 0 else 'other'}" if len(one.sides) == 2 else str(number)
-            text = " ".join(side.response.split())
-            told = [", ".join(f"{word} {value}" for word, value in words) for words in (strongest(side, 1), strongest(side, -1))]
-            rows.append([name, text if len(text) <= 24 else f"{text[:23]}…", side.score, *told, side.agreement])
+            told = [", ".join(f"{_short(word)} {value}" for word, value in strongest(side, sign, 2)) for sign in (1, -1)]
+            rows.append([f"{name}: {_short(' '.join(side.response.split()))}", side.score, *told, side.agreement])
     note = "Words with what they add to the score. Occlusion: rank correlation with what the score loses without a word; low: doubt both."
-    heads = ["text", "response", "score", "raise it", "lower it", "occlusion"]
+    heads = ["text", "score", "raise it", "lower it", "occlusion"]
     return Table(title="What carried the scores", heads=heads, rows=rows, part="Words", note=note)
 
 
 def strongest(side: Explanation, sign: int, most: int = WORDS_SHOWN) -> list[tuple[str, str]]:
-    """The words that raise (1) or lower (-1) the score most, one that comes several times with its sum, and by how much."""
+    """The words of the response that raise (1) or lower (-1) the score most, and by how much; one that comes several times with its sum."""
     total: dict[str, float] = {}
-    for word in side.words:
+    for word in (word for word in side.words if word.part == "response"):
         name = word.text.strip() or "↵"
         total[name] = total.get(name, 0.0) + word.contribution
-    found = sorted((entry for entry in total.items() if entry[1] * sign > 0), key=lambda entry: -abs(entry[1]))
+    found = sorted((entry for entry in total.items() if entry[1] * sign >= 0.005), key=lambda entry: -abs(entry[1]))
     return [(name, signed(value)) for name, value in found[:most]]
+
+
+def _short(text: str, most: int = 14) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def signed(value: float) -> str:

@@ -17,9 +17,11 @@ from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
-from rlhf_lightning.tensors import kl_estimate, masked_mean
+from rlhf_lightning.tensors import kl_estimate
 
 MAX_BAD_UPDATES = 3
+FUSED = ("cpu", "cuda")
+"""Devices on which PyTorch has a fused AdamW."""
 
 
 class KLControl(Protocol):
@@ -71,7 +73,11 @@ class PPOModule(L.LightningModule):
         return self.policy.language_model
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.policy.parameters(), lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0)
+        # One kernel for all of Adam's arithmetic, where there is one.
+        fused = all(parameter.device.type in FUSED for parameter in self.policy.parameters())
+        return torch.optim.AdamW(
+            self.policy.parameters(), lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0, fused=fused
+        )
 
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
@@ -82,6 +88,7 @@ class PPOModule(L.LightningModule):
         rollout = self.parts.sampler(self.language_model, prompts.repeat(self.settings.responses_per_prompt))
         scored = self.score(rollout)
         experience = self.parts.advantage(scored)
+        torch.clear_autocast_cache()  # of the copies made without gradients
         metrics = self.optimise(experience)
         metrics |= objective_metrics(scored, self.entropy)
         self._finish_update(metrics, len(rollout))
@@ -91,7 +98,7 @@ class PPOModule(L.LightningModule):
         """Score the responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
         scores = checked_scores(self.parts.scorer, rollout).to(rollout.prompt_ids.device)
         policy = [self.policy(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
-        reference = [self.reference(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
+        reference = [self.reference(rollout.select(rows), entropy=False) for rows in self._minibatches(len(rollout), shuffle=False)]
         values = None if self.policy.critic is None else torch.cat([p.values for p in policy])
         self.entropy = torch.cat([p.entropy for p in policy])
         scored = ScoredRollout(
@@ -108,38 +115,65 @@ class PPOModule(L.LightningModule):
         seen: list[dict[str, Tensor]] = []
         for _ in range(self.settings.epochs):
             for rows in self._minibatches(len(experience), shuffle=True):
-                loss, metrics = self.loss(experience.select(rows))
-                seen.append(metrics)
-                self._update(loss)
+                seen.append(self._learn(experience.select(rows), self.entropy[rows]))
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
         metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
         return metrics | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
-    def loss(self, minibatch: Experience) -> tuple[Tensor, dict[str, Tensor]]:
-        """Policy loss, entropy bonus and value loss of one minibatch."""
-        mask, settings = minibatch.response_mask, self.settings
-        output = self.policy(minibatch)
-        per_token, metrics = self.parts.loss(minibatch, output.log_probs)
-        policy_loss = self.parts.reduction(per_token, mask)
-        entropy = masked_mean(output.entropy, mask)
-        loss = policy_loss - settings.entropy_coef * entropy
-        metrics |= {"loss/policy_avg": policy_loss, "policy/entropy_avg": entropy}
-        if output.values is not None and minibatch.returns is not None:
-            value_per_token, value_metrics = self.parts.value_loss(minibatch, output.values)
-            value_loss = self.parts.reduction(value_per_token, mask)
+    def _learn(self, minibatch: Experience, entropy: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on the gradient of a minibatch, taken from micro-batches; returns the metrics.
+
+        Args:
+            entropy: [B, T] of the behaviour policy, for the log where no bonus asks for the present one.
+        """
+        weights = token_weights(self.parts.reduction, minibatch.response_mask)
+        share = minibatch.response_mask / minibatch.response_mask.sum().clamp(min=1)
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        rows = torch.arange(len(minibatch), device=minibatch.response_mask.device)
+        for part in rows.split(self.settings.micro_batch or len(rows)):
+            loss, metrics = self.loss(minibatch.select(part), weights[part], share[part], entropy[part])
+            self.manual_backward(loss)
+            total = {name: total.get(name, 0.0) + value for name, value in metrics.items()}
+        self._update(total["loss/policy_avg"])
+        return total
+
+    def loss(self, part: Experience, weights: Tensor, share: Tensor, entropy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy loss, entropy bonus and value loss of a minibatch, or of the part of it that `part` is: parts add up to the whole.
+
+        Args:
+            weights: [B, T] of each token in the minibatch's loss (`token_weights`).
+            share: [B, T] of each token in a mean over the minibatch's tokens.
+            entropy: [B, T] of the behaviour policy.
+        """
+        settings = self.settings
+        output = self.policy(part, entropy=settings.entropy_coef != 0)
+        entropy_mean = weighted_sum(entropy if output.entropy is None else output.entropy, share)
+        per_token, metrics = self.parts.loss(part, output.log_probs)
+        policy_loss = weighted_sum(per_token, weights)
+        loss = policy_loss - settings.entropy_coef * entropy_mean if output.entropy is not None else policy_loss
+        added = {"loss/policy_avg": policy_loss, "policy/entropy_avg": entropy_mean}
+        if output.values is not None and part.returns is not None:
+            value_per_token, value_metrics = self.parts.value_loss(part, output.values)
+            value_loss = weighted_sum(value_per_token, weights)
             loss = loss + settings.value_coef * value_loss
-            metrics |= value_metrics | {"loss/value_avg": value_loss}
+            metrics |= value_metrics
+            added["loss/value_avg"] = value_loss
+        # A component's metrics are means over the tokens it was shown.
+        tokens = share.sum()
+        metrics = {name: value * tokens for name, value in metrics.items()} | added
         return loss, {name: value.detach().float() for name, value in metrics.items()}
 
     def _update(self, loss: Tensor) -> None:
         """One optimiser step; a non-finite gradient is dropped, and stops the run when it comes again and again."""
         optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
+            # Lightning holds one autocast around the whole step, which would go on with its copies of the old weights.
+            torch.clear_autocast_cache()
             self.bad_updates = 0
             return
         optimizer.zero_grad()
@@ -181,6 +215,19 @@ class PPOModule(L.LightningModule):
         self.history.append(figures)
         for logger in self.loggers:
             logger.log_metrics(figures, step=len(self.history))
+
+
+def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Tensor:
+    """[B, T] the weight of each token in a reduction, which is linear in the tokens' losses: its gradient."""
+    with torch.enable_grad():
+        losses = torch.zeros(mask.shape, device=mask.device, requires_grad=True)
+        reduced = reduction(losses, mask)
+        return torch.autograd.grad(reduced, losses)[0] if reduced.requires_grad else torch.zeros_like(losses)
+
+
+def weighted_sum(per_token: Tensor, weights: Tensor) -> Tensor:
+    """The sum over [B, T] where there is a weight; what stands elsewhere, NaN included, isn't read."""
+    return (torch.where(weights != 0, per_token, torch.zeros_like(per_token)) * weights).sum()
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def weighted_comparisons(judged: Iterable[Judged], smallest_gap: float = 0.0) ->
 
     A comparison of K responses counts 2 / K of its judgement's weight: a pair or an edit all of it, a ranking of K without ties K - 1
     times its weight in all, as many as its Plackett-Luce likelihood has factors. K ratings of a prompt by one annotator are such a
-    ranking; two of them weigh the mean of their weights.
+    ranking, drawn pairs standing for all; two of them weigh the mean of their weights.
 
     Args:
         smallest_gap: ratings that differ by no more than this, in standard deviations, compare nothing.
@@ -57,11 +57,12 @@ def weighted_comparisons(judged: Iterable[Judged], smallest_gap: float = 0.0) ->
                 (record.z_score, feedback.responses[0], feedback.weight)
             )
     for (prompt, _, _, source), given in rated.items():
-        for i, j in _pairs(len(given)):
+        pairs = list(_pairs(len(given)))
+        for i, j in pairs:
             (z_1, text_1, weight_1), (z_2, text_2, weight_2) = given[i], given[j]
             if abs(z_1 - z_2) > smallest_gap and text_1 != text_2:
                 comparison = Comparison("rating", prompt, *((text_1, text_2) if z_1 > z_2 else (text_2, text_1)), source)
-                found.append((comparison, (weight_1 + weight_2) / len(given)))
+                found.append((comparison, (weight_1 + weight_2) / 2 * (len(given) - 1) / len(pairs)))
     return found
 
 

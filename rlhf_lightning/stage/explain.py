@@ -36,7 +36,7 @@ def explain(
     limit: PositiveInt = 12,
     order: Literal["first", "disagreements"] = "first",
     texts: PositiveInt = 1000,
-    baseline: Literal["pad", "zero"] = "pad",
+    baseline: Literal["neutral", "pad", "zero"] = "neutral",
     tolerance: PositiveFloat = 1e-3,
     most_steps: Annotated[int, Field(ge=16)] = 1024,
     occlusion: Literal["remove", "replace"] = "remove",
@@ -52,9 +52,9 @@ def explain(
         limit: judgements whose texts are explained; a comparison has two texts, its best and its worst.
         order: the first ones, or the comparisons in which the model disagrees with people, the clearest first, of those sampled.
         texts: sampled for the regression of scores on the features of reward_feature.
-        baseline: what a text is compared with, token for token: the padding's embedding, or zero.
+        baseline: what a text is compared with, token for token: the embedding of the mask or the end-of-text, of the padding, or zero.
         tolerance, most_steps: gradients are added until words add up to the score to within this, or there are so many.
-        occlusion: the check takes words out of the text, or puts the padding token in their place.
+        occlusion: the check takes words out of the text, or puts the mask or the end-of-text in their place.
         most_occlusions: texts of more words lose several at a time.
         points: of a response at which the score is taken.
     """

@@ -143,7 +143,7 @@ def train_reward(
     return TrainedReward(model, module.history, held_out, measured)
 
 
-def divided(judged: Judgements, held_out: float) -> tuple[Judgements, Judgements]:
+def divided(judged: Judgements, held_out: float, section: str = "reward") -> tuple[Judgements, Judgements]:
     """What to learn from, and what to measure on: no prompt is in both. Raises ConfigError where one of them would be empty."""
     from rlhf_lightning.feedback.judgements import split_by_prompt
 
@@ -151,7 +151,7 @@ def divided(judged: Judgements, held_out: float) -> tuple[Judgements, Judgements
     if not training or not aside:
         raise ConfigError(
             f"{len(judged)} judgements split by prompt into {len(training)} to learn from and {len(aside)} held out: "
-            "give feedback on more prompts, or change reward.validation_fraction"
+            f"give feedback on more prompts, or change {section}.validation_fraction"
         )
     return training, aside
 

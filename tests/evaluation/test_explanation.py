@@ -130,8 +130,8 @@ def test_repeated_words_are_summed_by_sign():
     assert strongest(found, 1) == [("good", "+0.50")]
     assert strongest(found, -1) == [("bad", "-0.40")]
     table = words_table([ExplainedCase(Case("", "rating", "", ("x",)), found), PAIR])
-    assert [row[0] for row in table.rows] == ["1", "2 preferred", "2 other"]
-    assert table.rows[0][3:5] == ["good +0.50", "bad -0.40"]
+    assert [row[0] for row in table.rows] == ["1: good bad good…", "2 preferred: a good lamp", "2 other: bad lamp"]
+    assert table.rows[0][2:4] == ["good +0.50", "bad -0.40"]
 
 
 def test_json_holds_all_and_figures_the_worst_gap():

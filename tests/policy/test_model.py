@@ -95,11 +95,11 @@ def test_values_are_read_where_the_token_is_predicted(language_model, rollout):
 
 
 def test_joined_sequences_hold_prompt_then_response(language_model, rollout):
-    sequences, (rows, columns), inside = response_places(rollout, language_model.pad_id)
-    predicted = sequences[rows, columns + 1]
-    assert torch.equal(predicted, rollout.response_ids[inside])
+    tokens, places, inside = response_places(rollout)
+    assert torch.equal(tokens.ids[places + 1], rollout.response_ids[inside])
     first = torch.cat([rollout.prompt_ids[0][rollout.prompt_mask[0].bool()], rollout.response_ids[0][inside[0]]])
-    assert torch.equal(sequences[0, : len(first)], first)
+    assert torch.equal(tokens.ids[: tokens.lengths[0]], first)
+    assert tokens.lengths.sum() == len(tokens.ids) == rollout.prompt_mask.sum() + rollout.response_mask.sum()
 
 
 def test_a_separate_critic_sends_no_gradient_into_the_policy(language_model, rollout):

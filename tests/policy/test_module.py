@@ -119,13 +119,13 @@ def fingerprint(module: torch.nn.Module) -> str:
 class Watching(PPOModule):
     """Remembers the ratio of every minibatch before it is learned from."""
 
-    def loss(self, minibatch: Any) -> Any:
+    def loss(self, minibatch: Any, *rest: Any) -> Any:
         self.ratios: list[float] = getattr(self, "ratios", [])
         with torch.no_grad():
             output = self.policy(minibatch)
         change = (output.log_probs - minibatch.old_log_probs).exp() - 1
         self.ratios.append(change[minibatch.response_mask.bool()].abs().max().item())
-        return super().loss(minibatch)
+        return super().loss(minibatch, *rest)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -175,12 +175,12 @@ class Exploding(PPOModule):
     bad: Sequence[int] = ()
     seen = 0
 
-    def loss(self, minibatch: Any) -> Any:
+    def loss(self, minibatch: Any, *rest: Any) -> Any:
         if self.seen in self.bad:
             self.before = fingerprint(self.policy)
         elif self.seen - 1 in self.bad:
             assert fingerprint(self.policy) == self.before, "a gradient that is no number was applied"
-        loss, metrics = super().loss(minibatch)
+        loss, metrics = super().loss(minibatch, *rest)
         self.seen += 1
         return (loss * math.nan if self.seen - 1 in self.bad else loss), metrics
 

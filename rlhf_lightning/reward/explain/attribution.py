@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.reward.explain.variants import BUDGET, joined, scored, size, streams
+from rlhf_lightning.reward.explain.words import neutral_token
 
 if TYPE_CHECKING:
     from rlhf_lightning.reward.model import RewardModel
 
-Baseline = Literal["pad", "zero"]
+Baseline = Literal["neutral", "pad", "zero"]
 POINTS = 8
 """Gradients for each stretch of the path, at the places of Gauss and Legendre."""
 LUCK = 10
@@ -46,7 +47,7 @@ class Attribution:
 
 
 def integrated_gradients(
-    model: RewardModel, tokens: PackedTokens, fixed: Tensor, baseline: Baseline = "pad", tolerance: float = 1e-3, most_steps: int = 1024
+    model: RewardModel, tokens: PackedTokens, fixed: Tensor, baseline: Baseline = "neutral", tolerance: float = 1e-3, most_steps: int = 1024
 ) -> Attribution:
     """Integrated gradients (Sundararajan et al. 2017) of the normalised score, from a text of empty tokens to the text.
 
@@ -58,7 +59,9 @@ def integrated_gradients(
 
     Args:
         tokens: one text. fixed: [N] which tokens the baseline has, too.
-        baseline: "pad", the padding token's embedding, or "zero" in place of each other token.
+        baseline: in place of each other token "neutral", the embedding of the mask or the end-of-text (`neutral_token`), "pad", the
+            padding's, or "zero". A padding was never trained, and where it is zero the path begins at the singular point of models that
+            normalise by the root mean square: attributions there are many times the score and cancel each other.
         most_steps: gradients at most; where they don't suffice, `gap` and `is_complete` say so.
 
     Raises:
@@ -111,9 +114,9 @@ class _Path:
         self.at_a_time = max(1, BUDGET // size(tokens))
         self.layers = _embedding_layers(model.net)
         ends = np.cumsum([len(stream.ids) for stream in streams(tokens)]).tolist()
-        pad = int(model.tokenizer.pad_token_id or 0)
         self.kept = [fixed[end - len(stream.ids) : end].to(self.device) for end, stream in zip(ends, streams(tokens), strict=True)]
-        self.fill = pad if baseline == "pad" else None
+        fills = {"neutral": neutral_token(model.tokenizer), "pad": int(model.tokenizer.pad_token_id or 0)}
+        self.fill = fills.get(baseline)
         # The first run tries whether the trunk takes packed tokens, by texts of its own: it must not meet the hooks.
         scored(model, [tokens], self.device)
 

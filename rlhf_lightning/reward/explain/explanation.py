@@ -19,7 +19,7 @@ from rlhf_lightning.reward.model import RewardModel
 class Settings:
     """How much work an explanation is; see stage.explain."""
 
-    baseline: Baseline = "pad"
+    baseline: Baseline = "neutral"
     tolerance: float = 1e-3
     most_steps: int = 1024
     occlusion: Occluded = "remove"

@@ -25,7 +25,7 @@ def occlusions(view: View, score: float, how: Occluded = "remove", most: int = 6
 
     Args:
         score: of the whole text, normalised.
-        how: "remove" takes the words out of the text, "replace" puts the padding token in the place of each of their tokens.
+        how: "remove" takes the words out of the text, "replace" puts `neutral_token` in the place of each token.
     """
     count = len(view.words)
     each = -(-count // most) if count else 1

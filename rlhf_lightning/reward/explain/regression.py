@@ -14,6 +14,7 @@ from rlhf_lightning.reward.feature._family import Text
 from rlhf_lightning.reward.features import FeatureScore
 
 LENGTH = "length"
+FOLDS = 10
 SMALLEST = 1e-6
 """Directions of the standardised features below this share of the largest count as none."""
 
@@ -55,8 +56,8 @@ class Regression:
     """Scores of U texts on F standardised features, by least squares with an intercept.
 
     Attributes:
-        r2: share of the scores' variance that the features explain; adjusted for their number: r2_adjusted; r2_left_out: on each text by
-            the regression on the others (leave one out), None with hardly more texts than features.
+        r2: share of the scores' variance that the features explain. r2_adjusted: for their number. r2_left_out: on texts that the
+            regression hasn't seen, by ten folds; below 0 it says less than the mean. Both None with hardly more texts than features.
         families: length first. effects: feature by feature.
         length_correlation, length_partial: of the score with the log of the response's characters, plain and given the other families.
         deviation: of the scores.
@@ -120,7 +121,7 @@ def regressed(texts: Sequence[Text], scores: Tensor, features: Mapping[str, Mapp
         texts=len(texts),
         r2=r2,
         r2_adjusted=1 - (1 - r2) * (len(texts) - 1) / freedom if freedom > 0 else None,
-        r2_left_out=_left_out(basis, y) if freedom > 0 else None,
+        r2_left_out=_left_out(x, y) if freedom > 0 else None,
         families=_shares(x, y, of_family),
         effects=effects,
         length_correlation=None if length is None else effects[length].correlation,
@@ -171,13 +172,15 @@ def _explained(basis: Tensor, y: Tensor) -> float:
     return float((basis.T @ y).square().sum() / y.square().sum())
 
 
-def _left_out(basis: Tensor, y: Tensor) -> float | None:
-    """1 - PRESS / total sum of squares (Allen 1974)."""
-    free = 1 - basis.square().sum(1) - 1 / len(y)
-    if bool((free < 1e-9).any()):
-        return None
-    errors = (y - basis @ (basis.T @ y)) / free
-    return 1 - float(errors.square().sum() / y.square().sum())
+def _left_out(x: Tensor, y: Tensor) -> float:
+    """R² on each of FOLDS parts of the texts, by the regression on the others."""
+    left = torch.zeros_like(y)
+    for fold in range(FOLDS):
+        held = torch.arange(len(y)) % FOLDS == fold
+        mean_x, mean_y = x[~held].mean(0), y[~held].mean()
+        slopes = torch.linalg.lstsq(x[~held] - mean_x, (y[~held] - mean_y)[:, None], rcond=SMALLEST, driver="gelsd").solution[:, 0]
+        left[held] = y[held] - mean_y - (x[held] - mean_x) @ slopes
+    return 1 - float(left.square().sum() / y.square().sum())
 
 
 def _shares(x: Tensor, y: Tensor, of_family: Mapping[str, list[int]]) -> list[FamilyShare]:

@@ -13,7 +13,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.reward.explain.variants import scored, size, streams, without
-from rlhf_lightning.reward.explain.words import Stretch, Word, decoded, plain_words, token_words
+from rlhf_lightning.reward.explain.words import Stretch, Word, decoded, neutral_token, plain_words, token_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,7 @@ class TokenView:
         self.words += token_words("response", text[1], offsets, self.answer)
 
     def scores_without(self, groups: Sequence[Sequence[int]], how: Occluded) -> Tensor:
-        filler = int(self.model.tokenizer.pad_token_id or 0) if how == "replace" else None
+        filler = neutral_token(self.model.tokenizer) if how == "replace" else None
         cut = [[place for word in group for place in self.words[word].tokens] for group in groups]
         return self._scored([without(self.tokens, places, filler) for places in cut])
 

@@ -75,6 +75,12 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str
     return text, offsets
 
 
+def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token that says nothing: the mask, where the model was trained with one, else the end-of-text, else the padding."""
+    known = (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return int(next((token for token in known if token is not None), 0))
+
+
 def _filled(offsets: Sequence[Stretch]) -> list[Stretch]:
     """An empty range becomes that of the next token that has one, at the end of the text that of the last."""
     filled = list(offsets)

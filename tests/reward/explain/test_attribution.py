@@ -14,7 +14,7 @@ from rlhf_lightning.reward.model import RewardModel
 TEXT = ("The lamp:", " a good lamp, it isn't bad — 良い.")
 
 
-@pytest.mark.parametrize("baseline", ["pad", "zero"])
+@pytest.mark.parametrize("baseline", ["neutral", "pad", "zero"])
 def test_a_sum_over_tokens_is_attributed_exactly(table_model, baseline):
     model = table_model()
     model.mean.fill_(0.3)
@@ -22,7 +22,7 @@ def test_a_sum_over_tokens_is_attributed_exactly(table_model, baseline):
     view = TokenView(model, TEXT)
     found = integrated_gradients(model, view.tokens, view.fixed, baseline)
     table = model.net.table.weight.detach()[:, 0]
-    empty = table[model.tokenizer.pad_token_id] if baseline == "pad" else 0.0
+    empty = {"neutral": table[model.tokenizer.eos_token_id], "pad": table[model.tokenizer.pad_token_id], "zero": 0.0}[baseline]
     expected = torch.where(view.fixed, 0.0, (table[view.tokens.ids] - empty) / 2.0)
     assert (found.tokens - expected).abs().max() < 1e-5
     assert found.score == pytest.approx(float(model(view.tokens).detach()), abs=1e-5)
@@ -42,7 +42,7 @@ def test_a_square_is_shared_in_proportion(table_model):
     assert found.baseline_score == pytest.approx(end**2, abs=1e-5)
 
 
-@pytest.mark.parametrize("baseline", ["pad", "zero"])
+@pytest.mark.parametrize("baseline", ["neutral", "zero"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "t5"])
 def test_it_is_complete_on_every_family(family_model, family, baseline):
     model = family_model(family)
@@ -76,7 +76,7 @@ def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
     theirs, gap = attr.LayerIntegratedGradients(score, layer).attribute(
         ids, empty, n_steps=400, method="gausslegendre", internal_batch_size=100, return_convergence_delta=True
     )
-    ours = integrated_gradients(model, view.tokens, view.fixed, tolerance=1e-4, most_steps=4096)
+    ours = integrated_gradients(model, view.tokens, view.fixed, "pad", tolerance=1e-4, most_steps=4096)
     theirs = theirs.reshape(len(view.fixed), -1).sum(-1)
     assert gap.abs().max() < 1e-3
     assert (ours.tokens - theirs).abs().max() < 2e-3

@@ -12,7 +12,7 @@ from rlhf_lightning.reward.explain.view import TokenView
 TEXT = ("The lamp:", " a good lamp, it isn't bad — 良い.")
 
 
-@pytest.mark.parametrize(("how", "baseline"), [("remove", "zero"), ("replace", "pad")])
+@pytest.mark.parametrize(("how", "baseline"), [("remove", "zero"), ("replace", "neutral")])
 def test_on_a_sum_over_tokens_each_drop_is_the_word_s_attribution(table_model, how, baseline):
     model = table_model()
     view = TokenView(model, TEXT)

@@ -61,12 +61,12 @@ def test_scores_without_words_are_those_of_the_table(table_model, how):
     model = table_model()
     view = TokenView(model, TEXT)
     table = model.net.table.weight.detach()[:, 0]
-    whole, pad = float(table[view.tokens.ids].sum()), float(table[model.tokenizer.pad_token_id])
+    whole, end = float(table[view.tokens.ids].sum()), float(table[model.tokenizer.eos_token_id])
     groups = [[0], [1, 3], list(range(len(view.words))), []]
     expected = []
     for group in groups:
         gone = [token for word in group for token in view.words[word].tokens]
-        expected.append(whole - float(table[view.tokens.ids[gone]].sum()) + (pad * len(gone) if how == "replace" else 0.0))
+        expected.append(whole - float(table[view.tokens.ids[gone]].sum()) + (end * len(gone) if how == "replace" else 0.0))
     assert view.scores_without(groups, how).tolist() == pytest.approx(expected, abs=1e-5)
 
 
