@@ -129,6 +129,8 @@ def words_for(world, group: str, name: str) -> list[str]:
     if group in ("reward_head", "reward_pooling", "reward_tuning"):
         needed = {"attributes": world.aspects, "cls": world.reader("bert"), "last_layers": ["reward_tuning.layers=1"]}.get(name, [])
         return world.reward(*needed, f"{group}={name}")
+    if group == "preference_loss":
+        return world.preference(f"preference_loss={name}", *(["preference_loss.from_pairs=true"] if name == "kto" else []))
     if group == "rollout_scorer" and name == "lexicon":
         return world.ppo("rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}")
     chosen = f"{group}=[{name}]" if registry.GROUPS[group].many else f"{group}={name}"

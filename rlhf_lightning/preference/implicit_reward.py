@@ -27,7 +27,9 @@ class ImplicitReward:
         places: of the texts that can be scored. The policy reads them now, all at once.
     """
 
-    def __init__(self, language_model: LanguageModel, loss: PreferenceLoss, table: TextTable, reference: Tensor, places: np.ndarray) -> None:
+    def __init__(
+        self, language_model: LanguageModel, loss: PreferenceLoss, table: TextTable, reference: Tensor, places: np.ndarray
+    ) -> None:
         self.table = table
         tokens = torch.zeros(len(table), dtype=torch.long)
         tokens[torch.from_numpy(places)] = torch.tensor([table.answer_length(place) for place in places], dtype=torch.long)
@@ -41,7 +43,7 @@ class ImplicitReward:
     def _places(self, texts: Sequence[tuple[Prompt, str]]) -> Tensor:
         return torch.tensor([self.table.place(text) for text in texts], dtype=torch.long)
 
-    def figures(self, judged: Judgements) -> HeldOutRatios | None:
+    def ratios(self, judged: Judgements) -> HeldOutRatios | None:
         """Margins and log-ratios over the comparisons that the feedback states; None where it states none."""
         orders = comparisons(judged)
         if not orders:

@@ -27,6 +27,7 @@ class TextTable:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.max_length = max_length
         self._rows = TextRows(tokenizer, Reading(), max_length)
         self._places: dict[Text, int] = {}
         self._ids, self._ends, self._response_starts = array("i"), array("q", [0]), array("q")

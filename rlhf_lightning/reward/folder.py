@@ -16,6 +16,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.canary import recorded
 from rlhf_lightning.reward.card import readme
+from rlhf_lightning.reward.features import FeatureScore, load_features
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, merge_adapters
@@ -122,6 +123,12 @@ def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
         model.deviation.fill_(card["deviation"])
         model.about = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
     return model
+
+
+def load_any_reward_model(path: str, max_length: int = 512) -> RewardModel | FeatureScore:
+    """`load_reward_model`, or the features model of a folder that `reward_head=features` wrote."""
+    card = _card(path)
+    return load_features(path) if card is not None and card.get("head") == "features" else load_reward_model(path, max_length)
 
 
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -123,23 +121,12 @@ def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
     import torch
 
     from rlhf_lightning.backbone.language_model import frozen
-    from rlhf_lightning.reward.features import CARD, load_features
-    from rlhf_lightning.reward.folder import load_reward_model
+    from rlhf_lightning.reward.folder import load_any_reward_model
 
-    card = Path(path) / CARD
-    if card.is_file() and _head(card) == "features":
-        return load_features(path)
-    model = load_reward_model(path)
+    model = load_any_reward_model(path)
     frozen(model)
     wanted = str(run.config.trainer.get("accelerator", "auto")) != "cpu"
     return model.to("cuda" if wanted and torch.cuda.is_available() else "cpu")
-
-
-def _head(card: Path) -> str | None:
-    try:
-        return str(json.loads(card.read_text()).get("head"))
-    except ValueError:
-        return None
 
 
 def chosen(

@@ -30,7 +30,7 @@ def measure_reward(run: Run, *, models: tuple[str, ...], prompts: Literal["all",
     from rlhf_lightning.evaluation import held_out as shown
     from rlhf_lightning.evaluation.figures import feedback_counts
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
-    from rlhf_lightning.reward.folder import load_reward_model
+    from rlhf_lightning.reward.folder import load_any_reward_model
     from rlhf_lightning.reward.measure import measure_held_out, reward_agreement, texts_compared
     from rlhf_lightning.stage.ending import end
 
@@ -49,7 +49,7 @@ def measure_reward(run: Run, *, models: tuple[str, ...], prompts: Literal["all",
     device = torch.device("cuda" if run.config.trainer.get("accelerator") in ("gpu", "cuda") else "cpu")
     for name, path in zip(short_names(models), models, strict=True):
         with run.timed("measure"):
-            model = load_reward_model(path).to(device).eval()
+            model = load_any_reward_model(path).to(device).eval()
             found[name] = measure_held_out(model, judged)
             scores[name] = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts])
     first, several = next(iter(found.values())), len(models) > 1

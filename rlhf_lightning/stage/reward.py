@@ -16,11 +16,15 @@ from rlhf_lightning.run import Run
 from rlhf_lightning.stage.feedback import read, weighed
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from rlhf_lightning.feedback.judgements import Judgements, Text
     from rlhf_lightning.flow import Feedback, Prompt
+    from rlhf_lightning.reward.features import FeatureScore
     from rlhf_lightning.reward.held_out import HeldOut
     from rlhf_lightning.reward.model import RewardModel
 
+    Truth = Callable[[Prompt, str], float]
 
 CORPUS = 20_000
 """Records that a tokenizer made on the spot is fitted to, at most."""
@@ -32,7 +36,7 @@ REFERENCES = 10_000
 class TrainedReward:
     """A trained reward model, its history, what was held out, and its figures there."""
 
-    model: RewardModel
+    model: RewardModel | FeatureScore
     history: list[dict[str, float]]
     held_out: Judgements
     measured: HeldOut
@@ -51,14 +55,15 @@ def reward(run: Run) -> float:
     with run.timed("read"):
         intake = read(run)
     run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
-    trained = train_reward(run, intake.feedback, backbone_folder(run, intake.feedback), run.folder / "reward_model")
+    backbone = "" if "texts" in run.chosen("reward_head").needs else backbone_folder(run, intake.feedback)
+    trained = train_reward(run, intake.feedback, backbone, run.folder / "reward_model")
     measured = trained.measured
-    loss = curve("Loss", "step", "nats per judgement", {"loss": trained.history}, "reward/loss")
+    loss = [curve("Loss", "step", "nats per judgement", {"loss": trained.history}, "reward/loss")] if trained.history else []
     end(
         run,
         "Reward model",
         figures=held_out_figures(measured),
-        curves=[loss, *reliability_curve({"the model": measured})],
+        curves=[*loss, *reliability_curve({"the model": measured})],
         feedback=feedback_counts(intake),
         tables=held_out_tables(measured),
         notes=[*intake.notes, *held_out_notes(measured)],
@@ -87,7 +92,7 @@ def train_reward(
     backbone: str,
     folder: Path,
     name: str = "reward",
-    truth: Callable[[Prompt, str], float] | None = None,
+    truth: Truth | None = None,
 ) -> TrainedReward:
     """Train on the judgements of most prompts, measure on those of the others, normalise on training responses, and save.
 
@@ -99,20 +104,9 @@ def train_reward(
     Raises:
         ConfigError: too little feedback to hold some out, or a kind of judgement that no chosen loss learns from.
     """
-    import torch
-
-    from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.reward.losses import build_losses
-    from rlhf_lightning.reward.measure import measure_held_out
-    from rlhf_lightning.reward.module import (
-        RewardModule,
-        check_kinds,
-        check_pooling,
-        feedback_loader,
-        learned_kinds,
-    )
-    from rlhf_lightning.reward.net import merge_adapters
+    from rlhf_lightning.reward.module import check_kinds
 
     settings = run.settings("reward")
     judged = standardised(weighed(run, feedback))
@@ -120,27 +114,78 @@ def train_reward(
     check_kinds(losses, judged)
     training, held_out = divided(judged, settings.validation_fraction)
     with run.timed("reward"):
-        torch.manual_seed(run.seed)
-        model = begin(run, backbone, judged.aspects)
-        check_pooling(model)
-        kinds = learned_kinds(losses)
+        learn = fit_features if "texts" in run.chosen("reward_head").needs else tune_trunk
+        return learn(run, backbone, folder, name, losses, training, held_out, truth)
 
-        def loader(rank: int, world: int) -> Any:
-            return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds)
 
-        steps = settings.epochs * len(loader(0, 1))
-        module = RewardModule(model, losses, settings, steps)
-        trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
-        trainer.fit(module, ShardedData(loader))
-        merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
-        model.eval()
-        model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
-        normalise(run, model, training, name)
-        measured = measure_held_out(model, held_out, truth=truth)
-        about = described(run) | learned_from(backbone, training) | {"aspects": list(judged.aspects), "figures": measured.card()}
-        model.cpu()
-        run.save(trainer, folder, lambda target: model.save(target, about))
+def tune_trunk(
+    run: Run,
+    backbone: str,
+    folder: Path,
+    name: str,
+    losses: Sequence[nn.Module],
+    training: Judgements,
+    held_out: Judgements,
+    truth: Truth | None,
+) -> TrainedReward:
+    """Pooling and head on a trunk, by Lightning."""
+    import torch
+
+    from rlhf_lightning.datamodule import ShardedData
+    from rlhf_lightning.reward.measure import measure_held_out
+    from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
+    from rlhf_lightning.reward.net import merge_adapters
+
+    settings = run.settings("reward")
+    torch.manual_seed(run.seed)
+    model = begin(run, backbone, training.aspects)
+    check_pooling(model)
+    kinds = learned_kinds(losses)
+
+    def loader(rank: int, world: int) -> Any:
+        return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds)
+
+    steps = settings.epochs * len(loader(0, 1))
+    module = RewardModule(model, losses, settings, steps)
+    trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
+    trainer.fit(module, ShardedData(loader))
+    merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
+    model.eval()
+    model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
+    normalise(run, model, training, name)
+    measured = measure_held_out(model, held_out, truth=truth)
+    about = described(run) | learned_from(backbone, training) | {"aspects": list(training.aspects), "figures": measured.card()}
+    model.cpu()
+    run.save(trainer, folder, lambda target: model.save(target, about))
     return TrainedReward(model, module.history, held_out, measured)
+
+
+def fit_features(
+    run: Run,
+    backbone: str,
+    folder: Path,
+    name: str,
+    losses: Sequence[nn.Module],
+    training: Judgements,
+    held_out: Judgements,
+    truth: Truth | None,
+) -> TrainedReward:
+    """The linear regression on named features: no trunk and no trainer; every process fits the same, the first writes it."""
+    from rlhf_lightning.reward.features import save_features
+    from rlhf_lightning.reward.measure import measure_held_out
+
+    features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
+    head = run.component("reward_head", features)
+    found = head.fit(training, losses)
+    texts = reference_texts(training, run.seed)
+    head.score.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
+    measured = measure_held_out(head.score, held_out, truth=truth)
+    heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
+    run.say(f"{name}: {len(head.score.names)} features, penalty {found.l2:g}; heaviest: {heaviest}")
+    about = learned_from("", training) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
+    if run.is_main:
+        save_features(head.score, folder, about)
+    return TrainedReward(head.score, [], held_out, measured)
 
 
 def divided(judged: Judgements, held_out: float, section: str = "reward") -> tuple[Judgements, Judgements]:

@@ -223,3 +223,18 @@ def test_a_classifier_of_an_encoder_is_trained_as_it_is(command, world, trunk_fo
     theirs = AutoModelForSequenceClassification.from_pretrained(outcome.folder / "reward_model")
     assert theirs.config.num_labels == 1
     RewardModelScorer(path=str(outcome.folder / "reward_model"))
+
+
+def test_the_features_head_needs_no_language_model_and_scores_for_the_policy(command, world):
+    """Seconds, readable weights, and a folder that stage=ppo and stage=measure_reward take."""
+    outcome = command(*world.reward("reward_head=features", "reward_feature=[length,ngrams]"))
+    assert outcome.code == 0, outcome.error
+    assert outcome.result()["objective"] > 0.8
+    assert "heaviest: ngrams: word: " in outcome.out
+    folder = outcome.folder / "reward_model"
+    assert not (outcome.folder / "backbone").exists()
+    again = command(*world.measure_reward(f"stage.models=[{folder}]", "stage.prompts=held_out", "reward.validation_fraction=0.3"))
+    assert again.code == 0, again.error
+    assert again.result()["objective"] == pytest.approx(outcome.result()["objective"])
+    tuned = command(*world.ppo("rollout_scorer=reward_model", f"rollout_scorer.path={folder}"))
+    assert tuned.code == 0, tuned.error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_lightning.backbone.packing import PackedTokens
 
-BUDGET = 4096
+BUDGET = 2048
 """Tokens that are run at a time."""
 
 

@@ -5,6 +5,7 @@ Shapes: B prompts, P tokens of the longest, b rows that still go on, V vocabular
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol
 
 import torch
@@ -84,7 +85,8 @@ class PackedDecoder:
         self.lengths = prompt.sum(1)
         self.ids = prompts.prompt_ids[prompt]
         self.seen = torch.cat([prompt, prompt.new_zeros(len(prompts), room)], dim=1)
-        self.layers = [_Rows(prompt, room) for _ in range(language_model.model.config.get_text_config().num_hidden_layers)]
+        layer = _layer_class()
+        self.layers = [layer(prompt, room) for _ in range(language_model.model.config.get_text_config().num_hidden_layers)]
         layers: Any = self.layers
         self.cache = Cache(layers=layers)
         self.columns = prompt.shape[1]
@@ -119,11 +121,18 @@ class PackedDecoder:
         return order
 
 
-class _Rows:
-    """One layer's keys and values [B, H, P + room, D], with what transformers' Cache asks of a layer."""
+@functools.cache
+def _layer_class() -> type[_Rows]:
+    """`_Rows` as a layer of transformers' Cache, which asks for its own kind."""
+    from transformers.cache_utils import DynamicLayer
 
-    is_sliding = False
-    is_compileable = False
+    return type("RowsLayer", (_Rows, DynamicLayer), {})
+
+
+class _Rows:
+    """One layer's keys and values [B, H, P + room, D]."""
+
+    is_initialized = True
 
     def __init__(self, prompt: Tensor, room: int) -> None:
         self.prompt, self.room = prompt, room

@@ -17,7 +17,7 @@ class RewardModelScorer:
     """A reward model from stage=reward, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
 
     Responses go through text, so that policy and reward model may have different tokenizers. When it is loaded, a few texts are held to
-    their scores alone and to those in the folder (reward.canary).
+    their scores alone and to those in the folder (reward.canary). A features model (reward_head=features) scores on the CPU.
 
     Raises:
         DataError: no such folder, or scores that padding, a wrong tokenizer or wrong weights have changed.
@@ -26,18 +26,22 @@ class RewardModelScorer:
     def __init__(self, *, path: str) -> None:
         # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
         from rlhf_lightning.reward.canary import check_canary
-        from rlhf_lightning.reward.folder import load_reward_model
+        from rlhf_lightning.reward.features import FeatureScore
+        from rlhf_lightning.reward.folder import load_any_reward_model
 
-        self.model = load_reward_model(path)
+        self.model = load_any_reward_model(path)
         frozen(self.model)
-        check_canary(self.model, self.score, path)
+        self.device = torch.device("cpu")
+        if not isinstance(self.model, FeatureScore):
+            check_canary(self.model, self.score, path)
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Normalised scores [B]."""
-        self.model.to(rollout.prompt_ids.device)
+        self.device = rollout.prompt_ids.device
+        self.model.to(self.device)
         return self.score(rollout.prompts, rollout.responses)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
         """Normalised scores [B], without autocast: a frozen model costs little and its scores stay comparable between runs."""
-        with torch.autocast(self.model.mean.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False):
             return self.model.score_texts(prompts, responses)

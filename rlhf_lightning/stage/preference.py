@@ -1,0 +1,282 @@
+"""stage=preference: tune the policy on what people prefer, without a reward model and without rollouts."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import PositiveInt
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import register
+from rlhf_lightning.run import Run
+from rlhf_lightning.stage.evaluate import measured
+from rlhf_lightning.stage.feedback import read, weighed
+from rlhf_lightning.stage.reward import divided
+from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
+from rlhf_lightning.stage.sft import train_sft
+
+if TYPE_CHECKING:
+    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.evaluation.measure import Measured
+    from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.feedback.judgements import Judgements
+    from rlhf_lightning.preference.examples import Examples
+    from rlhf_lightning.preference.implicit_reward import HeldOutRatios
+    from rlhf_lightning.preference.texts import TextTable
+    from rlhf_lightning.reward.held_out import HeldOut
+    from rlhf_lightning.task.task import Task
+
+LOOKED_AT = 1_000
+"""Records by whose prompts the stage sees whether the feedback is on the task."""
+
+
+@dataclass
+class TrainedPreference:
+    """What the training left: its history, its figures on held-out feedback, and what the user should know."""
+
+    history: list[dict[str, float]]
+    held_out: HeldOut
+    ratios: HeldOutRatios | None
+    notes: list[str]
+
+
+@register("stage", "preference")
+def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt = 4) -> float:
+    """Tune the backbone on preferences directly (DPO and its like), no reward model, no rollouts; leaves the folder policy/.
+
+    Without a feedback_source the backbone is first warmed up on the task's demonstrations, and feedback_annotator judges its samples, as in
+    stage=rounds. Held-out prompts are answered before and after where the feedback is on the task's prompts.
+
+    Returns:
+        the mean score or utility after, where there is one; else the accuracy of the implicit rewards on held-out feedback.
+
+    Args:
+        prompts, responses: where feedback is collected: so often a prompt is drawn, and answered each time, the answers judged together.
+    """
+    check_combination(run)
+    task: Task = run.component("task")
+    scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
+    if run.config.get("feedback_source"):
+        with run.timed("read"):
+            intake = read(run)
+        check_feedback(run, intake)
+        policy, start = (run.language_model(corpus=run.corpus(task)) for _ in range(2))
+    else:
+        policy, start, intake = collected(run, task, prompts, responses)
+        check_feedback(run, intake)
+    run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
+    on_task = is_on_task(intake, task)
+    before = after = None
+    if on_task:
+        before = look(run, task, policy, scorer, start)
+    trained = train_preference(run, intake, policy, run.folder / "policy", task if on_task else None)
+    if on_task:
+        after = look(run, task, policy, scorer, start)
+    else:
+        trained.notes.append("no prompt of the feedback is one of the task's, so that no responses were drawn; task=files gives your own")
+    tell(run, intake, trained, before, after)
+    run.say(f"policy: {run.folder / 'policy'}")
+    means = {} if after is None else {name: after.mean(name) for name in ("score", "utility") if name in after.values}
+    return next(iter(means.values()), trained.held_out.objective)
+
+
+def look(run: Run, task: Task, policy: LanguageModel, scorer: Any, start: LanguageModel) -> Measured:
+    with run.timed("evaluate"):
+        return measured(run, task, policy, scorer, start)
+
+
+def check_combination(run: Run) -> None:
+    """Refuse settings that don't go together, before anything is read. Raises ConfigError."""
+    needs, name = run.chosen("preference_loss").needs, run.chosen("preference_loss").name
+    unknown = needs - {"reference", "thumbs"}
+    if unknown:
+        raise ConfigError(f"preference_loss={name} needs {', '.join(sorted(unknown))}; a preference loss may need reference or thumbs")
+    run.component("preference_loss")
+    if not run.config.get("feedback_source") and not run.component("task").has_utility:
+        names = "feedback_source=... feedback_source.NAME.path=..."
+        raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
+
+
+def check_feedback(run: Run, intake: Intake) -> None:
+    """Refuse feedback without a judgement that the loss learns from, before any model loads.
+
+    Raises:
+        ConfigError: naming the kinds that there are and those that it learns from.
+    """
+    from rlhf_lightning.flow import Ranking
+    from rlhf_lightning.preference.examples import COMPARING
+
+    name, thumbs = run.chosen("preference_loss").name, "thumbs" in run.chosen("preference_loss").needs
+    pairs = not thumbs or bool(getattr(run.component("preference_loss"), "from_pairs", False))
+    found = {*intake.kept, *(("rating",) if intake.kept.get("comment") and run.settings("feedback").comment_weight else ())}
+    if pairs and found & set(COMPARING):
+        return
+    if thumbs and ("thumbs" in found or any(isinstance(one.judgement, Ranking) and one.judgement.all_bad for one in intake.feedback)):
+        return
+    wanted = "thumbs" if thumbs else "comparisons (pairs, rankings, edits, or several ratings by one annotator)"
+    if thumbs and not pairs and found & set(COMPARING):
+        remedy = "take comparisons as thumbs with preference_loss.from_pairs=true, or choose preference_loss=dpo"
+    elif not thumbs and "thumbs" in found:
+        remedy = "choose preference_loss=kto, which learns from thumbs"
+    else:
+        remedy = "give such feedback"
+    raise ConfigError(f"preference_loss={name} learns from {wanted}, and the feedback holds only {', '.join(sorted(found))}: {remedy}")
+
+
+def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[LanguageModel, LanguageModel, Intake]:
+    """The backbone warmed up twice over (one to train, one to compare with), and what the annotators say about its samples."""
+    annotators = run.component("feedback_annotator", task)
+    policy = run.language_model(corpus=run.corpus(task))
+    train_sft(run, task, policy, run.folder / "sft")
+    start = run.language_model(run.folder / "sft")
+    collect(run, task, policy, annotators, 1, prompts, responses, run.folder / "round_1" / "feedback.jsonl")
+    return policy, start, take_in_all(run, 1)
+
+
+def is_on_task(intake: Intake, task: Task) -> bool:
+    """Whether the feedback answers the task's prompts. A task of the user's own files is always meant."""
+    if not task.has_utility:
+        return True
+    known = {*task.train_prompts(), *task.test_prompts()}
+    return any(record.prompt_text in known for record in itertools.islice(intake.feedback, LOOKED_AT))
+
+
+def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None) -> TrainedPreference:
+    """Train the policy in place on the judgements of most prompts, measure its implicit rewards on those of the others, and save it as a
+    plain Hugging Face folder.
+
+    Args:
+        task: what the feedback is on, where that is known: the length's share is then told at equal utility.
+    """
+    import numpy as np
+
+    from rlhf_lightning.datamodule import ShardedData
+    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.preference.examples import preference_loader
+    from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
+    from rlhf_lightning.preference.module import PreferenceModule
+    from rlhf_lightning.preference.texts import TextTable
+    from rlhf_lightning.reward.measure import measure_held_out
+
+    settings, loss = run.settings("preference"), run.component("preference_loss")
+    training, aside = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
+    with run.timed("preference"):
+        table = TextTable(policy.tokenizer, min(settings.max_length, policy.max_length))
+        examples = examples_of(run, training, table)
+        learned_texts = examples.texts() if "reference" in run.chosen("preference_loss").needs else np.zeros(0, dtype=int)
+        held_out, places = in_table(aside, table)
+        notes = left_out_notes(run, training, examples, table)
+
+        def loader(rank: int, world: int) -> Any:
+            return preference_loader(examples, table, settings.batch_size, run.seed, rank, world)
+
+        steps = settings.epochs * len(loader(0, 1))
+        module = PreferenceModule(policy, loss, settings, steps, table, np.union1d(learned_texts, places))
+        figures = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+        trainer = run.trainer("preference", settings.epochs, steps, figures, settings.max_grad_norm)
+        trainer.fit(module, ShardedData(loader))
+        policy.model.eval()
+        policy.model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
+        assert module.reference is not None
+        implicit = ImplicitReward(policy, loss, table, module.reference, places)
+        truth = utility_of(task) if task is not None and task.has_utility else None
+        found = measure_held_out(implicit, held_out, truth=truth)
+        ratios = implicit.ratios(held_out)
+        policy.model.cpu()
+        run.save(trainer, folder, policy.save)
+    return TrainedPreference(module.history, found, ratios, notes)
+
+
+def examples_of(run: Run, training: Judgements, table: TextTable) -> Examples:
+    """What the loss learns from. Raises ConfigError where nothing is left."""
+    from rlhf_lightning.preference.examples import compared_examples, thumbed_examples
+
+    settings, loss = run.settings("preference"), run.component("preference_loss")
+    if "thumbs" in run.chosen("preference_loss").needs:
+        pairs = bool(getattr(loss, "from_pairs", False))
+        examples = thumbed_examples(training, table, pairs, settings.smallest_rating_gap, run.seed)
+    else:
+        examples = compared_examples(training, table, settings.smallest_rating_gap)
+    if not len(examples):
+        why = f"{examples.left_out} are longer than {table.max_length} tokens: raise preference.max_length" if examples.left_out else (
+            "no ranking or edit prefers a text, and no annotator rated two responses to one prompt differently"
+        )  # fmt: skip
+        raise ConfigError(f"preference_loss={run.chosen('preference_loss').name} finds nothing to learn from: {why}")
+    return examples
+
+
+def left_out_notes(run: Run, training: Judgements, examples: Examples, table: TextTable) -> list[str]:
+    """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
+    from rlhf_lightning.preference.examples import not_learned
+
+    name, notes = run.chosen("preference_loss").name, []
+    thumbs = "thumbs" in run.chosen("preference_loss").needs
+    pairs = bool(getattr(run.component("preference_loss"), "from_pairs", False))
+    unused = not_learned(training, thumbs, pairs)
+    if unused:
+        listed = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(unused.items()))
+        notes.append(f"preference_loss={name} doesn't learn from {listed}")
+    if examples.left_out:
+        notes.append(f"{examples.left_out} judgements have a text of more than {table.max_length} tokens and are left out")
+    if thumbs and len(set(examples.prompt.tolist())) == 1:
+        notes.append("all thumbs are on one prompt, so that the KL of preference_loss=kto is estimated on that prompt's own responses")
+    for note in notes:
+        run.say(f"preference: {note}")
+    return notes
+
+
+def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured | None, after: Measured | None) -> None:
+    """The report: what the policy does now, what its implicit rewards are worth on held-out feedback, and how it came there."""
+    from rlhf_lightning.evaluation.figures import compared, curve, feedback_counts, metric_figures, side_by_side
+    from rlhf_lightning.evaluation.held_out import held_out_notes, held_out_tables, reliability_curve
+    from rlhf_lightning.stage.ending import end
+
+    measured_figures = [] if after is None else metric_figures(before, after)
+    curves = [
+        curve(title, "step", unit, {name: trained.history}, figure)
+        for title, unit, name, figure in (
+            ("Loss", "", "loss", "loss"),
+            ("Margin of implicit rewards", "", "margin", "rewards/margins"),
+            ("Log-probability of the better response", "nats per response", "chosen", "logps/chosen"),
+            ("Log-probability of the worse response", "nats per response", "rejected", "logps/rejected"),
+        )
+    ]
+    ratios = {} if trained.ratios is None else {name: value.mean for name, value in vars(trained.ratios).items()}
+    end(
+        run,
+        "Preference optimisation",
+        figures=[*measured_figures, *preference_figures(trained)],
+        curves=[*curves, *reliability_curve({"implicit rewards": trained.held_out})],
+        samples=[] if before is None or after is None else side_by_side(before, after, run.settings("evaluation").samples),
+        feedback=feedback_counts(intake),
+        tables=held_out_tables(trained.held_out),
+        notes=[*intake.notes, *trained.notes, *held_out_notes(trained.held_out)],
+        results=({} if after is None else compared(before, after))
+        | trained.held_out.figures()
+        | {f"held_out/{name}": value for name, value in ratios.items()},
+    )
+
+
+def preference_figures(trained: TrainedPreference) -> Sequence[Any]:
+    """Accuracy of the implicit rewards on held-out feedback, their margin, and how far the policy has moved on its responses."""
+    from rlhf_lightning.evaluation.held_out import held_out_figures
+    from rlhf_lightning.evaluation.report import Figure
+
+    figures = [
+        dataclasses.replace(figure, label=figure.label.replace("Reward-model", "Implicit-reward"))
+        for figure in held_out_figures(trained.held_out)
+    ]
+    ratios = trained.ratios
+    if ratios is None:
+        return figures
+    return [
+        *figures,
+        Figure(label="Margin of implicit rewards", after=ratios.margin, headline=False),
+        Figure(label="Better responses, log-ratio to the start", after=ratios.better, unit="nats", better=None, headline=False),
+        Figure(label="Worse responses, log-ratio to the start", after=ratios.worse, unit="nats", better=None, headline=False),
+    ]
