@@ -110,9 +110,9 @@ def train_reward(
 
     settings = run.settings("reward")
     judged = standardised(weighed(run, feedback))
-    losses = build_losses(run.config.get("reward_loss") or {}, judged)
-    check_kinds(losses, judged)
     training, held_out = divided(judged, settings.validation_fraction)
+    losses = build_losses(run.config.get("reward_loss") or {}, training)
+    check_kinds(losses, judged)
     with run.timed("reward"):
         learn = fit_features if "texts" in run.chosen("reward_head").needs else tune_trunk
         return learn(run, backbone, folder, name, losses, training, held_out, truth)
