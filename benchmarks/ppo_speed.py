@@ -30,11 +30,12 @@ from typing import Any
 
 PHASES = ("generation", "scoring", "optimisation")
 SIDES = ("trl", "separate", "shared", "bf16")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 RESPONSE = 64
 PROMPTS = 64
 
 
-def ours(models: Path, size: str, side: str, iterations: int) -> dict[str, Any]:
+def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dict[str, Any]:
     """Run our side in this process: the seconds of each iteration by phase, its response tokens, and the peak of memory."""
     import lightning as L
     import torch
@@ -67,25 +68,25 @@ def ours(models: Path, size: str, side: str, iterations: int) -> dict[str, Any]:
             self.end = 0.0
 
         def on_train_start(self) -> None:
-            self.end = time.perf_counter()
+            self.end = CLOCKS[clock]()
 
         def score(self, rollout: Any) -> Any:
-            self.marks = [time.perf_counter()]
+            self.marks = [CLOCKS[clock]()]
             scored = super().score(rollout)
             self.tokens = float(rollout.response_mask.sum())
             return scored
 
         def optimise(self, experience: Any) -> Any:
-            self.marks.append(time.perf_counter())
+            self.marks.append(CLOCKS[clock]())
             metrics = super().optimise(experience)
-            self.marks.append(time.perf_counter())
+            self.marks.append(CLOCKS[clock]())
             return metrics
 
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-            self.begin = time.perf_counter()
+            self.begin = CLOCKS[clock]()
 
         def on_train_batch_end(self, *args: Any) -> None:
-            now = time.perf_counter()
+            now = CLOCKS[clock]()
             spent = [b - a for a, b in zip([self.begin, *self.marks], self.marks, strict=False)]
             self.iterations.append({**dict(zip(PHASES, spent, strict=True)), "tokens": self.tokens, "seconds": now - self.end})
             self.end = now
@@ -131,6 +132,7 @@ def measured(given: argparse.Namespace, size: str, side: str) -> dict[str, Any]:
         command = [sys.executable, str(here.with_name("ppo_speed_trl.py"))]
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(given.trl).resolve()), environment.get("PYTHONPATH", "")])
     command += ["--models", str(given.models), "--iterations", str(given.iterations), "--threads", str(given.threads)]
+    command += ["--clock", given.clock]
     command += ["--size", size] if side == "trl" else ["--sizes", size]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -141,7 +143,9 @@ def measured(given: argparse.Namespace, size: str, side: str) -> dict[str, Any]:
 
 def table(size: str, runs: dict[str, list[dict[str, Any]]]) -> str:
     """Medians by side, and ratios to TRL's."""
-    lines = [f"{size:<3}{'side':<10}{'s/iter':>8}{'us/token':>10}{'generation':>12}{'scoring':>9}{'optimis.':>10}{'rest':>7}{'peak GiB':>10}"]
+    lines = [
+        f"{size:<3}{'side':<10}{'s/iter':>8}{'us/token':>10}{'generation':>12}{'scoring':>9}{'optimis.':>10}{'rest':>7}{'peak GiB':>10}"
+    ]
     middle: dict[str, dict[str, float]] = {}
     for side, results in runs.items():
         kept = [iteration for result in results for iteration in result["iterations"][1:]]
@@ -151,8 +155,8 @@ def table(size: str, runs: dict[str, list[dict[str, Any]]]) -> str:
         own["peak"] = max(result["peak_gib"] for result in results)
         middle[side] = own
         lines.append(
-            f"   {side:<10}{own['seconds']:8.3f}{own['token']:10.0f}{own['generation']:12.3f}{own['scoring']:9.3f}{own['optimisation']:10.3f}"
-            f"{own['rest']:7.3f}{own['peak']:10.2f}"
+            f"   {side:<10}{own['seconds']:8.3f}{own['token']:10.0f}{own['generation']:12.3f}{own['scoring']:9.3f}"
+            f"{own['optimisation']:10.3f}{own['rest']:7.3f}{own['peak']:10.2f}"
         )
     peer = middle.pop("trl", None)
     for side, own in middle.items() if peer else ():
@@ -173,13 +177,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=4, help="of each process; the first warms up")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of the process, with --threads 1, where others use the machine"
+    )
     parser.add_argument("--only", choices=SIDES[1:], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
         import torch
 
         torch.set_num_threads(given.threads)
-        print(json.dumps(ours(given.models, given.sizes, given.only, given.iterations)))
+        print(json.dumps(ours(given.models, given.sizes, given.only, given.iterations, given.clock)))
         return
     sides = given.sides.split(",")
     if "trl" in sides and given.trl is None:

@@ -1,4 +1,5 @@
-"""TRL 1.12's side of ppo_speed.py, in a process of its own: `--models DIR --size S --iterations N --threads T`; one JSON line at the end.
+"""TRL 1.12's side of ppo_speed.py, in a process of its own: `--models DIR --size S --iterations N --threads T
+--clock wall|cpu`; one JSON line at the end.
 
 TRL's own PPOTrainer, timed from outside: generation is `batch_generation`, scoring what follows until the advantages are whitened, and
 optimisation the rest of an iteration.
@@ -15,6 +16,7 @@ import resource
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,16 @@ from trl.experimental.ppo import ppo_trainer as inner  # noqa: E402
 class Clock(TrainerCallback):
     """The seconds of each iteration and of its phases, and the response tokens up to and with the first EOS."""
 
-    def __init__(self, eos: int) -> None:
-        self.eos = eos
+    def __init__(self, eos: int, clock: Callable[[], float]) -> None:
+        self.eos, self.clock = eos, clock
         self.iterations: list[dict[str, float]] = []
         self.generate, self.whiten = inner.batch_generation, inner.masked_whiten
         inner.batch_generation, inner.masked_whiten = self._generated, self._whitened
 
     def _generated(self, *args: Any, **rest: Any) -> Any:
-        start = time.perf_counter()
+        start = self.clock()
         out = self.generate(*args, **rest)
-        self.after_generation = time.perf_counter()
+        self.after_generation = self.clock()
         response = out[0][:, -out[1].shape[1] :]
         before = (response == self.eos).long().cumsum(1) - (response == self.eos).long()
         self.now = {"generation": self.after_generation - start, "tokens": float((before == 0).sum())}
@@ -49,15 +51,15 @@ class Clock(TrainerCallback):
 
     def _whitened(self, *args: Any, **rest: Any) -> Any:
         out = self.whiten(*args, **rest)
-        self.after_scoring = time.perf_counter()
+        self.after_scoring = self.clock()
         self.now["scoring"] = self.after_scoring - self.after_generation
         return out
 
     def on_train_begin(self, *args: Any, **rest: Any) -> None:
-        self.start = time.perf_counter()
+        self.start = self.clock()
 
     def on_step_end(self, *args: Any, **rest: Any) -> None:
-        now = time.perf_counter()
+        now = self.clock()
         self.iterations.append({**self.now, "optimisation": now - self.after_scoring, "seconds": now - self.start})
         self.start = now
 
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--size", required=True)
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     given = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -86,7 +89,7 @@ def main() -> None:
         local_rollout_forward_batch_size=64, num_sample_generations=0, learning_rate=1e-6, bf16=False, gradient_checkpointing=False,
         report_to=[], save_strategy="no", use_cpu=True, seed=0, logging_steps=1, disable_tqdm=True, missing_eos_penalty=None,
     )  # fmt: skip
-    clock = Clock(tokenizer.eos_token_id)
+    clock = Clock(tokenizer.eos_token_id, time.process_time if given.clock == "cpu" else time.perf_counter)
     trainer = PPOTrainer(
         args=config, processing_class=tokenizer, model=policy, ref_model=reference, reward_model=reward, value_model=value,
         train_dataset=data, eval_dataset=data.select(range(4)), callbacks=[clock],

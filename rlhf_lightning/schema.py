@@ -102,6 +102,13 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
     return {name: getattr(checked, name) for name in settings}
 
 
+def in_order(limits: tuple[float, float]) -> tuple[float, float]:
+    """What a setting [lowest, highest] is held to, as pydantic's AfterValidator: the first below the second."""
+    if not limits[0] < limits[1]:
+        raise ValueError("must be [lowest, highest], the first below the second")
+    return limits
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """', did you mean X?' where a name is near, else ''."""
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)

@@ -18,7 +18,7 @@ registry.load_components()
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_loss", "policy_reduction", "policy_value_loss",
-       "policy_kl_control")  # fmt: skip
+       "policy_kl_control", "policy_tuning")  # fmt: skip
 REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
 READERS = {"encoder": "bert", "encoder_decoder": "t5"}
 """A family of each backbone that reads and doesn't write."""

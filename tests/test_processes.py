@@ -84,7 +84,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "rounds"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "preference", "ppo", "rounds"])
 def test_two_processes_train_together(world, tmp_path, stage):
     done = train(*getattr(world, stage)(*TWO, "logger=csv", "hydra.run.dir=out"), workdir=tmp_path)
     assert done.returncode == 0, done.stderr

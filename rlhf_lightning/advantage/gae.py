@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from rlhf_lightning.advantage._credit import credited, discounted_sum
 from rlhf_lightning.errors import ConfigError
@@ -19,6 +19,7 @@ def gae(
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0,
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95,
     whiten: bool = True,
+    limit: PositiveFloat | None = None,
 ) -> Experience:
     """Generalised advantage estimation with a critic, whitened over the batch.
 
@@ -31,6 +32,7 @@ def gae(
         gamma: discount per token.
         lam: 0 is the one-step error, 1 the discounted return less the value.
         whiten: mean 0 and variance 1 over all response tokens of the batch (unbiased variance, eps 1e-8 under the root).
+        limit: advantages are held within +-limit after whitening (Zheng et al., 2023, section 5.3.1); None leaves them.
 
     Raises:
         ConfigError: no values in the record. DataError: advantages not finite, or too large to whiten.
@@ -42,4 +44,5 @@ def gae(
     following = torch.cat([at_or_after[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     advantages = discounted_sum(scored.rewards + gamma * following - values, mask, gamma * lam)
     returns = advantages + values
-    return credited(scored, whitened(advantages, mask) if whiten else advantages, returns)
+    advantages = whitened(advantages, mask) if whiten else advantages
+    return credited(scored, advantages if limit is None else advantages.clamp(-limit, limit), returns)

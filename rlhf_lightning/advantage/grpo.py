@@ -9,25 +9,22 @@ from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow
 
 
 @register("advantage", "grpo", needs=["groups"])
-def grpo(scored: ScoredRollout, *, norm_by_std: bool = True, eps: PositiveFloat = 1e-6) -> Experience:
+def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
     """The response's reward less its group's mean, divided by the group's standard deviation.
 
-    Shao et al. (2024), the same for each token; with norm_by_std=false, Dr. GRPO (Liu et al., 2025). r is the sum of the row's
-    token rewards, so that a KL penalty counts: where the scores of a group are equal, norm_by_std makes advantages of size 1 of
-    small differences in KL. Unbiased standard deviation, eps added to it (verl, TRL). Equal rewards give exactly 0. A response
-    alone in its group: 0, as in NeMo-RL; verl keeps the raw reward.
+    Shao et al. (2024), the same for each token; dr_grpo doesn't divide. r is the sum of the row's token rewards, so that a KL
+    penalty counts: where the scores of a group are equal, the division makes advantages of size 1 of small differences in KL; the
+    paper's KL is in the loss (policy_penalty=[kl]). Unbiased standard deviation, eps added to it (verl, TRL). Equal rewards give
+    exactly 0. A response alone in its group: 0, as in NeMo-RL; verl keeps the raw reward.
 
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
-        norm_by_std: whether to divide.
         eps: verl 1e-6, TRL 1e-4.
 
     Raises:
         DataError: advantages not finite, or too large to normalise.
     """
-    advantages, size = centred_rewards(scored)
-    if norm_by_std:
-        std = (group_sum(advantages**2, scored.group) / (size - 1).clamp(min=1)).sqrt()
-        refuse_overflow(std)
-        advantages = advantages / (std + eps)
-    return credited(scored, advantages[:, None])
+    centred, size = centred_rewards(scored)
+    std = (group_sum(centred**2, scored.group) / (size - 1).clamp(min=1)).sqrt()
+    refuse_overflow(std)
+    return credited(scored, (centred / (std + eps))[:, None])

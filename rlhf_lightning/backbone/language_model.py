@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.activation import fuse_activations
+from rlhf_lightning.backbone.adapters import has_adapters, merged_state
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompts
@@ -96,10 +97,12 @@ class LanguageModel:
         return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
 
     def save(self, folder: Path) -> None:
-        """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package."""
+        """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
+        merged into what is written, and stay as they are here."""
 
         def write(target: Path) -> None:
-            self.model.save_pretrained(target)
+            state = {"state_dict": merged_state(self.model)} if has_adapters(self.model) else {}
+            self.model.save_pretrained(target, **state)
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)

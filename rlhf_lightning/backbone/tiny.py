@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 END, PAD = "<|end|>", "<|pad|>"
 
 
-@register("backbone", "tiny")
+@register("backbone", "tiny", needs=["corpus"])
 def tiny(
     corpus: Iterable[str],
     *,

@@ -36,7 +36,8 @@ def token_log_probs(
         entropy: whether entropies are wanted; they cost about as much again as the softmax.
     """
     if not _is_plain(layer):
-        logits = layer(hidden).float() / temperature
+        logits = layer(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
@@ -85,7 +86,7 @@ class _LinearLogProbs(torch.autograd.Function):
         return log_probs, entropies
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_log_probs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, tokens, entropies, *kept = ctx.saved_tensors
         own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)

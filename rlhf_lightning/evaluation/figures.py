@@ -12,6 +12,13 @@ from rlhf_lightning.interval import mean_interval, paired_interval
 History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
 UNITS = {"length": "tokens"}
+WATCHED = (
+    ("Held-out score", "", "objective/holdout_scores"),
+    ("Hidden utility", "", "objective/utility"),
+    ("Responses that end by themselves", "%", "val/eos_rate"),
+    ("Distinct token pairs", "%", "val/distinct_2"),
+)
+"""Curves that show a scorer being gamed, where their metric was logged."""
 
 
 def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
@@ -61,13 +68,23 @@ def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], 
 
 
 def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
-    """Score, KL, entropy and length per update."""
-    return [
+    """Score, KL, entropy and length per update; and where they were logged the scores that nothing was trained on, and the shape of the
+    responses."""
+    curves = [
         curve("Score", "update", "", histories, "objective/scores"),
         curve("KL from the start", "update", "nats per response", histories, "objective/kl"),
         curve("Entropy", "update", "nats per token", histories, "policy/entropy_avg"),
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
+    for name, unit, figure in WATCHED:
+        # A score taken at every tenth update is a line through these, not points between gaps.
+        taken = {
+            label: [(float(i), step[figure]) for i, step in enumerate(history, 1) if figure in step] for label, history in histories.items()
+        }
+        lines = [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in taken.items() if points]
+        if lines:
+            curves.append(Curve(name, "update", unit, lines))
+    return curves
 
 
 def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel, frozen
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.flow import Rollout
-from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.tensors import kl_estimate
 
@@ -44,12 +44,12 @@ def measure(
     seed: int,
     reference: LanguageModel | None = None,
 ) -> Measured:
-    """Draw responses to the prompts in turn and apply every metric to them.
+    """Draw responses to the prompts in turn and apply every metric to them. The policy as its own reference is read without its adapters.
 
     The random state is set from `seed` and put back, so that measuring changes nothing around it, and two policies are drawn from alike.
     """
     policy = Policy(language_model)
-    frozen_reference = None if reference is None else frozen(Policy(reference))
+    frozen_reference = None if reference is None else reference_policy(language_model, reference)
     training = language_model.model.training
     language_model.model.eval()
     device = language_model.model.device

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.adapters import without_adapters
+from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors, frozen
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.token_log_probs import token_log_probs
 from rlhf_lightning.flow import Rollout
@@ -70,6 +71,28 @@ class Policy(nn.Module):
             entropy=None if entropies is None else _spread(entropies, inside),
             values=None if self.critic is None else _spread(self.critic(tokens, places, hidden), inside),
         )
+
+
+class StartPolicy(nn.Module):
+    """A policy as it was before its adapters were trained: the same weights in memory, read with the adapters switched off.
+
+    It has no parameters of its own, so that freezing it or moving it leaves the policy alone.
+    """
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        super().__init__()
+        self._policy = (Policy(language_model),)  # in a tuple: no submodule
+
+    def forward(self, rollout: Rollout, entropy: bool = True) -> PolicyOutput:
+        (policy,) = self._policy
+        with without_adapters(policy.model):
+            output: PolicyOutput = policy(rollout, entropy)
+        return output
+
+
+def reference_policy(policy: LanguageModel, reference: LanguageModel) -> nn.Module:
+    """The frozen reference: the policy's own start where both are the same model, else the other one."""
+    return StartPolicy(policy) if reference.model is policy.model else frozen(Policy(reference))
 
 
 def response_places(rollout: Rollout) -> tuple[PackedTokens, Tensor, Tensor]:

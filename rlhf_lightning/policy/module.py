@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import lightning as L
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.language_model import LanguageModel, frozen
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.policy.alarms import alarms
+from rlhf_lightning.policy.checks import FirstBatch, hold_all
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.settings import PPOSettings
+from rlhf_lightning.policy.watch import held_out_metrics, response_metrics
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
 from rlhf_lightning.tensors import kl_estimate
@@ -34,7 +37,14 @@ class KLControl(Protocol):
 
 @dataclass
 class PPOParts:
-    """The registered components that an iteration is assembled from, each with its settings bound."""
+    """The registered components that an iteration is assembled from, each with its settings bound.
+
+    Attributes:
+        held_out: scorers that nothing is trained on, by the name of the metric that their mean score is logged as.
+        at_reference: whether training starts at the reference; False in a later round, whose reference is the first one's start.
+        corrected: whether the loss corrects for what the sampler saw.
+        say: shows a line to the user: the self-checks, an alarm.
+    """
 
     sampler: Sampler
     scorer: Scorer
@@ -44,6 +54,10 @@ class PPOParts:
     reduction: Callable[[Tensor, Tensor], Tensor]
     value_loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
     kl_control: KLControl
+    held_out: Mapping[str, Scorer] = field(default_factory=dict)
+    at_reference: bool = True
+    corrected: bool = False
+    say: Callable[[str], None] = lambda text: None
 
 
 class PPOModule(L.LightningModule):
@@ -53,7 +67,7 @@ class PPOModule(L.LightningModule):
     that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
     """
 
-    def __init__(self, policy: Policy, reference: Policy, parts: PPOParts, settings: PPOSettings) -> None:
+    def __init__(self, policy: Policy, reference: nn.Module, parts: PPOParts, settings: PPOSettings) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.policy = policy
@@ -65,8 +79,8 @@ class PPOModule(L.LightningModule):
         self.bad_updates = 0
 
     @property
-    def reference(self) -> Policy:
-        return self._reference[0]  # type: ignore[return-value]
+    def reference(self) -> nn.Module:
+        return self._reference[0]
 
     @property
     def language_model(self) -> LanguageModel:
@@ -74,10 +88,9 @@ class PPOModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # One kernel for all of Adam's arithmetic, where there is one.
-        fused = all(parameter.device.type in FUSED for parameter in self.policy.parameters())
-        return torch.optim.AdamW(
-            self.policy.parameters(), lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0, fused=fused
-        )
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        fused = all(parameter.device.type in FUSED for parameter in trained)
+        return torch.optim.AdamW(trained, lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0, fused=fused)
 
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
@@ -88,10 +101,21 @@ class PPOModule(L.LightningModule):
         rollout = self.parts.sampler(self.language_model, prompts.repeat(self.settings.responses_per_prompt))
         scored = self.score(rollout)
         experience = self.parts.advantage(scored)
+        self._check_first(experience)
         torch.clear_autocast_cache()  # of the copies made without gradients
         metrics = self.optimise(experience)
-        metrics |= objective_metrics(scored, self.entropy)
+        metrics |= objective_metrics(scored, self.entropy) | response_metrics(scored)
+        if len(self.history) % self.settings.holdout_every == 0:
+            metrics |= held_out_metrics(self.parts.held_out, rollout)
         self._finish_update(metrics, len(rollout))
+
+    def _check_first(self, experience: Experience) -> None:
+        """The self-checks, before the first update."""
+        if self.history or not self.settings.self_checks:
+            return
+        parts, resumed = self.parts, self.global_step > 0
+        first = FirstBatch(self.policy, parts.sampler, parts.scorer, parts.at_reference and not resumed, parts.corrected)
+        hold_all(first.checks(experience), parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
 
     @torch.no_grad()
     def score(self, rollout: Rollout) -> ScoredRollout:
@@ -132,12 +156,14 @@ class PPOModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         total: dict[str, Tensor] = {}
+        whole = torch.zeros((), device=minibatch.response_mask.device)
         rows = torch.arange(len(minibatch), device=minibatch.response_mask.device)
         for part in rows.split(self.settings.micro_batch or len(rows)):
             loss, metrics = self.loss(minibatch.select(part), weights[part], share[part], entropy[part])
             self.manual_backward(loss)
+            whole += loss.detach()
             total = {name: total.get(name, 0.0) + value for name, value in metrics.items()}
-        self._update(total["loss/policy_avg"])
+        self._update(whole)
         return total
 
     def loss(self, part: Experience, weights: Tensor, share: Tensor, entropy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -212,9 +238,20 @@ class PPOModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         figures["lr"] = optimizer.param_groups[0]["lr"]
         figures["episode"] = (len(self.history) + 1) * responses * world
+        self._sound_alarms(figures)
         self.history.append(figures)
         for logger in self.loggers:
             logger.log_metrics(figures, step=len(self.history))
+
+    def _sound_alarms(self, figures: dict[str, float]) -> None:
+        """Add the alarms to an update's figures; say each that begins."""
+        before = self.history[-1] if self.history else {}
+        for name, text in alarms([*self.history, figures]).items():
+            figures[f"alarm/{name}"] = float(bool(text))
+            if text and not before.get(f"alarm/{name}"):
+                self.parts.say(f"alarm {name} at update {len(self.history) + 1}: {text}")
+            # The figures are the same on every process.
+            self.trainer.should_stop |= bool(text) and self.settings.stop_on_alarm
 
 
 def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class PPOSettings:
         value_coef: weight of the critic's loss.
         target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
         adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
+        self_checks: hold the first batch to what must be true before anything is learned from it, and stop where it isn't (policy.checks).
+        holdout_scorer: folder or Hub name of a second reward model whose scores are only logged, as objective/holdout_scores: when the
+            score rises and they fall, the policy games the first one.
+        holdout_every: updates from one held-out scoring to the next.
+        stop_on_alarm: end the training at the first alarm (policy.alarms); the policy is kept as it then is.
     """
 
     updates: PositiveInt = 40
@@ -43,3 +48,7 @@ class PPOSettings:
     max_grad_norm: PositiveFloat = 1.0
     target_kl: PositiveFloat | None = None
     adam_eps: PositiveFloat = 1e-5
+    self_checks: bool = True
+    holdout_scorer: str | None = None
+    holdout_every: PositiveInt = 1
+    stop_on_alarm: bool = False

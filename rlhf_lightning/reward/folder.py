@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.backbone.adapters import merge_adapters
 from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_kind, trunk_width
 from rlhf_lightning.errors import DataError
@@ -19,7 +20,7 @@ from rlhf_lightning.reward.card import readme
 from rlhf_lightning.reward.features import FeatureScore, load_features
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, merge_adapters
+from rlhf_lightning.reward.net import ClassifierScore, ComposedScore
 from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
 
 if TYPE_CHECKING:

@@ -60,13 +60,3 @@ class ClassifierScore(nn.Module):
     def forward(self, tokens: PackedTokens) -> Tensor:
         logits: Tensor = self.classifier(**padded_inputs(tokens, int(self.classifier.config.pad_token_id))).logits
         return logits[:, 0].float()
-
-
-def merge_adapters(module: nn.Module) -> None:
-    """Merge LoRA's adapters into the weights beside them and leave plain layers, in place."""
-    for parent in list(module.modules()):
-        children: list[tuple[str, Any]] = list(parent.named_children())
-        for name, child in children:
-            if hasattr(child, "get_base_layer") and hasattr(child, "merge"):
-                child.merge()
-                setattr(parent, name, child.get_base_layer())

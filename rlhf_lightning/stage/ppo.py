@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import register
+from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.scorer.scorer import Scorer
+    from rlhf_lightning.task.task import Task
+
+PROVIDED = ("values", "groups")
+"""What an advantage estimator may need and this stage has."""
 
 
 @register("stage", "ppo")
@@ -23,15 +27,18 @@ def ppo(run: Run) -> float:
     """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
     check_combination(run)
     from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.stage.ending import end
     from rlhf_lightning.stage.evaluate import measured
+    from rlhf_lightning.stage.tuning import made_ready
 
     scorer = run.component("rollout_scorer")
     task = run.component("task")
+    held_out = held_out_scorers(run, task)
     policy = run.language_model(corpus=run.corpus(task))
-    reference = run.language_model(corpus=run.corpus(task))
+    reference = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
     before = measured(run, task, policy, scorer, reference)
-    module = train_ppo(run, policy, reference, scorer, task.train_prompts(), run.folder / "policy")
+    module = train_ppo(run, policy, reference, scorer, task.train_prompts(), run.folder / "policy", held_out)
     after = measured(run, task, policy, scorer, reference)
     end(
         run,
@@ -39,6 +46,7 @@ def ppo(run: Run) -> float:
         figures=metric_figures(before, after),
         curves=ppo_curves({"": module.history}),
         samples=side_by_side(before, after, run.settings("evaluation").samples),
+        notes=alarm_notes({"": module.history}),
         results=compared(before, after),
     )
     run.say(f"policy: {run.folder / 'policy'}")
@@ -52,6 +60,12 @@ def check_combination(run: Run) -> None:
         ConfigError: naming both settings.
     """
     settings, advantage = run.settings("ppo"), run.chosen("advantage")
+    missing = sorted(advantage.needs - set(PROVIDED))
+    if missing:
+        raise ConfigError(
+            f"advantage={advantage.name} needs {', '.join(missing)}, which stage=ppo doesn't provide (it provides {', '.join(PROVIDED)}); "
+            "choose another advantage"
+        )
     if "groups" in advantage.needs and settings.responses_per_prompt < 2:
         raise ConfigError(
             f"advantage={advantage.name} compares responses to one prompt: ppo.responses_per_prompt={settings.responses_per_prompt} "
@@ -63,6 +77,42 @@ def check_combination(run: Run) -> None:
             f"ppo.minibatches={settings.minibatches} is more than the {responses} responses of an update "
             "(ppo.prompts_per_update x ppo.responses_per_prompt)"
         )
+    shapings, penalties = run.config.get("rollout_shaping") or {}, run.config.get("policy_penalty") or {}
+    if "kl" in shapings and "kl" in penalties:
+        raise ConfigError(
+            "the KL would be paid twice, in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl]): leave one out, "
+            "as in rollout_shaping=[missing_eos] policy_penalty=[kl]"
+        )
+    late = scores_shaped_late(shapings.values())
+    if late:
+        raise ConfigError(
+            f"rollout_shaping.{late} shapes scores and stands behind a shaping of rewards; write rollout_shaping=[{late},...] with it first"
+        )
+
+
+def scores_shaped_late(shapings: Iterable[Any]) -> str | None:
+    """The first shaping of scores (needs "scores") that stands behind one of rewards; None where all is in order."""
+    rewards_changed = False
+    for shaping in map(component_of, shapings):
+        if "scores" in shaping.needs and rewards_changed:
+            return shaping.name
+        rewards_changed |= "scores" not in shaping.needs
+    return None
+
+
+def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
+    """Scorers that nothing is trained on, by the name of the metric: ppo.holdout_scorer, and the task's hidden utility where it has one."""
+    from functools import partial
+
+    from rlhf_lightning.evaluation.metric.utility import utility
+
+    path = run.settings("ppo").holdout_scorer
+    found: dict[str, Scorer] = {}
+    if path:
+        found["objective/holdout_scores"] = make("rollout_scorer", "reward_model", {"path": path})
+    if task.has_utility:
+        found["objective/utility"] = partial(utility, task)
+    return found
 
 
 def train_ppo(
@@ -72,13 +122,21 @@ def train_ppo(
     scorer: Scorer,
     prompts: Sequence[str],
     folder: Path,
+    held_out: Mapping[str, Scorer],
     name: str = "ppo",
+    at_reference: bool = True,
 ) -> PPOModule:
-    """Train the policy in place and save it as a plain Hugging Face folder."""
+    """Train the policy in place and save it as a plain Hugging Face folder.
+
+    Args:
+        reference: the policy itself, if its adapters are trained, or a second copy of the start.
+        held_out: scorers that nothing is trained on, by the name of their metric.
+        at_reference: whether the policy is still the reference.
+    """
     import torch
 
     from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.policy.model import Critic, Policy
+    from rlhf_lightning.policy.model import Critic, Policy, reference_policy
     from rlhf_lightning.policy.module import PPOModule, PPOParts
     from rlhf_lightning.rollout.prompts import prompt_loader
 
@@ -95,8 +153,12 @@ def train_ppo(
             reduction=run.component("policy_reduction"),
             value_loss=run.component("policy_value_loss"),
             kl_control=run.component("policy_kl_control"),
+            held_out=held_out,
+            at_reference=at_reference,
+            corrected=bool(run.config.get("policy_correction")),
+            say=run.say,
         )
-        module = PPOModule(Policy(policy, critic), Policy(reference), parts, settings)
+        module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings)
         figures = {
             "objective/scores": "score",
             "objective/kl": "KL",

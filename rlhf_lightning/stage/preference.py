@@ -19,6 +19,7 @@ from rlhf_lightning.stage.feedback import read, weighed
 from rlhf_lightning.stage.reward import divided
 from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
 from rlhf_lightning.stage.sft import train_sft
+from rlhf_lightning.stage.tuning import made_ready
 
 if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
@@ -65,7 +66,8 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
         with run.timed("read"):
             intake = read(run)
         check_feedback(run, intake)
-        policy, start = (run.language_model(corpus=run.corpus(task)) for _ in range(2))
+        policy = run.language_model(corpus=run.corpus(task))
+        start = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
     else:
         policy, start, intake = collected(run, task, prompts, responses)
         check_feedback(run, intake)
@@ -78,7 +80,9 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     if on_task:
         after = look(run, task, policy, scorer, start)
     else:
-        trained.notes.append("no prompt of the feedback is one of the task's, so that no responses were drawn; task=files gives your own")
+        trained.notes.append(
+            "no prompt of the feedback is one of the task's: no responses were drawn before and after; task=files gives your own"
+        )
     tell(run, intake, trained, before, after)
     run.say(f"policy: {run.folder / 'policy'}")
     means = {} if after is None else {name: after.mean(name) for name in ("score", "utility") if name in after.values}
@@ -129,11 +133,11 @@ def check_feedback(run: Run, intake: Intake) -> None:
 
 
 def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[LanguageModel, LanguageModel, Intake]:
-    """The backbone warmed up twice over (one to train, one to compare with), and what the annotators say about its samples."""
+    """The backbone warmed up, what it is compared with, and what the annotators say about its samples."""
     annotators = run.component("feedback_annotator", task)
     policy = run.language_model(corpus=run.corpus(task))
     train_sft(run, task, policy, run.folder / "sft")
-    start = run.language_model(run.folder / "sft")
+    start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
     collect(run, task, policy, annotators, 1, prompts, responses, run.folder / "round_1" / "feedback.jsonl")
     return policy, start, take_in_all(run, 1)
 

@@ -131,10 +131,10 @@ def tune_trunk(
     """Pooling and head on a trunk, by Lightning."""
     import torch
 
+    from rlhf_lightning.backbone.adapters import merge_adapters
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.reward.measure import measure_held_out
     from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
-    from rlhf_lightning.reward.net import merge_adapters
 
     settings = run.settings("reward")
     torch.manual_seed(run.seed)

@@ -17,9 +17,10 @@ from rlhf_lightning.registry import make, register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
 from rlhf_lightning.stage.feedback import taken
-from rlhf_lightning.stage.ppo import check_combination, train_ppo
+from rlhf_lightning.stage.ppo import check_combination, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
+from rlhf_lightning.stage.tuning import made_ready
 
 if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
@@ -75,9 +76,10 @@ def rounds(
     if "utility" not in (run.config.get("evaluation_metric") or {}):
         raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
     annotators = run.component("feedback_annotator", task)
+    held_out = held_out_scorers(run, task)
     policy = run.language_model(corpus=run.corpus(task))
     train_sft(run, task, policy, run.folder / "sft")
-    start = run.language_model(run.folder / "sft")
+    start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
     story = Story(look(run, task, start, start))
     for number in range(1, max_rounds + 1):
         folder = run.folder / f"round_{number}"
@@ -85,7 +87,8 @@ def rounds(
         intake = take_in_all(run, number)
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
-        module = train_ppo(run, policy, start, scorer, task.train_prompts(), folder / "policy", f"ppo {number}")
+        known, place, untouched = task.train_prompts(), folder / "policy", number == 1
+        module = train_ppo(run, policy, start, scorer, known, place, held_out, f"ppo {number}", untouched)
         after = look(run, task, policy, start, scorer)
         story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
         run.say(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
@@ -160,6 +163,7 @@ def tell(run: Run, story: Story, target: float) -> None:
     from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
     from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, reliability_curve
     from rlhf_lightning.evaluation.report import FeedbackCount, Target
+    from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.stage.ending import end
 
     last = story.rounds[-1]
@@ -167,6 +171,7 @@ def tell(run: Run, story: Story, target: float) -> None:
     # none where nothing held out states an order
     improvement, accuracy = story.improvement(), last.reward.measured.accuracy.get("all")
     counted = Counter(last.intake.collected)
+    histories = {f"round {r.number}": r.history for r in story.rounds}
     end(
         run,
         "From feedback to a better policy",
@@ -176,13 +181,13 @@ def tell(run: Run, story: Story, target: float) -> None:
         ],
         rounds=round_results(story),
         curves=[
-            *ppo_curves({f"round {r.number}": r.history for r in story.rounds}),
+            *ppo_curves(histories),
             *reliability_curve({f"round {r.number}": r.reward.measured for r in story.rounds}),
         ],
         samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
         feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
-        notes=[*last.intake.notes, *held_out_notes(last.reward.measured)],
+        notes=[*alarm_notes(histories), *last.intake.notes, *held_out_notes(last.reward.measured)],
         results=compared(story.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
         | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),

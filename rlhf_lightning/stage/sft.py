@@ -32,19 +32,22 @@ def sft(run: Run) -> float:
 
 
 def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path) -> SFTModule:
-    """Train on the demonstrations and save the policy as a plain Hugging Face folder.
+    """Train on the demonstrations and save the policy as a plain Hugging Face folder. Adapters are merged into the policy.
 
     Raises:
         ConfigError: the task has no demonstrations.
     """
+    from rlhf_lightning.backbone.adapters import merge_adapters
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
+    from rlhf_lightning.stage.tuning import tune_start
 
     settings = run.settings("sft")
     demonstrations = task.demonstrations()
     if not demonstrations:
         raise ConfigError("the task has no demonstrations to learn from: with task=files give task.demonstrations=FILE.jsonl")
     with run.timed("sft"):
+        tune_start(run, language_model)
         loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
         if skipped:
             run.say(f"sft: {skipped} of {len(demonstrations)} demonstrations are longer than {settings.max_length} tokens and left out")
@@ -53,5 +56,6 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         trainer = run.trainer("sft", settings.epochs, steps, {"sft/loss": "loss"}, settings.max_grad_norm)
         data = ShardedData(lambda rank, world: demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world)[0])
         trainer.fit(module, data)
+        merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module

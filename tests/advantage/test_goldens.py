@@ -1,46 +1,29 @@
-"""Our tensor arithmetic, KL shaping and advantages against what other frameworks' own functions gave on the same inputs.
-
-TABLE accounts for every recorded case of these families. A row says how ours is called, for which cases it must be equal (all, unless
-`where`) and `because` of what the others differ; a string says why ours has no such function. Every recorded output is compared, or
-named in `beside` as having no counterpart. docs/conventions.md says the same in prose; tests/policy/test_goldens.py has the other half.
-"""
+"""Our tensor arithmetic, KL shaping and advantages against what other frameworks' own functions gave on the same inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from rlhf_lightning.advantage.dr_grpo import dr_grpo
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.advantage.opo import opo
 from rlhf_lightning.advantage.reinforce import reinforce
 from rlhf_lightning.advantage.reinforce_pp import reinforce_pp
+from rlhf_lightning.advantage.reinforce_pp_baseline import reinforce_pp_baseline
+from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.flow import score_on_last_token
 from rlhf_lightning.rollout.shaping.clip_score import clip_score
 from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_rewards
 from rlhf_lightning.tensors import entropy_of, kl_estimate, log_probs_of, masked_mean, masked_var, masked_whiten
-
-Case = Any
-Ours = Mapping[str, Tensor | tuple[Tensor, Tensor]]
-"""Our value for each recorded output; with a second tensor, compared where that is true."""
-Row = tuple[Any, ...]
-
-
-def row(
-    ours: Callable[[Case], Ours],
-    where: Any = None,
-    because: str = "",
-    tolerance: str = "same",
-    beside: frozenset[str] = frozenset(),
-) -> Row:
-    """What conftest's Goldens.hold takes."""
-    return ours, where, because, tolerance, beside
+from tests.goldens import Case, Key, Ours, Table, account, every, no_empty_row, offered, one_later, row
 
 
 # Where a peer's convention is ours.
@@ -50,20 +33,12 @@ def dense(case: Case) -> bool:
     return not bool((begun & to_come & ~case.inside).any())
 
 
-def no_empty_row(case: Case) -> bool:
-    return bool(case.inside.any(dim=1).all())
-
-
 def no_row_alone(case: Case) -> bool:
     return bool((case.x["group"].unique(return_counts=True)[1] > 1).all())
 
 
 def near_reference(case: Case) -> bool:
     return bool((((case.x["old_logp"] - case.x["ref_logp"]).abs() <= 10) | ~case.inside).all())
-
-
-def every(*conditions: Callable[[Case], bool]) -> Callable[[Case], bool]:
-    return lambda case: all(condition(case) for condition in conditions)
 
 
 def setting(**values: Any) -> Callable[[Case], bool]:
@@ -145,11 +120,6 @@ def critic_packed(case: Case) -> Ours:
     return {f"{name}_packed": value.reshape(1, -1) for name, (value, _) in made.items()}
 
 
-def one_later(mask: Tensor) -> Tensor:
-    """TRL's PPO: a row has one token more, where there is room; it carries the score and the last value, and isn't trained."""
-    return torch.maximum(mask, torch.cat([mask[:, :1], mask[:, :-1]], dim=1))
-
-
 def critic_one_later(case: Case) -> Ours:
     mask, later = case.mask, one_later(case.mask)
     log_probs = {"old_log_probs": case.x["old_logp"] * mask, "ref_log_probs": case.x["ref_logp"] * mask}
@@ -167,7 +137,19 @@ def estimate(estimator: Callable[..., Any], output: str = "advantages", **settin
 
 def with_or_without_itself(case: Case) -> Ours:
     """NeMo-RL: a baseline without the row itself is rloo, with it grpo or Dr. GRPO."""
-    return (estimate(rloo) if case.p["leave_one_out"] else estimate(grpo, norm_by_std="normalize"))(case)
+    return estimate(rloo if case.p["leave_one_out"] else grpo if case.p["normalize"] else dr_grpo)(case)
+
+
+def by_deviation(case: Case) -> Ours:
+    return estimate(grpo if case.p["norm_by_std"] else dr_grpo)(case)
+
+
+def less_greedy(case: Case) -> Ours:
+    scored = case.scored()
+    scored.baseline_scores = case.x["reward_baseline"]
+    made = remax(scored)
+    to_go = torch.where(case.inside, made.advantages + case.x["reward_baseline"][:, None], 0.0)
+    return {"advantages": (made.advantages, case.inside), "returns": (to_go, case.inside)}
 
 
 def weighted_rows(case: Case) -> Ours:
@@ -175,7 +157,7 @@ def weighted_rows(case: Case) -> Ours:
     first, second = case.p["reward_weights"]
     rewards = (first * case.x["scores"] + second * case.x["seq_adv"])[:, None]
     rows = case.scored(torch.ones_like(rewards), rewards=rewards, group=neighbours(case))
-    return {"advantages": grpo(rows, norm_by_std=case.p["scale_rewards"] == "group", eps=case.p["eps"]).advantages[:, 0]}
+    return {"advantages": (grpo(rows, eps=case.p["eps"]) if case.p["scale_rewards"] == "group" else dr_grpo(rows)).advantages[:, 0]}
 
 
 def rows_less_kl(case: Case) -> Ours:
@@ -191,7 +173,7 @@ ALONE = "theirs keeps the raw reward of a response alone in its group, ours give
 HOLES = "theirs lets the tokens of a hole discount and count as states of value 0, ours skips them"
 UNPLACED = "theirs gives a row without tokens its score, ours has no token to lay it on"
 
-TABLE: dict[tuple[str, str, str], Row | str] = {
+TABLE: Table = {
     ("masked_mean", "nemo_rl", "masked_mean"): row(means, tolerance="near"),
     ("masked_mean", "open_instruct", "masked_mean"): row(means_of_means),
     ("masked_whiten", "verl", "masked_whiten"): row(whiten, tolerance="near"),
@@ -246,12 +228,12 @@ TABLE: dict[tuple[str, str, str], Row | str] = {
         "nemo_rl",
         "ReinforcePlusPlusAdvantageEstimator",
     ): "not offered: the score less each token's own KL, not to go",
-    ("reinforce_pp_baseline", "verl", "compute_reinforce_plus_plus_baseline_outcome_advantage"): "not offered: two baselines",
-    ("remax", "verl", "compute_remax_outcome_advantage"): "not offered: needs a greedy response to each prompt",
-    ("grpo", "verl", "compute_grpo_outcome_advantage"): row(estimate(grpo, norm_by_std="norm_by_std"), no_row_alone, ALONE),
-    ("grpo", "verl", "compute_grpo_vectorized_outcome_advantage"): row(
-        estimate(grpo, norm_by_std="norm_by_std"), no_row_alone, ALONE, "single"
+    ("reinforce_pp_baseline", "verl", "compute_reinforce_plus_plus_baseline_outcome_advantage"): row(
+        estimate(reinforce_pp_baseline), no_row_alone, ALONE, "near"
     ),
+    ("remax", "verl", "compute_remax_outcome_advantage"): row(less_greedy),
+    ("grpo", "verl", "compute_grpo_outcome_advantage"): row(by_deviation, no_row_alone, ALONE),
+    ("grpo", "verl", "compute_grpo_vectorized_outcome_advantage"): row(by_deviation, no_row_alone, ALONE, "single"),
     ("grpo", "nemo_rl", "GRPOAdvantageEstimator"): row(
         with_or_without_itself,
         every(no_empty_row, lambda case: not (case.p["normalize"] and case.p["leave_one_out"])),
@@ -279,11 +261,10 @@ ELSEWHERE = ("policy_loss", "value_loss", "aggregation", "reward_pairwise", "dpo
 """Families of tests/policy/test_goldens.py, then of the reward model's room and of direct preference losses."""
 
 
-@pytest.mark.parametrize("key", [key for key, row in TABLE.items() if not isinstance(row, str)], ids="/".join)
-def test_ours_is_theirs(key: tuple[str, str, str], goldens: Any) -> None:
+@pytest.mark.parametrize("key", offered(TABLE), ids="/".join)
+def test_ours_is_theirs(key: Key, goldens: Any) -> None:
     goldens.hold(key, *TABLE[key])
 
 
 def test_every_case_is_accounted_for(goldens: Any) -> None:
-    assert {key for key in goldens.cases if not key[0].startswith(ELSEWHERE)} == TABLE.keys()
-    assert all(row.startswith("not offered: ") for row in TABLE.values() if isinstance(row, str))
+    account(TABLE, goldens, lambda family: not family.startswith(ELSEWHERE))

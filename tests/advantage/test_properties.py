@@ -8,17 +8,33 @@ import pytest
 import torch
 
 from rlhf_lightning import registry
-from rlhf_lightning.advantage import gae, grpo, opo, reinforce, reinforce_pp, rloo  # noqa: F401  (each registers itself)
+from rlhf_lightning.advantage import (  # noqa: F401  (each registers itself)
+    dr_grpo,
+    gae,
+    grpo,
+    opo,
+    reinforce,
+    reinforce_pp,
+    reinforce_pp_baseline,
+    remax,
+    rloo,
+)
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import ScoredRollout
 
-NAMES = ["gae", "grpo", "opo", "reinforce", "reinforce_pp", "rloo"]
+NAMES = ["dr_grpo", "gae", "grpo", "opo", "reinforce", "reinforce_pp", "reinforce_pp_baseline", "remax", "rloo"]
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
 def built(name: str, **settings: Any) -> Any:
     component = next(c for c in registry.components("advantage") if c.name == name)
-    return registry.build({"_target_": component.path, **settings})
+    estimator = registry.build({"_target_": component.path, **settings})
+
+    def with_greedy_scores(scored: ScoredRollout) -> Any:
+        scored.baseline_scores = scored.group.to(scored.rewards.dtype)  # any number that follows its row
+        return estimator(scored)
+
+    return with_greedy_scores if name == "remax" else estimator
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
-"""Our policy losses, value losses and reductions against what other frameworks' own functions gave on the same inputs.
-
-TABLE accounts for every recorded case of these families. A row says how ours is called, for which cases it must be equal (all, unless
-`where`) and `because` of what the others differ; a string says why ours has no such function. Every recorded output is compared, or
-named in `beside` as having no counterpart. docs/conventions.md says the same in prose; tests/advantage/test_goldens.py has the other half.
-"""
+"""Our policy losses, value losses, corrections, penalties and reductions against what other frameworks' own functions gave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,11 +11,16 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
+from rlhf_lightning.policy.correction.masked import masked
+from rlhf_lightning.policy.correction.truncated import truncated
 from rlhf_lightning.policy.loss.cispo import cispo
 from rlhf_lightning.policy.loss.dual_clip import dual_clip
 from rlhf_lightning.policy.loss.gspo import gspo
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.loss.reinforce import reinforce
+from rlhf_lightning.policy.loss.sapo import sapo
+from rlhf_lightning.policy.objective import objective
+from rlhf_lightning.policy.penalty.kl import kl
 from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
@@ -27,29 +28,10 @@ from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.value_loss.clipped import clipped
 from rlhf_lightning.policy.value_loss.mse import mse
 from rlhf_lightning.tensors import kl_estimate, masked_mean
-
-Case = Any
-Ours = Mapping[str, Tensor | tuple[Tensor, Tensor]]
-"""Our value for each recorded output; with a second tensor, compared where that is true."""
-Row = tuple[Any, ...]
-
-
-def row(
-    ours: Callable[[Case], Ours],
-    where: Any = None,
-    because: str = "",
-    tolerance: str = "same",
-    beside: frozenset[str] = frozenset(),
-) -> Row:
-    """What conftest's Goldens.hold takes."""
-    return ours, where, because, tolerance, beside
+from tests.goldens import Case, Key, Ours, Table, account, every, no_empty_row, offered, one_later, row
 
 
 # Where a peer's convention is ours.
-def no_empty_row(case: Case) -> bool:
-    return bool(case.inside.any(dim=1).all())
-
-
 def not_held(case: Case) -> bool:
     """No token that counts has a log-ratio above policy.ratio's LIMIT."""
     return bool(((case.x["new_logp"] - case.x["old_logp"] <= 20) | ~case.inside).all())
@@ -65,16 +47,12 @@ def not_pushed(advantages: str) -> Callable[[Case], bool]:
     return where
 
 
-def every(*conditions: Callable[[Case], bool]) -> Callable[[Case], bool]:
-    return lambda case: all(condition(case) for condition in conditions)
+def near_reference(case: Case) -> bool:
+    """No token that counts is so far below its reference that k3 is held (at 20 by us) or clamped."""
+    return bool(((case.x["ref_logp"] - case.x["new_logp"] <= 20) | ~case.inside).all())
 
 
 # How ours is called.
-def one_later(mask: Tensor) -> Tensor:
-    """TRL's PPO: a row has one token more, where there is room; it carries the score and the last value, and isn't trained."""
-    return torch.maximum(mask, torch.cat([mask[:, :1], mask[:, :-1]], dim=1))
-
-
 def reduced(per_token: Tensor, mask: Tensor, reduction: str) -> Tensor:
     rows, steps = mask.shape
     if reduction in ("dr-grpo", "seq-mean-token-sum-norm"):  # the second, verl's, isn't divided by the number of rows
@@ -83,20 +61,31 @@ def reduced(per_token: Tensor, mask: Tensor, reduction: str) -> Tensor:
 
 
 def policy(
-    loss: Callable[..., Any], reduction: str = "", names: str = "", row: bool = False, shared: bool = False, **settings: Any
+    loss: Callable[..., Any],
+    reduction: str = "",
+    names: str = "",
+    row: bool = False,
+    shared: bool = False,
+    coef: str = "",
+    estimator: Any = "k3",
+    correction: Callable[[Case], Any] | None = None,
+    **settings: Any,
 ) -> Callable[[Case], Ours]:
     """A policy loss with its gradient and metrics.
 
     names: "recorded=metric ...". row: one advantage per row. shared: the peer sends each token the mean gradient of its row.
+    coef: the peer's name for the coefficient of a KL penalty in the loss, by this estimator. correction: of the sampler's mismatch.
     """
 
     def ours(case: Case) -> Ours:
         new = case.x["new_logp"].clone().requires_grad_()
         advantages = case.x["seq_adv"][:, None].expand_as(new) if row else case.x["advantages"]
-        experience = Experience.of(
-            case.scored(**({"old_log_probs": new.detach()} if case.p.get("force_on_policy_ratio") else {})), advantages
-        )
-        per_token, metrics = loss(experience, new, **case.settings(settings))
+        fields = {"sampled_log_probs": case.x["rollout_logp"], "kl_coef": case.p.get(coef, 0.0)}
+        fields |= {"old_log_probs": new.detach()} if case.p.get("force_on_policy_ratio") else {}
+        experience = Experience.of(case.scored(**fields), advantages)
+        bound = partial(loss, **case.settings(settings))
+        whole = objective(bound, correction and correction(case), [partial(kl, estimator=estimator)] if coef else [])
+        per_token, metrics = whole(experience, new)
         total = reduced(per_token, case.mask, reduction or case.p["agg"])
         total.backward()
         grad = masked_mean(new.grad, case.mask, dim=1)[:, None] * case.mask if shared else new.grad
@@ -119,6 +108,19 @@ def per_token(loss: Callable[..., Any], **settings: Any) -> Callable[[Case], Our
         }
 
     return ours
+
+
+def value_of_k3_slope_of_k2(case: Case) -> Ours:
+    """NeMo-RL's KL in the loss."""
+    by = {name: policy(ppo_clip, "token-mean", coef="reference_policy_kl_penalty", estimator=name, **NEMO)(case) for name in ("k2", "k3")}
+    return {**by["k3"], "grad_new_logp": by["k2"]["grad_new_logp"]}
+
+
+def kept_by_band(case: Case) -> Any:
+    """OpenRLHF's three corrections, by the type that the case names."""
+    low, high = case.p["thresholds"]
+    kinds = {"tis": partial(truncated, ceiling=high), "icepop": partial(masked, band=(low, high))}
+    return kinds.get(case.p["type"], partial(masked, band=(low, high), level="sequence"))
 
 
 def value(case: Case, reduction: str = "", mask: Callable[[Tensor], Tensor] = torch.clone) -> Ours:
@@ -156,11 +158,9 @@ CLIPPED = "policy/clipfrac_avg"
 
 HELD = "ours holds a log-ratio at 20, theirs goes on to exp(25)"
 EMPTY = "theirs counts a row without tokens as 0 in the mean over rows"
-IN_REWARD = "not offered: the KL penalty is in the reward (rollout_shaping=kl), not in the loss"
-CORRECTION = "not offered: old log-probs are recomputed by the trainer, so the sampler's need no correction"
 
 
-TABLE: dict[tuple[str, str, str], Row | str] = {
+TABLE: Table = {
     ("aggregation", "verl", "agg_loss"): row(
         lambda case: {"loss": reduced(case.x["advantages"], case.mask, case.p["mode"])}, tolerance="near"
     ),
@@ -185,9 +185,24 @@ TABLE: dict[tuple[str, str, str], Row | str] = {
     ("policy_loss_on_policy", "nemo_rl", "ClippedPGLossFn(on_policy)"): row(
         policy(ppo_clip, "token-mean", **NEMO), tolerance="near", beside=BESIDE
     ),
-    ("policy_loss_ppo_kl", "nemo_rl", "ClippedPGLossFn(ppo_kl)"): IN_REWARD,
-    ("policy_loss_tis", "nemo_rl", "ClippedPGLossFn(tis)"): CORRECTION,
-    ("policy_loss_is_correction", "openrlhf", "PolicyLoss(vllm_is)"): CORRECTION,
+    ("policy_loss_ppo_kl", "nemo_rl", "ClippedPGLossFn(ppo_kl)"): row(
+        value_of_k3_slope_of_k2, every(not_held, near_reference), HELD, "near", BESIDE
+    ),
+    ("policy_loss_tis", "nemo_rl", "ClippedPGLossFn(tis)"): row(
+        policy(
+            ppo_clip,
+            "token-mean",
+            correction=lambda case: partial(truncated, ceiling=case.p["truncated_importance_sampling_ratio"]),
+            names=f"{NEMO['names']} sampling_importance_ratio=policy/correction_avg",
+        ),
+        not_held,
+        HELD,
+        "near",
+        BESIDE - {"sampling_importance_ratio"},
+    ),
+    ("policy_loss_is_correction", "openrlhf", "PolicyLoss(vllm_is)"): row(
+        policy(ppo_clip, names="vllm_kl=policy/sampler_kl_avg", correction=kept_by_band, **VERL), tolerance="near"
+    ),
     ("policy_loss_dual_clip", "verl", "compute_policy_loss_vanilla"): row(
         policy(dual_clip, names=f"pg_clipfrac={CLIPPED} pg_clipfrac_lower=policy/ceilingfrac_avg", ceiling="clip_c", **VERL),
         tolerance="near",
@@ -232,8 +247,10 @@ TABLE: dict[tuple[str, str, str], Row | str] = {
     ("policy_loss_dr_grpo", "trl", "GRPOTrainer._compute_loss(dr_grpo)"): row(
         policy(ppo_clip, "dr-grpo", **TRL), not_pushed("seq_adv"), HELD, "near"
     ),
-    ("policy_loss_dapo_kl", "trl", "GRPOTrainer._compute_loss(dapo_kl)"): IN_REWARD,
-    ("policy_loss_sapo", "trl", "GRPOTrainer._compute_loss(sapo)"): "not offered: a soft gate instead of a clip",
+    ("policy_loss_dapo_kl", "trl", "GRPOTrainer._compute_loss(dapo_kl)"): row(
+        policy(ppo_clip, "token-mean", coef="beta", **TRL), every(not_pushed("seq_adv"), near_reference), HELD, "near"
+    ),
+    ("policy_loss_sapo", "trl", "GRPOTrainer._compute_loss(sapo)"): row(policy(sapo, ROW_MEAN, row=True), no_empty_row, EMPTY, "near"),
     ("policy_loss_rloo", "trl", "RLOOTrainer._compute_loss"): "not offered: the ratio of whole sequences, not length-normalised",
     ("policy_loss_tokens_dapo", "open_instruct", "compute_grpo_loss"): row(
         per_token(ppo_clip, clip_ratio="clip_lower", clip_ratio_high="clip_higher"), beside=BY_TOKEN
@@ -247,11 +264,10 @@ TABLE: dict[tuple[str, str, str], Row | str] = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key, row in TABLE.items() if not isinstance(row, str)], ids="/".join)
-def test_ours_is_theirs(key: tuple[str, str, str], goldens: Any) -> None:
+@pytest.mark.parametrize("key", offered(TABLE), ids="/".join)
+def test_ours_is_theirs(key: Key, goldens: Any) -> None:
     goldens.hold(key, *TABLE[key])
 
 
 def test_every_case_is_accounted_for(goldens: Any) -> None:
-    assert {key for key in goldens.cases if key[0].startswith(("policy_loss", "value_loss", "aggregation"))} == TABLE.keys()
-    assert all(row.startswith("not offered: ") for row in TABLE.values() if isinstance(row, str))
+    account(TABLE, goldens, lambda family: family.startswith(("policy_loss", "value_loss", "aggregation")))

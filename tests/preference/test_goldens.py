@@ -42,8 +42,8 @@ def openrlhf(case: Case) -> dict[str, Tensor]:
     value = loss(pairs).mean()
     value.backward()
     return {
-        "loss": value.detach(), "chosen_rewards": loss.rewards(pairs.chosen).detach(), "rejected_rewards": loss.rewards(pairs.rejected).detach(),
-        "grad_pol_c": chosen.grad, "grad_pol_r": rejected.grad,
+        "loss": value.detach(), "chosen_rewards": loss.rewards(pairs.chosen).detach(),
+        "rejected_rewards": loss.rewards(pairs.rejected).detach(), "grad_pol_c": chosen.grad, "grad_pol_r": rejected.grad,
     }  # fmt: skip
 
 
@@ -135,9 +135,7 @@ def test_nemo_rl(goldens):
 def test_trl(goldens):
     key = ("dpo", "trl", "DPOTrainer._compute_loss")
     sets = {f"{raw['id']} {raw['params']}": raw["input_set"] for raw in goldens.cases[key]}
-    goldens.hold(
-        key, trl(lambda case: goldens.inputs(f"{sets[case.name]}/dpo")), where=offered, because="loss types that aren't offered"
-    )
+    goldens.hold(key, trl(lambda case: goldens.inputs(f"{sets[case.name]}/dpo")), where=offered, because="loss types that aren't offered")
 
 
 def test_every_case_of_these_families_is_accounted_for(goldens):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.reward import comparisons as module
-from rlhf_lightning.reward.comparisons import comparisons
+from rlhf_lightning.reward.comparisons import comparisons, weighted_comparisons
 
 
 def ranked(prompt: str, texts: list[str], ranks: list[int], **fields) -> Feedback:
@@ -62,3 +64,15 @@ def test_of_very_many_ratings_a_fixed_draw_is_compared(monkeypatch):
     value = {f"text {i}": i % 10 for i in range(30)}
     assert all(value[one.better] > value[one.worse] for one in found)
     assert len({text for one in found for text in (one.better, one.worse)}) > 20
+
+
+def test_what_a_judgement_counts_is_shared_among_its_comparisons(monkeypatch):
+    records = [ranked("p", list("abcd"), [0, 1, 2, 3], weight=0.5), ranked("q", list("abc"), [0, 1, 1]), edited("r", "a", "b")]
+    of_kind = {"ranking": 0.0, "edit": 0.0}
+    for one, weight in weighted_comparisons(standardised(records)):
+        of_kind[one.kind] += weight
+    assert of_kind == pytest.approx({"ranking": 0.5 * 3 + 2 * 2 / 3, "edit": 1.0})
+    many = standardised([rated("p", f"text {i}", i / 3, annotator="ann", weight=2.0) for i in range(30)])
+    for most in (40, 2_000):  # drawn pairs stand for all
+        monkeypatch.setattr(module, "MOST_PAIRS", most)
+        assert sum(weight for _, weight in weighted_comparisons(many)) == pytest.approx(2.0 * 29)

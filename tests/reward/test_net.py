@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from rlhf_lightning.backbone.adapters import merge_adapters
 from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.backbone.text_rows import Reading
-from rlhf_lightning.reward.net import ClassifierScore, merge_adapters
+from rlhf_lightning.reward.net import ClassifierScore
 from rlhf_lightning.reward.pooling.mean import mean
 from rlhf_lightning.reward.tuning.lora import lora
 

@@ -37,7 +37,12 @@ class AdaptiveKL(FixedKL):
         Raises:
             UserError: kl is not a number.
         """
-        if math.isnan(kl):
-            raise UserError("the KL between policy and reference is not a number; the policy's weights or log-probabilities are damaged")
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        error = min(max(checked_kl(kl) / self.target - 1, -0.2), 0.2)
         self.coef *= 1 + error * min(responses / self.horizon, 1.0)
+
+
+def checked_kl(kl: float) -> float:
+    """The KL itself. Raises UserError where it is not a number."""
+    if math.isnan(kl):
+        raise UserError("the KL between policy and reference is not a number; the policy's weights or log-probabilities are damaged")
+    return kl

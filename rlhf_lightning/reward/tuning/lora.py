@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.backbone.adapters import add_adapters
 from rlhf_lightning.registry import register
 
 
@@ -30,17 +29,6 @@ def lora(
         targets: names of the linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
 
     Raises:
-        ConfigError: peft isn't installed, or no layer has such a name.
+        ConfigError: peft isn't installed, or no linear layer has such a name.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as cause:
-        raise ConfigError(f"reward_tuning=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
-    chosen = "all-linear" if tuple(targets) == ("all-linear",) else list(targets)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft sets it right by itself
-            inject_adapter_in_model(config, trunk)
-    except ValueError as cause:
-        raise ConfigError(f"reward_tuning.targets={list(targets)}: {cause}") from cause
+    add_adapters(trunk, "reward_tuning", rank=rank, alpha=alpha, dropout=dropout, targets=targets)

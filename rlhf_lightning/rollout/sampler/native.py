@@ -36,8 +36,7 @@ def native(
         top_p: draw from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
             full distribution, as in TRL: below 1 they are not exactly the sampler's.
     """
-    ids, mask = prompts.prompt_ids, prompts.prompt_mask
-    batch, device = len(prompts), ids.device
+    batch, device = len(prompts), prompts.prompt_ids.device
     response = torch.full((batch, max_new_tokens), language_model.pad_id, dtype=torch.long, device=device)
     log_probs = torch.zeros(batch, max_new_tokens, device=device)
     response_mask = torch.zeros(batch, max_new_tokens, dtype=torch.long, device=device)
@@ -62,7 +61,7 @@ def native(
     longest = int(response_mask.sum(1).max())
     response, response_mask = response[:, :longest], response_mask[:, :longest]
     return Rollout(
-        prompts=prompts.prompts, prompt_ids=ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
+        prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
         responses=language_model.decode(response, response_mask), response_ids=response, response_mask=response_mask,
         has_eos=has_eos, sampled_log_probs=log_probs[:, :longest], temperature=temperature or 1.0,
     )  # fmt: skip

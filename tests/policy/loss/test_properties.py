@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.policy.loss import cispo, dual_clip, gspo, ppo_clip, reinforce  # noqa: F401  (each registers itself)
+from rlhf_lightning.policy.loss import cispo, dual_clip, gspo, ppo_clip, reinforce, sapo  # noqa: F401  (each registers itself)
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 
-NAMES = ["ppo_clip", "dual_clip", "gspo", "cispo", "reinforce"]
+NAMES = ["ppo_clip", "dual_clip", "gspo", "cispo", "reinforce", "sapo"]
 MASK = (torch.arange(6) < torch.tensor([6, 1, 4, 0, 3])[:, None]).long()
 pytestmark = pytest.mark.parametrize("name", NAMES)
 

@@ -67,7 +67,7 @@ def test_label_smoothing_has_its_minimum_at_the_labels_odds():
 
 
 def test_a_hinge_knows_no_share_of_wrong_labels():
-    with pytest.raises(ConfigError, match="label_smoothing=0.1 means nothing with preference_loss.variant=hinge"):
+    with pytest.raises(ConfigError, match=r"label_smoothing=0\.1 means nothing with preference_loss\.variant=hinge"):
         DPO(variant="hinge", label_smoothing=0.1)
 
 

@@ -13,7 +13,9 @@ from rlhf_lightning.preference.record import Answers, Thumbed
 
 def thumbs(log_probs: list[float], up: list[int], divergence: float = 0.0) -> Thumbed:
     given = torch.tensor(log_probs, dtype=torch.float64, requires_grad=True)
-    return Thumbed(Answers(given, torch.ones(len(up)), torch.full_like(given, -2.0).detach()), torch.tensor(up), torch.tensor(divergence).double())
+    return Thumbed(
+        Answers(given, torch.ones(len(up)), torch.full_like(given, -2.0).detach()), torch.tensor(up), torch.tensor(divergence).double()
+    )
 
 
 def sigmoid(x: float) -> float:

@@ -7,6 +7,8 @@ import torch
 
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.rollout.sampler import _decoder
+from rlhf_lightning.rollout.sampler.continuous import continuous
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
 from rlhf_lightning.tensors import log_probs_of
@@ -22,7 +24,7 @@ def brute_force_log_probs(language_model: LanguageModel, prompt: torch.Tensor, r
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("sampler", [native, transformers])
+@pytest.mark.parametrize("sampler", [native, transformers, continuous])
 @torch.no_grad()
 def test_log_probs_are_those_of_an_unpadded_forward(language_model, sampler, temperature):
     torch.manual_seed(1)
@@ -38,7 +40,7 @@ def test_log_probs_are_those_of_an_unpadded_forward(language_model, sampler, tem
     assert (rollout.sampled_log_probs[rollout.response_mask == 0] == 0).all()
 
 
-@pytest.mark.parametrize("sampler", [native, transformers])
+@pytest.mark.parametrize("sampler", [native, transformers, continuous])
 @torch.no_grad()
 def test_sampler_and_policy_agree(language_model, sampler):
     torch.manual_seed(2)
@@ -109,3 +111,19 @@ def test_top_p_draws_from_the_smallest_set_with_that_probability(tiny_of):
 def test_a_prompt_that_does_not_fit_is_refused_with_what_to_change(language_model):
     with pytest.raises(Exception, match=r"don't fit the model's 64 positions.*rollout_sampler.max_new_tokens"):
         language_model.encode_prompts(["The kettle boils water quickly. " * 12], 20)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+@torch.no_grad()
+def test_with_and_without_padding_the_same_is_drawn(language_model, monkeypatch, top_p):
+    """Of the same random numbers, as long as no row has left: rows that stay may change places."""
+    language_model.model.generation_config.eos_token_id = 10**6
+    prompts = language_model.encode_prompts(PROMPTS, 12).repeat(4)
+    drawn = []
+    for packs in (True, False):
+        if not packs:
+            monkeypatch.setattr(_decoder, "supports_packing", lambda trunk: False)
+        torch.manual_seed(0)
+        drawn.append(native(language_model, prompts, max_new_tokens=12, top_p=top_p))
+    assert torch.equal(drawn[0].response_ids, drawn[1].response_ids)
+    assert (drawn[0].sampled_log_probs - drawn[1].sampled_log_probs).abs().max() < 1e-5

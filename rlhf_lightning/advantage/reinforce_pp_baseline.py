@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from rlhf_lightning.advantage._credit import centred_rewards, credited
+from rlhf_lightning.flow import Experience, ScoredRollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
+
+
+@register("advantage", "reinforce_pp_baseline", needs=["groups"])
+def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
+    """REINFORCE++ with a baseline: the reward less its group's mean, whitened over the batch.
+
+    Hu (2025), in verl's form: the group gives the mean, all response tokens of the batch give the deviation, which a group of four
+    can't say well. r is the sum of the row's token rewards; the paper has its KL in the loss, as k2: policy_penalty=[kl]. A response
+    alone in its group is at 0 before whitening; verl keeps the raw reward.
+
+    Args:
+        scored: rewards and response_mask [B, T]; group [B], of any sizes.
+
+    Raises:
+        DataError: advantages not finite, or too large to whiten.
+    """
+    centred, _ = centred_rewards(scored)
+    mask = scored.response_mask
+    return credited(scored, whitened(centred[:, None].expand(mask.shape), mask))

@@ -1,0 +1,31 @@
+"""Low-rank adapters beside the policy's frozen weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import nn
+
+from rlhf_lightning.backbone.adapters import add_adapters
+from rlhf_lightning.registry import register
+
+
+@register("policy_tuning", "lora", needs=["pretrained"])
+def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: PositiveFloat = 32.0, targets: tuple[str, ...] = ("all-linear",)) -> None:
+    """Low-rank adapters W + alpha/rank · B·A alone are trained; the reference is the same model with them switched off.
+
+    The output layer, which is often tied to the embedding, gets none. They start as no change (B = 0; Hu et al. 2021) and are merged into
+    the weights in the saved folder. Without the paper's dropout: the policy that learns must be the one that wrote the responses.
+
+    Args:
+        model: a transformers model; "pretrained": a warm-up from random weights trains all of them.
+        rank: of the adapters; alpha: they count alpha/rank.
+        targets: names of the trunk's linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
+
+    Raises:
+        ConfigError: peft isn't installed, or no linear layer has such a name.
+    """
+    model.requires_grad_(False)
+    language_model: Any = model
+    add_adapters(language_model.base_model, "policy_tuning", rank=rank, alpha=alpha, dropout=0.0, targets=targets)

@@ -1,0 +1,71 @@
+"""What shows that a policy is being pulled to where its scorer errs: the shape of its responses, and scores that nothing is trained on.
+
+Shapes: B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.flow import Rollout, ScoredRollout
+from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
+
+
+@torch.no_grad()
+def response_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
+    """How responses look, as scalars; TRL's names where it has them (completions/*: its GRPO trainer).
+
+    val/eos_rate and completions/clipped_ratio: the share that ended by itself, and that was cut at the limit.
+    completions/mean_terminated_length: tokens of those that ended, 0 where none did. objective/scores_std: over the responses.
+    val/distinct_1, val/distinct_2: distinct tokens and token pairs of all responses together, over their number (Li et al. 2016).
+    val/repetition_3: the share of token triples that stood in the same response before (Welleck et al. 2020).
+    val/equal_responses: the share of responses whose text another one has too.
+    """
+    mask, ended = scored.response_mask.bool(), scored.has_eos.float()
+    lengths = mask.sum(1).float()
+    counts = Counter(scored.responses)
+    scores = scored.scores.float()
+    grams = ngrams(scored.response_ids, mask, 3)
+    return {
+        "val/eos_rate": ended.mean(),
+        "completions/clipped_ratio": 1 - ended.mean(),
+        "completions/mean_terminated_length": (lengths * ended).sum() / ended.sum().clamp(min=1),
+        "objective/scores_std": scores.std() if len(scores) > 1 else torch.zeros(()),
+        "val/distinct_1": _share_distinct(grams[0][0]),
+        "val/distinct_2": _share_distinct(grams[1][0]),
+        "val/repetition_3": 1 - _share_distinct(grams[2][0] * len(scored) + grams[2][1]),
+        "val/equal_responses": torch.tensor(sum(n for n in counts.values() if n > 1) / max(1, len(scored))),
+    }
+
+
+def ngrams(ids: Tensor, mask: Tensor, longest: int) -> list[tuple[Tensor, Tensor]]:
+    """For each length from 1, the n-grams that lie inside the mask: [n] a number that says which one it is, and [n] its row."""
+    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+    codes, inside, found = _numbered(ids), mask, []
+    for n in range(1, longest + 1):
+        if n > 1:
+            inside = inside[:, :-1] & mask[:, n - 1 :]
+            # Numbered anew, so that products of three vocabularies don't overflow.
+            codes = _numbered(codes[:, :-1] * ids.numel() + _numbered(ids)[:, n - 1 :])
+        found.append((codes[inside], rows[:, : inside.shape[1]][inside]))
+    return found
+
+
+def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[str, Tensor]:
+    """The mean of each scorer's scores, by its metric's name. Nothing is trained on them."""
+    with torch.no_grad():
+        return {name: checked_scores(scorer, rollout).mean() for name, scorer in scorers.items()}
+
+
+def _numbered(values: Tensor) -> Tensor:
+    numbers: Tensor = values.unique(return_inverse=True)[1]
+    return numbers
+
+
+def _share_distinct(values: Tensor) -> Tensor:
+    """1 where there are none."""
+    return torch.tensor(len(values.unique()) / len(values) if len(values) else 1.0)

@@ -1,0 +1,66 @@
+"""Sampling by transformers' continuous batching: paged keys and values, rows join and leave as memory allows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._lay_out import prompt_rows, rollout_of
+
+
+@register("rollout_sampler", "continuous")
+@torch.no_grad()
+def continuous(
+    language_model: LanguageModel,
+    prompts: Prompts,
+    *,
+    max_new_tokens: PositiveInt = 48,
+    temperature: PositiveFloat = 1.0,
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    page_size: PositiveInt = 256,
+    blocks: PositiveInt | None = None,
+) -> Rollout:
+    """Draw one response per prompt with transformers' continuous batching (generate_batch), for long responses on a GPU.
+
+    Log-probabilities are taken by a forward pass of the policy over the finished responses, as the engine's are of its own kernels.
+
+    Args:
+        max_new_tokens, temperature, top_p: as in `transformers`.
+        page_size: tokens of a page of the cache.
+        blocks: of the cache; None takes what the memory of the device allows, and on a CPU what the prompts need.
+
+    Raises:
+        UserError: the engine gave up on a prompt; the message has its cause.
+    """
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    rows = prompt_rows(prompts)
+    model = language_model.model
+    if blocks is None and model.device.type == "cpu":
+        blocks = sum(-(-(len(row) + max_new_tokens) // page_size) for row in rows) + len(rows)
+    settings = GenerationConfig(
+        do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
+        eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
+    )  # fmt: skip
+    # Without a seed of torch's own stream, two runs of one seed would differ.
+    seed = int(torch.randint(2**31, ()))
+    paging = ContinuousBatchingConfig(page_size=page_size, num_blocks=blocks, seed=seed, allow_block_sharing=False)
+    attention = model.config._attn_implementation
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        model.set_attn_implementation("sdpa")
+        outputs = list(model.generate_batch(rows, settings, paging, warmup=False).values())
+    finally:
+        model.generation_config = own
+        model.set_attn_implementation(attention)
+    failed = [output.error for output in outputs if output.error is not None]
+    if failed or len(outputs) != len(rows):
+        cause = failed[0] if failed else "the engine stopped; its log above says why"
+        raise UserError(f"rollout_sampler=continuous drew {len(outputs) - len(failed)} of {len(rows)} responses: {cause}")
+    return rollout_of(language_model, prompts, [output.generated_tokens for output in outputs], temperature)

@@ -1,0 +1,101 @@
+"""Sampling by vLLM on the policy's own device, its weights brought up to date before each rollout."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._lay_out import prompt_rows, rollout_of
+
+
+@register("rollout_sampler", "vllm")
+class VLLMSampler:
+    """Draw with vLLM on the training device (colocated): fast for long responses on a GPU. The extra `vllm`.
+
+    The engine starts at the first rollout, from a copy of the policy, in this process; before each rollout it takes the policy's weights
+    as they are, and between rollouts it gives its memory back (`sleep`). Log-probabilities are taken by the policy's own forward. Held to
+    the interface of vLLM's LLM by a stand-in; it was not run on a GPU.
+
+    Args:
+        max_new_tokens, temperature, top_p: as in `native`; log-probabilities are those of the full tempered distribution.
+        memory: share of the GPU's memory for the engine.
+        sleep: give the engine's memory back between rollouts.
+
+    Raises:
+        ConfigError: vLLM isn't installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_new_tokens: PositiveInt = 48,
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        memory: Annotated[float, Field(gt=0, lt=1)] = 0.3,
+        sleep: bool = True,
+    ) -> None:
+        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+        self.memory, self.sleep = memory, sleep
+        self.engine: Any = None
+
+    @torch.no_grad()
+    def __call__(self, language_model: LanguageModel, prompts: Prompts) -> Rollout:
+        """One response for each prompt."""
+        vllm = _vllm()
+        if self.engine is None:
+            self.engine = self._started(vllm, language_model)
+        elif self.sleep:
+            self.engine.wake_up()
+        named = [(name, parameter.detach()) for name, parameter in language_model.model.named_parameters()]
+        self.engine.apply_model(_Load(named))
+        self.engine.reset_prefix_cache()  # of keys and values under the old weights
+        settings = vllm.SamplingParams(
+            n=1, temperature=self.temperature, top_p=self.top_p, top_k=-1, max_tokens=self.max_new_tokens,
+            stop_token_ids=language_model.eos_ids, seed=None, detokenize=False,
+        )  # fmt: skip
+        asked = [{"prompt_token_ids": row} for row in prompt_rows(prompts)]
+        outputs = self.engine.generate(asked, settings, use_tqdm=False)
+        if self.sleep:
+            self.engine.sleep(level=1)
+        return rollout_of(language_model, prompts, [list(output.outputs[0].token_ids) for output in outputs], self.temperature)
+
+    def _started(self, vllm: Any, language_model: LanguageModel) -> Any:
+        # In this process: the weights are handed over as they are, without a copy through another process.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        launched = "RANK" in os.environ
+        with tempfile.TemporaryDirectory() as folder:
+            language_model.save(Path(folder) / "policy")
+            return vllm.LLM(
+                model=str(Path(folder) / "policy"), gpu_memory_utilization=self.memory, enable_sleep_mode=self.sleep,
+                generation_config="vllm", seed=int(torch.randint(2**31, ())), distributed_executor_backend="external_launcher" if launched else None,
+                max_model_len=min(language_model.max_length, 2**15), dtype=str(language_model.model.dtype).removeprefix("torch."),
+            )  # fmt: skip
+
+
+class _Load:
+    """What the engine's worker does with its model: take these weights."""
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        self.named = list(named)
+
+    def __call__(self, model: Any) -> None:
+        model.load_weights(iter(self.named))
+
+
+def _vllm() -> Any:
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as cause:
+        raise ConfigError(f"rollout_sampler=vllm needs more packages: pip install 'rlhf-lightning[vllm]' ({cause})") from cause

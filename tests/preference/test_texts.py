@@ -1,0 +1,40 @@
+"""The table of texts: the rows of TextRows, each once, and nothing that is cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf_lightning.backbone.text_rows import Reading, TextRows
+from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
+
+TEXTS = [("It", " costs"), ("The kettle", ""), ("", "A quiet fan"), ("It", " costs"), ("It", " is")]
+
+
+def test_a_text_has_one_place_and_its_rows_are_those_of_text_rows(either_tokenizer):
+    tokenizer = either_tokenizer.tokenizer
+    table = TextTable(tokenizer, 64)
+    places = [table.place(text) for text in TEXTS]
+    assert places == [0, 1, 2, 0, 3]
+    assert len(table) == 4
+    wanted, _ = TextRows(tokenizer, Reading(), 64).packed([TEXTS[4], TEXTS[0]])
+    packed = table.packed([3, 0])
+    for name in ("ids", "lengths", "response_start"):
+        assert getattr(packed, name).tolist() == getattr(wanted, name).tolist()
+    assert [table.length(3), table.length(0)] == wanted.lengths.tolist()
+    assert len(table.packed([])) == 0
+
+
+def test_the_tokens_of_an_answer_are_those_that_something_predicts(language_model):
+    from rlhf_lightning.backbone.response_log_probs import response_log_probs
+
+    table = TextTable(language_model.tokenizer, 64)
+    places = [table.place(text) for text in dict.fromkeys(TEXTS)]
+    assert [table.answer_length(place) for place in places] == response_log_probs(language_model, table.packed(places))[1].tolist()
+
+
+@pytest.mark.parametrize("limit", [5, 8])
+def test_what_would_be_cut_is_left_out_and_counted_once(language_model, limit):
+    table = TextTable(language_model.tokenizer, limit)
+    long = ("It", " costs" * 20)
+    assert [table.place(long), table.place(("It", " costs")), table.place(long)] == [LEFT_OUT, 0, LEFT_OUT]
+    assert (len(table), table.too_long) == (1, 1)
