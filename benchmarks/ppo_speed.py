@@ -1,4 +1,4 @@
-"""How fast an iteration of PPO is, side by side with TRL 1.12's on the same work: 64 prompts, up to 64 new tokens, 4 epochs of 4 minibatches.
+"""How fast an iteration of PPO is, side by side with TRL 1.12's: 64 prompts, up to 64 new tokens, 4 epochs of 4 minibatches.
 
     pip install --no-deps --target build/trl-1.12 trl==1.12.0 && pip install accelerate datasets
     python benchmarks/ppo_speed.py --models MODELS --trl build/trl-1.12 [--sizes S,L] [--sides trl,separate,shared,bf16] [--rounds 3]

@@ -94,10 +94,10 @@ class Run:
         if path is None and "reading" in self.chosen("backbone").needs:
             raise ConfigError(
                 f"stage={self.chosen('stage').name} needs a model that writes texts, and backbone={self.chosen('backbone').name} "
-                "only reads them: it is for stage=reward; choose backbone=causal or backbone=tiny here"
+                "only reads them: it is for stage=reward; choose backbone=causal, encoder_decoder or tiny here"
             )
         torch.manual_seed(self.seed)
-        load = self.component("backbone") if path is None else make("backbone", "causal", {"path": str(path)})
+        load = self.component("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
         language_model: LanguageModel = load(corpus)
         return language_model
 
@@ -189,6 +189,13 @@ class Run:
             beside = self.folder / f".{name}.part"
             beside.write_text(json.dumps(content, indent=2, ensure_ascii=False))
             os.replace(beside, self.folder / name)
+
+
+def _writer_of(path: str) -> str:
+    """The backbone that takes a saved policy."""
+    from rlhf_lightning.backbone.trunk import load_config, trunk_kind
+
+    return "encoder_decoder" if trunk_kind(load_config(path)) == "encoder_decoder" else "causal"
 
 
 def lightning_trainer(settings: Mapping[str, Any], **own: Any) -> L.Trainer:

@@ -1,29 +1,103 @@
-"""Any encoder-decoder of transformers, for reward models: T5, BART and the like."""
+"""Any encoder-decoder of transformers: T5, BART and the like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
+import torch
+
+from rlhf_lightning.backbone.language_model import LanguageModel, decoder_hidden, load_pretrained, load_tokenizer, pad_rows
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.text_rows import TextRow, TextRows
+from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions, reading_of
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import Prompts
 from rlhf_lightning.registry import register
 
+UNLIMITED = 2**31
 
-@register("backbone", "encoder_decoder", needs=["reading"])
-def encoder_decoder(corpus: Iterable[str], *, path: str) -> tuple[Any, Any]:
-    """A pretrained encoder-decoder by Hub name or local folder, as the trunk of a reward model; as a policy it isn't supported yet.
 
-    Its encoder reads the prompt, its decoder the response; phi is made of the decoder's vectors. Trained in float32.
+class EncoderDecoder(LanguageModel):
+    """An encoder-decoder: its encoder reads the prompt, its decoder writes the response.
 
-    Returns:
-        transformers' model and tokenizer.
+    Prompts are right-padded, since BART counts positions from the first column. The decoder begins with decoder_start_token_id and what
+    the tokenizer's template puts before a text (BART's <s>): given, never learned.
+    """
+
+    @property
+    def decoder_prefix(self) -> list[int]:
+        return self._row("", "").before
+
+    @property
+    def max_length(self) -> int:
+        """Of either side."""
+        return max_positions(self.model) or UNLIMITED
+
+    def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
+        row = self._row(prompt, response)
+        return [*row.before, *row.answer, self.eos_ids[-1]], len(row.before), row.context
+
+    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
+        """Right-padded prompts for the encoder, in the tokenizer's template for one text.
+
+        Raises:
+            DataError: a prompt that is longer than the encoder, or a response that may be longer than the decoder.
+        """
+        rows = [self._row(text, "").context for text in prompts]
+        length, prefix = self.max_length, len(self.decoder_prefix)
+        if prefix + room > length:
+            raise DataError(
+                f"a response of up to {room} tokens doesn't fit the decoder's {length} positions: lower rollout_sampler.max_new_tokens"
+            )
+        for text, ids in zip(prompts, rows, strict=True):
+            if len(ids) > length:
+                raise DataError(
+                    f"a prompt of {len(ids)} tokens doesn't fit the encoder's {length} positions: {text[:60]!r}...; "
+                    "shorten it or filter it out"
+                )
+        padded, mask = pad_rows(rows, self.pad_id)
+        return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+
+    def _row(self, prompt: str, response: str) -> TextRow:
+        return TextRows(self.tokenizer, reading_of(self.model), UNLIMITED).row((prompt, response))
+
+
+@register("backbone", "encoder_decoder")
+def encoder_decoder(corpus: Iterable[str], *, path: str, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+    """A pretrained encoder-decoder by Hub name or local folder: its encoder reads the prompt, its decoder writes the response.
+
+    As the trunk of a reward model (stage=reward) its decoder reads the response, and is trained in float32.
 
     Args:
         corpus: not read; a pretrained model brings its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
+        dtype: of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
 
     Raises:
         DataError: the folder or name can't be loaded.
-        ConfigError: it isn't an encoder-decoder.
+        ConfigError: it isn't an encoder-decoder, has no end-of-text token, or changes its logits after the output layer.
     """
-    return trunk_and_tokenizer(path, "encoder_decoder")
+    from transformers import AutoModelForSeq2SeqLM
+
+    check_kind(load_config(path), path, "encoder_decoder")
+    model: Any = load_pretrained(AutoModelForSeq2SeqLM, path, "backbone.path", dtype=getattr(torch, dtype))
+    language_model = EncoderDecoder(model, load_tokenizer(path))
+    check_decoder_output(language_model)
+    return language_model
+
+
+@torch.no_grad()
+def check_decoder_output(language_model: EncoderDecoder) -> None:
+    """`check_output_layer` for an encoder-decoder. Raises ConfigError."""
+    model = language_model.model
+    ids = torch.tensor([*language_model.decoder_prefix, 0, 1], device=model.device)
+    context = torch.tensor([language_model.eos_ids[0], 1, 0], device=model.device)
+    one = PackedTokens(ids, torch.tensor([len(ids)]), context=PackedTokens(context, torch.tensor([len(context)])))
+    training = model.training
+    model.eval()
+    ours = language_model.logits(decoder_hidden(model, one, one.context or one)[0])
+    theirs = model(input_ids=context[None], decoder_input_ids=ids[None], use_cache=False).logits
+    model.train(training)
+    if not torch.allclose(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4):
+        raise ConfigError(f"{type(model).__name__} changes its logits after the output layer; it is not supported yet")

@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class LanguageModel:
-    """A decoder-only transformers model and its tokenizer."""
+    """A transformers model that writes texts, and its tokenizer; decoder-only, where no subclass says otherwise."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
         fuse_activations(self.model)
+
+    @property
+    def decoder_prefix(self) -> list[int] | None:
+        """What the decoder of an encoder-decoder begins a response with, its encoder having read the prompt; None of a decoder-only model,
+        which goes on behind the prompt."""
+        return None
 
     @property
     def eos_ids(self) -> list[int]:
@@ -65,9 +71,23 @@ class LanguageModel:
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] to [..., V], in the model's precision."""
-        output: Tensor = self.model.get_output_embeddings()(hidden)
+        """[..., D] vectors of the trunk to [..., V], in the model's precision."""
+        output: Tensor = self.model.get_output_embeddings()(self.before_output(hidden))
         return output
+
+    def before_output(self, hidden: Tensor) -> Tensor:
+        """[..., D] vectors of the trunk as the output layer reads them: through the layer that BERT has between them, or scaled (T5)."""
+        predictions: Any = getattr(getattr(self.model, "cls", None), "predictions", None)
+        if hasattr(predictions, "transform"):
+            transformed: Tensor = predictions.transform(hidden)
+            return transformed
+        return hidden * self.width**-0.5 if getattr(self.model.config, "scale_decoder_outputs", False) else hidden
+
+    def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
+        """A prompt with its response and the end-of-text as ids, the place of the response's first token that something predicts, and what
+        an encoder reads (None without one)."""
+        ids = [*plain_ids(self.tokenizer, prompt, response), self.eos_ids[-1]]
+        return ids, max(1, len(plain_ids(self.tokenizer, prompt))), None
 
     def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
         """Left-padded prompts that leave `room` tokens for the response.
@@ -109,11 +129,28 @@ class LanguageModel:
 
 
 def causal_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:
-    """The vectors [N, D] of texts under causal attention: without padding where the trunk can be run so, else right-padded and picked."""
+    """The vectors [N, D] of texts under causal attention, of an encoder-decoder those of its decoder: without padding where the trunk can
+    be run so, else right-padded and picked."""
+    if tokens.context is not None:
+        hidden, mask = decoder_hidden(trunk, tokens, tokens.context)
+        return hidden[mask.bool()]
     if supports_packing(trunk):
         return packed_hidden(trunk, tokens)
     hidden, mask = padded_hidden(trunk, tokens)
     return hidden[mask.bool()]
+
+
+def decoder_hidden(model: PreTrainedModel, tokens: PackedTokens, context: PackedTokens) -> tuple[Tensor, Tensor]:
+    """The vectors [U, L, D] of an encoder-decoder's decoder, right-padded, and the mask [U, L]; `context` is what its encoder reads."""
+    pad = int(model.config.pad_token_id or 0)
+    read, read_mask = context.padded(pad)
+    ids, mask = tokens.padded(pad)
+    encoded = model.get_encoder()(input_ids=read, attention_mask=read_mask).last_hidden_state
+    decoder = model.get_decoder()
+    said = decoder(
+        input_ids=ids, attention_mask=mask, encoder_hidden_states=encoded, encoder_attention_mask=read_mask, use_cache=False
+    )  # fmt: skip
+    return said.last_hidden_state, mask
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, text_pair: str = "") -> list[int]:

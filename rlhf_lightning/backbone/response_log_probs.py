@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.packing import PackedTokens, unpacked
 from rlhf_lightning.tensors import log_probs_of
 
 
@@ -27,16 +27,7 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     first = tokens.response_start.clamp(min=1)
     predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
     places = predicted.nonzero().flatten()
-    hidden = _vectors(language_model, tokens)[places - 1]
+    hidden = causal_vectors(language_model.model.base_model, tokens)[places - 1]
     log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
     counts = (tokens.lengths - first).clamp(min=0)
     return unpacked(log_probs, counts)[0].sum(1), counts
-
-
-def _vectors(language_model: LanguageModel, tokens: PackedTokens) -> Tensor:
-    """[N, D] the vectors that the output layer reads."""
-    trunk = language_model.model.base_model
-    if supports_packing(trunk):
-        return packed_hidden(trunk, tokens)
-    hidden, mask = padded_hidden(trunk, tokens)
-    return hidden[mask.bool()]

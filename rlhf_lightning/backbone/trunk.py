@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.language_model import decoder_hidden, load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
 from rlhf_lightning.errors import ConfigError
@@ -24,7 +24,8 @@ EXAMPLES = {
     "encoder": "an encoder (BERT, RoBERTa, ModernBERT, DistilBERT ...)",
     "encoder_decoder": "an encoder-decoder (T5, BART ...)",
 }
-OPTION = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
+OPTION: dict[TrunkKind, str] = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
+"""The backbone that takes a family."""
 
 
 def trunk_kind(config: PretrainedConfig) -> TrunkKind:
@@ -47,7 +48,7 @@ def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
     """
     found = trunk_kind(config)
     if found != wanted:
-        reads = "" if found == "decoder" else ", which serves stage=reward (it reads texts and can't yet be a policy)"
+        reads = ", which serves stage=reward (it reads texts and writes none)" if found == "encoder" else ""
         raise ConfigError(
             f"backbone.path={path!r} is {EXAMPLES[found]}, of type {config.model_type}, and backbone={OPTION[wanted]} takes "
             f"{EXAMPLES[wanted]}: write backbone={OPTION[found]}{reads}"
@@ -130,15 +131,7 @@ def token_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor,
     The trunk runs without padding where it can (`supports_packing`), padded elsewhere, with equal vectors but for rounding.
     """
     if tokens.context is not None:
-        return _decoder_vectors(trunk, tokens, tokens.context)
+        return decoder_hidden(trunk, tokens, tokens.context)
     if supports_packing(trunk):
         return unpacked(packed_hidden(trunk, tokens), tokens.lengths)
     return padded_hidden(trunk, tokens)
-
-
-def _decoder_vectors(trunk: PreTrainedModel, tokens: PackedTokens, context: PackedTokens) -> tuple[Tensor, Tensor]:
-    pad = int(trunk.config.pad_token_id or 0)
-    read, read_mask = context.padded(pad)
-    ids, mask = tokens.padded(pad)
-    said = trunk(input_ids=read, attention_mask=read_mask, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False)
-    return said.last_hidden_state, mask

@@ -96,7 +96,7 @@ class FirstBatch:
         """The sampler's log-probabilities are the policy's (`old_log_probs`), but for what it doesn't count by design."""
         mean, most = difference(batch.sampled_log_probs, batch.old_log_probs, batch.response_mask)
         limits = COARSE if self.corrected else self._limits()
-        found = f"sampler and policy differ by {mean:.1e} on average and {most:.1e} at most"
+        found = f"sampler and policy differ by {mean:.2g} on average and {most:.2g} at most"
         top_p, temperature = self._said("top_p"), self._said("temperature")
         cut = f"top_p={top_p:g}" if top_p is not None and top_p < 1 else "temperature=0" if temperature == 0 else ""
         if cut:
@@ -118,7 +118,7 @@ class FirstBatch:
             "before the first update policy and reference must be the same model: their weights, adapters, dropout or temperature differ; "
             "load both from one folder and leave both in eval mode"
         )
-        return Check("reference", f"KL {kl:.1e} nats a response, log ratio {moved[1]:.1e} at most", self._unless(moved, why))
+        return Check("reference", f"KL {kl:.2g} nats a response, log ratio {moved[1]:.2g} at most", self._unless(moved, why))
 
     @torch.no_grad()
     def check_company(self, batch: ScoredRollout) -> Check:
@@ -136,14 +136,14 @@ class FirstBatch:
             "a response's log-probabilities depend on its padding or on the other responses of its batch: attention masks or positions of "
             "the model are wrong, or dropout is on"
         )
-        return Check("padding", f"alone, reversed and padded, log-probabilities move by {worst[1]:.1e} at most", self._unless(worst, why))
+        return Check("padding", f"alone, reversed and padded, log-probabilities move by {worst[1]:.2g} at most", self._unless(worst, why))
 
     def check_ratio(self, batch: ScoredRollout) -> Check:
         """The ratio of the first minibatch is 1: the pass that learns sees what the pass that scored saw."""
         rows = self._rows(batch)
         moved = difference(self.policy(batch.select(rows)).log_probs.detach(), batch.old_log_probs[rows], batch.response_mask[rows])
         why = "before the first update the ratio must be 1: dropout is on, or the policy's weights or temperature change between two passes"
-        return Check("ratio", f"log ratio {moved[1]:.1e} at most before the first update", self._unless(moved, why))
+        return Check("ratio", f"log ratio {moved[1]:.2g} at most before the first update", self._unless(moved, why))
 
     @torch.no_grad()
     def check_reward(self, batch: ScoredRollout) -> Check:

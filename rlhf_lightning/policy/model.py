@@ -61,10 +61,14 @@ class Policy(nn.Module):
         self.critic = critic
 
     def forward(self, rollout: Rollout, entropy: bool = True) -> PolicyOutput:
-        tokens, places, inside = response_places(rollout)
+        tokens, places, inside = response_places(rollout, self.language_model.decoder_prefix)
         hidden = causal_vectors(self.model.base_model, tokens).index_select(0, places)
         log_probs, entropies = token_log_probs(
-            self.model.get_output_embeddings(), hidden, rollout.response_ids[inside], rollout.temperature, entropy
+            self.model.get_output_embeddings(),
+            self.language_model.before_output(hidden),
+            rollout.response_ids[inside],
+            rollout.temperature,
+            entropy,
         )
         return PolicyOutput(
             log_probs=_spread(log_probs, inside),
@@ -95,18 +99,26 @@ def reference_policy(policy: LanguageModel, reference: LanguageModel) -> nn.Modu
     return StartPolicy(policy) if reference.model is policy.model else frozen(Policy(reference))
 
 
-def response_places(rollout: Rollout) -> tuple[PackedTokens, Tensor, Tensor]:
+def response_places(rollout: Rollout, decoder_prefix: list[int] | None = None) -> tuple[PackedTokens, Tensor, Tensor]:
     """Prompts and responses joined, without any padding.
+
+    Args:
+        decoder_prefix: of an encoder-decoder: stands before each response instead of the prompt, which is the texts' context.
 
     Returns:
         the B texts; [n] the places in their row of the vectors that predict each response token, in the order of the mask; and the mask as
         booleans [B, T].
     """
     inside = rollout.response_mask.bool()
-    real = torch.cat([rollout.prompt_mask.bool(), inside], dim=1)
-    ids = torch.cat([rollout.prompt_ids, rollout.response_ids], dim=1)[real]
-    is_response = torch.cat([torch.zeros_like(rollout.prompt_mask, dtype=torch.bool), inside], dim=1)[real]
-    return PackedTokens(ids, real.sum(1)), is_response.nonzero()[:, 0] - 1, inside
+    before, before_mask, context = rollout.prompt_ids, rollout.prompt_mask.bool(), None
+    if decoder_prefix is not None:
+        context = PackedTokens(before[before_mask], before_mask.sum(1))
+        before = before.new_tensor(decoder_prefix).expand(len(rollout), -1)
+        before_mask = torch.ones_like(before, dtype=torch.bool)
+    real = torch.cat([before_mask, inside], dim=1)
+    ids = torch.cat([before, rollout.response_ids], dim=1)[real]
+    is_response = torch.cat([torch.zeros_like(before_mask), inside], dim=1)[real]
+    return PackedTokens(ids, real.sum(1), context=context), is_response.nonzero()[:, 0] - 1, inside
 
 
 def _spread(values: Tensor, inside: Tensor) -> Tensor:

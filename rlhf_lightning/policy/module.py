@@ -102,7 +102,6 @@ class PPOModule(L.LightningModule):
         scored = self.score(rollout)
         experience = self.parts.advantage(scored)
         self._check_first(experience)
-        torch.clear_autocast_cache()  # of the copies made without gradients
         metrics = self.optimise(experience)
         metrics |= objective_metrics(scored, self.entropy) | response_metrics(scored)
         if len(self.history) % self.settings.holdout_every == 0:
@@ -198,8 +197,6 @@ class PPOModule(L.LightningModule):
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
-            # Lightning holds one autocast around the whole step, which would go on with its copies of the old weights.
-            torch.clear_autocast_cache()
             self.bad_updates = 0
             return
         optimizer.zero_grad()

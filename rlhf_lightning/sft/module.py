@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.backbone.language_model import LanguageModel, pad_rows, plain_ids
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.sft.settings import SFTSettings
-from rlhf_lightning.tensors import log_probs_of, masked_mean
 
 
 class SFTModule(L.LightningModule):
@@ -26,12 +27,9 @@ class SFTModule(L.LightningModule):
         self.model = language_model.model
         self.history: list[dict[str, float]] = []
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        ids, is_response = batch
-        rows, columns = is_response.nonzero(as_tuple=True)
-        hidden = self.language_model.hidden_states(ids)[rows, columns - 1]
-        log_probs = log_probs_of(self.language_model.logits(hidden), ids[rows, columns])
-        loss = -masked_mean(log_probs, torch.ones_like(log_probs))
+    def training_step(self, batch: PackedTokens, batch_idx: int) -> Tensor:
+        log_probs, tokens = response_log_probs(self.language_model, batch)
+        loss = -log_probs.sum() / tokens.sum()
         self.history.append({"sft/loss": loss.item()})
         for logger in self.loggers:
             logger.log_metrics(self.history[-1], step=len(self.history))
@@ -49,7 +47,7 @@ def demonstration_loader(
     rank: int,
     world: int,
 ) -> tuple[DataLoader[Any], int]:
-    """Shuffled batches of (ids [B, L], response mask [B, L]), right-padded, and the number of demonstrations too long to use.
+    """Shuffled batches of texts that say where their responses begin, and the number of demonstrations too long to use.
 
     Raises:
         DataError: none is left.
@@ -57,20 +55,18 @@ def demonstration_loader(
     limit = min(settings.max_length, language_model.max_length)
     rows = []
     for prompt, response in demonstrations:
-        ids = [*plain_ids(language_model.tokenizer, prompt, response), language_model.eos_ids[-1]]
-        start = max(1, len(plain_ids(language_model.tokenizer, prompt)))
-        if len(ids) <= limit:
-            rows.append((ids, start))
+        ids, start, context = language_model.text_ids(prompt, response)
+        if max(len(ids), len(context or ())) <= limit:
+            rows.append((ids, start, context))
     if len(rows) < world:
         raise DataError(
             f"{len(rows)} of {len(demonstrations)} demonstrations fit {limit} tokens: give shorter ones or raise sft.max_length"
         )
     usable = len(rows) - len(rows) % world
 
-    def collate(batch: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-        ids, mask = pad_rows([row for row, _ in batch], language_model.pad_id)
-        starts = torch.tensor([start for _, start in batch])
-        return ids, mask * (torch.arange(ids.shape[1]) >= starts[:, None])
+    def collate(batch: Sequence[tuple[list[int], int, list[int] | None]]) -> PackedTokens:
+        ids, starts, contexts = zip(*batch, strict=True)
+        return PackedTokens.of(ids, starts, context=None if contexts[0] is None else PackedTokens.of(contexts))
 
     loader: DataLoader[Any] = DataLoader(
         rows[rank:usable:world],  # type: ignore[arg-type]

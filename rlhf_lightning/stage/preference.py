@@ -167,6 +167,8 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     from rlhf_lightning.preference.texts import TextTable
     from rlhf_lightning.reward.measure import measure_held_out
 
+    if policy.decoder_prefix is not None:
+        raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
     settings, loss = run.settings("preference"), run.component("preference_loss")
     training, aside = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
     with run.timed("preference"):

@@ -228,7 +228,7 @@ def reference_texts(training: Judgements, seed: int) -> list[Text]:
 
 def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
     """The model to train: the trunk with the chosen pooling and head, or the classifier that the backbone is, tuned as chosen."""
-    from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.backbone.trunk import OPTION, fitting_length, trunk_and_tokenizer, trunk_width
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
@@ -238,7 +238,8 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     if "reading" in chosen.needs:
         trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
     else:
-        trunk, tokenizer = trunk_and_tokenizer(backbone, "decoder")
+        kinds = [kind for kind, option in OPTION.items() if option == chosen.name]
+        trunk, tokenizer = trunk_and_tokenizer(backbone, kinds[0] if kinds else "decoder")
     width = trunk_width(trunk)
     head = run.component("reward_head", *head_arguments(run.chosen("reward_head").name, width, aspects))
     pooling = run.component("reward_pooling", *pooling_arguments(pooling_name, width))

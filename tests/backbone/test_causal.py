@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config
+from transformers import AutoModelForCausalLM, BertConfig, Gemma2Config
 
 from rlhf_lightning.backbone.causal import causal
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.rollout.sampler.native import native
 
 
 def unread():
@@ -48,3 +50,45 @@ def test_a_model_that_caps_its_logits_is_refused(tiny_of, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="Gemma2ForCausalLM changes its logits"):
         causal([], path=str(tmp_path))
+
+
+@pytest.fixture
+def bert_decoder(trunk_folder, tmp_path):
+    """The folder of a BERT that writes: is_decoder in its config, [SEP] its end-of-text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(trunk_folder("bert"))
+    config = BertConfig.from_pretrained(trunk_folder("bert"), is_decoder=True, eos_token_id=tokenizer.sep_token_id)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6.0)
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+@torch.no_grad()
+def test_a_bert_decoder_writes_and_its_log_probs_are_those_of_transformers(bert_decoder):
+    language_model = causal([], path=bert_decoder)
+    model = language_model.model.eval()
+    assert type(model).__name__ == "BertLMHeadModel"
+    torch.manual_seed(1)
+    rollout = native(language_model, language_model.encode_prompts(["It costs little", "a fan"], 8).repeat(2), max_new_tokens=8)
+    output = Policy(language_model)(rollout)
+    assert (output.log_probs - rollout.sampled_log_probs).abs().max() < 1e-4
+    for i in range(4):
+        prompt, response = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()], rollout.response_ids[i][rollout.response_mask[i].bool()]
+        logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, response[:, None])[:, 0]
+        assert torch.allclose(output.log_probs[i, : len(response)], expected, atol=1e-4)
+
+
+def test_a_bert_decoder_is_tuned_by_command(command, world, bert_decoder):
+    words = [word for word in world.ppo("rollout_scorer=lexicon") if not word.startswith(("backbone", "rollout_scorer"))]
+    outcome = command(*words, "backbone=causal", f"backbone.path={bert_decoder}", *world.scorer)
+    assert outcome.code == 0, outcome.error
+    saved = AutoModelForCausalLM.from_pretrained(outcome.folder / "policy")
+    assert type(saved).__name__ == "BertLMHeadModel"

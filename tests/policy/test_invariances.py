@@ -120,7 +120,7 @@ class Watching(PPOModule):
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_under_bfloat16_every_step_sees_the_weights_of_the_step_before(tiny_of, micro_batch):
-    """One autocast spans an iteration, and would keep its copies of the weights."""
+    """One autocast spans an iteration: it would keep its copies of the weights if Lightning hadn't switched its cache off."""
     language_model = tiny_of("gpt2")
     before = {name: p.clone() for name, p in language_model.model.named_parameters()}
     plain = module_of(language_model)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.language_model import LanguageModel, plain_ids
+from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
@@ -23,10 +24,17 @@ def loader_of(language_model: LanguageModel, demonstrations=DEMONSTRATIONS, rank
     return demonstration_loader(demonstrations, language_model, SFTSettings(**{"batch_size": 5, **settings}), seed, rank, world)
 
 
+def padded(batch: PackedTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, L] right-padded ids and the mask of the tokens that are learned."""
+    ids, mask = batch.padded()
+    return ids, mask * (torch.arange(ids.shape[1]) >= batch.response_start[:, None])
+
+
 def test_the_loss_is_the_cross_entropy_of_transformers_with_the_prompt_masked(either_tokenizer, language_model):
     for model in (either_tokenizer, language_model):
         loader, skipped = loader_of(model)
-        ((ids, is_response),) = list(loader)
+        (batch,) = list(loader)
+        ids, is_response = padded(batch)
         assert skipped == 0
         attended = torch.zeros_like(ids)
         for row, inside in zip(attended, is_response, strict=True):
@@ -34,7 +42,7 @@ def test_the_loss_is_the_cross_entropy_of_transformers_with_the_prompt_masked(ei
         labels = ids.masked_fill(is_response == 0, -100)
         theirs = model.model(input_ids=ids, attention_mask=attended, labels=labels).loss
         module = SFTModule(model, SFTSettings(), steps=10)
-        ours = module.training_step((ids, is_response), 0)
+        ours = module.training_step(batch, 0)
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
         assert module.history == [{"sft/loss": ours.item()}]
         found, expected = (torch.autograd.grad(loss, module.model.get_input_embeddings().weight)[0] for loss in (ours, theirs))
@@ -44,7 +52,7 @@ def test_the_loss_is_the_cross_entropy_of_transformers_with_the_prompt_masked(ei
 def test_the_mask_covers_the_response_and_its_end_alone(either_tokenizer):
     tokenizer, end = either_tokenizer.tokenizer, either_tokenizer.eos_ids[-1]
     begins = tokenizer.bos_token_id is not None
-    ((ids, is_response),) = list(loader_of(either_tokenizer)[0])
+    ids, is_response = padded(*loader_of(either_tokenizer)[0])
     found = set()
     for row, inside in zip(ids, is_response, strict=True):
         learned = row[inside.bool()].tolist()
@@ -68,7 +76,7 @@ def test_what_is_too_long_is_left_out_and_counted(either_tokenizer):
     lengths = [len(plain_ids(either_tokenizer.tokenizer, *pair)) + 1 for pair in DEMONSTRATIONS]
     for limit in sorted(lengths):
         loader, skipped = loader_of(either_tokenizer, max_length=limit)
-        ((ids, _),) = list(loader)
+        ids, _ = padded(*loader)
         assert skipped == sum(length > limit for length in lengths)
         assert ids.shape == (5 - skipped, limit)
     too_long = [("It", " costs" * 80)]
@@ -82,7 +90,7 @@ def test_processes_share_every_batch_evenly(tiny_of):
     demonstrations = [(f"p{i}", f" r{i}") for i in range(13)]
 
     def texts(loader) -> list[list[str]]:
-        return [language_model.decode(ids, (ids != language_model.pad_id).long()) for ids, _ in loader]
+        return [language_model.decode(*batch.padded()) for batch in loader]
 
     shares = [texts(loader_of(language_model, demonstrations, rank, 3, batch_size=6)[0]) for rank in range(3)]
     assert {tuple(map(len, share)) for share in shares} == {(2, 2)}

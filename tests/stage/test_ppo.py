@@ -9,6 +9,7 @@ import torch
 
 from rlhf_lightning import registry
 from rlhf_lightning.policy import model as policy_model
+from rlhf_lightning.stage import ppo as ppo_stage
 
 registry.load_components()
 
@@ -78,6 +79,21 @@ def test_one_response_a_prompt_is_refused_where_responses_are_compared(command, 
         assert f"advantage={component.name} compares responses to one prompt" in outcome.error
     else:
         assert outcome.code == 0, outcome.error
+
+
+def test_an_estimator_that_needs_what_is_not_there_is_refused(command, world, monkeypatch):
+    monkeypatch.setattr(ppo_stage, "PROVIDED", ("groups",))
+    outcome = command(*world.ppo("advantage=gae"))
+    assert outcome.code == 2
+    assert "advantage=gae needs values, which stage=ppo doesn't provide (it provides groups)" in outcome.error
+
+
+@pytest.mark.parametrize("late", ["clip_score", "normalise_score"])
+def test_a_shaping_of_scores_behind_one_of_rewards_is_refused(command, world, late):
+    outcome = command(*world.ppo(f"rollout_shaping=[missing_eos,{late},kl]"))
+    assert outcome.code == 2
+    assert f"write rollout_shaping=[{late},...] with it first" in outcome.error
+    assert command(*world.ppo("rollout_shaping=[clip_score,normalise_score,missing_eos,kl]")).code == 0
 
 
 def test_minibatches_may_be_as_many_as_responses(command, world):

@@ -31,6 +31,8 @@ class Decoder(Protocol):
 
 def decoder_of(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
     """A decoder with `room` tokens for each response: the fast one where the model can be run packed."""
+    if language_model.decoder_prefix is not None:
+        return CrossDecoder(language_model, prompts, language_model.decoder_prefix)
     if supports_packing(language_model.model.base_model):
         return PackedDecoder(language_model, prompts, room)
     return PaddedDecoder(language_model, prompts)
@@ -68,6 +70,36 @@ class PaddedDecoder:
         self.cache = output.past_key_values
         logits: Tensor = output.logits[:, -1]
         return logits
+
+
+class CrossDecoder:
+    """An encoder-decoder: the prompts are encoded once, and each row begins with the decoder's prefix; no row has padding."""
+
+    def __init__(self, language_model: LanguageModel, prompts: Prompts, prefix: list[int]) -> None:
+        self.language_model, self.decoder = language_model, language_model.model.get_decoder()
+        self.prefix = prompts.prompt_ids.new_tensor(prefix).expand(len(prompts), -1)
+        mask = prompts.prompt_mask.bool()
+        # To the right, however they came: BART counts positions from the first column.
+        read, self.mask = PackedTokens(prompts.prompt_ids[mask], mask.sum(1)).padded(language_model.pad_id)
+        self.encoded = language_model.model.get_encoder()(input_ids=read, attention_mask=self.mask).last_hidden_state
+        self.cache: Any = None
+
+    def start(self) -> Tensor:
+        return self.step(self.prefix)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        said = self.decoder(
+            input_ids=tokens.view(len(tokens), -1), encoder_hidden_states=self.encoded, encoder_attention_mask=self.mask,
+            past_key_values=self.cache, use_cache=True,
+        )  # fmt: skip
+        self.cache = said.past_key_values
+        return self.language_model.logits(said.last_hidden_state[:, -1])
+
+    def keep(self, going: Tensor) -> Tensor:
+        rows = going.nonzero().squeeze(1)
+        self.cache.batch_select_indices(rows)
+        self.mask, self.encoded = self.mask[rows], self.encoded[rows]
+        return rows
 
 
 class PackedDecoder:

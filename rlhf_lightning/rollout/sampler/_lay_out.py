@@ -32,6 +32,7 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
     with torch.no_grad():
         hidden = causal_vectors(language_model.model.base_model, PackedTokens.of(texts).to(device))[places.to(device)]
         layer = language_model.model.get_output_embeddings()
+        hidden = language_model.before_output(hidden)
         log_probs[mask.bool()] = token_log_probs(layer, hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,

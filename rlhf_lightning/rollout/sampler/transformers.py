@@ -34,16 +34,21 @@ def transformers(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
         eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
+    before, prefix = prompts.prompt_ids, language_model.decoder_prefix
+    begin = {}
+    if prefix is not None:
+        before = before.new_tensor(prefix).repeat(len(prompts), 1)
+        begin, settings.decoder_start_token_id = {"decoder_input_ids": before}, prefix[0]
     model, own = language_model.model, language_model.model.generation_config
     model.generation_config = GenerationConfig()  # generate fills whatever `settings` leaves open from here
     try:
         output = model.generate(
-            input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings,
+            input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings, **begin,
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
     finally:
         model.generation_config = own
-    response = output.sequences[:, prompts.prompt_ids.shape[1] :]
+    response = output.sequences[:, before.shape[1] :]
     is_eos = torch.isin(response, torch.tensor(language_model.eos_ids, device=response.device))
     ended_before = is_eos.long().cumsum(1) - is_eos.long() > 0
     mask = (~ended_before).long()

@@ -74,12 +74,12 @@ class VLLMSampler:
     def _started(self, vllm: Any, language_model: LanguageModel) -> Any:
         # In this process: the weights are handed over as they are, without a copy through another process.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        launched = "RANK" in os.environ
+        executor = "external_launcher" if "RANK" in os.environ else None
         with tempfile.TemporaryDirectory() as folder:
             language_model.save(Path(folder) / "policy")
             return vllm.LLM(
                 model=str(Path(folder) / "policy"), gpu_memory_utilization=self.memory, enable_sleep_mode=self.sleep,
-                generation_config="vllm", seed=int(torch.randint(2**31, ())), distributed_executor_backend="external_launcher" if launched else None,
+                generation_config="vllm", seed=int(torch.randint(2**31, ())), distributed_executor_backend=executor,
                 max_model_len=min(language_model.max_length, 2**15), dtype=str(language_model.model.dtype).removeprefix("torch."),
             )  # fmt: skip
 

@@ -23,11 +23,11 @@ def test_a_token_outside_the_band_does_not_count_and_the_others_count_by_their_r
 
 
 def test_a_row_whose_geometric_mean_is_outside_the_band_does_not_count(experience_of: Any) -> None:
-    ratios = torch.tensor([[4.0, 0.25, 9.0], [2.0, 2.0, 2.0], [0.5, 0.5, 0.5]])
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1]])
+    ratios = torch.tensor([[4.0, 0.25, 9.0], [2.0, 2.0, 2.0], [0.5, 0.5, 0.5], [1.2, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]])
     weights, metrics = masked(of_ratios(experience_of, ratios, mask), band=(0.9, 1.1), level="sequence")
-    assert torch.allclose(weights, torch.tensor([[4.0, 0.25, 0.0], [0.0] * 3, [0.0] * 3]))
-    assert metrics["policy/correctionfrac_avg"] == pytest.approx(6 / 8)
+    assert torch.allclose(weights, torch.tensor([[4.0, 0.25, 0.0], [0.0] * 3, [0.0] * 3, [0.0] * 3, [0.0] * 3]))
+    assert metrics["policy/correctionfrac_avg"] == pytest.approx(7 / 9)
 
 
 @pytest.mark.parametrize("band", [[1.0, 1.0], [0.0, 1.0], [0.5, 2.0]])

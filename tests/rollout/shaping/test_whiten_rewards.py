@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_rewards
+from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow, whiten_rewards
 
 
 def test_the_variance_becomes_1_and_the_mean_stays(scored_of: Any) -> None:
@@ -30,3 +30,10 @@ def test_a_batch_of_equal_rewards_or_without_tokens_stays(scored_of: Any) -> Non
     rewards = torch.full((2, 2), 3.0)
     assert torch.equal(whiten_rewards(scored_of(torch.ones(2, 2), rewards=rewards)).rewards, rewards)
     assert torch.equal(whiten_rewards(scored_of(torch.zeros(2, 2), rewards=rewards)).rewards, torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("wild", [float("inf"), float("nan")])
+def test_one_wild_deviation_among_others_is_refused(wild: float) -> None:
+    refuse_overflow(torch.tensor([1.0, 0.0]))
+    with pytest.raises(DataError, match="too large to normalise in torch.float32"):
+        refuse_overflow(torch.tensor([1.0, wild]))
