@@ -29,6 +29,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 120
 """Seconds after which a mutant counts as noticed: it hangs."""
+USERS = {"policy/ratio.py": "policy/loss"}
+"""A module outside a group, and the folder of tests of those that use it."""
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot,
     ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
@@ -134,7 +136,8 @@ def tests_of(module: Path) -> list[str]:
     folder = ROOT / "tests" / module.parent
     own = folder / f"test_{module.stem.removeprefix('_')}.py"
     room = ROOT / "tests" / module.parts[0] / "test_goldens.py"
-    whole = sorted(folder.rglob("test_*.py")) if module.stem.startswith("_") or module.stem == "ratio" else []
+    users = folder if module.stem.startswith("_") else ROOT / "tests" / USERS.get(str(module), "none")
+    whole = sorted(users.glob("test_*.py"))
     return [str(file) for file in dict.fromkeys([own, folder / "test_properties.py", *whole, room]) if file.exists()]
 
 

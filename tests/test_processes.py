@@ -106,3 +106,31 @@ def test_a_batch_that_two_processes_can_not_share_is_refused(world, tmp_path):
     done = train(*world.ppo(*TWO, "ppo.prompts_per_update=3"), workdir=tmp_path)
     assert done.returncode == 2
     assert "ppo.prompts_per_update=3 must be a multiple of the 2 processes" in done.stderr
+
+
+UNEVEN = '''
+"""A scorer that reads responses on the first process alone."""
+import os
+import torch
+from rlhf_lightning.registry import register
+
+
+@register("rollout_scorer", "uneven")
+class Uneven:
+    """Scores responses on one process only."""
+
+    def __call__(self, rollout):
+        reads = os.environ.get("LOCAL_RANK", "0") == "0"
+        return torch.tensor([float(len(text)) * reads for text in rollout.responses])
+'''
+
+
+@pytest.mark.slow
+def test_a_self_check_that_fails_on_one_process_stops_both(world, tmp_path):
+    """A process that raised alone would leave the other waiting for its gradients."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "uneven.py").write_text(UNEVEN)
+    words = [word for word in world.ppo(*TWO) if not word.startswith("rollout_scorer")]
+    done = train(*words, "rollout_scorer=uneven", workdir=tmp_path, timeout=120)
+    assert done.returncode != 0
+    assert "a self-check failed on another process" in done.stderr

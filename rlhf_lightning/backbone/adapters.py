@@ -87,6 +87,13 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def merged_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters by name as they would be without adapters beside them, detached; shared ones once."""
+    names = [name.replace(".base_layer.", ".") for name, _ in module.named_parameters() if ".lora_" not in name]
+    state = merged_state(module)
+    return [(name, state[name].detach()) for name in names]
+
+
 def _adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers that have an adapter, by name."""
     for name, layer in module.named_modules():

@@ -90,9 +90,9 @@ def lost_end(history: History) -> str:
 
 
 def narrow(history: History) -> str:
-    """The share of distinct token pairs has halved."""
+    """The share of distinct token pairs has fallen to a third. To a half it falls where a policy of a small world learns what it should."""
     start, now = _start_and_now(history, "val/distinct_2")
-    if now < 0.5 * start:
+    if now < start / 3:
         return (
             f"distinct token pairs fell from {start:.0%} to {now:.0%}: responses repeat themselves or one another; raise "
             "policy_kl_control.coef, or look at what rollout_scorer gives to repetition"

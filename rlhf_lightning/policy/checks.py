@@ -149,6 +149,8 @@ class FirstBatch:
     def check_reward(self, batch: ScoredRollout) -> Check:
         """Another response to the same prompt gets another score."""
         rows = self._rows(batch)
+        # Where few responses are paid anything, the best and the worst are those that another text costs something.
+        rows[0], rows[-1] = batch.scores.argmax(), batch.scores.argmin()
         known = Rollout(**{field.name: getattr(batch, field.name) for field in fields(Rollout)}).select(rows)
         scores, changed, texts = batch.scores[rows].cpu(), 0, 0
         for other in other_texts(known, self.policy.language_model):

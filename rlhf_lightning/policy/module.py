@@ -241,11 +241,10 @@ class PPOModule(L.LightningModule):
             logger.log_metrics(figures, step=len(self.history))
 
     def _sound_alarms(self, figures: dict[str, float]) -> None:
-        """Add the alarms to an update's figures; say each that begins."""
-        before = self.history[-1] if self.history else {}
+        """Add the alarms to an update's figures; say each when it first begins."""
         for name, text in alarms([*self.history, figures]).items():
             figures[f"alarm/{name}"] = float(bool(text))
-            if text and not before.get(f"alarm/{name}"):
+            if text and not any(step.get(f"alarm/{name}") for step in self.history):
                 self.parts.say(f"alarm {name} at update {len(self.history) + 1}: {text}")
             # The figures are the same on every process.
             self.trainer.should_stop |= bool(text) and self.settings.stop_on_alarm

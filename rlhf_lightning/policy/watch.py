@@ -29,30 +29,28 @@ def response_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
     lengths = mask.sum(1).float()
     counts = Counter(scored.responses)
     scores = scored.scores.float()
-    grams = ngrams(scored.response_ids, mask, 3)
+    distinct_1, distinct_2, distinct_triples = variety(scored.response_ids, mask)
     return {
         "val/eos_rate": ended.mean(),
         "completions/clipped_ratio": 1 - ended.mean(),
         "completions/mean_terminated_length": (lengths * ended).sum() / ended.sum().clamp(min=1),
         "objective/scores_std": scores.std() if len(scores) > 1 else torch.zeros(()),
-        "val/distinct_1": _share_distinct(grams[0][0]),
-        "val/distinct_2": _share_distinct(grams[1][0]),
-        "val/repetition_3": 1 - _share_distinct(grams[2][0] * len(scored) + grams[2][1]),
+        "val/distinct_1": distinct_1,
+        "val/distinct_2": distinct_2,
+        "val/repetition_3": 1 - distinct_triples,
         "val/equal_responses": torch.tensor(sum(n for n in counts.values() if n > 1) / max(1, len(scored))),
     }
 
 
-def ngrams(ids: Tensor, mask: Tensor, longest: int) -> list[tuple[Tensor, Tensor]]:
-    """For each length from 1, the n-grams that lie inside the mask: [n] a number that says which one it is, and [n] its row."""
-    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
-    codes, inside, found = _numbered(ids), mask, []
-    for n in range(1, longest + 1):
-        if n > 1:
-            inside = inside[:, :-1] & mask[:, n - 1 :]
-            # Numbered anew, so that products of three vocabularies don't overflow.
-            codes = _numbered(codes[:, :-1] * ids.numel() + _numbered(ids)[:, n - 1 :])
-        found.append((codes[inside], rows[:, : inside.shape[1]][inside]))
-    return found
+def variety(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct tokens and token pairs of all rows together, and distinct triples of each row, over the number of each; 1 where there are
+    none. ids and mask are [B, T]."""
+    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)[mask]
+    tokens, count = _numbered(ids[mask]), len(rows)
+    # Numbered anew at each length, so that products of three vocabularies don't overflow.
+    pairs = _numbered(tokens[:-1] * count + tokens[1:])
+    triples = (rows[2:] * count + pairs[:-1]) * count + tokens[2:]
+    return _share_distinct(tokens), _share_distinct(pairs[rows[1:] == rows[:-1]]), _share_distinct(triples[rows[2:] == rows[:-2]])
 
 
 def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[str, Tensor]:
@@ -67,5 +65,4 @@ def _numbered(values: Tensor) -> Tensor:
 
 
 def _share_distinct(values: Tensor) -> Tensor:
-    """1 where there are none."""
     return torch.tensor(len(values.unique()) / len(values) if len(values) else 1.0)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROVIDED = ("values", "groups")
 """What an advantage estimator may need and this stage has."""
+SHOWN = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
+"""Metrics beside the bar, and their labels."""
 
 
 @register("stage", "ppo")
@@ -159,13 +161,7 @@ def train_ppo(
             say=run.say,
         )
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings)
-        figures = {
-            "objective/scores": "score",
-            "objective/kl": "KL",
-            "policy/entropy_avg": "entropy",
-            "val/response_length": "length",
-        }
-        trainer = run.trainer(name, 1, settings.updates, figures)
+        trainer = run.trainer(name, 1, settings.updates, SHOWN)
 
         def loader(rank: int, world: int) -> DataLoader[Any]:
             updates, share = settings.updates, settings.prompts_per_update

@@ -22,3 +22,8 @@ def test_the_advantages_sum_to_0_over_the_tokens_of_a_group(scored_of: Any) -> N
     group = torch.arange(20) % 4
     advantages = opo(scored_of(mask, scores=torch.randn(20), group=group)).advantages
     assert torch.allclose(torch.stack([advantages[group == g].sum() for g in range(4)]), torch.zeros(4), atol=1e-4)
+
+
+def test_a_response_without_tokens_weighs_nothing_in_the_baseline(scored_of: Any) -> None:
+    made = opo(scored_of(torch.tensor([[1, 0], [0, 0]]), scores=torch.tensor([5.0, 9.0])))
+    assert torch.equal(made.advantages, torch.zeros(2, 2))

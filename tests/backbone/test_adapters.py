@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlhf_lightning.backbone.adapters import add_adapters, has_adapters, merge_adapters, merged_state, without_adapters
+from rlhf_lightning.backbone.adapters import add_adapters, has_adapters, merge_adapters, merged_parameters, merged_state, without_adapters
 from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.errors import ConfigError
 
@@ -83,6 +83,18 @@ def test_after_a_merge_others_begin_as_no_change(language_model):
     add_adapters(model.base_model, "policy_tuning", **{**SETTINGS, "rank": 2})
     assert torch.equal(logits(model), merged)
     assert {p.shape[0] for name, p in model.named_parameters() if "lora_A" in name} == {2}
+
+
+def test_merged_parameters_are_those_of_the_plain_model(language_model):
+    plain = dict(language_model.model.named_parameters())
+    assert all(value is not plain[name] and torch.equal(value, plain[name]) for name, value in merged_parameters(language_model.model))
+    model = adapted(language_model).model
+    merged = merged_parameters(model)
+    merge_adapters(model)
+    own = dict(model.named_parameters())
+    assert [name for name, _ in merged] == list(plain) == list(own)
+    assert all(torch.allclose(value, own[name], atol=1e-6) for name, value in merged)
+    assert not any(value.requires_grad for _, value in merged)
 
 
 def test_packing_stays(language_model):

@@ -31,7 +31,8 @@ def test_a_saved_model_is_the_same_in_plain_transformers(language_model, tmp_pat
     text = "The kettle boils — <|end|> 水 \x00 quickly.\n  "
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     assert ids.tolist() == [language_model.tokenizer(text)["input_ids"]]
-    assert torch.equal(model(input_ids=ids).logits, language_model.model(input_ids=ids).logits)
+    # Ours has its activations fused.
+    assert (model(input_ids=ids).logits - language_model.model(input_ids=ids).logits).abs().max() < 1e-5
     assert [file.suffix for file in (tmp_path / "policy").glob("*.safetensors")] == [".safetensors"]
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (language_model.eos_ids[0], language_model.pad_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone import response_log_probs as subject
+from rlhf_lightning.backbone import language_model as subject
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
 

@@ -105,3 +105,15 @@ def test_the_mean_of_the_last_steps():
     assert mean_of_last(history, "loss") == pytest.approx(sum(range(80, 100)) / 20)
     assert mean_of_last(history, "loss", steps=1) == 99
     assert mean_of_last(history[:3], "loss") == 1
+
+
+def test_what_shows_a_gamed_scorer_is_drawn_where_it_was_logged_as_a_line_through_what_was_measured():
+    """A held-out score that is taken now and then has no gaps; a history without it has no line."""
+    often = [{"val/eos_rate": 0.5}, {"val/eos_rate": 0.25}, {"val/eos_rate": 1.0}]
+    seldom = [step | ({"objective/holdout_scores": float(i)} if i != 1 else {}) for i, step in enumerate(often)]
+    curves = {found.name: found for found in ppo_curves({"round 1": often, "round 2": seldom})}
+    (held_out,) = curves["Held-out score"].series
+    assert (held_out.label, held_out.xs, held_out.ys) == ("round 2", [1.0, 3.0], [0.0, 2.0])
+    ended = curves["Responses that end by themselves"]
+    assert (ended.unit, [line.ys for line in ended.series]) == ("%", [[0.5, 0.25, 1.0]] * 2)
+    assert not {"Hidden utility", "Distinct token pairs"} & curves.keys()

@@ -310,3 +310,18 @@ def test_the_command_says_each_check_and_stops_at_a_scorer_that_reads_nothing(co
     assert stopped.code != 0
     assert "the scorer doesn't read it" in stopped.error
     assert command(*words, "ppo.self_checks=false").code == 0
+
+
+def test_a_scorer_that_pays_one_response_of_many_reads_it(language_model):
+    """The best response is among those that other texts are tried for, wherever it stands."""
+    policy = Policy(language_model)
+    batch = first_batch(policy)
+    many = batch.select(torch.arange(len(batch)).repeat(4))
+    text = many.responses[3]
+
+    def scorer(rollout: Rollout) -> Tensor:
+        return torch.tensor([float(other == text) for other in rollout.responses])
+
+    first = FirstBatch(policy, SAMPLER, scorer)
+    assert text not in [many.responses[row] for row in first._rows(many).tolist()], "it is not seen by luck"
+    assert first.check_reward(replace(many, scores=scorer(many))).failure == ""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
+from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of, within_mask
 
 
 def test_metrics_are_over_the_mask_and_the_kl_is_that_of_the_whole_log_ratio(experience_of: Any) -> None:
@@ -37,3 +37,12 @@ def test_the_surrogate_is_the_worse_of_the_two_for_any_ratio() -> None:
     loss, clipped = clipped_surrogate(ratio, advantages, 0.2, 0.3)
     assert torch.equal(loss, torch.maximum(-ratio * advantages, -ratio.clamp(0.8, 1.3) * advantages))
     assert torch.equal(clipped, torch.cat([ratio < 0.8, ratio > 1.3], dim=1))
+
+
+def test_an_impossible_token_is_held_at_minus_1000_and_teaches_nothing() -> None:
+    log_probs = torch.tensor([[float("-inf"), -1000.5, -999.5, float("nan")]], requires_grad=True)
+    held = within_mask(log_probs, torch.tensor([[1, 1, 1, 0]]))
+    held.sum().backward()
+    assert held.tolist() == [[-1000.0, -1000.0, -999.5, 0.0]]
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [[0.0, 0.0, 1.0, 0.0]]

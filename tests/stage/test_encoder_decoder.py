@@ -23,9 +23,7 @@ def test_sft_then_ppo_then_evaluate(command, world, family):
     before, after = (AutoModelForSeq2SeqLM.from_pretrained(folder).state_dict() for folder in (start, tuned.folder / "policy"))
     assert before.keys() == after.keys()
     assert not all(torch.equal(before[name], after[name]) for name in before)
-    seen = command(
-        *without_backbone(world.evaluate(f"stage.reference={start}")), words[0], f"backbone.path={tuned.folder / 'policy'}"
-    )
+    seen = command(*without_backbone(world.evaluate(f"stage.reference={start}")), words[0], f"backbone.path={tuned.folder / 'policy'}")
     assert seen.code == 0, seen.error
     assert abs(seen.result()["figures"]["kl"] - tuned.result()["figures"]["kl"]) < 1e-3
 
@@ -38,7 +36,9 @@ def test_nothing_learned_is_nothing_changed(command, world):
 
 def test_adapters_of_an_encoder_decoder_by_command(command, world):
     pytest.importorskip("peft")
-    outcome = command(*without_backbone(world.ppo("policy_tuning=lora", "ppo.learning_rate=1e-2", "ppo.critic=separate")), *world.reader("bart"))
+    outcome = command(
+        *without_backbone(world.ppo("policy_tuning=lora", "ppo.learning_rate=1e-2", "ppo.critic=separate")), *world.reader("bart")
+    )
     assert outcome.code == 0, outcome.error
     assert AutoModelForSeq2SeqLM.from_pretrained(outcome.folder / "policy")
 
@@ -54,3 +54,12 @@ def test_samplers_for_decoders_alone_refuse_it(command, world, sampler):
     outcome = command(*without_backbone(world.ppo(f"rollout_sampler={sampler}")), *world.reader("t5"))
     assert outcome.code == 2
     assert f"rollout_sampler={sampler} draws from decoder-only models" in outcome.error
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_rounds_go_round(command, world, tuning):
+    if tuning == "lora":
+        pytest.importorskip("peft")
+    outcome = command(*without_backbone(world.rounds(f"policy_tuning={tuning}")), *world.reader("t5"))
+    assert outcome.code == 0, outcome.error
+    assert AutoModelForSeq2SeqLM.from_pretrained(outcome.folder / "round_1" / "policy")

@@ -88,7 +88,9 @@ def test_what_a_filter_took_out_stands_on_the_page_and_in_the_report(command, tm
 
 
 def test_bad_lines_leave_nothing_or_stand_aside(command, tmp_path):
-    file = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": "", "rejected": "b"}])
+    file = write(
+        tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": "", "rejected": "b"}]
+    )
     words = ["stage=inspect", "logger=none", "feedback_source=jsonl", f"feedback_source.jsonl.path={file}"]
     refused = command(*words)
     assert refused.code == 2

@@ -9,7 +9,14 @@ import torch
 from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors, pad_rows
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.token_log_probs import token_log_probs
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
+
+
+def check_decoder_only(language_model: LanguageModel, sampler: str) -> None:
+    """Refuse an encoder-decoder. Raises ConfigError."""
+    if language_model.decoder_prefix is not None:
+        raise ConfigError(f"rollout_sampler={sampler} draws from decoder-only models; choose rollout_sampler=native for this backbone")
 
 
 def prompt_rows(prompts: Prompts) -> list[list[int]]:

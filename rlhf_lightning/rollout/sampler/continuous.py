@@ -11,7 +11,7 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.sampler._lay_out import prompt_rows, rollout_of
+from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
 
 
 @register("rollout_sampler", "continuous")
@@ -36,10 +36,12 @@ def continuous(
         blocks: of the cache; None takes what the memory of the device allows, and on a CPU what the prompts need.
 
     Raises:
+        ConfigError: an encoder-decoder.
         UserError: the engine gave up on a prompt; the message has its cause.
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
+    check_decoder_only(language_model, "continuous")
     rows = prompt_rows(prompts)
     model = language_model.model
     if blocks is None and model.device.type == "cpu":

@@ -13,11 +13,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from rlhf_lightning.backbone.adapters import merged_parameters
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.sampler._lay_out import prompt_rows, rollout_of
+from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
 
 
 @register("rollout_sampler", "vllm")
@@ -34,7 +35,7 @@ class VLLMSampler:
         sleep: give the engine's memory back between rollouts.
 
     Raises:
-        ConfigError: vLLM isn't installed.
+        ConfigError: vLLM isn't installed, or an encoder-decoder.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class VLLMSampler:
     @torch.no_grad()
     def __call__(self, language_model: LanguageModel, prompts: Prompts) -> Rollout:
         """One response for each prompt."""
+        check_decoder_only(language_model, "vllm")
         vllm = _vllm()
         if self.engine is None:
             self.engine = self._started(vllm, language_model)
         elif self.sleep:
             self.engine.wake_up()
-        named = [(name, parameter.detach()) for name, parameter in language_model.model.named_parameters()]
+        named = merged_parameters(language_model.model)
         self.engine.apply_model(_Load(named))
         self.engine.reset_prefix_cache()  # of keys and values under the old weights
         settings = vllm.SamplingParams(

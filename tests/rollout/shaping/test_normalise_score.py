@@ -99,7 +99,7 @@ class WithGreedyScores(ScoredRollout):
 
 
 def test_greedy_scores_change_with_the_others_and_are_not_counted() -> None:
-    given = WithGreedyScores(**vars(of([1.0, 3.0])), baseline_scores=torch.tensor([2.0, 9.0]))
+    given = WithGreedyScores(**{**vars(of([1.0, 3.0])), "baseline_scores": torch.tensor([2.0, 9.0])})
     shape = NormaliseScore(clip=3.0)
     shaped = shape(given)
     assert shape.count == 2
