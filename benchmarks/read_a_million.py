@@ -26,7 +26,8 @@ from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.feedback.store import FeedbackFile
 
-WORDS = "the a of to and in is it you that he was for on are with as his they be at one have this from or had by hot but some what".split()
+TEXT = "the a of to and in is it you that he was for on are with as his they be at one have this from or had by hot but some what"
+WORDS = TEXT.split()
 
 
 def write_lines(file: Path, lines: int) -> None:

@@ -246,6 +246,7 @@ class ScoredRollout(Rollout):
         old_log_probs, ref_log_probs: [B, T] under the behaviour policy and the frozen reference; 0 outside the mask.
         values: [B, T] critic's estimate before each token; None without a critic.
         kl_coef: weight of the KL penalty now.
+        baseline_scores: [B] of the greedy response to each row's prompt; None where the estimator needs none.
     """
 
     scores: Tensor
@@ -254,6 +255,7 @@ class ScoredRollout(Rollout):
     ref_log_probs: Tensor
     values: Tensor | None
     kl_coef: float
+    baseline_scores: Tensor | None = None
 
 
 @dataclass(kw_only=True)

@@ -21,6 +21,7 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.flow import Experience, ScoredRollout, score_on_last_token
 
+torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other, and tests run in several processes
 GOLDENS = Path(__file__).resolve().parents[2] / "shared" / "goldens" / "peer_goldens.json.gz"
 
 

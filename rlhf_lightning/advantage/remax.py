@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from torch import Tensor
-
 from rlhf_lightning.advantage._credit import credited, discounted_sum
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Experience, ScoredRollout
@@ -21,8 +19,7 @@ def remax(scored: ScoredRollout) -> Experience:
     Raises:
         ConfigError: no greedy scores in the record. DataError: advantages not finite.
     """
-    baseline: Tensor | None = getattr(scored, "baseline_scores", None)
-    if baseline is None:
+    if scored.baseline_scores is None:
         raise ConfigError("advantage=remax needs the scores of greedy responses, and this run draws none; choose advantage=rloo")
     to_go = discounted_sum(scored.rewards, scored.response_mask, 1.0)
-    return credited(scored, to_go - baseline.to(to_go.dtype)[:, None])
+    return credited(scored, to_go - scored.baseline_scores.to(to_go.dtype)[:, None])

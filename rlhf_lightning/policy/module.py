@@ -43,6 +43,7 @@ class PPOParts:
         held_out: scorers that nothing is trained on, by the name of the metric that their mean score is logged as.
         at_reference: whether training starts at the reference; False in a later round, whose reference is the first one's start.
         corrected: whether the loss corrects for what the sampler saw.
+        greedy: draws the likeliest response, for an estimator that compares with its score.
         say: shows a line to the user: the self-checks, an alarm.
     """
 
@@ -57,6 +58,7 @@ class PPOParts:
     held_out: Mapping[str, Scorer] = field(default_factory=dict)
     at_reference: bool = True
     corrected: bool = False
+    greedy: Sampler | None = None
     say: Callable[[str], None] = lambda text: None
 
 
@@ -72,6 +74,7 @@ class PPOModule(L.LightningModule):
         self.automatic_optimization = False
         self.policy = policy
         self.kl_control: Any = parts.kl_control
+        self.shapings = nn.ModuleList(shape for shape in parts.shapings if isinstance(shape, nn.Module))  # their state is in the checkpoint
         self.parts = parts
         self.settings = settings
         self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
@@ -99,7 +102,7 @@ class PPOModule(L.LightningModule):
         self.policy.eval()
         self._set_learning_rate(batch_idx)
         rollout = self.parts.sampler(self.language_model, prompts.repeat(self.settings.responses_per_prompt))
-        scored = self.score(rollout)
+        scored = self.score(rollout, self._greedy_scores(prompts))
         experience = self.parts.advantage(scored)
         self._check_first(experience)
         metrics = self.optimise(experience)
@@ -117,7 +120,7 @@ class PPOModule(L.LightningModule):
         hold_all(first.checks(experience), parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
 
     @torch.no_grad()
-    def score(self, rollout: Rollout) -> ScoredRollout:
+    def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
         """Score the responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
         scores = checked_scores(self.parts.scorer, rollout).to(rollout.prompt_ids.device)
         policy = [self.policy(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
@@ -127,11 +130,19 @@ class PPOModule(L.LightningModule):
         scored = ScoredRollout(
             **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask), values=values,
             old_log_probs=torch.cat([p.log_probs for p in policy]), ref_log_probs=torch.cat([r.log_probs for r in reference]),
-            kl_coef=self.kl_control.value(),
+            kl_coef=self.kl_control.value(), baseline_scores=baseline_scores,
         )  # fmt: skip
         for shape in self.parts.shapings:
             scored = shape(scored)
         return scored
+
+    def _greedy_scores(self, prompts: Prompts) -> Tensor | None:
+        """[B] the score of the likeliest response to each row's prompt, where the estimator asks for it."""
+        if self.parts.greedy is None:
+            return None
+        likeliest = self.parts.greedy(self.language_model, prompts)
+        scores = checked_scores(self.parts.scorer, likeliest).to(prompts.prompt_ids.device)
+        return scores.repeat_interleave(self.settings.responses_per_prompt)
 
     def optimise(self, experience: Experience) -> dict[str, Tensor]:
         """Epochs of minibatch updates; returns their mean metrics."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.rollout.scorer.scorer import Scorer
     from rlhf_lightning.task.task import Task
 
-PROVIDED = ("values", "groups")
+PROVIDED = ("values", "groups", "greedy")
 """What an advantage estimator may need and this stage has."""
 SHOWN = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
 """Metrics beside the bar, and their labels."""
@@ -140,6 +140,7 @@ def train_ppo(
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.policy.model import Critic, Policy, reference_policy
     from rlhf_lightning.policy.module import PPOModule, PPOParts
+    from rlhf_lightning.policy.objective import objective
     from rlhf_lightning.rollout.prompts import prompt_loader
 
     settings = run.settings("ppo")
@@ -151,13 +152,20 @@ def train_ppo(
             scorer=scorer,
             shapings=list(run.components("rollout_shaping").values()),
             advantage=run.component("advantage"),
-            loss=run.component("policy_loss"),
+            loss=objective(
+                run.component("policy_loss"),
+                run.component("policy_correction") if run.config.get("policy_correction") else None,
+                list(run.components("policy_penalty").values()),
+            ),
             reduction=run.component("policy_reduction"),
             value_loss=run.component("policy_value_loss"),
             kl_control=run.component("policy_kl_control"),
             held_out=held_out,
             at_reference=at_reference,
             corrected=bool(run.config.get("policy_correction")),
+            greedy=make("rollout_sampler", "native", {"max_new_tokens": run.response_room, "temperature": 0.0})
+            if "greedy" in run.chosen("advantage").needs
+            else None,
             say=run.say,
         )
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.advantage.grpo import grpo
+from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.tiny import tiny
@@ -36,6 +37,7 @@ from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
+from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 6
@@ -75,6 +77,7 @@ def train(
     seed: int = 0,
     shapings: Sequence[Any] = (kl,),
     kl_control: Any = None,
+    greedy: Any = None,
     watch: Sequence[L.Callback] = (),
     module_class: type[PPOModule] = PPOModule,
     prompts: Sequence[str] = PROMPTS,
@@ -93,6 +96,7 @@ def train(
         reduction=token_mean,
         value_loss=clipped,
         kl_control=kl_control or FixedKL(coef=0.05),
+        greedy=greedy,
     )
     critic = Critic(language_model, given.critic == "separate") if advantage is gae else None
     policy = Policy(language_model, critic)
@@ -158,6 +162,32 @@ def test_the_kl_coefficient_is_in_the_checkpoint():
     again.load_state_dict(state)
     assert again.value() == module.kl_control.value() != 0.3
     assert module.history[0]["objective/kl_coef"] == pytest.approx(0.3)
+
+
+def test_the_statistics_of_a_shaping_are_in_the_checkpoint():
+    module = train(shapings=[NormaliseScore(), kl])
+    again = NormaliseScore()
+    state = {name.removeprefix("shapings.0."): value for name, value in module.state_dict().items() if name.startswith("shapings.0.")}
+    again.load_state_dict(state)
+    assert again.count == 16, "eight responses of two updates"
+    assert again.mean == module.shapings[0].mean > 1.0
+
+
+def test_remax_compares_with_the_likeliest_response_to_the_same_prompt():
+    seen: list[ScoredRollout] = []
+
+    def watch(scored: ScoredRollout) -> Experience:
+        seen.append(scored)
+        return remax(scored)
+
+    module = train(advantage=watch, greedy=partial(native, max_new_tokens=ROOM, temperature=0.0), learning_rate=1e-12)
+    for scored in seen:
+        pairs = scored.baseline_scores.view(-1, 2)
+        assert torch.equal(pairs[:, 0], pairs[:, 1]), "two responses a prompt"
+        prompts = small_model().encode_prompts(scored.prompts, ROOM)
+        again = native(small_model(), prompts, max_new_tokens=ROOM, temperature=0.0)
+        assert torch.equal(scored.baseline_scores, length(again))
+    assert module.policy.critic is None
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])

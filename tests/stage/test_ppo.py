@@ -88,6 +88,23 @@ def test_an_estimator_that_needs_what_is_not_there_is_refused(command, world, mo
     assert "advantage=gae needs values, which stage=ppo doesn't provide (it provides groups)" in outcome.error
 
 
+def test_the_kl_is_paid_once(command, world):
+    outcome = command(*world.ppo("policy_penalty=[kl]"))
+    assert outcome.code == 2
+    assert "in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl])" in outcome.error
+
+
+def test_corrections_and_penalties_are_at_work(command, world):
+    """The policy that wrote the sampler's log-probabilities is the trainer's: every weight is 1, and the first KL is 0."""
+    outcome = command(*world.ppo("policy_correction=masked", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]", "logger=csv"))
+    assert outcome.code == 0, outcome.error
+    logged = next(outcome.folder.glob("logs/**/metrics.csv")).read_text().splitlines()
+    first = dict(zip(logged[0].split(","), logged[1].split(","), strict=True))
+    assert float(first["policy/correction_avg"]) == pytest.approx(1.0, abs=1e-4)
+    assert float(first["policy/correctionfrac_avg"]) == 0.0
+    assert 0.0 <= float(first["loss/kl_penalty_avg"]) < 1.0
+
+
 @pytest.mark.parametrize("late", ["clip_score", "normalise_score"])
 def test_a_shaping_of_scores_behind_one_of_rewards_is_refused(command, world, late):
     outcome = command(*world.ppo(f"rollout_shaping=[missing_eos,{late},kl]"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +27,9 @@ def rescored(scored: ScoredRollout, change: Callable[[Tensor], Tensor], name: st
     """
     refuse_after_others(scored, name)
     scores = change(scored.scores)
-    changed: dict[str, Any] = {"scores": scores, "rewards": score_on_last_token(scores, scored.response_mask)}
-    baseline: Tensor | None = getattr(scored, "baseline_scores", None)
-    if baseline is not None:
-        changed["baseline_scores"] = change(baseline)
-    return dataclasses.replace(scored, **changed)
+    baseline = None if scored.baseline_scores is None else change(scored.baseline_scores)
+    rewards = score_on_last_token(scores, scored.response_mask)
+    return dataclasses.replace(scored, scores=scores, rewards=rewards, baseline_scores=baseline)
 
 
 def refuse_after_others(scored: ScoredRollout, name: str) -> None:

@@ -35,5 +35,5 @@ def test_a_batch_of_equal_rewards_or_without_tokens_stays(scored_of: Any) -> Non
 @pytest.mark.parametrize("wild", [float("inf"), float("nan")])
 def test_one_wild_deviation_among_others_is_refused(wild: float) -> None:
     refuse_overflow(torch.tensor([1.0, 0.0]))
-    with pytest.raises(DataError, match="too large to normalise in torch.float32"):
+    with pytest.raises(DataError, match=r"too large to normalise in torch\.float32"):
         refuse_overflow(torch.tensor([1.0, wild]))
