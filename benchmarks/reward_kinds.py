@@ -7,7 +7,7 @@ reward model on a tiny language model after supervised fine-tuning; measured is 
 nobody judged as the hidden utility does. n judgements of one kind, n in all of three kinds, and n of each of three kinds.
 Then 20 annotators of whom six answer at random, ratings and rankings: annotator_noise none and learned, on the same judgements.
 
-About 15 minutes on one core. Intervals are Student's over the seeds, differences paired by seed.
+About 20 minutes on one core. Intervals are Student's over the seeds, differences paired by seed.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--sizes", default="600:6,90:12", help="judgements:epochs of each table")
-    arguments.add_argument("--noisy", default="900:6", help="judgements:epochs of the last table, half ratings, half rankings")
+    arguments.add_argument("--noisy", default="900:6,900:12", help="as --sizes, of the noisy tables: half ratings, half rankings")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         worlds = []
@@ -139,14 +139,15 @@ def main() -> None:
             }
             print(f"{n} judgements, {epochs} epochs: right orders of {HELD_OUT_PAIRS} held-out pairs")
             table(found, f"{n} in all, of three kinds", f"{n} of each of three kinds")
-        n, epochs = map(int, chosen.noisy.split(":"))
-        counts = {"rating": n // 2, "ranking": n // 2}
-        noisy = {
-            noise: [world.accuracy(f"noise_{noise}", counts, epochs, 20, 0.3, words) for world in worlds]
-            for noise, words in (("none", []), ("learned", LEARNED))
-        }
-        print(f"{n} judgements by 20 annotators, six at random, {epochs} epochs: annotator_noise")
-        table(noisy, "learned")
+        for size in chosen.noisy.split(","):
+            n, epochs = map(int, size.split(":"))
+            counts = {"rating": n // 2, "ranking": n // 2}
+            noisy = {
+                noise: [world.accuracy(f"noise_{noise}_{n}_{epochs}", counts, epochs, 20, 0.3, words) for world in worlds]
+                for noise, words in (("none", []), ("learned", LEARNED))
+            }
+            print(f"{n} judgements by 20 annotators, six at random, {epochs} epochs: annotator_noise")
+            table(noisy, "learned")
 
 
 if __name__ == "__main__":

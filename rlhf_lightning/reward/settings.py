@@ -28,7 +28,7 @@ class RewardSettings:
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 1e-3
-    loss_learning_rate: PositiveFloat = 1e-2
+    loss_learning_rate: PositiveFloat = 0.1
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: NonNegativeFloat = 0.01
