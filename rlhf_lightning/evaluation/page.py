@@ -169,11 +169,12 @@ def _by_round(name: str, unit: str, rounds: list[RoundResult], chosen: Callable[
 
 def _titles(report: Report) -> dict[str, str]:
     """Anchor -> title of each part that the page shows, in its order."""
+    compares = any(figure.before is not None for figure in report.figures)
     parts = [
-        ("figures", "Before and after", report.figures),
+        ("figures", "Before and after" if compares else "Figures", report.figures),
         ("notes", "Worth knowing", report.notes),
         ("rounds", "Round by round", report.rounds),
-        ("curves", "How training went", report.curves),
+        ("curves", "How training went" if compares else "Plots", report.curves),
         ("samples", "Texts before and after", report.samples),
         ("feedback", "Feedback", report.feedback),
         *((anchor, part, report.tables) for anchor, part in parts_of(report).items()),

@@ -62,7 +62,10 @@ def cleaning_table(intake: Intake) -> Table:
     rows: list[Cells] = []
     for name, done in intake.cleaning.items():
         for what, counts in (("removed", done.removed), ("changed", done.changed)):
-            rows += [[name, what, reason, count, ", ".join(done.examples.get(reason, []))] for reason, count in sorted(counts.items())]
+            rows += [
+                [name, what, reason, count, ", ".join(map(_short, done.examples.get(reason, [])))]
+                for reason, count in sorted(counts.items())
+            ]
     heads = ["filter", "what", "why", "records", "for example"]
     return Table(title="What cleaning did", heads=heads, rows=rows, part="Cleaning", in_terminal=False)
 
@@ -121,13 +124,13 @@ def _annotator(person: AnnotatorReliability) -> Cells:
     of = person.reliability
     kinds = [of.get("comparison"), of.get("rating"), of.get("thumbs")]
     count = sum(person.judgements.values())
-    return [person.name, count, person.overlap, person.combined, *kinds, person.habits.same_rating, person.median_seconds]
+    return [person.name, count, round(person.overlap), person.combined, *kinds, person.habits.same_rating, person.median_seconds]
 
 
 def _suspects(quality: DataSetQuality) -> Table:
     routes = {"others": "other annotators", "text": "the words of the texts", "both": "both"}
     rows: list[Cells] = [
-        [one.origin, one.kind, one.annotator, one.score, routes.get(one.route, one.route)] for one in quality.noise.examples
+        [_short(one.origin or ""), one.kind, one.annotator, one.score, routes.get(one.route, one.route)] for one in quality.noise.examples
     ]
     heads = ["where", "kind", "annotator", "probability", "because of"]
     note = (
@@ -141,7 +144,7 @@ def _kind(kind: str, aspect: str) -> str:
 
 
 def _short(data_set: str) -> str:
-    """A data set that is known by its file, by the end of its path."""
+    """A data set or a place that is known by its file, by the end of its path."""
     return "/".join(Path(data_set).parts[-2:])
 
 

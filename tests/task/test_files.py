@@ -17,7 +17,7 @@ STORIES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "stor
 def written(folder: Path, rows: list[object], name: str = "prompts.jsonl") -> str:
     path = folder / name
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    path.write_bytes(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
     return str(path)
 
 
@@ -88,7 +88,7 @@ def test_line_separators_of_unicode_end_no_line_and_a_bom_is_no_text(tmp_path: P
         (b"[" * 100_000, r"a\.jsonl:1: not JSON in UTF-8"),
         (b'"prompt"', r"a\.jsonl:1: a JSON object is expected, not str"),
         (b"\n", r"a\.jsonl: no prompts in it"),
-        (gzip.compress(b'{"prompt": "a"}')[:-9], r"a\.jsonl can't be read"),
+        (gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], r"a\.jsonl can't be read"),
         (b"\x1f\x8bnonsense", r"a\.jsonl can't be read"),
     ],
 )

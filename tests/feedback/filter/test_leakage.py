@@ -21,7 +21,7 @@ def one(prompt: Prompt) -> Feedback:
 
 def written(file: Path, *rows: object) -> str:
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+    file.write_bytes(gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text.encode())
     return str(file)
 
 

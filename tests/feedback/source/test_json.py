@@ -51,7 +51,7 @@ def test_rows_are_those_of_the_parser(
 ) -> None:
     text = b"\xef\xbb\xbf" * bom + json.dumps(rows, indent=indent, ensure_ascii=escaped).encode() + b"\n \r\n"
     file = tmp_path_factory.getbasetemp() / "array.json"
-    file.write_bytes(gzip.compress(text) if packed else text)
+    file.write_bytes(gzip.compress(text, mtime=0) if packed else text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_files, "BLOCK", block)
         items = read(file)
@@ -117,8 +117,8 @@ def test_an_item_is_refused_between_two_good_ones(item: bytes, words: str, tmp_p
         ('[{"a":1}]'.encode("utf-16"), 1, "UTF-16"),
         ('[{"a":1}]'.encode("utf-16-le"), 1, "UTF-16"),
         (b"PAR1....", 1, "Parquet"),
-        (gzip.compress(b'[{"a":1},{"a":2}]')[:-9], 1, "truncated"),
-        (gzip.compress(b'[{"a":1},{"a":2}]') + b"junk", 1, "damaged"),
+        (gzip.compress(b'[{"a":1},{"a":2}]', mtime=0)[:-9], 1, "truncated"),
+        (gzip.compress(b'[{"a":1},{"a":2}]', mtime=0) + b"junk", 1, "damaged"),
     ],
 )
 def test_faults_that_spoil_the_file(content: bytes, line: int, words: str, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_long_item_is_refused_exactly_beyond_the_limit(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("start", [b"[", b'[{"a":"', b'[{"a":1},'])
 def test_a_bomb_is_never_held(start: bytes, tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(gzip.compress(start) + gzip.compress(b" " * (200 << 20), 1))
+    (tmp_path / "f").write_bytes(gzip.compress(start, mtime=0) + gzip.compress(b" " * (200 << 20), 1, mtime=0))
     tracemalloc.start()
     try:
         assert last(tmp_path / "f").verdict == "fatal"

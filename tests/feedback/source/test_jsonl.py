@@ -110,8 +110,8 @@ def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
         (b"PAR1rest", "Parquet"),
         (b'\n  [\n{"a":1}\n]\n', "JSON array, not JSON Lines"),
         (b"\xef\xbb\xbf", "no rows"),
-        (gzip.compress(b""), "no rows"),
-        (gzip.compress(b'{"a":1}\n') + b"junk", "damaged"),
+        (gzip.compress(b"", mtime=0), "no rows"),
+        (gzip.compress(b'{"a":1}\n', mtime=0) + b"junk", "damaged"),
     ],
 )
 def test_files_that_are_something_else(head: bytes, words: str, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_files_that_are_something_else(head: bytes, words: str, tmp_path: Path) 
 
 
 def test_every_cut_of_a_gzip_file_is_called_truncated(tmp_path: Path) -> None:
-    packed = gzip.compress(VALID)
+    packed = gzip.compress(VALID, mtime=0)
     for size in range(2, len(packed)):
         (tmp_path / "f").write_bytes(packed[:size])
         assert "truncated" in fatal(tmp_path / "f")
@@ -128,7 +128,7 @@ def test_every_cut_of_a_gzip_file_is_called_truncated(tmp_path: Path) -> None:
 
 def test_what_stands_before_the_cut_is_all_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 7)
-    packed = gzip.compress(b'{"a":"x"}\n' * 200)
+    packed = gzip.compress(b'{"a":"x"}\n' * 200, mtime=0)
     for size in range(12, len(packed)):
         (tmp_path / "f").write_bytes(packed[:size])
         whole_lines = zlib.decompressobj(wbits=31).decompress(packed[:size]).count(b"\n")
@@ -147,7 +147,9 @@ def test_a_flipped_bit_in_a_gzip_file_never_passes(tmp_path: Path) -> None:
 def test_gzip_of_several_members_padded_and_highly_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 7)
     long = b'{"a":"' + b"x" * 5000 + b'"}\n'
-    (tmp_path / "f").write_bytes(gzip.compress(b'{"a":1}\n{"a"') + gzip.compress(b":2}\n") + gzip.compress(long) + b"\x00" * 20)
+    (tmp_path / "f").write_bytes(
+        gzip.compress(b'{"a":1}\n{"a"') + gzip.compress(b":2}\n", mtime=0) + gzip.compress(long, mtime=0) + b"\x00" * 20
+    )
     assert [row.data["a"] for row in read(tmp_path / "f") if isinstance(row, Row)] == [1, 2, "x" * 5000]
 
 
@@ -198,14 +200,14 @@ def test_a_cut_tail_needs_consent_and_a_whole_line_is_none(tmp_path: Path) -> No
     assert [getattr(item, "verdict", "row") for item in read(file, allow_truncated_tail=True)] == ["row", "bad"]
     file.write_bytes(b'{"a":1}\n{"a":2}')
     assert len([item for item in read(file) if isinstance(item, Row)]) == 2
-    file.write_bytes(gzip.compress(VALID)[:-1])
+    file.write_bytes(gzip.compress(VALID, mtime=0)[:-1])
     assert getattr(read(file, allow_truncated_tail=True)[-1], "verdict", "row") == "allowed"
 
 
 def test_folders_patterns_and_limits(tmp_path: Path) -> None:
     for name, packed in {"b.jsonl": False, "a.jsonl.gz": True, "c.json": False, "notes.txt": False}.items():
         line = json.dumps({"from": name}).encode()
-        (tmp_path / name).write_bytes(gzip.compress(line) if packed else line)
+        (tmp_path / name).write_bytes(gzip.compress(line, mtime=0) if packed else line)
     (tmp_path / "sub.jsonl").mkdir()
     (tmp_path / "sub.jsonl" / "d.jsonl").write_bytes(b'{"from":"d"}')
 
