@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from rlhf_lightning.backbone.language_model import LanguageModel
-    from rlhf_lightning.policy.module import PPOModule
+    from rlhf_lightning.policy.module import PPOModule, PPOParts
     from rlhf_lightning.rollout.scorer.scorer import Scorer
     from rlhf_lightning.task.task import Task
 
@@ -139,35 +139,14 @@ def train_ppo(
 
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.policy.model import Critic, Policy, reference_policy
-    from rlhf_lightning.policy.module import PPOModule, PPOParts
-    from rlhf_lightning.policy.objective import objective
+    from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
 
     settings = run.settings("ppo")
     with run.timed("ppo"):
         torch.manual_seed(run.seed)
         critic = Critic(policy, settings.critic == "separate") if "values" in run.chosen("advantage").needs else None
-        parts = PPOParts(
-            sampler=run.component("rollout_sampler"),
-            scorer=scorer,
-            shapings=list(run.components("rollout_shaping").values()),
-            advantage=run.component("advantage"),
-            loss=objective(
-                run.component("policy_loss"),
-                run.component("policy_correction") if run.config.get("policy_correction") else None,
-                list(run.components("policy_penalty").values()),
-            ),
-            reduction=run.component("policy_reduction"),
-            value_loss=run.component("policy_value_loss"),
-            kl_control=run.component("policy_kl_control"),
-            held_out=held_out,
-            at_reference=at_reference,
-            corrected=bool(run.config.get("policy_correction")),
-            greedy=make("rollout_sampler", "native", {"max_new_tokens": run.response_room, "temperature": 0.0})
-            if "greedy" in run.chosen("advantage").needs
-            else None,
-            say=run.say,
-        )
+        parts = parts_of(run, scorer, held_out, at_reference)
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings)
         trainer = run.trainer(name, 1, settings.updates, SHOWN)
 
@@ -178,3 +157,28 @@ def train_ppo(
         trainer.fit(module, ShardedData(loader))
         run.save(trainer, folder, policy.save)
     return module
+
+
+def parts_of(run: Run, scorer: Scorer, held_out: Mapping[str, Scorer], at_reference: bool) -> PPOParts:
+    """The components that the command chooses for an iteration."""
+    from rlhf_lightning.policy.module import PPOParts
+    from rlhf_lightning.policy.objective import objective
+
+    corrected = bool(run.config.get("policy_correction"))
+    correction = run.component("policy_correction") if corrected else None
+    greedy = {"max_new_tokens": run.response_room, "temperature": 0.0}
+    return PPOParts(
+        sampler=run.component("rollout_sampler"),
+        scorer=scorer,
+        shapings=list(run.components("rollout_shaping").values()),
+        advantage=run.component("advantage"),
+        loss=objective(run.component("policy_loss"), correction, list(run.components("policy_penalty").values())),
+        reduction=run.component("policy_reduction"),
+        value_loss=run.component("policy_value_loss"),
+        kl_control=run.component("policy_kl_control"),
+        held_out=held_out,
+        at_reference=at_reference,
+        corrected=corrected,
+        greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.chosen("advantage").needs else None,
+        say=run.say,
+    )

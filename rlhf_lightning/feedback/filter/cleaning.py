@@ -114,12 +114,18 @@ def _moved(judgement: Spans | Comment, text: str, mended: str) -> Judgement:
     if text == mended:
         return judgement
     changes = [_narrowed(change, text, mended) for change in edit_spans(text, mended)]
+
+    def followed(start: int, end: int) -> tuple[int, int]:
+        # The ends of the text stay its ends, whatever the alignment makes of what was added there.
+        first, last = _follow(start, end, changes)
+        return 0 if start == 0 else first, len(mended) if end == len(text) else last
+
     if isinstance(judgement, Spans):
-        places = [(span, *_follow(span.start, span.end, changes)) for span in judgement.spans]
+        places = [(span, *followed(span.start, span.end)) for span in judgement.spans]
         return Spans(spans=tuple(span.model_copy(update={"start": a, "end": b}) for span, a, b in places if a < b))
     if judgement.start is None or judgement.end is None:
         return judgement
-    start, end = _follow(judgement.start, judgement.end, changes)
+    start, end = followed(judgement.start, judgement.end)
     return judgement.model_copy(update={"start": start, "end": end} if start < end else {"start": None, "end": None})
 
 

@@ -109,6 +109,11 @@ def test_what_a_stretch_held_is_what_it_holds_when_letters_are_taken_out(data: s
     assert [part.replace(" ", "") for part in got] == ([expected] if expected else [""] * len(got))
 
 
+def test_a_text_marked_as_a_whole_stays_so_however_its_change_is_aligned() -> None:
+    """'a\\ra\\n' becomes 'a\\na\\n', of which an alignment may find the end in the beginning."""
+    assert marked(with_texts(spans_of("a\ra\n", (0, 4)), repaired)) == ["a\na\n"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="ab \n\r\x07\u0301Ã¶", min_size=1, max_size=20), st.data(), st.sampled_from([repaired, tidied]))
 def test_mended_records_stay_valid(text: str, data: st.DataObject, mend) -> None:
