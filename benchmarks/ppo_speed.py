@@ -70,9 +70,9 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
         def on_train_start(self) -> None:
             self.end = CLOCKS[clock]()
 
-        def score(self, rollout: Any) -> Any:
+        def score(self, rollout: Any, baseline_scores: Any = None) -> Any:
             self.marks = [CLOCKS[clock]()]
-            scored = super().score(rollout)
+            scored = super().score(rollout, baseline_scores)
             self.tokens = float(rollout.response_mask.sum())
             return scored
 
