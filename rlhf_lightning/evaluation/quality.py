@@ -7,7 +7,8 @@ from pathlib import Path
 from rlhf_lightning.evaluation.report import Curve, Figure, Level, Series, Table
 from rlhf_lightning.feedback.intake import Intake
 from rlhf_lightning.feedback.quality.bias import Share
-from rlhf_lightning.feedback.quality.quality import DataSetQuality, Quality
+from rlhf_lightning.feedback.quality.quality import Quality
+from rlhf_lightning.feedback.quality.record import DataSetQuality
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
 from rlhf_lightning.interval import Interval
 

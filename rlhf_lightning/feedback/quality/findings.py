@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rlhf_lightning.feedback.quality.bias import Share
-
-if TYPE_CHECKING:
-    from rlhf_lightning.feedback.quality.quality import DataSetQuality
+from rlhf_lightning.feedback.quality.record import DataSetQuality
 
 ENOUGH_OVERLAP = 50
 UNRELIABLE = 0.25
