@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.grouping import prompt_groups
+from rlhf_lightning.feedback.grouping import Groups, group_loader, prompt_groups
 from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind, prompt_number
 from rlhf_lightning.flow import Ranking, Thumbs
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
@@ -154,7 +153,7 @@ def not_learned(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dic
     return counts
 
 
-class ExampleGroups(Dataset[np.ndarray]):
+class ExampleGroups(Groups):
     """The judgements on one prompt together, at most `size` in a group, as rows of the examples."""
 
     def __init__(self, prompts: np.ndarray, size: int) -> None:
@@ -175,17 +174,7 @@ def preference_loader(examples: Examples, table: TextTable, batch_size: int, see
         ConfigError: fewer groups than processes.
     """
     groups = ExampleGroups(examples.prompt, max(1, batch_size // GROUPS_IN_BATCH))
-    if len(groups) < world:
-        raise ConfigError(f"{len(examples)} judgements on so few prompts can't be shared by {world} processes")
-    share = max(1, round(batch_size * len(groups) / len(examples) / world))
-    usable = len(groups) - len(groups) % world
-    return DataLoader(
-        Subset(groups, range(rank, usable, world)),
-        batch_size=share,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=lambda rows: batch_of(examples, table, np.concatenate(rows)),
-    )
+    return group_loader(groups, len(examples), batch_size, seed, rank, world, lambda rows: batch_of(examples, table, np.concatenate(rows)))
 
 
 def batch_of(examples: Examples, table: TextTable, rows: np.ndarray) -> PreferenceBatch:

@@ -8,11 +8,11 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.grouping import prompt_groups
+from rlhf_lightning.feedback.grouping import Groups, group_loader, prompt_groups
 from rlhf_lightning.feedback.judgements import Judged, Judgements, Text
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.reward.bootstrap import bootstrapped
@@ -105,7 +105,7 @@ def check_kinds(losses: Sequence[Any], judged: Judgements) -> None:
         )
 
 
-class PromptGroups(Dataset[list[Judged]]):
+class PromptGroups(Groups):
     """The judgements, those on one prompt together, at most `size` in a group; 24 bytes of memory each, read when asked for."""
 
     def __init__(self, judged: Judgements, size: int) -> None:
@@ -133,15 +133,8 @@ def feedback_loader(
     Raises:
         ConfigError: fewer prompts than processes.
     """
-    groups = PromptGroups(judged, batch_size)
-    if len(groups) < world:
-        raise ConfigError(f"feedback on {len(groups)} prompts can't be shared by {world} processes")
-    share = max(1, round(batch_size * len(groups) / len(judged) / world))
-    usable = len(groups) - len(groups) % world
-    return DataLoader(
-        Subset(groups, range(rank, usable, world)),
-        batch_size=share,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=lambda batch: collate((record for group in batch for record in group), model, spans="spans" in kinds),
-    )
+
+    def collated(batch: list[list[Judged]]) -> JudgementBatch:
+        return collate((record for group in batch for record in group), model, spans="spans" in kinds)
+
+    return group_loader(PromptGroups(judged, batch_size), len(judged), batch_size, seed, rank, world, collated)
