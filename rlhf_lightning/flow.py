@@ -184,12 +184,14 @@ class Prompts:
         prompts: the texts, B of them.
         prompt_ids, prompt_mask: [B, P], left-padded.
         group: [B] which prompt of the batch a row is; responses to the same prompt share it.
+        seeds: [B] what each response is drawn with, so that it is the same in whatever company it is drawn; None draws them too.
     """
 
     prompts: list[str]
     prompt_ids: Tensor
     prompt_mask: Tensor
     group: Tensor
+    seeds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -207,8 +209,8 @@ class Prompts:
         return type(self)(**chosen)
 
     def repeat(self, times: int) -> Self:
-        """Each row `times` over, neighbours: for several responses to a prompt."""
-        return self.select(torch.arange(len(self), device=self.group.device).repeat_interleave(times))
+        """Each row `times` over, neighbours: for several responses to a prompt. Seeds are left out, for they would be drawn alike."""
+        return dataclasses.replace(self.select(torch.arange(len(self), device=self.group.device).repeat_interleave(times)), seeds=None)
 
     def to(self, device: torch.device | str) -> Self:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -244,6 +246,7 @@ class ScoredRollout(Rollout):
         scores: [B] from the scorer, before shaping.
         rewards: [B, T]; starts as the score on the last response token, shapings change it.
         old_log_probs, ref_log_probs: [B, T] under the behaviour policy and the frozen reference; 0 outside the mask.
+        entropy: [B, T] in nats, of the behaviour policy's full distribution; 0 outside the mask.
         values: [B, T] critic's estimate before each token; None without a critic.
         kl_coef: weight of the KL penalty now.
         baseline_scores: [B] of the greedy response to each row's prompt; None where the estimator needs none.
@@ -253,6 +256,7 @@ class ScoredRollout(Rollout):
     rewards: Tensor
     old_log_probs: Tensor
     ref_log_probs: Tensor
+    entropy: Tensor
     values: Tensor | None
     kl_coef: float
     baseline_scores: Tensor | None = None

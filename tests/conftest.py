@@ -44,6 +44,7 @@ def make_scored(mask: Tensor, **fields: Any) -> ScoredRollout:
         "rewards": None if "rewards" in fields else score_on_last_token(scores, mask),
         "old_log_probs": zeros,
         "ref_log_probs": zeros,
+        "entropy": zeros,
         "values": None,
         "kl_coef": 0.0,
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,6 +94,41 @@ def test_two_processes_train_together(world, tmp_path, stage):
     assert (tmp_path / "out" / "report.html").is_file()
     assert done.stdout.count("Report: ") == 1, "one process speaks"
     assert not list((tmp_path / "out").glob(".*.part"))
+
+
+PPO_VARIANTS = {
+    "shared critic": [],
+    "separate critic, in parts": ["ppo.critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"],
+    "running statistics": ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive"],
+    "groups": ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"],
+    "a stop of the epochs": ["ppo.target_kl=1e-6", "ppo.epochs=3"],
+}
+
+
+def learned(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """The weights, and the figures of each update."""
+    figures: list[dict[str, float]] = []
+    for file in folder.glob("**/metrics.csv"):
+        with file.open() as lines:
+            figures += [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    return load_file(next(folder.glob("policy/*.safetensors"))), figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", PPO_VARIANTS)
+def test_two_processes_learn_what_one_learns(world, tmp_path, variant):
+    """The same responses, minibatches and figures, and weights that differ by rounding alone."""
+    words = [*PPO_VARIANTS[variant], "logger=csv", "ppo.updates=3"]
+    for folder, devices in (("one", []), ("two", TWO)):
+        done = train(*world.ppo(*words, *devices, f"hydra.run.dir={folder}"), workdir=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (one, said), (two, again) = learned(tmp_path / "one"), learned(tmp_path / "two")
+    start = load_file(world.policy / "model.safetensors")
+    assert max((one[name] - start[name]).abs().max().item() for name in one) > 1e-4, "nothing was learned"
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
+    assert len(said) == len(again) == 3
+    for mine, theirs in zip(said, again, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,12 +18,14 @@ from rlhf_lightning.policy.alarms import alarms
 from rlhf_lightning.policy.checks import FirstBatch, hold_all
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.watch import held_out_metrics, response_metrics
+from rlhf_lightning.policy.watch import held_out_metrics, objective_metrics, response_metrics
+from rlhf_lightning.rollout.processes import fanned_out, of_all_processes
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
-from rlhf_lightning.tensors import kl_estimate
 
 MAX_BAD_UPDATES = 3
+UPDATES_OF_A_SEED = 1_000_003
+"""No run has as many updates, so that no two seeds share their random numbers."""
 FUSED = ("cpu", "cuda")
 """Devices on which PyTorch has a fused AdamW."""
 
@@ -69,7 +72,7 @@ class PPOModule(L.LightningModule):
     that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
     """
 
-    def __init__(self, policy: Policy, reference: nn.Module, parts: PPOParts, settings: PPOSettings) -> None:
+    def __init__(self, policy: Policy, reference: nn.Module, parts: PPOParts, settings: PPOSettings, seed: int = 0) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.policy = policy
@@ -77,6 +80,7 @@ class PPOModule(L.LightningModule):
         self.shapings = nn.ModuleList(shape for shape in parts.shapings if isinstance(shape, nn.Module))  # their state is in the checkpoint
         self.parts = parts
         self.settings = settings
+        self.seed = seed
         self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
         self.history: list[dict[str, float]] = []
         self.bad_updates = 0
@@ -101,15 +105,25 @@ class PPOModule(L.LightningModule):
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         self.policy.eval()
         self._set_learning_rate(batch_idx)
-        rollout = self.parts.sampler(self.language_model, prompts.repeat(self.settings.responses_per_prompt))
-        scored = self.score(rollout, self._greedy_scores(prompts))
+        # The same numbers on every process and however many there are; made anew for each update, so that a resumed run draws them too.
+        self.generator = torch.Generator().manual_seed(self.seed * UPDATES_OF_A_SEED + batch_idx)
+        rollout = self.parts.sampler(self.language_model, self._fanned_out(prompts))
+        scored = self.shaped(of_all_processes(self.score(rollout, self._greedy_scores(prompts)), *self._place))
         experience = self.parts.advantage(scored)
         self._check_first(experience)
         metrics = self.optimise(experience)
-        metrics |= objective_metrics(scored, self.entropy) | response_metrics(scored)
+        metrics |= objective_metrics(scored) | response_metrics(scored)
         if len(self.history) % self.settings.holdout_every == 0:
-            metrics |= held_out_metrics(self.parts.held_out, rollout)
-        self._finish_update(metrics, len(rollout))
+            metrics |= self._over_processes(held_out_metrics(self.parts.held_out, rollout), "mean")
+        self._finish_update(metrics, len(scored))
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process's rank, and how many there are."""
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _fanned_out(self, prompts: Prompts) -> Prompts:
+        return fanned_out(prompts, self.settings.responses_per_prompt, self.generator, *self._place)
 
     def _check_first(self, experience: Experience) -> None:
         """The self-checks, before the first update."""
@@ -121,17 +135,19 @@ class PPOModule(L.LightningModule):
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
-        """Score the responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
+        """Score this process's responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
         scores = checked_scores(self.parts.scorer, rollout).to(rollout.prompt_ids.device)
-        policy = [self.policy(rollout.select(rows)) for rows in self._minibatches(len(rollout), shuffle=False)]
-        reference = [self.reference(rollout.select(rows), entropy=False) for rows in self._minibatches(len(rollout), shuffle=False)]
-        values = None if self.policy.critic is None else torch.cat([p.values for p in policy])
-        self.entropy = torch.cat([p.entropy for p in policy])
-        scored = ScoredRollout(
-            **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask), values=values,
+        parts = torch.arange(len(rollout), device=self.device).tensor_split(self.settings.minibatches)
+        policy = [self.policy(rollout.select(rows)) for rows in parts]
+        reference = [self.reference(rollout.select(rows), entropy=False) for rows in parts]
+        return ScoredRollout(
+            **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask),
+            values=None if self.policy.critic is None else torch.cat([p.values for p in policy]),
             old_log_probs=torch.cat([p.log_probs for p in policy]), ref_log_probs=torch.cat([r.log_probs for r in reference]),
-            kl_coef=self.kl_control.value(), baseline_scores=baseline_scores,
+            entropy=torch.cat([p.entropy for p in policy]), kl_coef=self.kl_control.value(), baseline_scores=baseline_scores,
         )  # fmt: skip
+
+    def shaped(self, scored: ScoredRollout) -> ScoredRollout:
         for shape in self.parts.shapings:
             scored = shape(scored)
         return scored
@@ -145,48 +161,55 @@ class PPOModule(L.LightningModule):
         return scores.repeat_interleave(self.settings.responses_per_prompt)
 
     def optimise(self, experience: Experience) -> dict[str, Tensor]:
-        """Epochs of minibatch updates; returns their mean metrics."""
+        """Epochs of minibatch updates on the responses of all processes; returns their mean metrics."""
         seen: list[dict[str, Tensor]] = []
         for _ in range(self.settings.epochs):
-            for rows in self._minibatches(len(experience), shuffle=True):
-                seen.append(self._learn(experience.select(rows), self.entropy[rows]))
+            order = torch.randperm(len(experience), generator=self.generator).to(self.device)
+            for rows in order.tensor_split(self.settings.minibatches):
+                seen.append(self._learn(experience.select(rows)))
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
         metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
-        return metrics | {"policy/minibatches": torch.tensor(float(len(seen)))}
+        return self._over_processes(metrics, "sum") | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
-    def _learn(self, minibatch: Experience, entropy: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on the gradient of a minibatch, taken from micro-batches; returns the metrics.
+    def _learn(self, minibatch: Experience) -> dict[str, Tensor]:
+        """One optimiser step on the gradient of a minibatch, which the processes share and take from micro-batches.
 
-        Args:
-            entropy: [B, T] of the behaviour policy, for the log where no bonus asks for the present one.
+        Returns:
+            This process's part of the metrics; the parts add up.
         """
-        weights = token_weights(self.parts.reduction, minibatch.response_mask)
-        share = minibatch.response_mask / minibatch.response_mask.sum().clamp(min=1)
+        rank, world = self._place
+        places = torch.arange(rank, len(minibatch) + -len(minibatch) % world, world, device=self.device)
+        # A sharded model's processes must take as many steps as one another: who has no response left takes one that weighs nothing.
+        rows, spare = places % len(minibatch), (places >= len(minibatch))[:, None]
+        weights = token_weights(self.parts.reduction, minibatch.response_mask)[rows].masked_fill(spare, 0.0)
+        share = (minibatch.response_mask / minibatch.response_mask.sum().clamp(min=1))[rows].masked_fill(spare, 0.0)
+        own = minibatch.select(rows)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         total: dict[str, Tensor] = {}
-        whole = torch.zeros((), device=minibatch.response_mask.device)
-        rows = torch.arange(len(minibatch), device=minibatch.response_mask.device)
-        for part in rows.split(self.settings.micro_batch or len(rows)):
-            loss, metrics = self.loss(minibatch.select(part), weights[part], share[part], entropy[part])
-            self.manual_backward(loss)
+        whole = torch.zeros((), device=self.device)
+        parts = torch.arange(len(own), device=self.device).split(self.settings.micro_batch or len(own))
+        for part in parts:
+            loss, metrics = self.loss(own.select(part), weights[part], share[part])
+            with nullcontext() if part is parts[-1] else unsynchronised(self.trainer.strategy.model):
+                self.manual_backward(loss * world)  # the gradients of the processes are averaged
             whole += loss.detach()
             total = {name: total.get(name, 0.0) + value for name, value in metrics.items()}
         self._update(whole)
         return total
 
-    def loss(self, part: Experience, weights: Tensor, share: Tensor, entropy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, part: Experience, weights: Tensor, share: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss, entropy bonus and value loss of a minibatch, or of the part of it that `part` is: parts add up to the whole.
 
         Args:
             weights: [B, T] of each token in the minibatch's loss (`token_weights`).
             share: [B, T] of each token in a mean over the minibatch's tokens.
-            entropy: [B, T] of the behaviour policy.
         """
         settings = self.settings
         output = self.policy(part, entropy=settings.entropy_coef != 0)
-        entropy_mean = weighted_sum(entropy if output.entropy is None else output.entropy, share)
+        # Of the behaviour policy where no bonus asks for the present one.
+        entropy_mean = weighted_sum(part.entropy if output.entropy is None else output.entropy, share)
         per_token, metrics = self.parts.loss(part, output.log_probs)
         policy_loss = weighted_sum(per_token, weights)
         loss = policy_loss - settings.entropy_coef * entropy_mean if output.entropy is not None else policy_loss
@@ -218,10 +241,6 @@ class PPOModule(L.LightningModule):
                 "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
             )
 
-    def _minibatches(self, rows: int, shuffle: bool) -> tuple[Tensor, ...]:
-        order = torch.randperm(rows) if shuffle else torch.arange(rows)
-        return order.to(self.device).tensor_split(self.settings.minibatches)
-
     def _set_learning_rate(self, update: int) -> None:
         left = 1.0 - update / self.settings.updates if self.settings.learning_rate_schedule == "linear" else 1.0
         optimizer: Any = self.optimizers()
@@ -229,23 +248,29 @@ class PPOModule(L.LightningModule):
             parameters["lr"] = self.settings.learning_rate * left
 
     def _kl_passed(self, approx_kl: Tensor) -> bool:
-        """Whether to stop this iteration's epochs: any rank's KL passing the target stops all of them, else they'd wait for ever."""
+        """Whether the last minibatch's KL stops this iteration's epochs, on all processes together.
+
+        Args:
+            approx_kl: this process's part of it.
+        """
         if self.settings.target_kl is None:
             return False
-        passed = bool(approx_kl > 1.5 * self.settings.target_kl)
-        return bool(self.trainer.strategy.reduce_boolean_decision(passed, all=False))
+        return bool(self._over_processes({"kl": approx_kl}, "sum")["kl"] > 1.5 * self.settings.target_kl)
+
+    def _over_processes(self, metrics: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+        """The sum or mean over the processes of each scalar."""
+        if self.trainer.world_size == 1 or not metrics:
+            return metrics
+        values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
+        return dict(zip(metrics, self.trainer.strategy.reduce(values, reduce_op=how).unbind(), strict=True))
 
     def _finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
-        world = self.trainer.world_size
-        names = list(metrics)
-        values = torch.stack([metrics[name].detach().float().to(self.device) for name in names])
-        if world > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="mean")
-        figures = dict(zip(names, values.tolist(), strict=True))
-        self.kl_control.update(figures["objective/kl"], responses * world)
+        values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
+        figures = dict(zip(metrics, values.tolist(), strict=True))
+        self.kl_control.update(figures["objective/kl"], responses)
         optimizer: Any = self.optimizers()
         figures["lr"] = optimizer.param_groups[0]["lr"]
-        figures["episode"] = (len(self.history) + 1) * responses * world
+        figures["episode"] = (len(self.history) + 1) * responses
         self._sound_alarms(figures)
         self.history.append(figures)
         for logger in self.loggers:
@@ -269,25 +294,12 @@ def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -
         return torch.autograd.grad(reduced, losses)[0] if reduced.requires_grad else torch.zeros_like(losses)
 
 
+def unsynchronised(model: Any) -> AbstractContextManager[None]:
+    """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
+    context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
+    return context
+
+
 def weighted_sum(per_token: Tensor, weights: Tensor) -> Tensor:
     """The sum over [B, T] where there is a weight; what stands elsewhere, NaN included, isn't read."""
     return (torch.where(weights != 0, per_token, torch.zeros_like(per_token)) * weights).sum()
-
-
-@torch.no_grad()
-def objective_metrics(scored: ScoredRollout, entropy: Tensor) -> dict[str, Tensor]:
-    """The objective under TRL's names: KL and entropy summed over a response, scores before and rewards after shaping."""
-    mask = scored.response_mask
-    kl = kl_estimate(scored.old_log_probs, scored.ref_log_probs).mul(mask).sum(1).mean()
-    rlhf_reward = scored.rewards.sum(1).mean()
-    lengths = mask.sum(1).float()
-    return {
-        "objective/kl": kl,
-        "objective/entropy": entropy.mul(mask).sum(1).mean(),
-        "objective/scores": scored.scores.float().mean(),
-        "objective/rlhf_reward": rlhf_reward,
-        "objective/non_score_reward": rlhf_reward - scored.scores.float().mean(),
-        "objective/kl_coef": torch.tensor(scored.kl_coef),
-        "val/num_eos_tokens": scored.has_eos.float().sum(),
-        "val/response_length": lengths.mean(),
-    }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.tensors import masked_mean, masked_var
+from rlhf_lightning.tensors import masked_mean
 
 LIMIT = 20.0
 """Log-ratios beyond this are held at it and teach nothing (verl, OpenRLHF). Without it exp overflows float32 at 88, and the branch
@@ -44,12 +44,13 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float
 def ratio_metrics(experience: Experience, log_ratio: Tensor, ratio: Tensor, clipped: Tensor) -> dict[str, Tensor]:
     """Scalars over the response tokens: the share clipped, the approximate KL from the old policy, the ratio's mean and variance.
 
-    The KL is 0.5 * mean(log ratio ** 2), TRL's; it is taken of the log-ratio before LIMIT, so that a wild one shows.
+    The KL is 0.5 * mean(log ratio ** 2), TRL's; it is taken of the log-ratio before LIMIT, so that a wild one shows. The variance is about
+    1, the ratio's mean under the behaviour policy: a mean over tokens like the others, which parts of a minibatch add up to.
     """
     mask, log_ratio, ratio = experience.response_mask, log_ratio.detach(), ratio.detach()
     return {
         "policy/clipfrac_avg": masked_mean(clipped.to(ratio.dtype), mask),
         "policy/approxkl_avg": masked_mean(log_ratio**2, mask) / 2,
         "val/ratio": masked_mean(ratio, mask),
-        "val/ratio_var": masked_var(ratio, mask),
+        "val/ratio_var": masked_mean((ratio - 1) ** 2, mask),
     }

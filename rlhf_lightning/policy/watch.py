@@ -1,4 +1,5 @@
-"""What shows that a policy is being pulled to where its scorer errs: the shape of its responses, and scores that nothing is trained on.
+"""What is shown of an update: the objective, and what tells that a policy is being pulled to where its scorer errs: the shape of its
+responses, and scores that nothing is trained on.
 
 Shapes: B responses, T response tokens.
 """
@@ -13,6 +14,26 @@ from torch import Tensor
 
 from rlhf_lightning.flow import Rollout, ScoredRollout
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
+from rlhf_lightning.tensors import kl_estimate
+
+
+@torch.no_grad()
+def objective_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
+    """The objective under TRL's names: KL and entropy summed over a response, scores before and rewards after shaping."""
+    mask = scored.response_mask
+    kl = kl_estimate(scored.old_log_probs, scored.ref_log_probs).mul(mask).sum(1).mean()
+    rlhf_reward = scored.rewards.sum(1).mean()
+    lengths = mask.sum(1).float()
+    return {
+        "objective/kl": kl,
+        "objective/entropy": scored.entropy.mul(mask).sum(1).mean(),
+        "objective/scores": scored.scores.float().mean(),
+        "objective/rlhf_reward": rlhf_reward,
+        "objective/non_score_reward": rlhf_reward - scored.scores.float().mean(),
+        "objective/kl_coef": torch.tensor(scored.kl_coef),
+        "val/num_eos_tokens": scored.has_eos.float().sum(),
+        "val/response_length": lengths.mean(),
+    }
 
 
 @torch.no_grad()

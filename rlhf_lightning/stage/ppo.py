@@ -147,7 +147,7 @@ def train_ppo(
         torch.manual_seed(run.seed)
         critic = Critic(policy, settings.critic == "separate") if "values" in run.chosen("advantage").needs else None
         parts = parts_of(run, scorer, held_out, at_reference)
-        module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings)
+        module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings, run.seed)
         trainer = run.trainer(name, 1, settings.updates, SHOWN)
 
         def loader(rank: int, world: int) -> DataLoader[Any]:

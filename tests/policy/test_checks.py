@@ -40,7 +40,8 @@ def first_batch(policy: Policy, sampler: Any = SAMPLER, scorer: Any = letters, r
     own, scores = policy(rollout).log_probs, scorer(rollout)
     scored = ScoredRollout(
         **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask), values=torch.zeros_like(own),
-        old_log_probs=own, ref_log_probs=own if reference is None else reference(rollout).log_probs, kl_coef=0.1,
+        old_log_probs=own, ref_log_probs=own if reference is None else reference(rollout).log_probs,
+        entropy=torch.zeros_like(own), kl_coef=0.1,
     )  # fmt: skip
     return rloo(scored)
 

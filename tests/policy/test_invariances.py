@@ -61,7 +61,7 @@ def learned(module: PPOModule, experience: Experience, micro_batch: int | None) 
     weights, share = token_weights(module.parts.reduction, mask), mask / mask.sum()
     total = 0.0
     for rows in torch.arange(len(experience)).split(micro_batch or len(experience)):
-        loss, _ = module.loss(experience.select(rows), weights[rows], share[rows], torch.zeros_like(share)[rows])
+        loss, _ = module.loss(experience.select(rows), weights[rows], share[rows])
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in module.policy.named_parameters() if p.grad is not None}

@@ -28,10 +28,11 @@ from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Critic, Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts, objective_metrics
+from rlhf_lightning.policy.module import PPOModule, PPOParts
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.watch import objective_metrics
 from rlhf_lightning.progress import StageProgress
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
@@ -256,9 +257,9 @@ def test_the_objective_by_hand(scored_of):
     old, ref = torch.tensor([[-1.0, -2.0, 0.0], [-1.0, -1.0, -1.0]]), torch.tensor([[-1.5, -2.0, 0.0], [-1.0, -2.0, -1.0]])
     scored = scored_of(
         mask, scores=torch.tensor([1.0, 3.0]), rewards=torch.tensor([[-0.1, 1.0, 0.0], [0.0, -0.2, 3.0]]), old_log_probs=old,
-        ref_log_probs=ref, kl_coef=0.2, has_eos=torch.tensor([True, False]),
+        ref_log_probs=ref, entropy=torch.ones(2, 3), kl_coef=0.2, has_eos=torch.tensor([True, False]),
     )  # fmt: skip
-    figures = {name: value.item() for name, value in objective_metrics(scored, torch.ones(2, 3)).items()}
+    figures = {name: value.item() for name, value in objective_metrics(scored).items()}
     assert figures == pytest.approx(
         {
             "objective/kl": 0.75,

@@ -48,7 +48,8 @@ def test_ngrams_are_counted_within_responses_and_without_padding(rows):
     scored = ScoredRollout(
         prompts=[""] * count, prompt_ids=mask, prompt_mask=mask, group=torch.arange(count), responses=[str(row) for row in rows],
         response_ids=ids, response_mask=mask, has_eos=torch.tensor([len(row) > 3 for row in rows]), sampled_log_probs=mask * 0.0,
-        scores=torch.arange(float(count)), rewards=mask * 0.0, old_log_probs=mask * 0.0, ref_log_probs=mask * 0.0, values=None, kl_coef=0.0,
+        scores=torch.arange(float(count)), rewards=mask * 0.0, old_log_probs=mask * 0.0, ref_log_probs=mask * 0.0, entropy=mask * 0.0,
+        values=None, kl_coef=0.0,
     )  # fmt: skip
     found = {name: value.item() for name, value in response_metrics(scored).items()}
     pairs = [pair for row in rows for pair in itertools.pairwise(row)]

@@ -11,6 +11,7 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._draws import seeds_of
 from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
 
 
@@ -50,8 +51,7 @@ def continuous(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
         eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
-    # Without a seed of torch's own stream, two runs of one seed would differ.
-    seed = int(torch.randint(2**31, ()))
+    seed = int(seeds_of(prompts)[0]) % 2**31  # the engine takes one for all rows
     paging = ContinuousBatchingConfig(page_size=page_size, num_blocks=blocks, seed=seed, allow_block_sharing=False)
     attention = model.config._attn_implementation
     own, model.generation_config = model.generation_config, GenerationConfig()

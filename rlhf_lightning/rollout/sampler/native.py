@@ -12,6 +12,7 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._decoder import decoder_of
+from rlhf_lightning.rollout.sampler._draws import uniform_draws
 
 
 @register("rollout_sampler", "native")
@@ -30,7 +31,7 @@ def native(
 
     Args:
         language_model: the policy; used as it is, in the mode it is in (put it in eval mode for exact log-probabilities).
-        prompts: B left-padded prompts.
+        prompts: B left-padded prompts; each response is drawn with its own seed, so that it doesn't depend on the others.
         max_new_tokens: T; a response that reaches it without an EOS is cut and has_eos is False.
         temperature: of the softmax; 0 takes the likeliest token. Log-probabilities are those of the tempered distribution.
         top_p: draw from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
@@ -43,11 +44,12 @@ def native(
     has_eos = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(language_model.eos_ids, device=device)
 
+    draws = uniform_draws(prompts, max_new_tokens)
     alive = torch.arange(batch, device=device)
     decoder = decoder_of(language_model, prompts, max_new_tokens)
     logits = decoder.start()
     for step in range(max_new_tokens):
-        token, log_prob = _draw(logits, temperature, top_p)
+        token, log_prob = _draw(logits, draws[alive, step], temperature, top_p)
         response[alive, step], log_probs[alive, step], response_mask[alive, step] = token, log_prob, 1
         ended = torch.isin(token, eos)
         has_eos[alive] = ended
@@ -67,15 +69,15 @@ def native(
     )  # fmt: skip
 
 
-def _draw(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """One token per row of [B, V] logits and its log-probability at the temperature."""
+def _draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """One token per row of [B, V] logits, by a number [B] in [0, 1), and its log-probability at the temperature."""
     greedy = temperature == 0
     distribution = (logits.float() / (1.0 if greedy else temperature)).log_softmax(-1)
-    token = distribution.argmax(-1) if greedy else _inverse(distribution.exp(), top_p)
+    token = distribution.argmax(-1) if greedy else _inverse(distribution.exp(), draws, top_p)
     return token, distribution.gather(-1, token[:, None])[:, 0]
 
 
-def _inverse(probabilities: Tensor, top_p: float) -> Tensor:
+def _inverse(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
     """A token [B] by the inverse of the cumulative distribution at one uniform number a row, in double precision: on a CPU a tenth of
     the cost of a random number for each entry of the vocabulary."""
     if top_p < 1:
@@ -83,5 +85,5 @@ def _inverse(probabilities: Tensor, top_p: float) -> Tensor:
         outside = ordered.cumsum(-1) - ordered >= top_p
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    place = torch.rand(len(cumulative), 1, dtype=torch.float64, device=cumulative.device) * cumulative[:, -1:]
+    place = draws[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, place, right=True)[:, 0].clamp(max=cumulative.shape[1] - 1)

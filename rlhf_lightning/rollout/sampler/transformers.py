@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._draws import seeds_of
 from rlhf_lightning.tensors import log_probs_of
 
 
@@ -41,11 +42,14 @@ def transformers(
         begin, settings.decoder_start_token_id = {"decoder_input_ids": before}, prefix[0]
     model, own = language_model.model, language_model.model.generation_config
     model.generation_config = GenerationConfig()  # generate fills whatever `settings` leaves open from here
+    device = prompts.prompt_ids.device
     try:
-        output = model.generate(
-            input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings, **begin,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(seeds_of(prompts)[0]))  # generate draws all rows from torch's stream
+            output = model.generate(
+                input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings, **begin,
+                return_dict_in_generate=True, output_logits=True,
+            )  # fmt: skip
     finally:
         model.generation_config = own
     response = output.sequences[:, before.shape[1] :]

@@ -18,6 +18,7 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._draws import seeds_of
 from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
 
 
@@ -63,10 +64,13 @@ class VLLMSampler:
         named = merged_parameters(language_model.model)
         self.engine.apply_model(_Load(named))
         self.engine.reset_prefix_cache()  # of keys and values under the old weights
-        settings = vllm.SamplingParams(
-            n=1, temperature=self.temperature, top_p=self.top_p, top_k=-1, max_tokens=self.max_new_tokens,
-            stop_token_ids=language_model.eos_ids, seed=None, detokenize=False,
-        )  # fmt: skip
+        settings = [
+            vllm.SamplingParams(
+                n=1, temperature=self.temperature, top_p=self.top_p, top_k=-1, max_tokens=self.max_new_tokens,
+                stop_token_ids=language_model.eos_ids, seed=seed, detokenize=False,
+            )
+            for seed in seeds_of(prompts).tolist()
+        ]  # fmt: skip
         asked = [{"prompt_token_ids": row} for row in prompt_rows(prompts)]
         outputs = self.engine.generate(asked, settings, use_tqdm=False)
         if self.sleep:

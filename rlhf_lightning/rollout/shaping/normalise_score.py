@@ -15,7 +15,7 @@ class NormaliseScore(nn.Module):
     """Scores are normalised by the mean and deviation of all scores so far, then held within +-clip; put it first.
 
     Reward normalisation and clipping of PPO-max (Zheng et al., 2023, section 5.3.1): clip((score - mean) / std, -clip, clip). The
-    scores of a batch are counted before it is normalised; every response of every process counts once. Unbiased deviation; until two
+    scores of a batch are counted before it is normalised. Unbiased deviation; until two
     responses differ, nothing is divided. With centre=false only the scale changes, as in baselines' VecNormalize: where responses can
     end early, a mean taken off turns a small reward for living into a penalty.
 
@@ -53,10 +53,10 @@ class NormaliseScore(nn.Module):
 
     def _count(self, scores: Tensor) -> None:
         """Add a batch's scores: Chan et al. (1979), which loses no digits to a large mean."""
-        device, scores = scores.device, scores.detach().cpu().double()
-        count, total = _over_processes(torch.stack([scores.new_tensor(len(scores)), scores.sum()]), device).tolist()
-        mean = total / max(count, 1.0)
-        squares = _over_processes(((scores - mean) ** 2).sum(), device)
+        scores = scores.detach().cpu().double()
+        count = float(len(scores))
+        mean = scores.sum().item() / max(count, 1.0)
+        squares = ((scores - mean) ** 2).sum()
         refuse_overflow(squares)
         away, both = mean - self.mean, max(self.count + count, 1.0)
         self.squares += squares.item() + away**2 * self.count * count / both
@@ -68,12 +68,3 @@ class NormaliseScore(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.count, self.mean, self.squares = state.tolist()
-
-
-def _over_processes(value: Tensor, device: torch.device) -> Tensor:
-    """The sum over all processes, for the statistics must be the same in each; on the device that their backend speaks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    moved = value.to(device)
-    torch.distributed.all_reduce(moved)
-    return moved.cpu()

@@ -46,10 +46,11 @@ class Engine:
         self.awake = True
 
     @torch.no_grad()
-    def generate(self, prompts: list[dict[str, list[int]]], settings: SamplingParams, use_tqdm: bool) -> list[Any]:
+    def generate(self, prompts: list[dict[str, list[int]]], settings: list[SamplingParams], use_tqdm: bool) -> list[Any]:
         assert self.awake
         self.calls.append("generate")
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(self._row(p["prompt_token_ids"], settings)))]) for p in prompts]
+        rows = [self._row(prompt["prompt_token_ids"], each) for prompt, each in zip(prompts, settings, strict=True)]
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(row))]) for row in rows]
 
     def _row(self, ids: list[int], settings: SamplingParams) -> list[int]:
         row: list[int] = []

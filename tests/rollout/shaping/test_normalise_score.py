@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,28 +103,6 @@ def test_greedy_scores_change_with_the_others_and_are_not_counted() -> None:
     assert shape.count == 2
     assert torch.allclose(shaped.baseline_scores, torch.tensor([0.0, 3.0]))  # type: ignore[attr-defined]
     assert clip_score(given, limits=(0.0, 2.5)).baseline_scores.tolist() == [2.0, 2.5]  # type: ignore[attr-defined]
-
-
-def process(rank: int, address: str, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    shape = NormaliseScore(clip=None)
-    batches = [[[1.0, 2.0, 3.0], [4.0]], [[10.0], [5.0, 7.0]]][rank]
-    shaped = [shape(of(batch)).scores for batch in batches]
-    torch.save((shaped, shape.state_dict()), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_every_process_has_the_statistics_of_all(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(process, (f"tcp://127.0.0.1:{port}", str(tmp_path)), nprocs=2, start_method="fork")
-    (one, state), (two, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    alone = NormaliseScore(clip=None)
-    first, second = alone(of([1.0, 2.0, 3.0, 10.0])).scores, alone(of([4.0, 5.0, 7.0])).scores
-    assert torch.allclose(torch.cat([one[0], two[0]]), first)
-    assert torch.allclose(torch.cat([one[1], two[1]]), second)
-    assert torch.equal(state["_extra_state"], other["_extra_state"])
 
 
 def test_it_is_an_option_with_settings() -> None:
