@@ -1,174 +1,74 @@
-"""What only a process of its own shows: plugins of another project, exit codes, and training on two processes."""
+"""Processes that share batches see together what one sees alone, epoch by epoch."""
 
 from __future__ import annotations
 
-import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-import pytest
-from safetensors.torch import load_file
-
-ROOT = Path(__file__).resolve().parents[1]
-
-HEAD = '''
-"""A reward head of the user's own project."""
+import lightning as L
 import torch
-from torch import nn
-from rlhf_lightning.registry import register
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_lightning.processes import SharedBatches, shared_loader
+
+SIZES = {"rows": st.integers(1, 30), "batch_size": st.integers(1, 12), "world": st.integers(1, 5), "seed": st.integers(0, 3)}
 
 
-@register("reward_head", "mine")
-class Mine(nn.Module):
-    """A head of the user's own project."""
+@given(**SIZES)
+def test_the_processes_shares_make_up_the_batches_of_one(rows, batch_size, world, seed):
+    alone = list(SharedBatches(rows, batch_size, seed, 0, 1))
+    shares = [list(SharedBatches(rows, batch_size, seed, rank, world)) for rank in range(world)]
+    assert {len(share) for share in shares} == {len(alone)} == {len(SharedBatches(rows, batch_size, seed, 0, world))}
+    for number, batch in enumerate(alone):
+        together = [share[number] for share in shares]
+        assert sorted(row for part in together for row in part) == sorted(batch)
+        assert max(map(len, together)) - min(map(len, together)) <= 1
+    assert sorted(row for batch in alone for row in batch) == list(range(rows))
 
-    def __init__(self, width: int, *, scale: float = 1.0) -> None:
+
+def test_an_epoch_has_an_order_of_its_own_that_only_the_seed_says():
+    batches, again, other = (SharedBatches(40, 8, seed, 0, 1) for seed in (3, 3, 4))
+    first = list(batches)
+    assert list(again) == first != list(other)
+    batches.set_epoch(1)
+    second = list(batches)
+    assert second != first
+    again.set_epoch(1)
+    assert list(again) == second
+
+
+def test_who_has_no_row_gets_a_batch_that_counts_nothing():
+    loader = shared_loader([10, 20, 30], 2, (0, 1, 2), collate=sum, blank=lambda total: -total)
+    whole, last = list(loader)
+    assert whole in (10, 20, 30)
+    assert last == -10
+
+
+class Remembers(L.LightningModule):
+    def __init__(self) -> None:
         super().__init__()
-        self.weight, self.scale = nn.Parameter(torch.randn(width)), scale
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[list[list[int]]] = []
 
-    def forward(self, phi: torch.Tensor) -> torch.Tensor:
-        return self.scale * phi @ self.weight
-'''
+    def on_train_epoch_start(self) -> None:
+        self.seen.append([])
 
+    def training_step(self, batch: list[int], batch_idx: int) -> torch.Tensor:
+        self.seen[-1].append(batch)
+        return self.weight * 0.0
 
-def train(*words: str, workdir: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    return subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=timeout, env=env)
-
-
-def test_a_plugin_of_another_project_is_an_option_at_once_and_a_broken_one_is_named(world, tmp_path):
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
-    (tmp_path / "plugins" / "broken.py").write_text("import nothing_of_this_name\n")
-    done = train(*world.reward("reward_head=mine", "reward_head.scale=2", "hydra.run.dir=out"), workdir=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (
-        f"plugin {tmp_path / 'plugins' / 'broken.py'} is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
-        in done.stderr
-    )
-    assert "_target_: plugins.mine.Mine" in (tmp_path / "out" / "config.yaml").read_text()
-    refused = train("reward_head=mine", "reward_head.skale=2", workdir=tmp_path)
-    assert refused.returncode == 2
-    assert "did you mean 'scale'" in refused.stderr
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.slow
-def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_path):
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
-    done = train(*world.reward("reward_head=mine", "hydra.run.dir=out"), workdir=tmp_path)
-    assert done.returncode == 0, done.stderr
-    again = train(*world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo"), workdir=tmp_path)
-    assert again.returncode == 0, again.stderr
-    (tmp_path / "plugins" / "mine.py").unlink()
-    gone = train(*world.ppo("rollout_scorer.path=out/reward_model"), workdir=tmp_path)
-    assert gone.returncode == 2
-    assert "no option reward_head=mine" in gone.stderr
-    assert "Traceback" not in gone.stderr
-
-
-@pytest.mark.slow
-def test_a_bug_keeps_its_traceback_and_exits_with_1(world, tmp_path):
-    (tmp_path / "plugins").mkdir()
-    bug = HEAD.replace("return self.scale * phi @ self.weight", "raise RuntimeError('a bug')")
-    (tmp_path / "plugins" / "mine.py").write_text(bug)
-    done = train(*world.reward("reward_head=mine"), workdir=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "RuntimeError: a bug" in done.stderr
-
-
-TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "reward", "preference", "ppo", "rounds"])
-def test_two_processes_train_together(world, tmp_path, stage):
-    done = train(*getattr(world, stage)(*TWO, "logger=csv", "hydra.run.dir=out"), workdir=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "report.html").is_file()
-    assert done.stdout.count("Report: ") == 1, "one process speaks"
-    assert not list((tmp_path / "out").glob(".*.part"))
-
-
-PPO_VARIANTS = {
-    "shared critic": [],
-    "separate critic, in parts": ["ppo.critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"],
-    "running statistics": ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive"],
-    "groups": ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"],
-    "a stop of the epochs": ["ppo.target_kl=1e-6", "ppo.epochs=3"],
-}
-
-
-def learned(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """The weights, and the figures of each update."""
-    figures: list[dict[str, float]] = []
-    for file in folder.glob("**/metrics.csv"):
-        with file.open() as lines:
-            figures += [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
-    return load_file(next(folder.glob("policy/*.safetensors"))), figures
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", PPO_VARIANTS)
-def test_two_processes_learn_what_one_learns(world, tmp_path, variant):
-    """The same responses, minibatches and figures, and weights that differ by rounding alone."""
-    words = [*PPO_VARIANTS[variant], "logger=csv", "ppo.updates=3"]
-    for folder, devices in (("one", []), ("two", TWO)):
-        done = train(*world.ppo(*words, *devices, f"hydra.run.dir={folder}"), workdir=tmp_path)
-        assert done.returncode == 0, done.stderr
-    (one, said), (two, again) = learned(tmp_path / "one"), learned(tmp_path / "two")
-    start = load_file(world.policy / "model.safetensors")
-    assert max((one[name] - start[name]).abs().max().item() for name in one) > 1e-4, "nothing was learned"
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
-    assert len(said) == len(again) == 3
-    for mine, theirs in zip(said, again, strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-5, rel=1e-4)
-
-
-@pytest.mark.slow
-def test_two_processes_stop_their_epochs_together(world, tmp_path):
-    """A KL that passes the target on one rank only must not leave the other waiting."""
-    words = ["ppo.target_kl=1e-4", "ppo.epochs=3", "ppo.updates=4", "ppo.learning_rate=1e-2"]
-    done = train(*world.ppo(*TWO, *words), workdir=tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_a_batch_that_two_processes_can_not_share_is_refused(world, tmp_path):
-    done = train(*world.ppo(*TWO, "ppo.prompts_per_update=3"), workdir=tmp_path)
-    assert done.returncode == 2
-    assert "ppo.prompts_per_update=3 must be a multiple of the 2 processes" in done.stderr
-
-
-UNEVEN = '''
-"""A scorer that reads responses on the first process alone."""
-import os
-import torch
-from rlhf_lightning.registry import register
-
-
-@register("rollout_scorer", "uneven")
-class Uneven:
-    """Scores responses on one process only."""
-
-    def __call__(self, rollout):
-        reads = os.environ.get("LOCAL_RANK", "0") == "0"
-        return torch.tensor([float(len(text)) * reads for text in rollout.responses])
-'''
-
-
-@pytest.mark.slow
-def test_a_self_check_that_fails_on_one_process_stops_both(world, tmp_path):
-    """A process that raised alone would leave the other waiting for its gradients."""
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "uneven.py").write_text(UNEVEN)
-    words = [word for word in world.ppo(*TWO) if not word.startswith("rollout_scorer")]
-    done = train(*words, "rollout_scorer=uneven", workdir=tmp_path, timeout=120)
-    assert done.returncode != 0
-    assert "a self-check failed on another process" in done.stderr
+def test_lightning_tells_the_epoch():
+    module = Remembers()
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, shared_loader(list(range(20)), 5, (0, 0, 1), collate=list, blank=list))
+    assert len(module.seen) == 3
+    assert module.seen[0] != module.seen[1] != module.seen[2]
+    expected = SharedBatches(20, 5, 0, 0, 1)
+    for epoch, batches in enumerate(module.seen):
+        expected.set_epoch(epoch)
+        assert batches == list(expected)

@@ -136,6 +136,12 @@ class JudgementBatch:
         """The number of judgements, marked stretches left aside."""
         return sum(map(len, (self.pairs, self.ties, self.orders, self.ratings, self.thumbs)))
 
+    def blank(self) -> JudgementBatch:
+        """The same, and none of it counts."""
+        kinds = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"}
+        weightless = {name: dataclasses.replace(kind, weight=torch.zeros_like(kind.weight)) for name, kind in kinds.items()}
+        return JudgementBatch(tokens=self.tokens, **weightless)
+
     def to(self, device: torch.device | str) -> JudgementBatch:
         return JudgementBatch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.processes import shared_loader
+
+B = TypeVar("B")
 
 
 def prompt_groups(prompts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,25 +30,35 @@ def prompt_groups(prompts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
     return order, np.array([*starts, len(prompts)])
 
 
-class Groups(Dataset[Any], Sized):
-    """What a loader draws from: groups of judgements, each on one prompt."""
+class Groups(Sequence[np.ndarray]):
+    """Rows of judgements in groups of at most `size`, each on one prompt."""
+
+    def __init__(self, prompts: np.ndarray, size: int) -> None:
+        self.order, self.bounds = prompt_groups(prompts, size)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.order[self.bounds[index] : self.bounds[index + 1]]
 
 
 def group_loader(
-    groups: Groups, judgements: int, batch_size: int, seed: int, rank: int, world: int, collate: Callable[[list[Any]], Any]
+    prompts: np.ndarray,
+    largest: int,
+    batch_size: int,
+    share: tuple[int, int, int],
+    collate: Callable[[np.ndarray], B],
+    blank: Callable[[B], B],
 ) -> DataLoader[Any]:
-    """Batches of about `batch_size` of the judgements, new ones in every epoch; each process takes its share of every batch.
+    """Batches of about `batch_size` judgements over all processes, those on one prompt together (processes.shared_loader).
 
-    Raises:
-        ConfigError: fewer groups than processes.
+    Args:
+        prompts: a number for each judgement.
+        largest: judgements of a group.
+        share: seed, rank and number of processes.
+        collate: makes a batch of rows.
     """
-    if len(groups) < world:
-        raise ConfigError(f"feedback on {len(groups)} prompts can't be shared by {world} processes")
-    usable = len(groups) - len(groups) % world
-    return DataLoader(
-        Subset(groups, range(rank, usable, world)),
-        batch_size=max(1, round(batch_size * len(groups) / judgements / world)),
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=collate,
-    )
+    groups = Groups(prompts, largest)
+    in_batch = max(1, round(batch_size * len(groups) / len(prompts)))
+    return shared_loader(groups, in_batch, share, lambda chosen: collate(np.concatenate(chosen)), blank)

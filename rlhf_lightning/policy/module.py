@@ -19,6 +19,7 @@ from rlhf_lightning.policy.checks import FirstBatch, hold_all
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.watch import held_out_metrics, objective_metrics, response_metrics
+from rlhf_lightning.processes import process_count, summed
 from rlhf_lightning.rollout.processes import fanned_out, of_all_processes
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
@@ -114,7 +115,9 @@ class PPOModule(L.LightningModule):
         metrics = self.optimise(experience)
         metrics |= objective_metrics(scored) | response_metrics(scored)
         if len(self.history) % self.settings.holdout_every == 0:
-            metrics |= self._over_processes(held_out_metrics(self.parts.held_out, rollout), "mean")
+            # As many responses on each process.
+            found = held_out_metrics(self.parts.held_out, rollout)
+            metrics |= over_processes({name: mean.to(self.device) / process_count() for name, mean in found.items()})
         self._finish_update(metrics, len(scored))
 
     @property
@@ -170,7 +173,7 @@ class PPOModule(L.LightningModule):
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
         metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
-        return self._over_processes(metrics, "sum") | {"policy/minibatches": torch.tensor(float(len(seen)))}
+        return over_processes(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
     def _learn(self, minibatch: Experience) -> dict[str, Tensor]:
         """One optimiser step on the gradient of a minibatch, which the processes share and take from micro-batches.
@@ -255,14 +258,7 @@ class PPOModule(L.LightningModule):
         """
         if self.settings.target_kl is None:
             return False
-        return bool(self._over_processes({"kl": approx_kl}, "sum")["kl"] > 1.5 * self.settings.target_kl)
-
-    def _over_processes(self, metrics: dict[str, Tensor], how: str) -> dict[str, Tensor]:
-        """The sum or mean over the processes of each scalar."""
-        if self.trainer.world_size == 1 or not metrics:
-            return metrics
-        values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
-        return dict(zip(metrics, self.trainer.strategy.reduce(values, reduce_op=how).unbind(), strict=True))
+        return bool(summed(approx_kl) > 1.5 * self.settings.target_kl)
 
     def _finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
         values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
@@ -298,6 +294,11 @@ def unsynchronised(model: Any) -> AbstractContextManager[None]:
     """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
     context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
     return context
+
+
+def over_processes(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Metrics of which each process has a part."""
+    return dict(zip(parts, summed(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
 
 
 def weighted_sum(per_token: Tensor, weights: Tensor) -> Tensor:

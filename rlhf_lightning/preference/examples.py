@@ -5,6 +5,7 @@ Shapes: J judgements, U distinct texts of a batch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.feedback.grouping import Groups, group_loader, prompt_groups
+from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind, prompt_number
 from rlhf_lightning.flow import Ranking, Thumbs
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
@@ -67,6 +68,10 @@ class PreferenceBatch:
     up: Tensor | None = None
     mismatched: PackedTokens | None = None
     mismatched_places: Tensor | None = None
+
+    def blank(self) -> PreferenceBatch:
+        """The same, and none of it counts."""
+        return dataclasses.replace(self, weight=torch.zeros_like(self.weight))
 
     def to(self, device: torch.device | str) -> PreferenceBatch:
         index = {name: value.to(device) for name, value in self.index.items()}
@@ -153,28 +158,13 @@ def not_learned(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dic
     return counts
 
 
-class ExampleGroups(Groups):
-    """The judgements on one prompt together, at most `size` in a group, as rows of the examples."""
-
-    def __init__(self, prompts: np.ndarray, size: int) -> None:
-        self.order, self.bounds = prompt_groups(prompts, size)
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.order[self.bounds[index] : self.bounds[index + 1]]
-
-
 def preference_loader(examples: Examples, table: TextTable, batch_size: int, seed: int, rank: int, world: int) -> DataLoader[np.ndarray]:
     """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch. What was said about
-    one prompt comes together, so that its responses are read once.
-
-    Raises:
-        ConfigError: fewer groups than processes.
-    """
-    groups = ExampleGroups(examples.prompt, max(1, batch_size // GROUPS_IN_BATCH))
-    return group_loader(groups, len(examples), batch_size, seed, rank, world, lambda rows: batch_of(examples, table, np.concatenate(rows)))
+    one prompt comes together, so that its responses are read once."""
+    largest = max(1, batch_size // GROUPS_IN_BATCH)
+    return group_loader(
+        examples.prompt, largest, batch_size, (seed, rank, world), lambda rows: batch_of(examples, table, rows), PreferenceBatch.blank
+    )
 
 
 def batch_of(examples: Examples, table: TextTable, rows: np.ndarray) -> PreferenceBatch:

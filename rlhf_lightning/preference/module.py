@@ -21,6 +21,7 @@ from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
+from rlhf_lightning.processes import process_count, summed
 
 TOGETHER = 64
 """Texts of like length that the reference reads at a time."""
@@ -70,13 +71,16 @@ class PreferenceModule(L.LightningModule):
         if batch.up is None:
             judged = Compared(_at(answers, batch.index["chosen"]), _at(answers, batch.index["rejected"]))
             losses = self.loss(judged)
-            figures = comparison_figures(judged, self.loss, batch.weight)
+            figures = comparison_figures(judged, self.loss)
+            weights = dict.fromkeys(figures, batch.weight)
         else:
             thumbed = Thumbed(_at(answers, batch.index["given"]), batch.up, self._divergence(batch))
             losses = self.loss(thumbed)
-            figures = thumb_figures(thumbed, self.loss, batch.weight)
-        loss = _mean(losses, batch.weight)
-        self._note(figures | {"loss": loss.detach()})
+            figures = thumb_figures(thumbed, self.loss)
+            weights = {name: batch.weight * counted for name, counted in thumb_sides(batch.up).items()}
+        total = self._note(figures | {"loss": losses.detach()}, weights | {"loss": batch.weight})
+        # The processes' gradients are averaged, and each has its part of the judgements.
+        loss: Tensor = (losses * batch.weight).sum() * process_count() / total
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -98,13 +102,17 @@ class PreferenceModule(L.LightningModule):
         assert batch.mismatched is not None
         assert batch.mismatched_places is not None
         answers = self._answers(*response_log_probs(self.language_model, batch.mismatched), batch.mismatched_places)
-        mean: Tensor = self.trainer.strategy.reduce(answers.log_ratio().mean(), reduce_op="mean")
+        counted = (batch.weight > 0).float()
+        total, count = summed(torch.stack([(answers.log_ratio() * counted).sum(), counted.sum()]))
+        mean: Tensor = total / count.clamp(min=1)
         return mean.clamp(min=0)
 
-    def _note(self, figures: dict[str, Tensor]) -> None:
-        names = list(figures)
-        values = torch.stack([figures[name].float() for name in names]).tolist()
-        noted = dict(zip(names, values, strict=True))
+    def _note(self, figures: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
+        """Note the weighted mean of each figure over the judgements of all processes; returns the loss's sum of weights."""
+        sums = [torch.stack([(values * weights[name]).sum(), weights[name].sum()]) for name, values in figures.items()]
+        totals, counts = summed(torch.stack(sums).float()).unbind(1)
+        noted = dict(zip(figures, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
+        noted["rewards/margins"] = noted["rewards/chosen"] - noted["rewards/rejected"]
         if not np.isfinite(noted["loss"]):
             raise UserError(
                 f"step {len(self.history) + 1}: the loss is {noted['loss']:g}, so nothing can be learned from here; "
@@ -113,6 +121,7 @@ class PreferenceModule(L.LightningModule):
         self.history.append(noted)
         for logger in self.loggers:
             logger.log_metrics(noted, step=len(self.history))
+        return counts[-1].clamp(min=1e-8)
 
 
 @torch.no_grad()
@@ -129,38 +138,41 @@ def text_log_probs(language_model: LanguageModel, table: TextTable, places: Sequ
 
 
 @torch.no_grad()
-def comparison_figures(judged: Compared, loss: PreferenceLoss, weight: Tensor) -> dict[str, Tensor]:
-    """Weighted means over the pairs under TRL's names; a tie of rewards is no hit."""
+def comparison_figures(judged: Compared, loss: PreferenceLoss) -> dict[str, Tensor]:
+    """[J] of each pair, under TRL's names; a tie of rewards is no hit."""
     chosen, rejected = loss.rewards(judged.chosen), loss.rewards(judged.rejected)
     return {
-        "rewards/chosen": _mean(chosen, weight),
-        "rewards/rejected": _mean(rejected, weight),
-        "rewards/margins": _mean(chosen - rejected, weight),
-        "rewards/accuracies": _mean((chosen > rejected).float(), weight),
-        "logps/chosen": _mean(judged.chosen.log_probs, weight),
-        "logps/rejected": _mean(judged.rejected.log_probs, weight),
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+        "logps/chosen": judged.chosen.log_probs,
+        "logps/rejected": judged.rejected.log_probs,
     }
 
 
 @torch.no_grad()
-def thumb_figures(judged: Thumbed, loss: PreferenceLoss, weight: Tensor) -> dict[str, Tensor]:
-    """The same of thumbs up and down; a response is a hit on its side of the divergence. A batch without one of them gives 0 for it."""
+def thumb_figures(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
+    """[J] of each thumb, counted as `thumb_sides` says; a response is a hit on its side of the divergence."""
     rewards, up = loss.rewards(judged.given), judged.up
     neutral = loss.rewards(Answers(judged.divergence, torch.ones_like(up), torch.zeros_like(judged.divergence)))
-    chosen, rejected = _mean(rewards, weight * up), _mean(rewards, weight * (1 - up))
     return {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margins": chosen - rejected,
-        "rewards/accuracies": _mean(((rewards > neutral) == (up > 0)).float(), weight),
-        "logps/chosen": _mean(judged.given.log_probs, weight * up),
-        "logps/rejected": _mean(judged.given.log_probs, weight * (1 - up)),
-        "kl": judged.divergence,
+        "rewards/chosen": rewards,
+        "rewards/rejected": rewards,
+        "rewards/accuracies": ((rewards > neutral) == (up > 0)).float(),
+        "logps/chosen": judged.given.log_probs,
+        "logps/rejected": judged.given.log_probs,
+        "kl": judged.divergence.expand_as(up),
     }
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp(min=1e-8)
+def thumb_sides(up: Tensor) -> dict[str, Tensor]:
+    """[J] whether a thumb counts in a figure. A batch without a side gives 0 for it."""
+    every = torch.ones_like(up)
+    sides = {"chosen": up, "rejected": 1 - up}
+    return {f"{figure}/{side}": counted for figure in ("rewards", "logps") for side, counted in sides.items()} | {
+        "rewards/accuracies": every,
+        "kl": every,
+    }
 
 
 def _at(answers: Answers, index: Tensor) -> Answers:

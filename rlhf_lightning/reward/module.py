@@ -6,15 +6,17 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.grouping import Groups, group_loader, prompt_groups
-from rlhf_lightning.feedback.judgements import Judged, Judgements, Text
+from rlhf_lightning.feedback.grouping import group_loader
+from rlhf_lightning.feedback.judgements import Judgements, Text
 from rlhf_lightning.optimizer import adamw
+from rlhf_lightning.processes import process_count, summed
 from rlhf_lightning.reward.bootstrap import bootstrapped
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
@@ -35,14 +37,22 @@ class RewardModule(L.LightningModule):
         scored = self.model.scored(batch.tokens)
         views = list(scored.views())
         terms = [loss(view, part) for view, part in zip(views, self._parts(batch, len(views)), strict=True) for loss in self.losses]
+        said = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum()
+        scores = scored.scores.detach().float()
         weight = torch.stack([weights.sum() for _, weights in terms]).sum()
-        loss: Tensor = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum() / weight.clamp(min=1e-8)
-        figures = {"reward/loss": loss.item(), "reward/scores_std": scored.scores.detach().float().std(correction=0).item()}
+        counted = (weight > 0).float()  # a blank batch's scores are those of another process too
+        own = (weight, said, counted * len(scores), counted * scores.sum(), counted * (scores**2).sum())
+        weight, total, count, sum_of, squares = summed(torch.stack([number.float() for number in own]))
+        self._note(total / weight.clamp(min=1e-8), (squares / count.clamp(min=1) - (sum_of / count.clamp(min=1)) ** 2).clamp(min=0).sqrt())
+        # The processes' gradients are averaged. One whose batch says nothing (approvals only) still takes part in it.
+        loss: Tensor = said * process_count() / weight.clamp(min=1e-8)
+        return loss + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
+
+    def _note(self, loss: Tensor, scores_std: Tensor) -> None:
+        figures = {"reward/loss": loss.item(), "reward/scores_std": scores_std.item()}
         self.history.append(figures)
         for logger in self.loggers:
             logger.log_metrics(figures, step=len(self.history))
-        # A rank whose batch says nothing (approvals only) still takes part in the reduction of gradients.
-        return loss + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
 
     def _parts(self, batch: JudgementBatch, views: int) -> Iterable[JudgementBatch]:
         """What each view learns from: all of the batch, or a member's own draw of it."""
@@ -105,36 +115,19 @@ def check_kinds(losses: Sequence[Any], judged: Judgements) -> None:
         )
 
 
-class PromptGroups(Groups):
-    """The judgements, those on one prompt together, at most `size` in a group; 24 bytes of memory each, read when asked for."""
-
-    def __init__(self, judged: Judgements, size: int) -> None:
-        order, self.bounds = prompt_groups(judged.rows["prompt"], size)
-        self.judged = judged.select(order)
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
-    def __getitem__(self, index: int) -> list[Judged]:
-        return list(self.judged[self.bounds[index] : self.bounds[index + 1]])
-
-
 def feedback_loader(
     judged: Judgements, model: RewardModel, batch_size: int, seed: int, rank: int, world: int, kinds: Collection[str] = ()
 ) -> DataLoader[Any]:
     """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch.
 
     What was said about one prompt stays in one batch, so that a response is scored once for all its judgements, and is not learned by
-    heart from being met again and again (Ouyang et al. 2022, section 3.5).
+    heart from being met again and again (Ouyang et al. 2022, section 3.5). Judgements are read when asked for.
 
     Args:
         kinds: what is learned (`learned_kinds`): the tokens of marked and edited stretches are looked for if "spans" is.
-
-    Raises:
-        ConfigError: fewer prompts than processes.
     """
 
-    def collated(batch: list[list[Judged]]) -> JudgementBatch:
-        return collate((record for group in batch for record in group), model, spans="spans" in kinds)
+    def collated(rows: np.ndarray) -> JudgementBatch:
+        return collate(judged.select(rows), model, spans="spans" in kinds)
 
-    return group_loader(PromptGroups(judged, batch_size), len(judged), batch_size, seed, rank, world, collated)
+    return group_loader(judged.rows["prompt"], batch_size, batch_size, (seed, rank, world), collated, JudgementBatch.blank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.processes import process_count, shared_loader, summed
 
 
 class SFTModule(L.LightningModule):
@@ -29,10 +31,13 @@ class SFTModule(L.LightningModule):
 
     def training_step(self, batch: PackedTokens, batch_idx: int) -> Tensor:
         log_probs, tokens = response_log_probs(self.language_model, batch)
-        loss = -log_probs.sum() / tokens.sum()
-        self.history.append({"sft/loss": loss.item()})
+        said, count = -log_probs.sum(), tokens.sum()
+        total, count = summed(torch.stack([said, count.to(said)]))
+        self.history.append({"sft/loss": (total / count).item()})
         for logger in self.loggers:
             logger.log_metrics(self.history[-1], step=len(self.history))
+        # The processes' gradients are averaged, and each has its part of the tokens.
+        loss: Tensor = said * process_count() / count
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -58,21 +63,15 @@ def demonstration_loader(
         ids, start, context = language_model.text_ids(prompt, response)
         if max(len(ids), len(context or ())) <= limit:
             rows.append((ids, start, context))
-    if len(rows) < world:
-        raise DataError(
-            f"{len(rows)} of {len(demonstrations)} demonstrations fit {limit} tokens: give shorter ones or raise sft.max_length"
-        )
-    usable = len(rows) - len(rows) % world
+    if not rows:
+        raise DataError(f"none of {len(demonstrations)} demonstrations fits {limit} tokens: give shorter ones or raise sft.max_length")
 
     def collate(batch: Sequence[tuple[list[int], int, list[int] | None]]) -> PackedTokens:
         ids, starts, contexts = zip(*batch, strict=True)
         return PackedTokens.of(ids, starts, context=None if contexts[0] is None else PackedTokens.of(contexts))
 
-    loader: DataLoader[Any] = DataLoader(
-        rows[rank:usable:world],  # type: ignore[arg-type]
-        batch_size=max(1, settings.batch_size // world),
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=collate,
-    )
+    def blank(tokens: PackedTokens) -> PackedTokens:
+        return dataclasses.replace(tokens, response_start=tokens.lengths)
+
+    loader = shared_loader(rows, settings.batch_size, (seed, rank, world), collate, blank)
     return loader, len(demonstrations) - len(rows)

@@ -1,0 +1,73 @@
+"""What processes do together: they share batches, the same rows in the same order however many they are, and sum what each found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+T = TypeVar("T")
+EPOCHS_OF_A_SEED = 1_000_003
+"""No run has as many epochs, so that no two seeds share an order."""
+
+
+class SharedBatches(Sampler[list[int]]):
+    """This process's rows of every batch; an empty list where a batch has fewer rows than there are processes.
+
+    An epoch's order depends on its number and the seed alone: Lightning tells the number (`set_epoch`).
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world: int) -> None:
+        self.rows, self.batch_size, self.seed, self.rank, self.world = rows, batch_size, seed, rank, world
+        self.epoch = 0
+        self.sampler = self  # where Lightning looks for set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * EPOCHS_OF_A_SEED + self.epoch)
+        order = torch.randperm(self.rows, generator=generator).tolist()
+        for start in range(0, self.rows, self.batch_size):
+            yield order[start : start + self.batch_size][self.rank :: self.world]
+
+
+def shared_loader(
+    rows: Sequence[Any],
+    batch_size: int,
+    share: tuple[int, int, int],
+    collate: Callable[[list[Any]], T],
+    blank: Callable[[T], T],
+) -> DataLoader[Any]:
+    """Shuffled batches of `batch_size` rows over all processes, new ones in every epoch.
+
+    Args:
+        rows: at least one.
+        share: seed, rank and number of processes.
+        blank: makes of a batch one that counts nothing. A process without a row of a batch gets one, for it must take part in the
+            step all the same: the others wait for its gradients.
+    """
+
+    def collated(chosen: list[Any]) -> T:
+        return collate(chosen) if chosen else blank(collate([rows[0]]))
+
+    return DataLoader(rows, batch_sampler=SharedBatches(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
+
+
+def process_count() -> int:
+    """How many processes train together; 1 where there is no process group."""
+    return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
+
+
+def summed(numbers: Tensor) -> Tensor:
+    """Each number's sum over the processes, without a gradient."""
+    total = numbers.detach().clone()
+    if process_count() > 1:
+        torch.distributed.all_reduce(total)
+    return total

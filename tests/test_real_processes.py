@@ -1,0 +1,182 @@
+"""What only a process of its own shows: plugins of another project, exit codes, and training on two processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEAD = '''
+"""A reward head of the user's own project."""
+import torch
+from torch import nn
+from rlhf_lightning.registry import register
+
+
+@register("reward_head", "mine")
+class Mine(nn.Module):
+    """A head of the user's own project."""
+
+    def __init__(self, width: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.randn(width)), scale
+
+    def forward(self, phi: torch.Tensor) -> torch.Tensor:
+        return self.scale * phi @ self.weight
+'''
+
+
+def train(*words: str, workdir: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=timeout, env=env)
+
+
+def test_a_plugin_of_another_project_is_an_option_at_once_and_a_broken_one_is_named(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
+    (tmp_path / "plugins" / "broken.py").write_text("import nothing_of_this_name\n")
+    done = train(*world.reward("reward_head=mine", "reward_head.scale=2", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"plugin {tmp_path / 'plugins' / 'broken.py'} is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
+        in done.stderr
+    )
+    assert "_target_: plugins.mine.Mine" in (tmp_path / "out" / "config.yaml").read_text()
+    refused = train("reward_head=mine", "reward_head.skale=2", workdir=tmp_path)
+    assert refused.returncode == 2
+    assert "did you mean 'scale'" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text(HEAD)
+    done = train(*world.reward("reward_head=mine", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = train(*world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo"), workdir=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (tmp_path / "plugins" / "mine.py").unlink()
+    gone = train(*world.ppo("rollout_scorer.path=out/reward_model"), workdir=tmp_path)
+    assert gone.returncode == 2
+    assert "no option reward_head=mine" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+@pytest.mark.slow
+def test_a_bug_keeps_its_traceback_and_exits_with_1(world, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    bug = HEAD.replace("return self.scale * phi @ self.weight", "raise RuntimeError('a bug')")
+    (tmp_path / "plugins" / "mine.py").write_text(bug)
+    done = train(*world.reward("reward_head=mine"), workdir=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "reward", "preference", "ppo", "rounds"])
+def test_two_processes_train_together(world, tmp_path, stage):
+    done = train(*getattr(world, stage)(*TWO, "logger=csv", "hydra.run.dir=out"), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert done.stdout.count("Report: ") == 1, "one process speaks"
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+LEARN_ALIKE = {
+    # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
+    "sft": ("sft", ["sft.batch_size=5", "sft.learning_rate=1e-4"]),
+    "reward": ("reward", ["reward.batch_size=7", "reward_loss=[bradley_terry,plackett_luce,gaussian_rating]"]),
+    "dpo": ("preference", ["preference.batch_size=7"]),
+    "ppo, one trunk, running statistics, a stop of the epochs": (
+        "ppo", ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"],
+    ),
+    "ppo, two trunks, in parts": ("ppo", ["ppo.critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"]),
+    "grpo": (
+        "ppo", ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"],
+    ),
+}  # fmt: skip
+
+
+def learned(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """All weights that a run leaves, and the figures of each step."""
+    weights = {f"{file.name}/{name}": value for file in sorted(folder.glob("**/*.safetensors")) for name, value in load_file(file).items()}
+    figures: list[dict[str, float]] = []
+    for file in folder.glob("**/metrics.csv"):
+        with file.open() as lines:
+            figures += [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    return weights, figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LEARN_ALIKE)
+def test_two_processes_learn_what_one_learns(world, tmp_path, case):
+    """The same texts, batches and figures, and weights that differ by rounding alone."""
+    stage, words = LEARN_ALIKE[case]
+    for folder, devices in (("one", []), ("two", TWO)):
+        done = train(*getattr(world, stage)(*words, "logger=csv", *devices, f"hydra.run.dir={folder}"), workdir=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (one, said), (two, again) = learned(tmp_path / "one"), learned(tmp_path / "two")
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
+    assert len(said) == len(again) >= 2
+    assert said[0] != said[-1], "nothing was learned"
+    for mine, theirs in zip(said, again, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_their_epochs_together(world, tmp_path):
+    """A KL that passes the target on one rank only must not leave the other waiting."""
+    words = ["ppo.target_kl=1e-4", "ppo.epochs=3", "ppo.updates=4", "ppo.learning_rate=1e-2"]
+    done = train(*world.ppo(*TWO, *words), workdir=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_processes_can_not_share_is_refused(world, tmp_path):
+    done = train(*world.ppo(*TWO, "ppo.prompts_per_update=3"), workdir=tmp_path)
+    assert done.returncode == 2
+    assert "ppo.prompts_per_update=3 must be a multiple of the 2 processes" in done.stderr
+
+
+UNEVEN = '''
+"""A scorer that fails the self-checks on the second process alone."""
+import os
+import torch
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.registry import register
+
+
+@register("rollout_scorer", "uneven")
+class Uneven:
+    """The length of responses; the second process refuses empty ones."""
+
+    def __call__(self, rollout):
+        if not any(rollout.responses) and os.environ.get("LOCAL_RANK", "0") == "1":
+            raise UserError("nothing to score")
+        return torch.tensor([float(len(text)) for text in rollout.responses])
+'''
+
+
+@pytest.mark.slow
+def test_a_self_check_that_fails_on_one_process_stops_both(world, tmp_path):
+    """A process that raised alone would leave the other waiting for its gradients."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "uneven.py").write_text(UNEVEN)
+    words = [word for word in world.ppo(*TWO) if not word.startswith("rollout_scorer")]
+    done = train(*words, "rollout_scorer=uneven", workdir=tmp_path, timeout=120)
+    assert done.returncode != 0
+    assert "a self-check failed on another process" in done.stderr
