@@ -8,7 +8,7 @@ in turn, each in a process of its own, and again for each round; medians are ove
 Ours is PPOModule in a Lightning Trainer with a CSV logger, scored by rollout_scorer=reward_model through text.
 
     trl         float32, separate value model
-    separate    ours, the same (ppo.critic=separate)
+    separate    ours, the same (policy_critic=separate)
     shared      ours with the default, a value head on the policy's trunk
     bf16        shared under trainer.precision=bf16-mixed
 """
@@ -47,9 +47,11 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.backbone.language_model import pad_rows
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.flow import Prompts
+    from rlhf_lightning.policy.critic.separate import separate
+    from rlhf_lightning.policy.critic.shared import shared
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
-    from rlhf_lightning.policy.model import Critic, Policy
+    from rlhf_lightning.policy.model import Policy
     from rlhf_lightning.policy.module import PPOModule, PPOParts
     from rlhf_lightning.policy.reduction.token_mean import token_mean
     from rlhf_lightning.policy.settings import PPOSettings
@@ -96,13 +98,12 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     policy, reference = (causal((), path=str(models / size / "policy")) for _ in range(2))
     settings = PPOSettings(
         updates=iterations, prompts_per_update=PROMPTS, responses_per_prompt=1, epochs=4, minibatches=4, learning_rate=1e-6,
-        critic="separate" if side == "separate" else "shared",
     )  # fmt: skip
     parts = PPOParts(
         sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")), shapings=[kl],
         advantage=partial(gae, gamma=1.0, lam=0.95), loss=ppo_clip, reduction=token_mean, value_loss=clipped, kl_control=FixedKL(),
     )  # fmt: skip
-    module = Timed(Policy(policy, Critic(policy, settings.critic == "separate")), Policy(reference), parts, settings)
+    module = Timed(Policy(policy, (separate if side == "separate" else shared)(policy, None)), Policy(reference), parts, settings)
     rows = json.loads((models / "prompts.json").read_text())
     texts = policy.tokenizer.batch_decode(rows)
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.interval import mean_interval, paired_interval
-from rlhf_lightning.registry import components
+from rlhf_lightning.registry import option
 from rlhf_lightning.reward.fitting import collated
 from rlhf_lightning.reward.losses import build_losses
 from rlhf_lightning.reward.scored import Scored
@@ -57,7 +57,7 @@ def fitted(name: str, records: Sequence[Feedback], scores_of: Scores, size: int,
         precision: of the normal prior of the weights, 0 for none.
     """
     importlib.import_module(f"rlhf_lightning.reward.loss.{name}")  # the rule of address
-    path = next(c.path for c in components("reward_loss") if c.name == name)
+    path = option("reward_loss", name).path
     judged = standardised(records)
     batch, answers = collated(judged)
     texts = [response for _, response in answers]

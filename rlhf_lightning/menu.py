@@ -2,63 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from rich.console import Console
-from rich.table import Table
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import GROUPS, Component, components, section_names, settings_of
-from rlhf_lightning.schema import REQUIRED, did_you_mean
-from rlhf_lightning.schema import settings_of as settings_of_target
+from rlhf_lightning.presets import default_options, list_presets
+from rlhf_lightning.registry import GROUPS, Component, components, section_class, section_names
+from rlhf_lightning.schema import REQUIRED, Setting, did_you_mean, settings_of
+from rlhf_lightning.type_names import type_name, value_name
 
+WIDTH = 120
+NAME_WIDTH = 21
+HEAD = """\
+From what people say about texts to a better language model: feedback -> reward model -> PPO -> evaluation, in rounds.
+  python train.py [group=option] [group.setting=value] ...    [..]: a group that takes several, in order; *: the default"""
 EXAMPLES = """\
-python train.py                                                   the whole loop on the embedded example
-python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.lam=0.9
-python train.py stage=reward 'feedback_format=[pairwise]' feedback_source=jsonl feedback_source.jsonl.path=pairs.jsonl
-python train.py stage=ppo backbone=causal backbone.path=MODEL task=files task.prompts=P.jsonl rollout_scorer=lexicon rollout_scorer.path=L
-python train.py -m advantage=gae,rloo seed=1,2                    a sweep"""
+python train.py                                          the whole loop on the embedded example
+python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.lam=0.9 ppo.learning_rate=1e-4
+python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.jsonl 'feedback_format=[pairwise]'
+python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=reward_model rollout_scorer.path=RM
+python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
+PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result"}
+FOOT = "`rlhf-lightning components [GROUP or SECTION]`: settings, types, defaults. `--cfg job`: the composed configuration."
 
 
-def print_help(presets: Mapping[str, Iterable[str]]) -> None:
+def print_help() -> None:
     """What the program does, its groups with their options, and examples: one screen."""
-    print("From what people say about texts to a better language model: feedback -> reward model -> PPO -> evaluation, in rounds.\n")
-    print("Choose components (group=option, group.setting=value); [..] groups take several, in order:")
+    print(HEAD)
+    chosen = default_options()
     for group, about in GROUPS.items():
-        options = ", ".join(c.name for c in components(group))
-        print(f"  {group:<20} {f'[{options}]' if about.many else options:<62} {about.summary}")
-    print("\nSections of settings (section.setting=value):")
-    for name in section_names():
-        print(f"  {name:<20} {', '.join(settings_of(name))}")
-    print("\nPresets:")
-    for group, names in presets.items():
-        print(f"  {group:<20} {', '.join(names)}")
-    print("\nExamples:")
-    print("\n".join(f"  {line}" for line in EXAMPLES.splitlines()))
-    print("\n`rlhf-lightning components GROUP` shows settings, types and defaults; `--cfg job` the composed configuration.")
+        print(_group_line(group, [c.name for c in components(group)], chosen.get(group, ()), about.summary, about.many))
+    for group, options in list_presets().items():
+        print(_group_line(group, list(options), chosen.get(group, ()), PRESETS.get(group, "")))
+    print("Settings of their own:  " + "  ".join(f"{name}.*" for name in section_names()) + "  trainer.*  logger.*  seed")
+    print("Examples:\n" + textwrap.indent(EXAMPLES, "  "))
+    print(FOOT)
 
 
-def print_components(group: str | None) -> None:
-    """Every registered component, or one group's, with its summary, settings, types, defaults and owner.
+def _group_line(group: str, options: Sequence[str], chosen: Sequence[str], summary: str, many: bool = False) -> str:
+    """A group with its options, and what it is for where the screen has room."""
+    listed = ", ".join(option + "*" * (option in chosen) for option in options)
+    lines = textwrap.wrap(f"[{listed}]" if many else listed, WIDTH - NAME_WIDTH - 4) or ["none yet"]
+    if summary and len(lines) == 1 and NAME_WIDTH + 5 + len(lines[0]) + len(summary) <= WIDTH:
+        lines[0] = f"{lines[0]:<{WIDTH - NAME_WIDTH - len(summary) - 5}}  {summary}"
+    return textwrap.indent("\n".join(lines), " " * (NAME_WIDTH + 3)).replace(" " * (NAME_WIDTH + 3), f"  {group:<{NAME_WIDTH}} ", 1)
+
+
+def print_components(name: str | None) -> None:
+    """Every registered component with its summary, settings, types, defaults and owner; or those of one group, or one section's settings.
 
     Raises:
-        ConfigError: no such group.
+        ConfigError: no such group or section.
     """
-    if group is not None and group not in GROUPS:
-        raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
-    table = Table("option", "what it does", "settings", "owner", title=GROUPS[group].summary if group else None)
-    for component in components(group):
-        table.add_row(f"{component.group}={component.name}", component.summary, _settings(component), _owner(component))
+    if name in section_names():
+        print_section(str(name))
+        return
+    if name is not None and name not in GROUPS:
+        names = [*GROUPS, *section_names()]
+        raise ConfigError(f"no group {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("option", "what it does", "settings", "owner", title=GROUPS[name].summary if name else None, show_lines=True)
+    for component in components(name):
+        cells = (f"{component.group}={component.name}", component.summary, _listed(settings_of(component.target)), owner(component))
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 
-def _settings(component: Component) -> str:
-    return "\n".join(
-        f"{s.name}: {getattr(s.type, '__name__', s.type)} = {'required' if s.default is REQUIRED else s.default}"
-        for s in settings_of_target(component.target)
-    )
+def print_section(name: str) -> None:
+    """The settings of a section, with types and defaults."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("setting", "type", "default", title=(section_class(name).__doc__ or name).split("\n")[0])
+    for setting in settings_of(section_class(name)):
+        table.add_row(*map(escape, (f"{name}.{setting.name}", type_name(setting.type), _default(setting))))
+    Console().print(table)
 
 
-def _owner(component: Component) -> str:
-    top = component.target.__module__.split(".")[0]
-    return "built in" if top == "rlhf_lightning" else component.target.__module__
+def _listed(settings: Sequence[Setting]) -> str:
+    return "\n".join(f"{setting.name}={_default(setting)}  ({type_name(setting.type)})" for setting in settings)
+
+
+def _default(setting: Setting) -> str:
+    if setting.name == "seed":
+        return "${seed}"
+    return "required" if setting.default is REQUIRED else value_name(setting.default)
+
+
+def owner(component: Component) -> str:
+    """Where a component comes from: built in, a file, or an installed package by its name and version."""
+    top, file = component.target.__module__.split(".")[0], Path(component.file)
+    if top == "rlhf_lightning":
+        return "built in"
+    here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return packages().get(top, str(here))
+
+
+def packages() -> Mapping[str, str]:
+    """For each top-level module of an installed plugin package the package and its version."""
+    import importlib.metadata
+
+    from rlhf_lightning.registry import ENTRY_POINTS
+
+    entries = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {entry.module.split(".")[0]: f"{entry.dist.name} {entry.dist.version}" for entry in entries if entry.dist}

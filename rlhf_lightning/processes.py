@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +62,16 @@ def shared_loader(
     return DataLoader(rows, batch_sampler=SharedBatches(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
 
 
+def batch_at(loader: DataLoader[Any], step: int) -> Any:
+    """The step-th batch of a `shared_loader` that passes over its rows again and again."""
+    batches: Any = loader.batch_sampler
+    epoch, place = divmod(step, len(batches))
+    batches.set_epoch(epoch)
+    chosen = next(itertools.islice(batches, place, None))
+    collate: Any = loader.collate_fn
+    return collate([loader.dataset[row] for row in chosen])
+
+
 def process_count() -> int:
     """How many processes train together; 1 where there is no process group."""
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
@@ -71,3 +83,14 @@ def summed(numbers: Tensor) -> Tensor:
     if process_count() > 1:
         torch.distributed.all_reduce(total)
     return total
+
+
+def summed_by_name(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Metrics of which each process has a part."""
+    return dict(zip(parts, summed(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
+
+
+def unsynchronised(model: Any) -> AbstractContextManager[None]:
+    """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
+    context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
+    return context

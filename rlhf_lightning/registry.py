@@ -2,8 +2,8 @@
 
 A component's positional parameters are what exists at run time (tensors, records, sizes). Its keyword-only parameters are its
 configuration: `register` turns them into a typed dataclass in Hydra's ConfigStore, so that `reward_head=mlp reward_head.hidden=64`
-works with completion, help and type checks, and no YAML is written. `check` holds the composed values to what types can't say
-(choices, ranges) before anything heavy loads, and `build` makes the component from its checked node.
+works with completion, help and type checks, and no YAML is written. choices.py holds the composed values to what types can't say (choices,
+ranges, combinations) before anything heavy loads, and `build` makes the component from its checked node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
 
 from rlhf_lightning import schema
 from rlhf_lightning.errors import ConfigError, RegistryError
@@ -30,9 +29,6 @@ from rlhf_lightning.schema import config_class, did_you_mean, validated
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
 ENTRY_POINTS = "rlhf_lightning.plugins"
-PLAIN = ("seed", "trainer", "logger")
-"""What stands at the top of the configuration and is neither a group nor a section."""
-MAX_SEED = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +60,7 @@ GROUPS: dict[str, Group] = {
     "rollout_shaping": Group("from one score per response to a reward per token, in this order", many=True),
     "advantage": Group("how advantages are estimated"),
     "policy_tuning": Group("which weights of the policy are trained"),
+    "policy_critic": Group("where the critic's values come from, for an advantage that needs them"),
     "policy_loss": Group("the policy's objective per token"),
     "policy_correction": Group("how tokens count where sampler and trainer disagree"),
     "policy_penalty": Group("what is added to the policy's objective per token", many=True),
@@ -76,13 +73,14 @@ GROUPS: dict[str, Group] = {
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A registered option: where it is, what it is called, which settings it takes and what it needs from the run."""
+    """A registered option: where it is, what it is called, which settings it takes, what it needs from the run, and its own check."""
 
     group: str
     name: str
     target: Callable[..., Any]
     config: type
     needs: frozenset[str]
+    check: Callable[[Any], None] | None = None
 
     @property
     def path(self) -> str:
@@ -112,6 +110,22 @@ def components(group: str | None = None) -> list[Component]:
     return sorted(chosen, key=lambda c: (list(GROUPS).index(c.group), c.name))
 
 
+def option(group: str, name: str) -> Component:
+    """The component `group=name`, which is loaded where it isn't yet.
+
+    Raises:
+        ConfigError: no such group or option, with the nearest name and the list.
+    """
+    if group not in GROUPS:
+        raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
+    if (group, name) not in _components:
+        load_components()
+    if (group, name) not in _components:
+        names = [c.name for c in components(group)]
+        raise ConfigError(f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+    return _components[group, name]
+
+
 def section_names() -> list[str]:
     """The sections of settings that are no component (`ppo`, `reward`, ...)."""
     return sorted(_sections)
@@ -119,7 +133,12 @@ def section_names() -> list[str]:
 
 def settings_of(name: str) -> list[str]:
     """The settings of a section."""
-    return [setting.name for setting in schema.settings_of(_sections[name])]
+    return [setting.name for setting in schema.settings_of(section_class(name))]
+
+
+def section_class(name: str) -> type:
+    """The dataclass of a section."""
+    return _sections[name]
 
 
 def component_of(node: Mapping[str, Any]) -> Component:
@@ -132,13 +151,15 @@ def component_of(node: Mapping[str, Any]) -> Component:
     raise ConfigError(f"_target_ {path!r} is not a registered component; register it in plugins/ with @register(group, name)")
 
 
-def register(group: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[T], T]:
+def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callable[[Any], None] | None = None) -> Callable[[T], T]:
     """Make the decorated class or function the option `group=name`.
 
     Args:
         group: a key of GROUPS.
         name: the option's name, the file's name.
         needs: what the run must provide beyond the positional arguments ("values", "groups"); the stage refuses what it can't.
+        check: is given the command's Choices before anything heavy loads, where the component is at work, and raises ConfigError for
+            settings that each are right and don't go together. A stage's runs with every command that chooses it.
 
     Raises:
         RegistryError: unknown group, a name taken by other code, or a component that worker processes couldn't import.
@@ -155,7 +176,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[T
             raise RegistryError(f"{group}={name} is taken by {known.file}; {_file_of(target)} must choose another name")
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
-        _components[group, name] = Component(group, name, target, config, frozenset(needs))
+        _components[group, name] = Component(group, name, target, config, frozenset(needs), check)
         package = f"{group}.{name}" if GROUPS[group].many else group
         ConfigStore.instance().store(group=group, name=name, node=config, package=package)
         return target
@@ -187,54 +208,13 @@ def build(node: Any, *args: Any) -> Any:
 
 
 def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
-    """`build` from a component's name and settings, as a saved model states them."""
-    if (group, name) not in _components:
-        load_components()
-    if (group, name) not in _components:
-        names = [c.name for c in components(group)]
-        raise ConfigError(f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}")
-    return build({**settings, "_target_": _components[group, name].path}, *args)
+    """`build` from a component's name and settings, as a saved model states them. Raises ConfigError where there is no such option."""
+    return build({**settings, "_target_": option(group, name).path}, *args)
 
 
 def build_section(name: str, node: Any) -> Any:
     """The section's dataclass with its checked values. Raises ConfigError for a value outside its range or choices."""
     return _sections[name](**validated(_sections[name], node, name))
-
-
-def check(config: DictConfig) -> None:
-    """Hold every section and component of a composed configuration to its declared types, choices and ranges.
-
-    Raises:
-        ConfigError: naming the key, what is allowed, and the nearest right name.
-    """
-    _check_top(config)
-    for name in _sections:
-        build_section(name, config[name])
-    for group, about in GROUPS.items():
-        node = config.get(group)
-        if not node:
-            continue
-        for option in node.values() if about.many else [node]:
-            component = component_of(option)
-            if component.group != group:
-                raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
-            key = f"{group}.{component.name}" if about.many else group
-            validated(component.target, option, key)
-
-
-def _check_top(config: DictConfig) -> None:
-    """Nothing unknown at the top, nothing that every stage reads taken out, and a seed that every generator takes."""
-    needed = [*_sections, *PLAIN]
-    known = [*GROUPS, *needed]
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), known)}; the top of the menu: {', '.join(known)}")
-    for name in needed:
-        if name not in config:
-            raise ConfigError(f"{name} can't be taken out of the configuration")
-    seed = config.seed
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
-        raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:

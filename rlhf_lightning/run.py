@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
-import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import Component, build, build_section, component_of, components, make
-from rlhf_lightning.schema import did_you_mean
-
-LOGGERS = {"csv": (), "tensorboard": (), "wandb": ("mode", "project", "group", "init_timeout"), "none": ()}
-"""The settings that each kind of logger reads."""
-SECRET_NAME = re.compile(r"(?i)(key|token|password|secret)$")
+from rlhf_lightning.registry import make
+from rlhf_lightning.secrets import without_secrets
+from rlhf_lightning.trainer import lightning_trainer
 
 if TYPE_CHECKING:
     import lightning as L
@@ -33,14 +29,15 @@ if TYPE_CHECKING:
     from rlhf_lightning.task.task import Task
 
 
-class Run:
+class Run(Choices):
     """What a stage is given: settings, components, a Trainer, a folder and a clock.
 
     Under several processes every one of them runs the stage; only the first (`is_main`) writes.
     """
 
     def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
-        self.config, self.folder = config, Path(folder)
+        super().__init__(config)
+        self.folder = Path(folder)
         self.seed = int(config.seed)
         self.console = console or Console(stderr=False)
         self.seconds: dict[str, float] = {}
@@ -50,38 +47,10 @@ class Run:
     def is_main(self) -> bool:
         return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
-    def settings(self, name: str) -> Any:
-        """The typed section `name` of the configuration."""
-        return build_section(name, self.config[name])
-
-    def component(self, group: str, *args: Any) -> Any:
-        """The chosen option of a group, made with these run-time arguments.
-
-        Raises:
-            ConfigError: none was chosen.
-        """
-        self.chosen(group)
-        return build(self.config[group], *args)
-
-    def components(self, group: str, *args: Any) -> dict[str, Any]:
-        """The chosen options of a group that takes several, by name and in order."""
-        return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
-
     @property
     def response_room(self) -> int:
         """The most tokens that a response may have: every sampler has the setting max_new_tokens."""
         return int(self.config.rollout_sampler.max_new_tokens)
-
-    def chosen(self, group: str) -> Component:
-        """The option of a group that was chosen.
-
-        Raises:
-            ConfigError: none was.
-        """
-        if not self.config.get(group):
-            names = ", ".join(component.name for component in components(group))
-            raise ConfigError(f"this command chooses no {group} and needs one: add `{group}=...` to the command; there are: {names}")
-        return component_of(self.config[group])
 
     def language_model(self, path: Path | str | None = None, corpus: Sequence[str] = ()) -> LanguageModel:
         """The backbone, or the one that an earlier stage left in a folder.
@@ -196,56 +165,6 @@ def _writer_of(path: str) -> str:
     from rlhf_lightning.backbone.trunk import load_config, trunk_kind
 
     return "encoder_decoder" if trunk_kind(load_config(path)) == "encoder_decoder" else "causal"
-
-
-def lightning_trainer(settings: Mapping[str, Any], **own: Any) -> L.Trainer:
-    """A Trainer of the user's settings and of the stage's own.
-
-    Raises:
-        ConfigError: settings that Lightning doesn't know, that the stage sets itself, or that Lightning refuses.
-    """
-    import lightning as L
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    allowed = [name for name in inspect.signature(L.Trainer.__init__).parameters if name not in (*own, "self")]
-    for key in settings:
-        if key in own:
-            raise ConfigError(f"trainer.{key} is set by the stage; leave it out")
-        if key not in allowed:
-            raise ConfigError(f"trainer has no setting {key!r}{did_you_mean(key, allowed)}; it has: {', '.join(allowed)}")
-    try:
-        return L.Trainer(**settings, **own)
-    except (TypeError, ValueError, MisconfigurationException) as cause:
-        given = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
-        raise ConfigError(f"Lightning can't make a trainer of {given}: {cause}") from cause
-
-
-def check_logger(about: Mapping[str, Any]) -> None:
-    """Hold the logger's settings to what its kind reads.
-
-    Raises:
-        ConfigError: another kind, or a setting that nothing reads.
-    """
-    kind = about.get("kind")
-    if kind not in LOGGERS:
-        raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
-    known = ("kind", *LOGGERS[kind])
-    for key in about:
-        if key not in known:
-            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(str(key), known)}; logger={kind} has: {', '.join(known)}")
-
-
-def without_secrets(node: Any, name: str = "") -> Any:
-    """A configuration as plain containers, with the text of anything named like a key, token, password or secret left out.
-
-    It stays unresolved, so that `${oc.env:NAME}` stays a reference.
-    """
-    node = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-    if isinstance(node, dict):
-        return {key: without_secrets(value, str(key)) for key, value in node.items()}
-    if isinstance(node, str) and SECRET_NAME.search(name) and not node.startswith("${"):
-        return "***"
-    return node
 
 
 def hush_hints() -> None:

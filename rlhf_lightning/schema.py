@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pydantic
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from rlhf_lightning.errors import ConfigError, RegistryError
 
@@ -78,7 +81,10 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
     Raises:
         ConfigError: an unknown or missing setting, or a value that isn't allowed.
     """
-    content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    try:
+        content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{key} refers to what isn't there: {str(error).splitlines()[0]}") from None
     if not isinstance(content, Mapping):
         raise ConfigError(f"{key}={content}: {key} holds settings; write {key}.<setting>=<value>")
     own = f"{target.__module__}.{target.__qualname__}"
@@ -92,13 +98,14 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
         if values.get(name, setting.default) in ("???", REQUIRED):
             raise ConfigError(f"{key}.{name} must be given: add `{key}.{name}=...` to the command")
     fields: dict[str, Any] = {name: (s.type, ... if s.default is REQUIRED else s.default) for name, s in settings.items()}
-    model = pydantic.create_model("settings", **fields)
+    model = pydantic.create_model("settings", __config__=pydantic.ConfigDict(allow_inf_nan=False), **fields)
     try:
         checked = model(**values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join([key, *map(str, first["loc"])])
-        raise ConfigError(f"{place}={first['input']}: {first['msg']}") from None
+        near = did_you_mean(str(first["input"]), re.findall("'([^']+)'", first["msg"])) if first["type"] == "literal_error" else ""
+        raise ConfigError(f"{place}={first['input']}: {first['msg'].removeprefix('Value error, ')}{near}") from None
     return {name: getattr(checked, name) for name in settings}
 
 
@@ -107,6 +114,17 @@ def in_order(limits: tuple[float, float]) -> tuple[float, float]:
     if not limits[0] < limits[1]:
         raise ValueError("must be [lowest, highest], the first below the second")
     return limits
+
+
+def local_or_hub(path: str) -> str:
+    """What a ModelPath is held to: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) is a folder that is there."""
+    if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).is_dir():
+        raise ValueError("no such folder; give a local Hugging Face folder or a Hub name")
+    return path
+
+
+ModelPath = Annotated[str, pydantic.AfterValidator(local_or_hub)]
+"""The type of a setting that names a model, so that a folder that isn't there is refused before anything loads."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

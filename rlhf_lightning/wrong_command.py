@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning import schema
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
 from rlhf_lightning.schema import did_you_mean
 
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
-GROUP_OVERRIDE = "Config group override must be"
-"""How Hydra begins the plain ValueError that it raises for `advantage=null` and `advantage=3`."""
+MENDABLE = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
+FLAGS = ("Config group override must be", "Only one of --run", "The --resolve flag")
+"""How Hydra begins the plain ValueErrors that it raises for `advantage=null`, `advantage=3` and flags that exclude each other."""
 
 Presets = Mapping[str, Mapping[str, Sequence[str]]]
 """The groups of conf/, their options, and each option's settings."""
+
+
+def is_wrong(error: BaseException) -> bool:
+    """Whether the user can mend it: our own errors, Hydra's for what it can't compose, and YAML's."""
+    return isinstance(error, MENDABLE) or (isinstance(error, ValueError) and str(error).startswith(FLAGS))
+
+
+def told(error: BaseException) -> str:
+    """What an error that the user can mend says: its own words, or ours for Hydra's."""
+    return str(error) if isinstance(error, UserError) else message(error, sys.argv[1:], list_presets())
+
+
+def tell(error: BaseException) -> int:
+    """Print an error that the user can mend, without a traceback. Returns the exit code."""
+    print(f"error: {told(error)}", file=sys.stderr)
+    return 2
 
 
 def message(error: BaseException, words: Sequence[str], presets: Presets) -> str:
@@ -28,6 +48,9 @@ def message(error: BaseException, words: Sequence[str], presets: Presets) -> str
         words: of the command line.
         presets: the choices that are no components.
     """
+    if isinstance(error, MarkedYAMLError):
+        place = error.problem_mark or error.context_mark
+        return f"{place.name}:{place.line + 1} is no YAML: {error.problem or error.context}"
     text = _whole_text(error)
     unread = _unreadable(words, presets)
     if unread:
@@ -58,6 +81,8 @@ def _wrong_key(found: re.Match[str], presets: Presets) -> str:
         return f"Hydra has no setting {rest!r}; `--cfg hydra` shows those it has"
     if top not in tops:
         return f"no setting {key!r}{did_you_mean(top, tops)}; the top of the menu: {', '.join(tops)}"
+    if not rest and (top in GROUPS or top in presets):
+        return f"a saved configuration takes settings, as in {top}.NAME=VALUE, and no options but its own: leave {top}=... out"
     of_option = _settings(top, presets)
     owners = [option for option, settings in of_option.items() if rest in settings]
     if owners:
@@ -75,8 +100,16 @@ def _wrong_value(found: re.Match[str], presets: Presets) -> str:
     return f"{found['key']}: {found['what'].strip()}"
 
 
+def _unresolved(found: re.Match[str], presets: Presets) -> str:
+    return f"{found['key']} refers to what isn't there: {found['what']}"
+
+
 def _deleted(found: re.Match[str], presets: Presets) -> str:
     return f"{found['key']} can't be taken out; leave it alone or set it to another value"
+
+
+def _no_config(found: re.Match[str], presets: Presets) -> str:
+    return f"no configuration {found['name']!r} where --config-path or --config-dir points to; without --config-name it is 'config'"
 
 
 def _has_value(found: re.Match[str], presets: Presets) -> str:
@@ -108,8 +141,11 @@ _CANT = (
 _EXPLAINED = (
     (re.compile(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"), _wrong_option),
     (re.compile(r"In '(?P<group>[^']+)/[^']+': ValidationError[\s\S]*Config is not a subclass of Config"), _one_option),
+    (re.compile(r"Cannot find primary config '(?P<name>[^']+)'"), _no_config),
     (re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"), _sweep),
     (re.compile(r"Could not override '(?P<key>[^']+)'\."), _wrong_key),
+    (re.compile(r"Key '[^']+' (?:is )?not in '[^']+'[\s\S]*?full_key: (?P<key>\S+)"), _wrong_key),
+    (re.compile(r"(?P<what>Interpolation key [^\n]+|Environment variable '[^']+' not found)[\s\S]*?full_key: (?P<key>\S+)"), _unresolved),
     (re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist"), _wrong_key),
     (re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"), _has_value),
     (re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"), _deleted),

@@ -104,7 +104,7 @@ LEARN_ALIKE = {
     "ppo, one trunk, running statistics, a stop of the epochs": (
         "ppo", ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"],
     ),
-    "ppo, two trunks, in parts": ("ppo", ["ppo.critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"]),
+    "ppo, two trunks, in parts": ("ppo", ["policy_critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"]),
     "grpo": (
         "ppo", ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"],
     ),

@@ -22,8 +22,9 @@ from torch import nn
 
 from rlhf_lightning import registry
 from rlhf_lightning.advantage.gae import gae
-from rlhf_lightning.cli import CONF
+from rlhf_lightning.choices import check
 from rlhf_lightning.errors import ConfigError, RegistryError
+from rlhf_lightning.presets import CONF
 from rlhf_lightning.reward.head.mlp import MLPHead
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,7 +183,7 @@ def test_only_registered_components_are_ever_called(monkeypatch, target, place):
     OmegaConf.set_struct(node, False)
     OmegaConf.update(config, place, {"_target_": target, "args": ["x"]}, merge=False, force_add=True)
     with pytest.raises(ConfigError, match="is not a registered component"):
-        registry.check(config)
+        check(config)
     with pytest.raises(ConfigError, match="is not a registered component"):
         registry.build(OmegaConf.select(config, place))
     with pytest.raises(ConfigError, match="is not a registered component"):
@@ -190,26 +191,23 @@ def test_only_registered_components_are_ever_called(monkeypatch, target, place):
 
 
 @pytest.mark.parametrize("place", ["ppo", "trainer.x", "backbone.x", "rollout_shaping.kl.x"])
-def test_a_nested_target_is_data_or_refused(monkeypatch, place):
+def test_a_nested_target_is_refused(monkeypatch, place):
     monkeypatch.setattr(os, "system", called)
     config = copy.deepcopy(default())
     OmegaConf.update(config, f"{place}._target_", "os.system", force_add=True)
-    if place.startswith("trainer"):  # goes to Lightning as it is, whose own settings are held when its trainer is made
-        registry.check(config)
-    else:
-        with pytest.raises(ConfigError, match="has no setting"):
-            registry.check(config)
+    with pytest.raises(ConfigError, match="has no setting"):
+        check(config)
 
 
 def test_a_component_under_another_group_is_refused():
     config = copy.deepcopy(default())
     config.reward_head = {"_target_": "rlhf_lightning.advantage.gae.gae"}
     with pytest.raises(ConfigError, match=r"reward_head can't be rlhf_lightning\.advantage\.gae\.gae: that is an option of advantage"):
-        registry.check(config)
+        check(config)
 
 
 def test_the_default_configuration_is_right():
-    registry.check(composed())
+    check(composed())
 
 
 def test_every_seed_follows_the_run_s():
@@ -221,6 +219,14 @@ def test_every_seed_follows_the_run_s():
 def test_groups_of_several_keep_their_order():
     assert list(composed("rollout_shaping=[kl,clip_score]").rollout_shaping) == ["kl", "clip_score"]
     assert list(composed("rollout_shaping=[clip_score,kl]").rollout_shaping) == ["clip_score", "kl"]
+
+
+def test_an_option_is_looked_up_by_group_and_name():
+    assert registry.option("reward_head", "mlp").target is MLPHead
+    with pytest.raises(ConfigError, match=r"no option reward_head=mpl, did you mean 'mlp'\?; there are: "):
+        registry.option("reward_head", "mpl")
+    with pytest.raises(ConfigError, match=r"no group 'reward_heads', did you mean 'reward_head'\?"):
+        registry.option("reward_heads", "mlp")
 
 
 def test_components_are_in_order_and_say_what_they_are():

@@ -13,7 +13,7 @@ from rich.console import Console
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import load_components
-from rlhf_lightning.run import Run, check_logger, lightning_trainer
+from rlhf_lightning.run import Run
 
 load_components()
 
@@ -79,30 +79,3 @@ def test_a_logger_that_is_not_installed_says_what_to_install(run, kind, monkeypa
     run.config.logger = {"kind": kind, "mode": "offline", "project": "p", "group": None, "init_timeout": 1}
     with pytest.raises(ConfigError, match=rf"pip install 'rlhf-lightning\[{kind}\]'"):
         run.logger("ppo")
-
-
-@pytest.mark.parametrize(
-    ("about", "message"),
-    [
-        ({"kind": "csvv"}, "csvv is not one of csv, tensorboard, wandb, none, did you mean 'csv'"),
-        ({}, "None is not one of"),
-        ({"kind": "csv", "project": "x"}, "no setting 'project'; logger=csv has: kind"),
-        ({"kind": "wandb", "projekt": "x"}, "'projekt', did you mean 'project'"),
-    ],
-)
-def test_a_logger_takes_what_it_reads(about, message):
-    with pytest.raises(ConfigError, match=message):
-        check_logger(about)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_epoch": 1}, "no setting 'max_epoch'"),
-        ({"logger": True}, "trainer.logger is set by the stage"),
-        ({"accelerator": "tpuu"}, "trainer.accelerator=tpuu"),
-    ],
-)
-def test_a_trainer_takes_what_lightning_takes(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        lightning_trainer(settings, logger=False)

@@ -52,10 +52,10 @@ def test_a_job_that_fails_is_named_and_the_others_run(world, command):
     assert done.code == 1
     first, second = rows_of(done.folder)
     assert first["objective"] == "failed"
-    assert "demonstrations fit 2 tokens" in first["error"]
+    assert "demonstrations fits 2 tokens" in first["error"]
     assert float(second["objective"]) > 0
     assert "2 jobs, 1 failed" in done.out
-    assert "job 0 failed: 0 of 6 demonstrations fit 2 tokens" in done.out
+    assert "job 0 failed: none of 6 demonstrations fits 2 tokens" in done.out
     assert "Traceback" not in done.error
 
 

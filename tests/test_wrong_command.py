@@ -70,12 +70,19 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("+backbone.dropout=0.1", ["backbone has no setting 'dropout'", "family, layers, width"]),
     ("+rollout_shaping.kl.foo=1", ["rollout_shaping.kl has no setting 'foo'", "estimator"]),
     ("+logger.api_key=x", ["logger has no setting 'api_key'", "logger=csv has: kind"]),
-    ("+trainer.max_stepz=1 stage=sft", ["'max_stepz'", "did you mean 'max_steps'"]),
+    ("+trainer.determinstic=true", ["'determinstic'", "did you mean 'deterministic'"]),
+    ("+trainer.max_steps=3", ["trainer.max_steps is set by the stage", "ppo.updates"]),
+    ("+trainer.limit_train_batches=2", ["trainer.limit_train_batches is set by the stage"]),
+    ("+seed.x=1", ["seed"]),
     ("+trainer.max_epochs=1 stage=sft", ["trainer.max_epochs is set by the stage"]),
     ("+stage.max_rounds=2", ["stage.max_rounds has a value already", "without the +"]),
     ("~ppo", ["ppo can't be taken out"]),
     ("~seed", ["seed can't be taken out"]),
     ("~ppo.updates", ["ppo.updates can't be taken out"]),
+    ("~policy_loss", ["no policy_loss", "policy_loss=...", "{options[policy_loss]}"]),
+    ("~backbone stage=sft", ["no backbone", "{options[backbone]}"]),
+    ("~trainer", ["trainer can't be taken out"]),
+    ("~logger.kind", ["logger.kind=None", "csv, tensorboard, wandb, none"]),
     ("~nothing", ["'nothing'", "the top of the menu"]),
     ("~advantage", ["no advantage", "advantage=...", "{options[advantage]}"]),
     ("~stage", ["no stage", "{options[stage]}"]),
@@ -84,7 +91,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("ppo.updates=[1", ["'ppo.updates=[1' can't be read", "in quotes"]),
     ("=3", ["'=3' sets nothing"]),
     ("--multirn", ["unrecognized arguments: --multirn"]),
-    ("--config-name nothing", ["nothing"]),
+    ("--config-name nothing", ["no configuration 'nothing'", "--config-name"]),
     ("--config-dir /nothing", ["/nothing"]),
     # a value of the wrong type
     ("ppo.updates=abc", ["ppo.updates", "'abc'", "Integer"]),
@@ -96,6 +103,11 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("rollout_shaping=[clip_score] rollout_shaping.clip_score.limits=[low,high]", ["clip_score.limits", "low"]),
     ("backbone.width=wide", ["backbone.width", "'wide'", "Integer"]),
     ("-m ppo.updates=1,many", ["ppo.updates", "'many'", "Integer"]),
+    ("-m ppo.learning_rate=1e-4,abc", ["ppo.learning_rate", "'abc'", "Float"]),
+    ("ppo.updates=${{nothing}}", ["ppo refers to what isn't there", "'nothing'"]),
+    ("backbone.width=${{oc.env:RLHF_NOT_SET}}", ["backbone refers to what isn't there", "'RLHF_NOT_SET'"]),
+    ("logger=3", ["no option logger=3", "csv, none, tensorboard, wandb"]),
+    ("reward_head=mlp reward_head.hidden=[1,2]", ["reward_head.hidden"]),
     ("seed=abc", ["seed=abc", "whole number"]),
     ("seed=1.5", ["seed=1.5", "whole number"]),
     ("seed=null", ["seed=None", "whole number"]),
@@ -103,16 +115,23 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("ppo=3", ["ppo=3", "ppo.<setting>=<value>"]),
     ("trainer.devices=two stage=sft", ["trainer.devices=two", "int > 0"]),
     # out of its choices
-    ("ppo.critic=none", ["ppo.critic=none", "'shared' or 'separate'"]),
+    ("ppo.learning_rate_schedule=none", ["ppo.learning_rate_schedule=none", "'linear' or 'constant'"]),
+    ("policy_critic=seperate", ["policy_critic=seperate", "did you mean 'separate'", "reward_model, separate, shared"]),
+    ("-m ppo.learning_rate_schedule=linear,none", ["ppo.learning_rate_schedule=none", "'linear' or 'constant'"]),
+    ("-m stage=sft,pp0", ["stage=pp0", "did you mean 'ppo'"]),
     ("backbone.family=gpt3", ["backbone.family=gpt3", "'gpt2' or 'llama'"]),
     ("rollout_shaping.kl.estimator=k4", ["rollout_shaping.kl.estimator=k4", "'k1', 'k2' or 'k3'"]),
     ("feedback.on_bad=ignore", ["feedback.on_bad=ignore", "'refuse' or 'quarantine'"]),
     ("logger.kind=csvv", ["logger.kind=csvv", "csv, tensorboard, wandb, none", "did you mean 'csv'"]),
-    ("trainer.accelerator=tpuu stage=sft", ["trainer.accelerator=tpuu", "Available names"]),
+    ("trainer.accelerator=tpuu stage=sft", ["trainer.accelerator=tpuu", "'auto', 'cpu', 'gpu'"]),
     ("trainer.precision=17 stage=sft", ["trainer.precision=17", "bf16-mixed"]),
-    ("trainer.strategy=ddpp stage=sft", ["trainer.strategy=ddpp", "ddp"]),
+    ("trainer.strategy=ddpp stage=sft", ["trainer.strategy=ddpp", "did you mean 'ddp'", "fsdp"]),
     # out of its range
     ("ppo.updates=0", ["ppo.updates=0", "greater than 0"]),
+    ("-m ppo.updates=1,0", ["ppo.updates=0", "greater than 0"]),
+    ("-m seed=1,-1", ["seed=-1", "from 0 to"]),
+    ("ppo.learning_rate=inf", ["ppo.learning_rate=inf", "finite"]),
+    ("trainer.devices=0", ["trainer.devices=0", "int > 0"]),
     ("ppo.learning_rate=-1", ["ppo.learning_rate=-1", "greater than 0"]),
     ("advantage.lam=1.5", ["advantage.lam=1.5", "less than or equal to 1"]),
     ("backbone.vocabulary=10", ["backbone.vocabulary=10", "260"]),
@@ -125,8 +144,20 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("advantage=rloo ppo.responses_per_prompt=1", ["advantage=rloo", "ppo.responses_per_prompt=1", "at least 2"]),
     ("ppo.minibatches=1000", ["ppo.minibatches=1000", "ppo.prompts_per_update x ppo.responses_per_prompt"]),
     ("backbone.width=130", ["backbone.width=130", "backbone.heads=4"]),
-    ("-m trainer=ddp", ["trainer.devices=2", "-m", "trainer.devices=1"]),
+    ("-m trainer=ddp trainer.accelerator=cpu", ["trainer.devices=2", "-m", "trainer.devices=1"]),
     ("-m trainer.devices=2 seed=1,2", ["trainer.devices=2", "whole sweep again"]),
+    ("-m trainer.devices=1,2", ["trainer.devices=2", "whole sweep again"]),
+    ("-m trainer.num_nodes=2 seed=1,2", ["trainer.num_nodes=2", "whole sweep again"]),
+    ("trainer.devices=2 ppo.prompts_per_update=3", ["ppo.prompts_per_update=3", "multiple of the 2 processes"]),
+    ("trainer.devices=[0,1]", ["trainer.devices=[0, 1]", "on the CPU it is a number of processes"]),
+    ("trainer=gpu trainer.devices=99", ["torch sees"]),
+    ("trainer.accelerator=cuda trainer.devices=[99]", ["torch sees"]),
+    ("trainer.precision=16-mixed stage=sft", ["trainer.precision=16-mixed needs a GPU", "bf16-mixed"]),
+    ("policy_penalty=[kl]", ["twice", "rollout_shaping=[missing_eos] policy_penalty=[kl]"]),
+    ("rollout_shaping=[kl,clip_score]", ["rollout_shaping.clip_score shapes scores", "rollout_shaping=[clip_score,...]"]),
+    ("evaluation_metric=[length]", ["keep it among the metrics", "evaluation_metric=[utility,...]"]),
+    ("--multirun --cfg job", ["Only one of"]),
+    ("--resolve", ["--resolve", "--cfg"]),
     ("stage=rounds task=files task.prompts={files}/prompts.jsonl", ["stage=rounds", "known utility", "task=reviews"]),
     # what a stage needs
     ("stage=ppo", ["no rollout_scorer", "rollout_scorer=...", "lexicon, reward_model"]),
@@ -147,6 +178,16 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("stage=ppo rollout_scorer=reward_model rollout_scorer.path={files}/two_labels", ["two_labels", "2 labels", "num_labels=1"]),
     ("stage=sft backbone=causal backbone.path=/nothing/model", ["backbone.path", "/nothing/model"]),
     ("stage=sft backbone=causal backbone.path={files}", ["backbone.path", "{files}", "can't be loaded"]),
+    ("stage=ppo rollout_scorer=reward_model rollout_scorer.path=a/b/c", ["rollout_scorer.path=a/b/c", "no such folder"]),
+    ("ppo.holdout_scorer=./nothing", ["ppo.holdout_scorer=./nothing", "no such folder"]),
+    ("stage=measure_reward stage.models=[/nothing/a]", ["stage.models.0=/nothing/a", "no such folder"]),
+    ("stage=explain stage.model=/nothing/a", ["stage.model=/nothing/a", "no such folder"]),
+    ("experiment=broken --config-dir {files}/conf", ["broken.yaml:2 is no YAML"]),
+    ("experiment=no_package --config-dir {files}/conf", ["conf/experiment/", "# @package _global_"]),
+    ("experiment=wrong_key --config-dir {files}/conf", ["ppo has no setting 'updatez'", "did you mean 'updates'"]),
+    ("experiment=wrong_option --config-dir {files}/conf", ["no option reward_head=mpl", "did you mean 'mlp'"]),
+    ("experiment=wrong_value --config-dir {files}/conf", ["ppo.updates=0", "greater than 0"]),
+    ("--config-path {files}/nothing", ["nothing"]),
     ("stage=evaluate stage.reference=/nothing/start", ["/nothing/start", "local Hugging Face folder"]),
     # code
     ("backbone._target_=os.system", ["'os.system'", "not a registered component"]),
@@ -159,6 +200,15 @@ REFUSED: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 
+EXPERIMENTS = {
+    "broken": "a: [1,\nb: }\n",
+    "no_package": "ppo:\n  updates: 3\n",
+    "wrong_key": "# @package _global_\nppo:\n  updatez: 3\n",
+    "wrong_option": "# @package _global_\ndefaults:\n  - override /reward_head: mpl\n",
+    "wrong_value": "# @package _global_\nppo:\n  updates: 0\n",
+}
+
+
 @pytest.fixture(scope="module")
 def files(world, tiny_of) -> Path:
     """The world's files, and a classifier with two labels."""
@@ -168,6 +218,10 @@ def files(world, tiny_of) -> Path:
     sizes = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=2, pad_token_id=0)).save_pretrained(folder)
     tiny_of("llama").tokenizer.save_pretrained(folder)
+    experiments = world.files / "conf" / "experiment"
+    experiments.mkdir(parents=True)
+    for name, text in EXPERIMENTS.items():
+        (experiments / f"{name}.yaml").write_text(text)
     return world.files
 
 
@@ -178,7 +232,9 @@ def test_a_wrong_command_is_refused_by_name(command, files, line, expected, tmp_
     for part in expected:
         assert part.format(files=files, options=OPTIONS) in outcome.error
     assert "Traceback" not in outcome.error
-    if not line.startswith("--"):  # those are argparse's
+    if outcome.error.startswith("usage: "):
+        assert line.startswith("--"), "argparse tells of flags alone"
+    else:
         assert outcome.error.startswith("error: ")
         assert outcome.error.count("\n") <= 3
     assert not (tmp_path / "run" / "result.json").exists()
@@ -192,7 +248,9 @@ def test_the_table_is_long_enough():
     ("line", "expected"),
     [
         ("reward_head=mpl", "did you mean 'mlp'"),
-        ("-m trainer=ddp seed=1,2", "whole sweep again"),
+        ("-m trainer.devices=2 seed=1,2", "whole sweep again"),
+        ("-m ppo.updates=1,0", "ppo.updates=0: Input should be greater than 0"),
+        ("+trainer.max_steps=3", "trainer.max_steps is set by the stage"),
     ],
 )
 def test_a_process_of_its_own_says_the_same_without_a_traceback(line, expected, tmp_path):

@@ -8,10 +8,11 @@ from typing import Literal
 from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer, load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.trunk import check_kind, load_config
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import ModelPath
 
 
 @register("backbone", "causal")
-def causal(corpus: Iterable[str], *, path: str, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+def causal(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
     """A pretrained causal language model by Hub name or local folder.
 
     Args:

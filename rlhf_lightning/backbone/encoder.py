@@ -7,10 +7,11 @@ from typing import Any
 
 from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import ModelPath
 
 
 @register("backbone", "encoder", needs=["reading"])
-def encoder(corpus: Iterable[str], *, path: str) -> tuple[Any, Any]:
+def encoder(corpus: Iterable[str], *, path: ModelPath) -> tuple[Any, Any]:
     """A pretrained encoder by Hub name or local folder, as the trunk of a reward model; it can't write texts.
 
     It reads prompt and response in its tokenizer's own template for pairs. Trained in float32.

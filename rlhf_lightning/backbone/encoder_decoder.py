@@ -14,6 +14,7 @@ from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import ModelPath
 
 UNLIMITED = 2**31
 
@@ -64,7 +65,7 @@ class EncoderDecoder(LanguageModel):
 
 
 @register("backbone", "encoder_decoder")
-def encoder_decoder(corpus: Iterable[str], *, path: str, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
     """A pretrained encoder-decoder by Hub name or local folder: its encoder reads the prompt, its decoder writes the response.
 
     As the trunk of a reward model (stage=reward) its decoder reads the response, and is trained in float32.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,19 +24,26 @@ class PolicyOutput:
     values: Tensor | None
 
 
-class Critic(nn.Module):
-    """A linear value on hidden states: of the policy's trunk ("shared") or of a trunk of its own ("separate").
+def untaught(width: int) -> nn.Linear:
+    """A value head that starts at 0 (Ziegler et al. 2019; Huang et al. 2024)."""
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
-    The head starts at zero (Ziegler et al. 2019; Huang et al. 2024): a shared trunk gets no gradient from a critic that knows nothing
-    yet. From N(0, 1/(D+1)) the first updates moved the policy by 20 nats a response for nothing.
+
+class Critic(nn.Module):
+    """A linear value on hidden states: of the policy's trunk, or of a trunk of its own. The options are in policy/critic/.
+
+    Args:
+        head: from vectors [n, D] to values [n, 1].
+        trunk: its own; None reads the policy's.
+        warmup: updates at the start in which it learns and the policy is held.
     """
 
-    def __init__(self, language_model: LanguageModel, separate: bool) -> None:
+    def __init__(self, head: nn.Linear, trunk: nn.Module | None = None, warmup: int = 0) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(language_model.model.base_model) if separate else None
-        self.head = nn.Linear(language_model.width, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.trunk, self.head, self.warmup = trunk, head, warmup
 
     def forward(self, tokens: PackedTokens, places: Tensor, policy_hidden: Tensor) -> Tensor:
         """Values [n] at the places of the packed row, which the policy's own vectors [n, D] stand for."""

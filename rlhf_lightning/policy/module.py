@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.language_model import LanguageModel, frozen
+from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.policy.alarms import alarms
 from rlhf_lightning.policy.checks import FirstBatch, hold_all
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.settings import PPOSettings
+from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
 from rlhf_lightning.policy.watch import held_out_metrics, objective_metrics, response_metrics
-from rlhf_lightning.processes import process_count, summed
+from rlhf_lightning.processes import batch_at, process_count, summed, summed_by_name, unsynchronised
 from rlhf_lightning.rollout.processes import fanned_out, of_all_processes
 from rlhf_lightning.rollout.sampler.sampler import Sampler
 from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
@@ -48,6 +51,7 @@ class PPOParts:
         at_reference: whether training starts at the reference; False in a later round, whose reference is the first one's start.
         corrected: whether the loss corrects for what the sampler saw.
         greedy: draws the likeliest response, for an estimator that compares with its score.
+        demonstrations: makes the loader of this rank, of so many, of what the policy must not unlearn (ppo.ptx_coef).
         say: shows a line to the user: the self-checks, an alarm.
     """
 
@@ -63,6 +67,7 @@ class PPOParts:
     at_reference: bool = True
     corrected: bool = False
     greedy: Sampler | None = None
+    demonstrations: Callable[[int, int], DataLoader[Any]] | None = None
     say: Callable[[str], None] = lambda text: None
 
 
@@ -85,6 +90,7 @@ class PPOModule(L.LightningModule):
         self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
         self.history: list[dict[str, float]] = []
         self.bad_updates = 0
+        self.critic_alone = False
 
     @property
     def reference(self) -> nn.Module:
@@ -102,10 +108,12 @@ class PPOModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
+        self.demonstrations = None if self.parts.demonstrations is None else self.parts.demonstrations(*self._place)
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         self.policy.eval()
         self._set_learning_rate(batch_idx)
+        self.critic_alone = self.policy.critic is not None and batch_idx < self.policy.critic.warmup
         # The same numbers on every process and however many there are; made anew for each update, so that a resumed run draws them too.
         self.generator = torch.Generator().manual_seed(self.seed * UPDATES_OF_A_SEED + batch_idx)
         rollout = self.parts.sampler(self.language_model, self._fanned_out(prompts))
@@ -117,7 +125,7 @@ class PPOModule(L.LightningModule):
         if len(self.history) % self.settings.holdout_every == 0:
             # As many responses on each process.
             found = held_out_metrics(self.parts.held_out, rollout)
-            metrics |= over_processes({name: mean.to(self.device) / process_count() for name, mean in found.items()})
+            metrics |= summed_by_name({name: mean.to(self.device) / process_count() for name, mean in found.items()})
         self._finish_update(metrics, len(scored))
 
     @property
@@ -173,7 +181,7 @@ class PPOModule(L.LightningModule):
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
         metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
-        return over_processes(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
+        return summed_by_name(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
     def _learn(self, minibatch: Experience) -> dict[str, Tensor]:
         """One optimiser step on the gradient of a minibatch, which the processes share and take from micro-batches.
@@ -190,7 +198,7 @@ class PPOModule(L.LightningModule):
         own = minibatch.select(rows)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        total: dict[str, Tensor] = {}
+        total = self._imitate()
         whole = torch.zeros((), device=self.device)
         parts = torch.arange(len(own), device=self.device).split(self.settings.micro_batch or len(own))
         for part in parts:
@@ -198,9 +206,20 @@ class PPOModule(L.LightningModule):
             with nullcontext() if part is parts[-1] else unsynchronised(self.trainer.strategy.model):
                 self.manual_backward(loss * world)  # the gradients of the processes are averaged
             whole += loss.detach()
-            total = {name: total.get(name, 0.0) + value for name, value in metrics.items()}
+            total |= {name: total.get(name, 0.0) + value for name, value in metrics.items()}
         self._update(whole)
         return total
+
+    def _imitate(self) -> dict[str, Tensor]:
+        """Add the gradient of ppo.ptx_coef times the mean negative log-likelihood of a batch of demonstrations (Ouyang et al. 2022, eq. 2;
+        the ptx loss of Zheng et al. 2023). Returns this process's part of it."""
+        if self.demonstrations is None or self.critic_alone:
+            return {}
+        said, tokens = response_log_probs(self.language_model, batch_at(self.demonstrations, self.global_step).to(self.device))
+        loss = -said.sum() / summed(tokens.sum().to(said)).clamp(min=1)
+        with unsynchronised(self.trainer.strategy.model):
+            self.manual_backward(self.settings.ptx_coef * loss * process_count())
+        return {"loss/ptx_avg": loss.detach()}
 
     def loss(self, part: Experience, weights: Tensor, share: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss, entropy bonus and value loss of a minibatch, or of the part of it that `part` is: parts add up to the whole.
@@ -216,6 +235,8 @@ class PPOModule(L.LightningModule):
         per_token, metrics = self.parts.loss(part, output.log_probs)
         policy_loss = weighted_sum(per_token, weights)
         loss = policy_loss - settings.entropy_coef * entropy_mean if output.entropy is not None else policy_loss
+        if self.critic_alone:
+            loss = 0.0 * loss
         added = {"loss/policy_avg": policy_loss, "policy/entropy_avg": entropy_mean}
         if output.values is not None and part.returns is not None:
             value_per_token, value_metrics = self.parts.value_loss(part, output.values)
@@ -231,6 +252,8 @@ class PPOModule(L.LightningModule):
     def _update(self, loss: Tensor) -> None:
         """One optimiser step; a non-finite gradient is dropped, and stops the run when it comes again and again."""
         optimizer: Any = self.optimizers()
+        if self.critic_alone:
+            self.language_model.model.zero_grad()  # Adam passes over what has no gradient, and counts no step of it
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
@@ -280,27 +303,3 @@ class PPOModule(L.LightningModule):
                 self.parts.say(f"alarm {name} at update {len(self.history) + 1}: {text}")
             # The figures are the same on every process.
             self.trainer.should_stop |= bool(text) and self.settings.stop_on_alarm
-
-
-def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Tensor:
-    """[B, T] the weight of each token in a reduction, which is linear in the tokens' losses: its gradient."""
-    with torch.enable_grad():
-        losses = torch.zeros(mask.shape, device=mask.device, requires_grad=True)
-        reduced = reduction(losses, mask)
-        return torch.autograd.grad(reduced, losses)[0] if reduced.requires_grad else torch.zeros_like(losses)
-
-
-def unsynchronised(model: Any) -> AbstractContextManager[None]:
-    """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
-    context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
-    return context
-
-
-def over_processes(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Metrics of which each process has a part."""
-    return dict(zip(parts, summed(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
-
-
-def weighted_sum(per_token: Tensor, weights: Tensor) -> Tensor:
-    """The sum over [B, T] where there is a weight; what stands elsewhere, NaN included, isn't read."""
-    return (torch.where(weights != 0, per_token, torch.zeros_like(per_token)) * weights).sum()

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rlhf_lightning.registry import section
+from rlhf_lightning.schema import ModelPath
 
 
 @section("ppo")
@@ -22,9 +23,10 @@ class PPOSettings:
         epochs, minibatches: passes over a rollout, and optimiser steps in each pass.
         micro_batch: responses that go through the model at a time in optimisation; None takes a whole minibatch. Less memory, the same
             gradient: each token keeps the weight that the reduction gives it in its minibatch.
-        critic: "shared" puts a value head on the policy's trunk, "separate" trains a second trunk. Estimators without a critic build none.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
+        ptx_coef: weight of the likelihood of the task's demonstrations, sft.batch_size of them a minibatch, so that the policy doesn't
+            unlearn them (Ouyang et al. 2022: 27.8 on a sum over tokens; here it weighs a mean).
         target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
         adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
         self_checks: hold the first batch to what must be true before anything is learned from it, and stop where it isn't (policy.checks).
@@ -42,13 +44,13 @@ class PPOSettings:
     micro_batch: PositiveInt | None = None
     learning_rate: PositiveFloat = 2e-4
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    critic: Literal["shared", "separate"] = "shared"
     entropy_coef: float = 0.0
     value_coef: NonNegativeFloat = 0.1
+    ptx_coef: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat = 1.0
     target_kl: PositiveFloat | None = None
     adam_eps: PositiveFloat = 1e-5
     self_checks: bool = True
-    holdout_scorer: str | None = None
+    holdout_scorer: ModelPath | None = None
     holdout_every: PositiveInt = 1
     stop_on_alarm: bool = False

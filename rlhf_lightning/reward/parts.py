@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.registry import Component, components, load_components
+from rlhf_lightning.registry import components, option
 from rlhf_lightning.reward.scored import Scored
 
 Pooling = Callable[[Tensor, Tensor], Tensor]
@@ -19,23 +19,12 @@ Pooling = Callable[[Tensor, Tensor], Tensor]
 
 def head_arguments(name: str, width: int, aspects: Sequence[str | None]) -> tuple[Any, ...]:
     """What the head `name` is made with: the width, and the names of `Judgements.aspects` where it needs "aspects"."""
-    head = _option("reward_head", name)
-    return (width, aspects) if head is not None and "aspects" in head.needs else (width,)
+    return (width, aspects) if "aspects" in option("reward_head", name).needs else (width,)
 
 
 def pooling_arguments(name: str, width: int) -> tuple[int, ...]:
     """What the pooling `name` is made with: the width for a class, nothing for a function."""
-    pooling = _option("reward_pooling", name)
-    return (width,) if pooling is not None and inspect.isclass(pooling.target) else ()
-
-
-def _option(group: str, name: str) -> Component | None:
-    """None where there is no such option, which `make` then says."""
-    found = [component for component in components(group) if component.name == name]
-    if not found:
-        load_components()
-        found = [component for component in components(group) if component.name == name]
-    return found[0] if found else None
+    return (width,) if inspect.isclass(option("reward_pooling", name).target) else ()
 
 
 def said(pooling: Pooling, head: nn.Module, hidden: Tensor, mask: Tensor, tokens: PackedTokens) -> Tensor | Scored:

@@ -16,8 +16,8 @@ from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.optimizer import adamw
-from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.processes import process_count, shared_loader, summed
+from rlhf_lightning.sft.settings import SFTSettings
 
 
 class SFTModule(L.LightningModule):

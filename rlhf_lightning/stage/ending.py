@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,9 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_lightning.run import Run, without_secrets
-
-SECRET = re.compile(r"(?i)((?:key|token|password|secret)=).+")
+from rlhf_lightning.run import Run
+from rlhf_lightning.secrets import without_secret, without_secrets
 
 
 def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
@@ -43,8 +41,3 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     write_page(report, page)
     run.results = dict(results)
     print_report(report, page, run.console)
-
-
-def without_secret(word: str) -> str:
-    """A word of the command line with the value of anything named like a key, token, password or secret left out."""
-    return SECRET.sub(r"\1***", word)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
+from rlhf_lightning.schema import ModelPath
 
 if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
     from rlhf_lightning.task.task import Task
 
 
-@register("stage", "evaluate")
-def evaluate(run: Run, *, reference: str | None = None) -> float:
+def check_combination(choices: Choices) -> None:
+    """Refuse a command without what is measured or what it is measured on. Raises ConfigError."""
+    choices.require("task", "backbone", "rollout_sampler")
+    choices.hold("rollout_scorer", "evaluation_metric")
+
+
+@register("stage", "evaluate", check=check_combination)
+def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     """Measure the backbone on the task's held-out prompts. Returns the mean of the scorer, or of the first metric without one.
 
     Args:

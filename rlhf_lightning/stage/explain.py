@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
+from rlhf_lightning.schema import ModelPath
 from rlhf_lightning.stage.feedback import read
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TITLE = "Why the reward model scores so"
 def explain(
     run: Run,
     *,
-    model: str,
+    model: ModelPath,
     limit: PositiveInt = 12,
     order: Literal["first", "disagreements"] = "first",
     texts: PositiveInt = 1000,

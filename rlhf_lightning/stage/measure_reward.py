@@ -8,11 +8,12 @@ from typing import Literal
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
+from rlhf_lightning.schema import ModelPath
 from rlhf_lightning.stage.feedback import read, weighed
 
 
 @register("stage", "measure_reward")
-def measure_reward(run: Run, *, models: tuple[str, ...], prompts: Literal["all", "held_out"] = "all") -> float:
+def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal["all", "held_out"] = "all") -> float:
     """Measure reward models on feedback and how far they agree; trains nothing. Returns the mean of their accuracies.
 
     Without comparisons in the feedback that is the rank correlation with ratings, or the area under the curve of thumbs.

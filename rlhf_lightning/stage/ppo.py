@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
+from rlhf_lightning.stage.sft import demonstrations_of
+from rlhf_lightning.trainer import processes
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -20,48 +23,42 @@ if TYPE_CHECKING:
 
 PROVIDED = ("values", "groups", "greedy")
 """What an advantage estimator may need and this stage has."""
+NEEDED = (
+    "task", "backbone", "rollout_sampler", "advantage", "policy_tuning", "policy_loss", "policy_reduction", "policy_value_loss",
+    "policy_kl_control", "policy_critic",
+)  # fmt: skip
+"""The groups of which this stage needs an option."""
 SHOWN = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
 """Metrics beside the bar, and their labels."""
 
 
-@register("stage", "ppo")
-def ppo(run: Run) -> float:
-    """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
-    check_combination(run)
-    from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
-    from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.stage.ending import end
-    from rlhf_lightning.stage.evaluate import measured
-    from rlhf_lightning.stage.tuning import made_ready
-
-    scorer = run.component("rollout_scorer")
-    task = run.component("task")
-    held_out = held_out_scorers(run, task)
-    policy = run.language_model(corpus=run.corpus(task))
-    reference = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
-    before = measured(run, task, policy, scorer, reference)
-    module = train_ppo(run, policy, reference, scorer, task.train_prompts(), run.folder / "policy", held_out)
-    after = measured(run, task, policy, scorer, reference)
-    end(
-        run,
-        "PPO",
-        figures=metric_figures(before, after),
-        curves=ppo_curves({"": module.history}),
-        samples=side_by_side(before, after, run.settings("evaluation").samples),
-        notes=alarm_notes({"": module.history}),
-        results=compared(before, after),
-    )
-    run.say(f"policy: {run.folder / 'policy'}")
-    return after.mean("score")
-
-
-def check_combination(run: Run) -> None:
+def check_combination(choices: Choices) -> None:
     """Refuse settings that don't go together, before any model loads.
 
     Raises:
         ConfigError: naming both settings.
     """
-    settings, advantage = run.settings("ppo"), run.chosen("advantage")
+    choices.require("rollout_scorer")
+    check_training(choices)
+    critic, scorer = choices.chosen("policy_critic"), choices.chosen("rollout_scorer")
+    if "reward_model" in critic.needs and scorer.name != "reward_model":
+        raise ConfigError(
+            f"policy_critic={critic.name} begins as the reward model, and rollout_scorer={scorer.name} is none: choose "
+            "rollout_scorer=reward_model, or policy_critic=separate"
+        )
+
+
+def check_training(choices: Choices) -> None:
+    """What stage=ppo and stage=rounds have in common of `check_combination`."""
+    choices.require(*NEEDED)
+    choices.hold("rollout_shaping", "policy_correction", "policy_penalty")
+    _check_advantage(choices)
+    _check_batch(choices)
+    _check_rewards(choices)
+
+
+def _check_advantage(choices: Choices) -> None:
+    settings, advantage = choices.settings("ppo"), choices.chosen("advantage")
     missing = sorted(advantage.needs - set(PROVIDED))
     if missing:
         raise ConfigError(
@@ -73,13 +70,24 @@ def check_combination(run: Run) -> None:
             f"advantage={advantage.name} compares responses to one prompt: ppo.responses_per_prompt={settings.responses_per_prompt} "
             "must be at least 2"
         )
-    responses = settings.prompts_per_update * settings.responses_per_prompt
+
+
+def _check_batch(choices: Choices) -> None:
+    settings, trainer = choices.settings("ppo"), choices.config.trainer
+    responses, together = settings.prompts_per_update * settings.responses_per_prompt, processes(trainer)
     if responses < settings.minibatches:
         raise ConfigError(
             f"ppo.minibatches={settings.minibatches} is more than the {responses} responses of an update "
             "(ppo.prompts_per_update x ppo.responses_per_prompt)"
         )
-    shapings, penalties = run.config.get("rollout_shaping") or {}, run.config.get("policy_penalty") or {}
+    if settings.prompts_per_update % together:
+        raise ConfigError(f"ppo.prompts_per_update={settings.prompts_per_update} must be a multiple of the {together} processes")
+    if trainer.get("precision") == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed scales its gradients, which PPO clips unscaled: choose bf16-mixed or 32-true")
+
+
+def _check_rewards(choices: Choices) -> None:
+    shapings, penalties = choices.config.get("rollout_shaping") or {}, choices.config.get("policy_penalty") or {}
     if "kl" in shapings and "kl" in penalties:
         raise ConfigError(
             "the KL would be paid twice, in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl]): leave one out, "
@@ -102,6 +110,38 @@ def scores_shaped_late(shapings: Iterable[Any]) -> str | None:
     return None
 
 
+@register("stage", "ppo", check=check_combination)
+def ppo(run: Run) -> float:
+    """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
+    from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.policy.alarms import alarm_notes
+    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.stage.evaluate import measured
+    from rlhf_lightning.stage.tuning import made_ready
+
+    scorer = run.component("rollout_scorer")
+    task = run.component("task")
+    if run.settings("ppo").ptx_coef:
+        demonstrations_of(task)  # refused before the model loads
+    held_out = held_out_scorers(run, task)
+    policy = run.language_model(corpus=run.corpus(task))
+    reference = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
+    before = measured(run, task, policy, scorer, reference)
+    module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
+    after = measured(run, task, policy, scorer, reference)
+    end(
+        run,
+        "PPO",
+        figures=metric_figures(before, after),
+        curves=ppo_curves({"": module.history}),
+        samples=side_by_side(before, after, run.settings("evaluation").samples),
+        notes=alarm_notes({"": module.history}),
+        results=compared(before, after),
+    )
+    run.say(f"policy: {run.folder / 'policy'}")
+    return after.mean("score")
+
+
 def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
     """Scorers that nothing is trained on, by the name of the metric: ppo.holdout_scorer, and the task's hidden utility where it has one."""
     from functools import partial
@@ -122,7 +162,7 @@ def train_ppo(
     policy: LanguageModel,
     reference: LanguageModel,
     scorer: Scorer,
-    prompts: Sequence[str],
+    task: Task,
     folder: Path,
     held_out: Mapping[str, Scorer],
     name: str = "ppo",
@@ -138,28 +178,44 @@ def train_ppo(
     import torch
 
     from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.policy.model import Critic, Policy, reference_policy
+    from rlhf_lightning.policy.model import Policy, reference_policy
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
 
     settings = run.settings("ppo")
     with run.timed("ppo"):
         torch.manual_seed(run.seed)
-        critic = Critic(policy, settings.critic == "separate") if "values" in run.chosen("advantage").needs else None
-        parts = parts_of(run, scorer, held_out, at_reference)
+        critic = run.component("policy_critic")(policy, scorer) if "values" in run.chosen("advantage").needs else None
+        parts = parts_of(run, scorer, held_out, at_reference, demonstrated(run, task, policy))
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings, run.seed)
         trainer = run.trainer(name, 1, settings.updates, SHOWN)
 
         def loader(rank: int, world: int) -> DataLoader[Any]:
             updates, share = settings.updates, settings.prompts_per_update
-            return prompt_loader(prompts, policy, updates, share, run.response_room, seed=run.seed, rank=rank, world=world)
+            return prompt_loader(task.train_prompts(), policy, updates, share, run.response_room, seed=run.seed, rank=rank, world=world)
 
         trainer.fit(module, ShardedData(loader))
         run.save(trainer, folder, policy.save)
     return module
 
 
-def parts_of(run: Run, scorer: Scorer, held_out: Mapping[str, Scorer], at_reference: bool) -> PPOParts:
+def demonstrated(run: Run, task: Task, policy: LanguageModel) -> Callable[[int, int], DataLoader[Any]] | None:
+    """The loaders of what the policy must not unlearn; None without ppo.ptx_coef."""
+    from rlhf_lightning.sft.module import demonstration_loader
+
+    if not run.settings("ppo").ptx_coef:
+        return None
+    shown = demonstrations_of(task)
+    return lambda rank, world: demonstration_loader(shown, policy, run.settings("sft"), run.seed, rank, world)[0]
+
+
+def parts_of(
+    run: Run,
+    scorer: Scorer,
+    held_out: Mapping[str, Scorer],
+    at_reference: bool,
+    demonstrations: Callable[[int, int], DataLoader[Any]] | None = None,
+) -> PPOParts:
     """The components that the command chooses for an iteration."""
     from rlhf_lightning.policy.module import PPOParts
     from rlhf_lightning.policy.objective import objective
@@ -179,6 +235,7 @@ def parts_of(run: Run, scorer: Scorer, held_out: Mapping[str, Scorer], at_refere
         held_out=held_out,
         at_reference=at_reference,
         corrected=corrected,
+        demonstrations=demonstrations,
         greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.chosen("advantage").needs else None,
         say=run.say,
     )

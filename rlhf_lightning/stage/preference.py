@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveInt
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
@@ -46,7 +47,17 @@ class TrainedPreference:
     notes: list[str]
 
 
-@register("stage", "preference")
+def check_combination(choices: Choices) -> None:
+    """Refuse settings that don't go together, before anything is read. Raises ConfigError."""
+    choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler")
+    loss = choices.chosen("preference_loss")
+    unknown = loss.needs - {"reference", "thumbs"}
+    if unknown:
+        raise ConfigError(f"preference_loss={loss.name} needs {', '.join(sorted(unknown))}; a preference loss may need reference or thumbs")
+    choices.component("preference_loss")
+
+
+@register("stage", "preference", check=check_combination)
 def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt = 4) -> float:
     """Tune the backbone on preferences directly (DPO and its like), no reward model, no rollouts; leaves the folder policy/.
 
@@ -59,8 +70,10 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     Args:
         prompts, responses: where feedback is collected: so often a prompt is drawn, and answered each time, the answers judged together.
     """
-    check_combination(run)
     task: Task = run.component("task")
+    if not run.config.get("feedback_source") and not task.has_utility:
+        names = "feedback_source=... feedback_source.NAME.path=..."
+        raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
     scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
     if run.config.get("feedback_source"):
         with run.timed("read"):
@@ -92,18 +105,6 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
 def look(run: Run, task: Task, policy: LanguageModel, scorer: Any, start: LanguageModel) -> Measured:
     with run.timed("evaluate"):
         return measured(run, task, policy, scorer, start)
-
-
-def check_combination(run: Run) -> None:
-    """Refuse settings that don't go together, before anything is read. Raises ConfigError."""
-    needs, name = run.chosen("preference_loss").needs, run.chosen("preference_loss").name
-    unknown = needs - {"reference", "thumbs"}
-    if unknown:
-        raise ConfigError(f"preference_loss={name} needs {', '.join(sorted(unknown))}; a preference loss may need reference or thumbs")
-    run.component("preference_loss")
-    if not run.config.get("feedback_source") and not run.component("task").has_utility:
-        names = "feedback_source=... feedback_source.NAME.path=..."
-        raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
 
 
 def check_feedback(run: Run, intake: Intake) -> None:

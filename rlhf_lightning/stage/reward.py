@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
@@ -42,7 +43,15 @@ class TrainedReward:
     measured: HeldOut
 
 
-@register("stage", "reward")
+def check_combination(choices: Choices) -> None:
+    """Refuse a command without what the reward model is made of. Raises ConfigError."""
+    choices.require("feedback_comment", "reward_head")
+    choices.hold("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
+    if "texts" not in choices.chosen("reward_head").needs:
+        choices.require("backbone", "reward_pooling", "reward_tuning")
+
+
+@register("stage", "reward", check=check_combination)
 def reward(run: Run) -> float:
     """Train a reward model on feedback of all kinds together; leaves the folder reward_model/. Returns the held-out accuracy.
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveFloat, PositiveInt
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
 from rlhf_lightning.stage.feedback import taken
-from rlhf_lightning.stage.ppo import check_combination, held_out_scorers, train_ppo
+from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
 from rlhf_lightning.stage.tuning import made_ready
@@ -58,7 +59,16 @@ class Story:
         return (self.rounds[-1].measured.mean("utility") - mean) / max(float(deviation), 1e-9)
 
 
-@register("stage", "rounds")
+def check_combination(choices: Choices) -> None:
+    """Refuse settings that don't go together, before any model loads. Raises ConfigError."""
+    choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
+    choices.hold("feedback_filter", "reward_loss", "evaluation_metric")
+    check_training(choices)
+    if "utility" not in (choices.config.get("evaluation_metric") or {}):
+        raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
+
+
+@register("stage", "rounds", check=check_combination)
 def rounds(
     run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 1.5, prompts: PositiveInt = 560, responses: PositiveInt = 4
 ) -> float:
@@ -69,12 +79,9 @@ def rounds(
         target: stop once the mean utility has risen by so many standard deviations of the start's.
         prompts, responses: in each round so many times a training prompt is drawn, answered so often, and the answers judged together.
     """
-    check_combination(run)
     task: Task = run.component("task")
     if not task.has_utility:
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
-    if "utility" not in (run.config.get("evaluation_metric") or {}):
-        raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
     annotators = run.component("feedback_annotator", task)
     held_out = held_out_scorers(run, task)
     policy = run.language_model(corpus=run.corpus(task))
@@ -87,8 +94,7 @@ def rounds(
         intake = take_in_all(run, number)
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
-        known, place, untouched = task.train_prompts(), folder / "policy", number == 1
-        module = train_ppo(run, policy, start, scorer, known, place, held_out, f"ppo {number}", untouched)
+        module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", at_reference=number == 1)
         after = look(run, task, policy, start, scorer)
         story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
         run.say(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from rlhf_lightning.task.task import Task
 
 
-@register("stage", "sft")
+def check_combination(choices: Choices) -> None:
+    """Refuse a command without what is trained or what it is trained on. Raises ConfigError."""
+    choices.require("task", "backbone", "policy_tuning")
+
+
+@register("stage", "sft", check=check_combination)
 def sft(run: Run) -> float:
     """Supervised fine-tuning of the backbone on the task's demonstrations; leaves the folder policy/. Returns the final loss."""
     from rlhf_lightning.evaluation.figures import curve, mean_of_last
     from rlhf_lightning.stage.ending import end
 
     task = run.component("task")
+    demonstrations_of(task)  # refused before the model loads
     language_model = run.language_model(corpus=run.corpus(task))
     module = train_sft(run, task, language_model, run.folder / "policy")
     loss = mean_of_last(module.history, "sft/loss")
@@ -43,9 +50,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     from rlhf_lightning.stage.tuning import tune_start
 
     settings = run.settings("sft")
-    demonstrations = task.demonstrations()
-    if not demonstrations:
-        raise ConfigError("the task has no demonstrations to learn from: with task=files give task.demonstrations=FILE.jsonl")
+    demonstrations = demonstrations_of(task)
     with run.timed("sft"):
         tune_start(run, language_model)
         loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
@@ -59,3 +64,11 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module
+
+
+def demonstrations_of(task: Task) -> list[tuple[str, str]]:
+    """The task's prompts with responses. Raises ConfigError where there are none."""
+    demonstrations = task.demonstrations()
+    if not demonstrations:
+        raise ConfigError("the task has no demonstrations to learn from: with task=files give task.demonstrations=FILE.jsonl")
+    return demonstrations

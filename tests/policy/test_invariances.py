@@ -15,15 +15,18 @@ from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.backbone import language_model as language_models
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Experience, Prompts, Rollout
+from rlhf_lightning.policy.critic.separate import separate as separate_critic
+from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
-from rlhf_lightning.policy.model import Critic, Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts, token_weights
+from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.policy.module import PPOModule, PPOParts
 from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
+from rlhf_lightning.policy.token_weights import token_weights
 from rlhf_lightning.policy.value_loss.clipped import clipped
 from rlhf_lightning.rollout.sampler.native import native
 
@@ -37,7 +40,7 @@ def score(rollout: Rollout) -> Tensor:
 
 def module_of(language_model: LanguageModel, separate: bool = False, reduction: Any = token_mean, **settings: Any) -> PPOModule:
     torch.manual_seed(0)
-    critic = Critic(language_model, separate)
+    critic = (separate_critic if separate else shared)(language_model, None)
     torch.nn.init.normal_(critic.head.weight, std=0.1)
     parts = PPOParts(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)

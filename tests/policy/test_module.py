@@ -20,25 +20,31 @@ from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.datamodule import ShardedData
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.policy.critic.separate import separate as separate_critic
+from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
-from rlhf_lightning.policy.model import Critic, Policy
+from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule, PPOParts
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
 from rlhf_lightning.policy.watch import objective_metrics
+from rlhf_lightning.processes import batch_at
 from rlhf_lightning.progress import StageProgress
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
+from rlhf_lightning.sft.module import demonstration_loader
+from rlhf_lightning.sft.settings import SFTSettings
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 6
@@ -70,6 +76,10 @@ def small_model(dropout: float = 0.0) -> LanguageModel:
     return language_model
 
 
+def demonstrated(demonstrations: Sequence[tuple[str, str]], language_model: LanguageModel, rank: int, world: int) -> Any:
+    return demonstration_loader(demonstrations, language_model, SFTSettings(batch_size=2), 0, rank, world)[0]
+
+
 def train(
     scorer: Callable[[Rollout], Tensor] = length,
     *,
@@ -79,6 +89,9 @@ def train(
     shapings: Sequence[Any] = (kl,),
     kl_control: Any = None,
     greedy: Any = None,
+    demonstrations: Sequence[tuple[str, str]] = (),
+    critic: str = "shared",
+    warmup: int = 0,
     watch: Sequence[L.Callback] = (),
     module_class: type[PPOModule] = PPOModule,
     prompts: Sequence[str] = PROMPTS,
@@ -98,9 +111,10 @@ def train(
         value_loss=clipped,
         kl_control=kl_control or FixedKL(coef=0.05),
         greedy=greedy,
+        demonstrations=partial(demonstrated, demonstrations, language_model) if demonstrations else None,
     )
-    critic = Critic(language_model, given.critic == "separate") if advantage is gae else None
-    policy = Policy(language_model, critic)
+    made = partial(separate_critic, warmup=warmup) if critic == "separate" else shared
+    policy = Policy(language_model, made(language_model, None) if advantage is gae else None)
     module = module_class(policy, Policy(small_model(dropout)), parts, given)
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -342,3 +356,46 @@ def test_prompts_that_cannot_be_shared_stop_the_run_with_their_own_message():
     """Also before the bar of the terminal stands."""
     with pytest.raises(ConfigError, match="there are no prompts to learn on"):
         train(prompts=[], watch=[StageProgress("ppo", 2, {})])
+
+
+SAID = [("It", " is a lamp."), ("The kettle", " boils."), ("a quiet fan, and", " it costs little.")]
+
+
+def nothing(rollout: Rollout) -> Tensor:
+    return torch.zeros(len(rollout))
+
+
+def test_demonstrations_beside_the_reward_are_learned_as_in_sft():
+    """With nothing else to learn, ptx_coef times the mean negative log-likelihood of a minibatch's demonstrations is all."""
+    settings = {"advantage": rloo, "shapings": (), "learning_rate": 3e-3, "updates": 10, "self_checks": False}
+    mixed = train(nothing, demonstrations=SAID, ptx_coef=0.5, **settings)
+    losses = [step["loss/ptx_avg"] for step in mixed.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert "loss/ptx_avg" not in train(nothing, **settings).history[0]
+
+
+def test_the_gradient_of_the_demonstrations_is_that_of_sft(monkeypatch):
+    seen: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(PPOModule, "_update", lambda module, loss: seen.append({n: p.grad.clone() for n, p in named(module)}))
+
+    def named(module: PPOModule) -> Any:
+        return module.language_model.model.named_parameters()
+
+    module = train(
+        nothing, advantage=rloo, shapings=(), demonstrations=SAID, ptx_coef=2.0, updates=1, epochs=1, minibatches=1, self_checks=False
+    )
+    batch = batch_at(demonstrated(SAID, module.language_model, 0, 1), 0)
+    module.language_model.model.zero_grad()
+    log_probs, tokens = response_log_probs(module.language_model, batch)
+    (-2.0 * log_probs.sum() / tokens.sum()).backward()
+    assert all(torch.allclose(seen[0][name], p.grad, atol=1e-6) for name, p in named(module))
+
+
+def test_a_critic_that_learns_first_leaves_the_policy_alone():
+    start = fingerprint(small_model().model)
+    first = train(critic="separate", warmup=2, updates=2, demonstrations=SAID, ptx_coef=1.0)
+    assert fingerprint(first.language_model.model) == start
+    assert first.policy.critic.head.weight.abs().sum() > 0
+    later = train(critic="separate", warmup=2, updates=3)
+    assert fingerprint(later.language_model.model) != start
+    assert later.history[0]["objective/kl"] == later.history[2]["objective/kl"] == 0.0

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 from rlhf_lightning.preference.examples import batch_of, compared_examples, not_learned, preference_loader, thumbed_examples

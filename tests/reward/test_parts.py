@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import components, load_components
 from rlhf_lightning.reward.folder import load_reward_model
 from rlhf_lightning.reward.head.attributes import AttributesHead
@@ -34,8 +35,9 @@ def test_parts_are_made_with_what_they_need():
     assert head_arguments("linear", 8, [None, "a"]) == (8,)
     assert head_arguments("attributes", 8, [None, "a"]) == (8, [None, "a"])
     assert head_arguments("gated", 8, [None]) == (8,)  # a plugin's
-    assert head_arguments("nothing", 8, [None]) == (8,)
-    assert [pooling_arguments(name, 8) for name in ("last", "attention", "nothing")] == [(), (8,), ()]
+    assert [pooling_arguments(name, 8) for name in ("last", "attention")] == [(), (8,)]
+    with pytest.raises(ConfigError, match="no option reward_head=nothing"):
+        head_arguments("nothing", 8, [None])
 
 
 def test_needs_are_read_from_what_is_made():

@@ -37,7 +37,7 @@ def test_nothing_learned_is_nothing_changed(command, world):
 def test_adapters_of_an_encoder_decoder_by_command(command, world):
     pytest.importorskip("peft")
     outcome = command(
-        *without_backbone(world.ppo("policy_tuning=lora", "ppo.learning_rate=1e-2", "ppo.critic=separate")), *world.reader("bart")
+        *without_backbone(world.ppo("policy_tuning=lora", "ppo.learning_rate=1e-2", "policy_critic=separate")), *world.reader("bart")
     )
     assert outcome.code == 0, outcome.error
     assert AutoModelForSeq2SeqLM.from_pretrained(outcome.folder / "policy")

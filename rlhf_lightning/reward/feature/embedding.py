@@ -12,6 +12,7 @@ from rlhf_lightning.backbone.language_model import frozen, load_pretrained, load
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family, Text
+from rlhf_lightning.schema import ModelPath
 
 
 @register("reward_feature", "embedding")
@@ -28,7 +29,9 @@ class Embedding(Family):
         strength: the deviation of all dimensions together, where any other feature has 1.
     """
 
-    def __init__(self, *, path: str, max_length: PositiveInt = 512, batch_size: PositiveInt = 32, strength: PositiveFloat = 3.0) -> None:
+    def __init__(
+        self, *, path: ModelPath, max_length: PositiveInt = 512, batch_size: PositiveInt = 32, strength: PositiveFloat = 3.0
+    ) -> None:
         self.path, self.max_length, self.batch_size, self.together = path, max_length, batch_size, strength
         self.trunk: Any = None
         self.tokenizer: Any = None

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.language_model import frozen
 from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import ModelPath
 
 
 @register("rollout_scorer", "reward_model")
@@ -23,14 +25,14 @@ class RewardModelScorer:
         DataError: no such folder, or scores that padding, a wrong tokenizer or wrong weights have changed.
     """
 
-    def __init__(self, *, path: str) -> None:
+    def __init__(self, *, path: ModelPath) -> None:
         # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
         from rlhf_lightning.reward.canary import check_canary
         from rlhf_lightning.reward.features import FeatureScore
         from rlhf_lightning.reward.folder import load_any_reward_model
 
         self.model = load_any_reward_model(path)
-        frozen(self.model)
+        use_fast_kernels(frozen(self.model))
         self.device = torch.device("cpu")
         if not isinstance(self.model, FeatureScore):
             check_canary(self.model, self.score, path)

@@ -1,0 +1,143 @@
+"""What a command chose: a composed configuration by name, held to what its parts declare before anything heavy loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.presets import list_presets
+from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_names
+from rlhf_lightning.schema import did_you_mean, validated
+from rlhf_lightning.secrets import left_out
+from rlhf_lightning.trainer import check_trainer
+
+PLAIN = ("seed", "trainer", "logger")
+"""What stands at the top of the configuration and is neither a group nor a section."""
+LOGGERS = {"csv": (), "tensorboard": (), "wandb": ("mode", "project", "group", "init_timeout"), "none": ()}
+"""The settings that each kind of logger reads."""
+MAX_SEED = 2**31
+
+
+class Choices:
+    """A composed configuration, read by the names of sections and groups. A component's own check is given it (`register(check=...)`)."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    def settings(self, name: str) -> Any:
+        """The typed section `name` of the configuration."""
+        return build_section(name, self.config[name])
+
+    def chosen(self, group: str) -> Component:
+        """The option of a group that was chosen.
+
+        Raises:
+            ConfigError: none was.
+        """
+        if not self.config.get(group):
+            names = ", ".join(component.name for component in components(group))
+            raise ConfigError(f"this command chooses no {group} and needs one: add `{group}=...` to the command; there are: {names}")
+        return component_of(self.config[group])
+
+    def several(self, group: str) -> list[Component]:
+        """The options chosen of a group, in order: none, one, or several where it takes several."""
+        node = self.config.get(group)
+        if not node:
+            return []
+        return [component_of(option) for option in node.values()] if GROUPS[group].many else [component_of(node)]
+
+    def component(self, group: str, *args: Any) -> Any:
+        """The chosen option of a group, made with these run-time arguments.
+
+        Raises:
+            ConfigError: none was chosen.
+        """
+        self.chosen(group)
+        return build(self.config[group], *args)
+
+    def components(self, group: str, *args: Any) -> dict[str, Any]:
+        """The chosen options of a group that takes several, by name and in order."""
+        return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
+
+    def require(self, *groups: str) -> None:
+        """`hold` groups of which an option must be chosen. Raises ConfigError."""
+        for group in groups:
+            self.chosen(group)
+        self.hold(*groups)
+
+    def hold(self, *groups: str) -> None:
+        """Run the own checks of what was chosen of these groups. Raises ConfigError."""
+        for group in groups:
+            for component in self.several(group):
+                if component.check is not None:
+                    component.check(self)
+
+
+def check(config: DictConfig) -> None:
+    """Hold a composed configuration to the declared types, choices and ranges of every part, and to what goes together.
+
+    Raises:
+        ConfigError: naming the key, what is allowed, and the nearest right name.
+    """
+    _check_top(config)
+    missing = left_out(OmegaConf.to_container(config, resolve=False))
+    if missing:
+        raise ConfigError(f"{missing} is a secret, which the saved configuration doesn't hold: add `{missing}=...` to the command")
+    for name in section_names():
+        build_section(name, config[name])
+    for group, about in GROUPS.items():
+        node = config.get(group)
+        if node:
+            if about.many and not isinstance(node, Mapping):
+                raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
+            for option in node.values() if about.many else [node]:
+                _check_option(group, option)
+    check_trainer(config.trainer)
+    check_logger(config.logger)
+    Choices(config).require("stage")
+
+
+def _check_option(group: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{group}={node}: {group} holds settings; write {group}.<setting>=<value>")
+    component = component_of(node)
+    if component.group != group:
+        raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
+    validated(component.target, node, f"{group}.{component.name}" if GROUPS[group].many else group)
+
+
+def _check_top(config: DictConfig) -> None:
+    """Nothing unknown at the top, nothing that every stage reads taken out, and a seed that every generator takes."""
+    needed = [*section_names(), *PLAIN]
+    known = [*GROUPS, *needed]
+    for key in config:
+        if key not in known and key in list_presets():
+            raise ConfigError(f"a file of conf/{key}/ that is no setting of its own begins with the line `# @package _global_`")
+        if key not in known:
+            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), known)}; the top of the menu: {', '.join(known)}")
+    for name in needed:
+        if name not in config:
+            raise ConfigError(f"{name} can't be taken out of the configuration")
+    seed = config.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
+        raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
+
+
+def check_logger(about: Any) -> None:
+    """Hold the logger's settings to what its kind reads.
+
+    Raises:
+        ConfigError: another kind, or a setting that nothing reads.
+    """
+    if not isinstance(about, Mapping):
+        raise ConfigError(f"logger={about}: logger holds settings; choose one of {', '.join(LOGGERS)}")
+    kind = about.get("kind")
+    if kind not in LOGGERS:
+        raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
+    known = ("kind", *LOGGERS[kind])
+    for key in about:
+        if key not in known:
+            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(str(key), known)}; logger={kind} has: {', '.join(known)}")

@@ -1,0 +1,50 @@
+"""A critic that begins as the reward model: it knows from the start what a finished response is worth."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from pydantic import NonNegativeInt
+from torch import nn
+
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.policy.model import Critic
+from rlhf_lightning.registry import register
+from rlhf_lightning.reward.linear_score import linear_score
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.rollout.scorer.scorer import Scorer
+
+
+@register("policy_critic", "reward_model", needs=["reward_model"])
+def reward_model(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 0) -> Critic:
+    """A second trunk and head that begin as those of the reward model (Stiennon et al. 2020; Huang et al. 2024; Zheng et al. 2023).
+
+    Before the first update its value of a whole response is the reward model's normalised score of it.
+
+    Args:
+        scorer: rollout_scorer=reward_model, with a linear head on the last token of a decoder, and the policy's tokenizer.
+        warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
+
+    Raises:
+        ConfigError: a scorer that no critic can begin as, with what it lacks.
+    """
+    model = getattr(scorer, "model", None)
+    found = linear_score(model) if isinstance(model, RewardModel) else None
+    if model is None or found is None:
+        raise ConfigError(
+            "policy_critic=reward_model begins as a reward model with reward_head=linear and reward_pooling=last on a decoder, which "
+            "this rollout_scorer is not: train such a one, or choose policy_critic=separate"
+        )
+    if model.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ConfigError(
+            "policy_critic=reward_model reads the policy's tokens, and the reward model has another tokenizer: train the reward model on "
+            "the policy's backbone, or choose policy_critic=separate"
+        )
+    trunk, weight = found
+    head = nn.Linear(len(weight), 1)
+    with torch.no_grad():
+        head.weight.copy_(weight / model.deviation)
+        head.bias.copy_(-model.mean / model.deviation)
+    return Critic(head, copy.deepcopy(trunk).requires_grad_(True), warmup)

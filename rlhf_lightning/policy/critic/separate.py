@@ -1,0 +1,22 @@
+"""A critic with a trunk of its own, which begins as the policy's."""
+
+from __future__ import annotations
+
+import copy
+
+from pydantic import NonNegativeInt
+
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.policy.model import Critic, untaught
+from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.scorer.scorer import Scorer
+
+
+@register("policy_critic", "separate")
+def separate(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 0) -> Critic:
+    """A second trunk, a copy of the policy's, with a value head that starts at 0 (Ziegler et al. 2019; Huang et al. 2024).
+
+    Args:
+        warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
+    """
+    return Critic(untaught(policy.width), copy.deepcopy(policy.model.base_model), warmup)
