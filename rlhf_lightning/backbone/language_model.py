@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.activation import fuse_activations
 from rlhf_lightning.backbone.adapters import has_adapters, merged_state
+from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompts
@@ -31,7 +31,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
-        fuse_activations(self.model)
+        use_fast_kernels(self.model)
 
     @property
     def decoder_prefix(self) -> list[int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad as filled_up
 from torch.nn.functional import scaled_dot_product_attention
+
+from rlhf_lightning.backbone.layout import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 IMPLEMENTATION = "packed_sdpa"
-SHORTEST_SHARE = 0.75
-"""A bucket of the attention holds texts down to this share of its longest one's length."""
+ROUND = 64
+"""On a CPU the row is filled up to a multiple of so many tokens: oneDNN makes a kernel for each new shape and keeps it, half a MiB each."""
 MOST_TRIED = 1024
 """A model of at most so many positions is tried on more tokens than it has positions."""
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -84,57 +88,6 @@ def unpacked(values: Tensor, lengths: Tensor, fill: float = 0) -> tuple[Tensor, 
     return padded.index_put((mask,), values), mask
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """Texts of like length: [u, l] the places of their tokens in the packed row, and which of them are tokens (None: all).
-
-    Beyond a text's end the place is that of its last token, which nothing reads.
-    """
-
-    places: Tensor
-    mask: Tensor | None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the attention finds its texts: buckets, and [N] where each token of the row stands in the buckets' joined output."""
-
-    buckets: list[Bucket]
-    back: Tensor
-
-    @classmethod
-    def of(cls, lengths: Tensor) -> Layout:
-        sizes: list[int] = lengths.tolist()
-        starts = [0, *itertools.accumulate(sizes)]
-        buckets = []
-        back = torch.empty(starts[-1], dtype=torch.long)
-        done = 0
-        for texts in _of_like_length(sizes):
-            size = torch.tensor([sizes[t] for t in texts])
-            longest = sizes[texts[0]]
-            steps = torch.arange(longest)
-            inside = steps < size[:, None]
-            places = torch.tensor([starts[t] for t in texts])[:, None] + torch.minimum(steps, size[:, None] - 1)
-            back[places[inside]] = done + inside.flatten().nonzero().flatten()
-            done += inside.numel()
-            mask = None if bool(inside.all()) else inside[:, None, None, :].to(lengths.device)
-            buckets.append(Bucket(places.to(lengths.device), mask))
-        return cls(buckets, back.to(lengths.device))
-
-
-def _of_like_length(sizes: Sequence[int]) -> list[list[int]]:
-    """The texts that have tokens, longest first, in groups of like length."""
-    groups: list[list[int]] = []
-    for text in sorted(range(len(sizes)), key=lambda t: -sizes[t]):
-        if not sizes[text]:
-            break
-        if groups and sizes[text] >= SHORTEST_SHARE * sizes[groups[-1][0]]:
-            groups[-1].append(text)
-        else:
-            groups.append([text])
-    return groups
-
-
 class NotPackedError(Exception):
     """The model's attention can't be run on packed tokens."""
 
@@ -145,7 +98,7 @@ def packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, cache: Any = Non
     Positions restart with each text. Equal to running each text alone but for rounding. Only for a trunk that `supports_packing`.
 
     Args:
-        cache: a transformers Cache that takes the keys and values, [1, H, N, D]; None keeps none.
+        cache: a transformers Cache that takes the keys and values, [1, H, N or more, D]; None keeps none.
     """
     return _packed_hidden(trunk, tokens, _first_position[trunk], cache)
 
@@ -169,19 +122,21 @@ _first_position: weakref.WeakKeyDictionary[nn.Module, int | None] = weakref.Weak
 def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int | None, cache: Any = None) -> Tensor:
     if first_position is None:
         raise NotPackedError(f"{type(trunk).__name__} doesn't run on packed tokens")
-    lengths = tokens.lengths
+    lengths, count = tokens.lengths, len(tokens.ids)
     starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    positions = torch.arange(len(tokens.ids), device=lengths.device) - starts + first_position
+    filled = -count % ROUND if lengths.device.type == "cpu" else 0
+    positions = filled_up(torch.arange(count, device=lengths.device) - starts, (0, filled)) + first_position
+    ids = filled_up(tokens.ids, (0, filled))
     # All of the mask is 1: without one, transformers would take the restarting positions as a reason to build an N x N mask.
     hidden: Tensor = trunk(
-        input_ids=tokens.ids[None],
-        attention_mask=torch.ones_like(tokens.ids)[None],
+        input_ids=ids[None],
+        attention_mask=torch.ones_like(ids)[None],
         position_ids=positions[None],
-        packed_layout=Layout.of(lengths),
-        **({} if tokens.types is None else {"token_type_ids": tokens.types[None]}),
+        packed_layout=Layout.of(lengths, filled),
+        **({} if tokens.types is None else {"token_type_ids": filled_up(tokens.types, (0, filled))[None]}),
         **(_without_cache(trunk) if cache is None else {"past_key_values": cache, "use_cache": True}),
     ).last_hidden_state
-    return hidden[0]
+    return hidden[0, :count]
 
 
 def _without_cache(trunk: PreTrainedModel) -> dict[str, Any]:
@@ -292,22 +247,29 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The attention of transformers' AttentionInterface: [1, H, N, D] queries, keys and values (which may have fewer heads), and a
     layout; sdpa's own where there is none."""
+    dtype = query.dtype
+    if query.device.type == "cpu":  # whose kernels are slower in bfloat16 than in float32, three times in the backward pass
+        query, key, value = (x.to(torch.promote_types(dtype, torch.float32)) for x in (query, key, value))
     if packed_layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        own, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest)
-        return own, None
+        with torch.autocast(query.device.type, enabled=False):
+            own, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **rest)
+        return own.to(dtype), None
     refused = [name for name in NOT_PACKED if rest.get(name) is not None]
     if attention_mask is not None or refused or not len(query) == 1 or not query.shape[2] == key.shape[2] == len(packed_layout.back):
         raise NotPackedError(f"an attention with a mask of its own or {refused} can't be packed")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     shared = query.shape[1] // key.shape[1]
     rows = [query[0].transpose(0, 1), *(x[0].transpose(0, 1).repeat_interleave(shared, 1) for x in (key, value))]
+    rows = [row.index_select(0, packed_layout.places) for row in rows]
+    sizes = [math.prod(bucket.shape) for bucket in packed_layout.buckets]
     done = []
-    for bucket in packed_layout.buckets:
-        q, k, v = (x[bucket.places].transpose(1, 2) for x in rows)
+    for bucket, *own in zip(packed_layout.buckets, *(row.split(sizes) for row in rows), strict=True):
+        q, k, v = (x.unflatten(0, bucket.shape).transpose(1, 2) for x in own)
         # A causal text never sees what stands behind its end, so that only the others need a mask.
         mask = None if causal else bucket.mask
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
+        with torch.autocast(q.device.type, enabled=False):
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
         done.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(done)[packed_layout.back][None], None
+    return torch.cat(done).index_select(0, packed_layout.back)[None].to(dtype), None

@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.backbone.kernels import FastLinear, product
 from rlhf_lightning.tensors import entropy_of, log_probs_of
 
 CHUNK = 2**22
-"""Logits that are worked on at a time: 16 MiB in float32."""
+"""Logits that are learned from at a time, 16 MiB in float32: each chunk costs a pass over the weight's gradient."""
+READ_CHUNK = 2**20
+"""Logits at a time where nothing is learned: few enough for the processor's cache."""
+ROUND = 32
+"""On a CPU the tokens are filled up to a multiple of so many, as those of the trunk are (backbone.packing.ROUND)."""
 KEPT = 2**26
 """Logits up to this many are kept for the backward pass (256 MiB in float32); more are computed a second time."""
 FLOOR = -1e4
@@ -42,14 +47,16 @@ def token_log_probs(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    learns = torch.is_grad_enabled()
+    count, filled = len(tokens), -len(tokens) % ROUND if device == "cpu" else 0
+    hidden, tokens, learns = nn.functional.pad(hidden, (0, 0, 0, filled)), nn.functional.pad(tokens, (0, filled)), torch.is_grad_enabled()
     log_probs, entropies = _LinearLogProbs.apply(hidden, layer.weight, layer.bias, tokens, temperature, entropy, learns)
-    return log_probs, entropies if entropy else None
+    return log_probs[:count], entropies[:count] if entropy else None
 
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether the layer does nothing but a product with a weight that is whole on this device."""
-    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not (layer._forward_hooks or layer._forward_pre_hooks)
+    plain = type(layer) in (nn.Linear, FastLinear) and type(layer.weight) is nn.Parameter
+    return plain and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class _LinearLogProbs(torch.autograd.Function):
@@ -72,7 +79,7 @@ class _LinearLogProbs(torch.autograd.Function):
         entropies = log_probs.new_zeros(len(hidden) if wants_entropy else 0)
         kept = learns and len(hidden) * len(weight) <= KEPT
         distributions = []
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in _chunks(len(hidden), len(weight), learns):
             distribution = _log_softmax(hidden[rows], own_weight, own_bias, temperature)
             log_probs[rows] = distribution.gather(1, tokens[rows, None])[:, 0]
             if wants_entropy:
@@ -93,13 +100,13 @@ class _LinearLogProbs(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for number, rows in enumerate(_chunks(len(hidden), len(weight))):
+        for number, rows in enumerate(_chunks(len(hidden), len(weight), learns=True)):
             distribution = kept[number] if kept else _log_softmax(hidden[rows], own_weight, own_bias, ctx.temperature)
             entropy = entropies[rows] if ctx.wants_entropy else None
             to_logits = _to_logits(distribution, tokens[rows], of_log_probs[rows] / ctx.temperature,
                                    None if entropy is None else (entropy, of_entropies[rows] / ctx.temperature))  # fmt: skip
             own = to_logits.to(hidden.dtype)
-            torch.mm(own, own_weight, out=to_hidden[rows])
+            to_hidden[rows] = product(own, own_weight.T)
             if to_weight is not None:
                 to_weight = _add_product(to_weight, own, hidden[rows])
             if to_bias is not None:
@@ -107,13 +114,13 @@ class _LinearLogProbs(torch.autograd.Function):
         return to_hidden, to_weight, to_bias, None, None, None, None
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK // vocabulary)
+def _chunks(rows: int, vocabulary: int, learns: bool) -> list[slice]:
+    size = max(1, (CHUNK if learns else READ_CHUNK) // vocabulary)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = nn.functional.linear(hidden, weight, bias)
+    logits = product(hidden, weight, bias)
     if temperature != 1.0:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -132,6 +139,4 @@ def _to_logits(distribution: Tensor, tokens: Tensor, of_log_probs: Tensor, entro
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """total + left^T right, in the total's precision."""
-    if left.dtype == total.dtype:
-        return total.addmm_(left.T, right)
-    return total.add_(left.T @ right)
+    return total.add_(product(left.T, right.T))

@@ -20,7 +20,7 @@ from rlhf_lightning.reward.card import readme
 from rlhf_lightning.reward.features import FeatureScore, load_features
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.net import ClassifierScore, ComposedScore
+from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
 from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
 
 if TYPE_CHECKING:
@@ -95,12 +95,6 @@ def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: Mapp
     setattr(classifier, classifier.base_model_prefix, trunk)
     classifier.score = net.head.weight
     return classifier
-
-
-def is_linear_score(classifier: PreTrainedModel) -> bool:
-    """The classifier's head is one linear layer without a bias, on the last token: a LinearHead."""
-    score = getattr(classifier, "score", None)
-    return trunk_kind(classifier.config) == "decoder" and isinstance(score, nn.Linear) and score.bias is None
 
 
 def load_reward_model(path: str, max_length: int = 512) -> RewardModel:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens, padded_inputs
+from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_inputs, supports_packing
 from rlhf_lightning.backbone.text_rows import Reading
-from rlhf_lightning.backbone.trunk import reading_of, token_vectors
+from rlhf_lightning.backbone.trunk import reading_of, token_vectors, trunk_kind
 from rlhf_lightning.reward.parts import Pooling, said
 from rlhf_lightning.reward.scored import Scored
 
@@ -39,7 +40,8 @@ class ComposedScore(nn.Module):
 
 
 class ClassifierScore(nn.Module):
-    """The one logit of a transformers AutoModelForSequenceClassification, run padded: decoders find the last token by the pad's id."""
+    """The one logit of a transformers AutoModelForSequenceClassification. A decoder with one linear layer on the last token that isn't the
+    pad's id, as transformers finds it, is run without padding where it can; others are run padded."""
 
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
@@ -58,5 +60,25 @@ class ClassifierScore(nn.Module):
         return Reading("encoder") if own.kind == "encoder_decoder" else own
 
     def forward(self, tokens: PackedTokens) -> Tensor:
-        logits: Tensor = self.classifier(**padded_inputs(tokens, int(self.classifier.config.pad_token_id))).logits
+        pad = int(self.classifier.config.pad_token_id)
+        if is_linear_score(self.classifier) and supports_packing(self.trunk):
+            score: Any = self.classifier.score
+            logits: Tensor = score(packed_hidden(self.trunk, tokens).index_select(0, _last_places(tokens, pad)))
+        else:
+            logits = self.classifier(**padded_inputs(tokens, pad)).logits
         return logits[:, 0].float()
+
+
+def is_linear_score(classifier: PreTrainedModel) -> bool:
+    """The classifier's head is one linear layer without a bias, on the last token of a decoder."""
+    score = getattr(classifier, "score", None)
+    return trunk_kind(classifier.config) == "decoder" and isinstance(score, nn.Linear) and score.bias is None
+
+
+def _last_places(tokens: PackedTokens, pad: int) -> Tensor:
+    """[U] the place in the packed row of each text's last token that isn't the pad's id; the first one's where all are."""
+    starts = tokens.lengths.cumsum(0) - tokens.lengths
+    places = torch.arange(len(tokens.ids), device=starts.device)
+    own = starts.repeat_interleave(tokens.lengths)
+    texts = torch.arange(len(tokens), device=starts.device).repeat_interleave(tokens.lengths)
+    return starts.scatter_reduce(0, texts, torch.where(tokens.ids != pad, places, own), "amax")

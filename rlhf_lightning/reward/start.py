@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from rlhf_lightning.backbone.trunk import load_config
-from rlhf_lightning.reward.folder import is_linear_score, load_classifier
+from rlhf_lightning.reward.folder import load_classifier
 from rlhf_lightning.reward.head.linear import LinearHead
+from rlhf_lightning.reward.net import is_linear_score
 
 if TYPE_CHECKING:
     from rlhf_lightning.reward.net import ComposedScore

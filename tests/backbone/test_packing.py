@@ -27,7 +27,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from rlhf_lightning.backbone.packing import Layout, PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.backbone import packing
+from rlhf_lightning.backbone.packing import ROUND, PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
 
 SMALL: dict[str, Any] = {
     "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -192,16 +193,33 @@ def test_no_text_sees_another():
     assert (difference[4:8] > 1e-3).any()
 
 
-@given(st.lists(st.integers(0, 30), max_size=12))
-def test_a_layout_holds_every_token_once_with_its_own_text(lengths):
-    layout = Layout.of(torch.tensor(lengths, dtype=torch.long))
-    text = [t for t, n in enumerate(lengths) for _ in range(n)]
-    joined = [places.tolist() for bucket in layout.buckets for places in bucket.places]
-    assert sorted(layout.back.tolist()) == sorted(set(layout.back.tolist()))
-    flat = [place for row in joined for place in row]
-    assert [flat[i] for i in layout.back.tolist()] == list(range(sum(lengths)))
-    assert all(len({text[place] for place in row}) == 1 for row in joined)
-    assert sum(bucket.mask is None or not bucket.mask.all() for bucket in layout.buckets) == len(layout.buckets)
+@torch.no_grad()
+def test_the_row_is_filled_up_so_that_few_numbers_of_tokens_are_ever_seen():
+    trunk = trunk_of(CONFIGS["llama"]())
+    assert supports_packing(trunk)
+    seen = []
+    trunk.layers[0].mlp.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    for lengths in ([1], [13, 50], [40, 24], [40, 25]):
+        tokens = tokens_of(lengths)
+        assert packed_hidden(trunk, tokens).shape[0] == sum(lengths)
+    assert seen == [ROUND, ROUND, ROUND, 2 * ROUND]
+
+
+@pytest.mark.parametrize("config", ["gpt2", "llama"])
+def test_under_bfloat16_the_attention_on_a_cpu_is_in_float32(config, monkeypatch):
+    trunk, seen = trunk_of(CONFIGS[config]()), set()
+    assert supports_packing(trunk)
+    own = packing.scaled_dot_product_attention
+
+    def watched(query, *rest, **options):
+        out = own(query, *rest, **options)
+        seen.update([query.dtype, out.dtype])
+        return out
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        packed_hidden(trunk, tokens_of([4, 9]))
+    assert seen == {torch.float32}
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=6))

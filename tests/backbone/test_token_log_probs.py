@@ -46,6 +46,27 @@ def test_values_and_gradients_are_those_of_the_written_out_softmax(monkeypatch, 
         assert torch.allclose(a, b, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("chunk", [V, 5 * V, 2**20])
+@torch.no_grad()
+def test_values_that_nothing_learns_from_are_the_same(monkeypatch, chunk):
+    monkeypatch.setattr(fused, "READ_CHUNK", chunk)
+    layer, hidden, tokens = case(True)
+    log_probs, entropies = fused.token_log_probs(layer, hidden, tokens)
+    assert torch.allclose(log_probs, log_probs_of(layer(hidden), tokens), atol=1e-12, rtol=0)
+    assert torch.allclose(entropies, entropy_of(layer(hidden)), atol=1e-12, rtol=0)
+
+
+def test_the_tokens_are_filled_up_so_that_few_numbers_of_them_are_ever_seen(monkeypatch):
+    seen = []
+    own = fused.product
+    monkeypatch.setattr(fused, "product", lambda left, right, bias=None: seen.append(left.shape[0]) or own(left, right, bias))
+    layer, hidden, tokens = case(False)
+    with torch.no_grad():
+        for count in (1, 9, N):
+            assert fused.token_log_probs(layer, hidden[:count], tokens[:count])[0].shape == (count,)
+    assert seen == [fused.ROUND] * 3
+
+
 def test_an_impossible_token_adds_no_entropy():
     layer, hidden, tokens = case(True)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlhf_lightning.backbone.adapters import merge_adapters
-from rlhf_lightning.backbone.packing import supports_packing
+from rlhf_lightning.backbone.packing import PackedTokens, padded_inputs, supports_packing
 from rlhf_lightning.backbone.text_rows import Reading
 from rlhf_lightning.reward.net import ClassifierScore
 from rlhf_lightning.reward.pooling.mean import mean
@@ -88,6 +88,22 @@ def test_a_classifier_of_transformers_scores_each_text_as_it_does_alone(trunk_fo
         for (prompt, response), score in zip(TEXTS, together.tolist(), strict=True):
             told = tokenizer(prompt, response, return_tensors="pt", return_token_type_ids=family == "bert")
             assert abs(classifier(**told).logits.item() - score) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@torch.no_grad()
+def test_a_decoders_classifier_reads_without_padding_what_transformers_reads_with_it(trunk_folder, family, monkeypatch):
+    """At the last token that isn't the pad's id, wherever that stands in a text."""
+    torch.manual_seed(0)
+    classifier = AutoModelForSequenceClassification.from_pretrained(trunk_folder(family), num_labels=1).eval()
+    pad = classifier.config.pad_token_id = 3
+    tokens = PackedTokens.of([[5, 6, 7, pad], [8, pad, 9], [10], [11, 12, 13, 14, 15, pad, pad]])
+    expected = classifier(**padded_inputs(tokens, pad)).logits[:, 0]
+    net = ClassifierScore(classifier)
+    monkeypatch.setattr("rlhf_lightning.reward.net.padded_inputs", lambda tokens, pad: pytest.fail("it was run padded"))
+    assert supports_packing(net.trunk)
+    torch.testing.assert_close(net(tokens), expected, rtol=0, atol=1e-5)
+    assert expected.std() > 1e-3
 
 
 def test_what_is_read_is_by_family(model_of):

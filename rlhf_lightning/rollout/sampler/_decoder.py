@@ -15,6 +15,9 @@ from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, supports_packing
 from rlhf_lightning.flow import Prompts
 
+ROUND = 8
+"""Rows of a step come in multiples of so many."""
+
 
 class Decoder(Protocol):
     """Prompts that are continued together."""
@@ -128,18 +131,20 @@ class PackedDecoder:
         return self.language_model.logits(hidden[self.lengths.cumsum(0) - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        rows = len(tokens)
+        # Rows that have left make up a multiple: a kernel for each number of rows costs more than they do (backbone.packing.ROUND).
+        rows = min(len(self.lengths), len(tokens) + -len(tokens) % ROUND)
+        read = torch.nn.functional.pad(tokens, (0, rows - len(tokens)))
         self.seen[:rows, self.columns] = True
         self.columns += 1
         hidden = self.trunk(
-            input_ids=tokens[:, None],
+            input_ids=read[:, None],
             attention_mask=self.seen[:rows, None, None, : self.columns],
             position_ids=self.lengths[:rows, None],
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
         self.lengths[:rows] += 1
-        return self.language_model.logits(hidden[:, -1])
+        return self.language_model.logits(hidden[:, -1])[: len(tokens)]
 
     def keep(self, going: Tensor) -> Tensor:
         stay = int(going.sum())
@@ -186,7 +191,7 @@ class _Rows:
     def _taken(self, packed: Tensor) -> Tensor:
         rows, columns = self.prompt.shape
         memory = packed.new_zeros(rows, packed.shape[1], columns + self.room, packed.shape[3])
-        memory[:, :, :columns].transpose(1, 2)[self.prompt] = packed[0].transpose(0, 1)
+        memory[:, :, :columns].transpose(1, 2)[self.prompt] = packed[0].transpose(0, 1)[: int(self.prompt.sum())]
         return memory
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
