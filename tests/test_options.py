@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from rlhf_lightning import registry
+from rlhf_lightning.choices import check
 from rlhf_lightning.presets import CONF
+from rlhf_lightning.sweep.check import values_of
 
 registry.load_components()
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+SPACES = sorted(file.stem for file in (CONF / "hparams").glob("*.yaml"))
 
-PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_loss", "policy_correction", "policy_penalty",
-       "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
+PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_critic", "policy_loss", "policy_correction",
+       "policy_penalty", "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
 REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
 PREFERENCE = ("preference_loss",)
 READERS = {"encoder": "bert", "encoder_decoder": "t5"}
@@ -299,3 +305,36 @@ def tiny_experiment(world, name: str) -> list[str]:
 def test_an_experiment_composes_and_runs_two_steps(command, world, name):
     outcome = command(*tiny_experiment(world, name))
     assert outcome.code == 0, outcome.error
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_states_its_command_and_its_result(name):
+    header = "".join(line for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines(True) if line.startswith("#"))
+    assert header.startswith("# @package _global_\n")
+    assert f"python train.py experiment={name}" in header
+    assert re.search(r"# Result.*\d", header)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_search_space_composes_and_runs_two_jobs(command, world, name):
+    params = OmegaConf.load(CONF / "hparams" / f"{name}.yaml").hydra.sweeper.params
+    stage = {"ppo": world.ppo, "policy_kl_control": world.ppo, "reward": world.reward, "preference": world.preference}
+    words = stage.get(next(iter(params)).split(".")[0], world.sft)()
+    values = {key: values_of(OverridesParser.create().parse_override(f"{key}={value}")) for key, value in params.items()}
+    keys = [word for word in words if word.split("=")[0] not in values]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for word in [one for several in values.values() for one in several]:
+            check(compose("config", [*keys, word]))
+    outcome = command("-m", *keys, f"hparams={name}", *two_jobs(name, values))
+    assert outcome.code == 0, outcome.error
+    assert "2 jobs" in outcome.out
+    assert {key for key in values if key in (outcome.folder / "sweep.csv").read_text().splitlines()[0].split(",")} == set(values)
+
+
+def two_jobs(name: str, values: dict[str, list[str]]) -> list[str]:
+    """What makes two jobs of a search space: two values of its first setting and one of the others, or two of Optuna's trials."""
+    if "optuna" in (CONF / "hparams" / f"{name}.yaml").read_text():
+        return ["hydra.sweeper.n_trials=2"]
+    first, *others = values.values()
+    return [f"{first[0]},{first[1].partition('=')[2]}", *(several[0] for several in others)]

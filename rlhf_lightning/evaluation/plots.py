@@ -29,7 +29,7 @@ def line_chart(curve: Curve) -> Markup:
     for index, line in enumerate(lines):
         parts += _drawn(line, index % COLOURS, frame)
     parts += _answers(curve, lines, frame)
-    return _tag("svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=describe(curve), class_="plot")
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=describe(curve), class_="plot")
 
 
 def describe(curve: Curve) -> str:
@@ -52,28 +52,28 @@ def interval_strip(figure: Figure) -> Markup:
     reach += [figure.ceiling * figure.factor] if figure.ceiling is not None else []
     if not all(_drawable(number) for number in reach) or not any(isinstance(value, Interval) for _, value in rows):
         return Markup("")
-    frame = _Frame(10, 210, 2, 36, *_widened(min(reach), max(reach), 0.08), 0, 1)
+    frame = _Frame(10, 210, 2, 36, *widened(min(reach), max(reach), 0.08), 0, 1)
     places = ticks(frame.x_low, frame.x_high, 4)
-    parts = [_line(frame.left, frame.bottom, frame.right, frame.bottom, "grid")]
+    parts = [segment(frame.left, frame.bottom, frame.right, frame.bottom, "grid")]
     for place, label in zip(places, tick_labels(places), strict=True):
-        parts.append(_line(frame.x(place), frame.bottom - 2, frame.x(place), frame.bottom + 2, "axis"))
-        parts.append(_tag("text", label, x=frame.x(place), y=frame.bottom + 13))
+        parts.append(segment(frame.x(place), frame.bottom - 2, frame.x(place), frame.bottom + 2, "axis"))
+        parts.append(element("text", label, x=frame.x(place), y=frame.bottom + 13))
     if figure.ceiling is not None:
-        parts.append(_line(frame.x(reach[-1]), frame.top, frame.x(reach[-1]), frame.bottom, "level", title="ceiling"))
+        parts.append(segment(frame.x(reach[-1]), frame.top, frame.x(reach[-1]), frame.bottom, "level", title="ceiling"))
     for index, (name, value) in enumerate(rows):
         y = 18.0 if len(rows) == 1 else 10.0 + 15 * index
         xs = [frame.x(number * figure.factor) for number in _reach(value)]
-        parts.append(_line(min(xs), y, max(xs), y, f"whisker {name}"))
-        parts.append(_tag("circle", cx=xs[0], cy=y, r=4.5, class_=name))
-    return _tag("svg", *parts, viewBox="0 0 220 52", aria_hidden="true", class_="strip")
+        parts.append(segment(min(xs), y, max(xs), y, f"whisker {name}"))
+        parts.append(element("circle", cx=xs[0], cy=y, r=4.5, class_=name))
+    return element("svg", *parts, viewBox="0 0 220 52", aria_hidden="true", class_="strip")
 
 
 def share_bar(share: float) -> Markup:
     """A bar as long as a share of 1."""
     width = 200 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-    track = _tag("rect", x=0, y=2, width=200, height=8, rx=2, class_="track")
-    filled = _tag("rect", x=0, y=2, width=width, height=8, rx=2, class_="filled")
-    return _tag("svg", track, filled, viewBox="0 0 200 12", preserveAspectRatio="none", aria_hidden="true", class_="bar")
+    track = element("rect", x=0, y=2, width=200, height=8, rx=2, class_="track")
+    filled = element("rect", x=0, y=2, width=width, height=8, rx=2, class_="filled")
+    return element("svg", track, filled, viewBox="0 0 200 12", preserveAspectRatio="none", aria_hidden="true", class_="bar")
 
 
 def ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
@@ -120,8 +120,8 @@ def _framed(curve: Curve, lines: Sequence[Series]) -> _Frame:
     xs = [x for line in lines for x in line.xs if _drawable(x)]
     ys = [y for line in lines for y in [*line.ys, *line.lows, *line.highs] if _drawable(y)]
     ys += [level.at * factor for level in curve.levels if _drawable(level.at)] if ys else []
-    x_low, x_high = _widened(min(xs, default=0.0), max(xs, default=1.0), 0.06 if len(set(xs)) < 12 else 0.01)
-    y_low, y_high = _widened(min(ys, default=0.0), max(ys, default=1.0), 0.04)
+    x_low, x_high = widened(min(xs, default=0.0), max(xs, default=1.0), 0.06 if len(set(xs)) < 12 else 0.01)
+    y_low, y_high = widened(min(ys, default=0.0), max(ys, default=1.0), 0.04)
     # Near zero the axis starts there: a KL that grows from nothing should look so.
     if 0 <= min(ys, default=0.0) < 0.4 * (y_high - y_low):
         y_low = 0.0
@@ -134,33 +134,33 @@ def _framed(curve: Curve, lines: Sequence[Series]) -> _Frame:
 
 def _axes(curve: Curve, frame: _Frame) -> Iterable[Markup]:
     for value, label in zip(frame.rows, tick_labels(frame.rows), strict=True):
-        yield _line(frame.left, frame.y(value), frame.right, frame.y(value), "grid")
-        yield _tag("text", label, x=frame.left - 6, y=frame.y(value) + 4, class_="end")
+        yield segment(frame.left, frame.y(value), frame.right, frame.y(value), "grid")
+        yield element("text", label, x=frame.left - 6, y=frame.y(value) + 4, class_="end")
     whole = all(x == round(x) for series in curve.series for x in series.xs if _drawable(x))
     columns = ticks(frame.x_low, frame.x_high, 6, whole)
     for value, label in zip(columns, tick_labels(columns) if columns else [], strict=True):
-        yield _line(frame.x(value), frame.bottom, frame.x(value), frame.bottom + 4, "axis")
-        yield _tag("text", label, x=frame.x(value), y=frame.bottom + 17, class_="middle")
-    yield _line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
-    yield _tag("text", curve.x_label, x=(frame.left + frame.right) / 2, y=HEIGHT - 6, class_="middle name")
-    yield _tag("text", curve.unit, x=4, y=14, class_="name")
+        yield segment(frame.x(value), frame.bottom, frame.x(value), frame.bottom + 4, "axis")
+        yield element("text", label, x=frame.x(value), y=frame.bottom + 17, class_="middle")
+    yield segment(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
+    yield element("text", curve.x_label, x=(frame.left + frame.right) / 2, y=HEIGHT - 6, class_="middle name")
+    yield element("text", curve.unit, x=4, y=14, class_="name")
     if not any(_drawable(x, y) for series in curve.series for x, y in zip(series.xs, series.ys, strict=True)):
-        yield _tag("text", "no finite value", x=(frame.left + frame.right) / 2, y=(frame.top + frame.bottom) / 2, class_="middle name")
+        yield element("text", "no finite value", x=(frame.left + frame.right) / 2, y=(frame.top + frame.bottom) / 2, class_="middle name")
 
 
 def _references(curve: Curve, frame: _Frame) -> Iterable[Markup]:
     for level in curve.levels:
         if _drawable(level.at):
             y = frame.y(level.at * _factor(curve.unit))
-            yield _line(frame.left, y, frame.right, y, "level")
-            yield _tag("text", level.label, x=frame.right - 2, y=y - 5 if y > frame.top + 12 else y + 13, class_="end said")
+            yield segment(frame.left, y, frame.right, y, "level")
+            yield element("text", level.label, x=frame.right - 2, y=y - 5 if y > frame.top + 12 else y + 13, class_="end said")
     free = -math.inf
     for mark in curve.marks:
         x = frame.x(mark.at)
         if _drawable(mark.at) and frame.left <= x <= frame.right:
-            yield _line(x, frame.top - 6, x, frame.bottom, "mark", title=mark.label)
+            yield segment(x, frame.top - 6, x, frame.bottom, "mark", title=mark.label)
             if x >= free and x + 7.5 * len(mark.label) < frame.right:
-                yield _tag("text", mark.label, x=x + 4, y=frame.top - 4, class_="said")
+                yield element("text", mark.label, x=x + 4, y=frame.top - 4, class_="said")
                 free = x + 7.5 * len(mark.label) + 10
 
 
@@ -175,11 +175,11 @@ def _drawn(line: Series, colour: int, frame: _Frame) -> Iterable[Markup]:
     ]
     if bounds and not sparse:
         outline = [f"{x:.1f},{high:.1f}" for x, _, high in bounds] + [f"{x:.1f},{low:.1f}" for x, low, _ in reversed(bounds)]
-        yield _tag("polygon", points=" ".join(outline), class_=f"band c{colour}")
+        yield element("polygon", points=" ".join(outline), class_=f"band c{colour}")
     elif bounds:
         for x, low, high in bounds:
             path = f"M{x:.1f} {low:.1f}V{high:.1f}M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8"
-            yield _tag("path", d=path, class_=f"whiskers c{colour}")
+            yield element("path", d=path, class_=f"whiskers c{colour}")
     path, lifted = "", True
     for index, point in enumerate(points):
         if point is None:
@@ -189,9 +189,9 @@ def _drawn(line: Series, colour: int, frame: _Frame) -> Iterable[Markup]:
         alone = lifted and points[index + 1 : index + 2] in ([], [None])
         lifted = False
         if sparse or alone:
-            yield _tag("circle", cx=point[0], cy=point[1], r=3, class_=f"dot c{colour}")
+            yield element("circle", cx=point[0], cy=point[1], r=3, class_=f"dot c{colour}")
     if path:
-        yield _tag("path", d=path, class_=f"line c{colour}")
+        yield element("path", d=path, class_=f"line c{colour}")
 
 
 def _answers(curve: Curve, lines: Sequence[Series], frame: _Frame) -> Iterable[Markup]:
@@ -207,10 +207,10 @@ def _answers(curve: Curve, lines: Sequence[Series], frame: _Frame) -> Iterable[M
         says, dots = [f"{curve.x_label} {x:,g}"], []
         for index, line, place in found[x]:
             says.append(f"{line.label}: {_said(line, place)}{f' {curve.unit}' if curve.unit else ''}")
-            dots.append(_tag("circle", cx=frame.x(x), cy=frame.y(line.ys[place]), r=4, class_=f"dot c{index % COLOURS}"))
-        area = _tag("rect", x=left, y=frame.top, width=max(right - left, 0.1), height=frame.bottom - frame.top)
-        guide = _line(frame.x(x), frame.top, frame.x(x), frame.bottom, "guide")
-        yield _tag("g", _tag("title", "\n".join(says)), area, guide, *dots, class_="answer")
+            dots.append(element("circle", cx=frame.x(x), cy=frame.y(line.ys[place]), r=4, class_=f"dot c{index % COLOURS}"))
+        area = element("rect", x=left, y=frame.top, width=max(right - left, 0.1), height=frame.bottom - frame.top)
+        guide = segment(frame.x(x), frame.top, frame.x(x), frame.bottom, "guide")
+        yield element("g", element("title", "\n".join(says)), area, guide, *dots, class_="answer")
 
 
 def _said(line: Series, place: int) -> str:
@@ -252,18 +252,20 @@ def _drawable(*numbers: float) -> bool:
     return all(abs(number) < 1e30 for number in numbers)
 
 
-def _widened(low: float, high: float, by: float) -> tuple[float, float]:
+def widened(low: float, high: float, by: float) -> tuple[float, float]:
+    """A range with a share of its length added at both ends, so that no point lies on the edge; some length where it has none."""
     margin = (high - low) * by
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):
         margin = max(abs(low), abs(high)) * 0.1 or 0.5
     return low - margin, high + margin
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, class_: str, title: str = "") -> Markup:
-    return _tag("line", *([_tag("title", title)] if title else []), x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+def segment(x1: float, y1: float, x2: float, y2: float, class_: str, title: str = "") -> Markup:
+    """A straight line, with what it says on hover."""
+    return element("line", *([element("title", title)] if title else []), x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def _tag(name: str, *content: str, **attributes: object) -> Markup:
+def element(name: str, *content: str, **attributes: object) -> Markup:
     """An element; content and attributes are escaped unless they are Markup. aria_label stands for aria-label, class_ for class."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.1f}" if isinstance(value, float) else value)}"'

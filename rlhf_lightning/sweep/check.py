@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_lightning import wrong_command
 from rlhf_lightning.choices import check
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.sweep.going_on import refuse_another_sweep
 from rlhf_lightning.trainer import processes
 
 
@@ -26,6 +27,7 @@ class SweepCheck(Callback):
         loader = GlobalHydra.instance().config_loader()
         swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         try:
+            refuse_another_sweep(config)
             for words in tried(OverridesParser.create(config_loader=loader).parse_overrides([*swept, *config.hydra.overrides.task])):
                 job = loader.load_sweep_config(config, words)
                 job = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])

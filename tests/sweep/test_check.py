@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.sweep_check import tried
+from rlhf_lightning.sweep.check import tried
 
 
 def jobs(*words: str) -> list[list[str]]:

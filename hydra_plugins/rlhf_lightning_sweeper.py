@@ -1,0 +1,9 @@
+"""Where Hydra looks for sweepers, and nowhere else: `hydra/sweeper=optuna`."""
+
+from __future__ import annotations
+
+from rlhf_lightning.sweep.study import OptunaSearch
+
+
+class OptunaSweeper(OptunaSearch):
+    """The search under a name that Hydra accepts."""
