@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -15,33 +15,42 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rlhf_lightning import menu, saved_config, wrong_command
+from rlhf_lightning import menu, plugin_loading, resume, saved_config, wrong_command
 from rlhf_lightning.choices import check
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.presets import CONF
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
-from rlhf_lightning.sweep import ERROR_FILE, SweepTable
+from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_without_sweep
+from rlhf_lightning.sweep.jobs import ERROR_FILE
+from rlhf_lightning.sweep.table import SweepTable
 
 
 def main() -> None:
     """`python train.py` and `rlhf-lightning`. Exits with 0, with 1 after an error of the run, with 2 after a wrong command."""
-    words = sys.argv[1:]
+    try:
+        sys.argv[1:] = words = plugin_loading.take_flag(sys.argv[1:])
+    except UserError as error:
+        sys.exit(wrong_command.tell(error))
     broken = load_for_good()
-    if not {"-sc", "--shell-completion", "--shell_completion"} & set(words):  # nobody reads under a line that is being typed
+    typed = {"-sc", "--shell-completion", "--shell_completion"} & set(words)
+    if not typed and os.environ.get("LOCAL_RANK", "0") == "0":  # nobody reads under a line that is being typed; one process speaks
         print("".join(f"{line}\n" for line in broken), end="", file=sys.stderr)
-    if words[:1] == ["components"]:
-        list_components(words[1:])
+    if answered(words):
         return
-    if {"--help", "-h"} & set(words):
-        menu.print_help()
+    if (complete := resume.finished(words)) is not None:
+        print(f"{complete} is already complete: {complete / resume.RESULT}")
         return
-    sys.argv[1:] = saved_config.from_here(words)
+    try:
+        sys.argv[1:] = saved_config.from_here(resume.spelled_out(words))
+    except UserError as error:
+        sys.exit(wrong_command.tell(error))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar per saved shard would bury the run's own
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told below in one way
     SweepTable.failed = 0
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
+        with SweepTable.told_if_interrupted():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
     except Exception as error:
         if not wrong_command.is_wrong(error):
             raise
@@ -69,12 +78,17 @@ def run_job(config: DictConfig) -> float:
     A module-level function, so that the workers of a sweep find it by import.
     """
     load_components()
-    saved_config.mask_hydra_s(config, HydraConfig.get())
+    about = HydraConfig.get()
+    saved_config.mask_hydra_s(config, about)
+    in_sweep = about.mode == RunMode.MULTIRUN
     try:
+        if in_sweep and (objective := earlier_objective(config, Path(about.runtime.output_dir))) is not None:
+            return objective
+        refuse_space_without_sweep(about, in_sweep)
         return whole_run(config)
     except Exception as error:
         mendable = wrong_command.is_wrong(error)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if not in_sweep:
             if mendable:
                 sys.exit(wrong_command.tell(error))  # SystemExit passes through Hydra, which would add a line of its own
             raise
@@ -83,7 +97,7 @@ def run_job(config: DictConfig) -> float:
         else:
             traceback.print_exception(error)
         cause = wrong_command.told(error) if mendable else f"{type(error).__name__}: {error}"
-        (Path(HydraConfig.get().runtime.output_dir) / ERROR_FILE).write_text(cause)
+        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(cause)
         return math.nan
 
 
@@ -91,22 +105,34 @@ def whole_run(config: DictConfig) -> float:
     """Check, run the stage, write its result."""
     check(config)
     run = Run(config, Path(HydraConfig.get().runtime.output_dir))
-    if run.is_main:
+    if run.is_main:  # the others start when the first has written checkpoints already
+        resume.check_folder(run.folder)
         saved_config.save(config, run.folder)
     try:
         objective = float(build(config.stage)(run))
     finally:
         run.close()
-    run.write_json("result.json", {"objective": objective, "figures": run.results, "seconds": run.seconds})
+    run.write_json(resume.RESULT, {"objective": objective, "figures": run.results, "seconds": run.seconds})
+    run.drop_checkpoints()
     return objective
 
 
-def list_components(arguments: Iterable[str]) -> None:
-    """`rlhf-lightning components [group]`: every option with its summary, its settings and where it comes from."""
+def answered(words: Sequence[str]) -> bool:
+    """Whether the command asked for something that is no run, which is done: `components [group]`, `new group name`, `--help`."""
     try:
-        menu.print_components(next(iter(arguments), None))
+        if words[:1] == ["components"]:
+            menu.print_components(words[1] if len(words) > 1 else None)
+        elif words[:1] == ["new"]:
+            from rlhf_lightning.scaffold.write import write_new
+
+            print("".join(f"{file}\n" for file in write_new(words[1:], Path("plugins"))), end="")
+        elif {"--help", "-h"} & set(words):
+            menu.print_help()
+        else:
+            return False
     except UserError as error:
         sys.exit(wrong_command.tell(error))
+    return True
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.plugin_loading import packages
 from rlhf_lightning.presets import default_options, list_presets
-from rlhf_lightning.registry import GROUPS, Component, components, section_class, section_names
+from rlhf_lightning.registry import GROUPS, PACKAGE, Component, components, section_class, section_names
 from rlhf_lightning.schema import REQUIRED, Setting, did_you_mean, settings_of
 from rlhf_lightning.type_names import type_name, value_name
 
@@ -23,21 +25,28 @@ python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.la
 python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.jsonl 'feedback_format=[pairwise]'
 python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=reward_model rollout_scorer.path=RM
 python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
-PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result"}
-FOOT = "`rlhf-lightning components [GROUP or SECTION]`: settings, types, defaults. `--cfg job`: the composed configuration."
+PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
+FOOT = "rlhf-lightning components [GROUP or SECTION]: settings. new GROUP NAME: a plugin begun. --plugins FOLDER. --cfg job."
 
 
 def print_help() -> None:
     """What the program does, its groups with their options, and examples: one screen."""
-    print(HEAD)
-    chosen = default_options()
+    print(_called(HEAD))
+    chosen, presets = default_options(), list_presets()
     for group, about in GROUPS.items():
-        print(_group_line(group, [c.name for c in components(group)], chosen.get(group, ()), about.summary, about.many))
-    for group, options in list_presets().items():
-        print(_group_line(group, list(options), chosen.get(group, ()), PRESETS.get(group, "")))
-    print("Settings of their own:  " + "  ".join(f"{name}.*" for name in section_names()) + "  trainer.*  logger.*  seed")
-    print("Examples:\n" + textwrap.indent(EXAMPLES, "  "))
+        options = sorted([*(c.name for c in components(group)), *presets.pop(group, ())])
+        print(_group_line(group, options, chosen.get(group, ()), about.summary, about.many))
+    for group, more in presets.items():
+        print(_group_line(group, list(more), chosen.get(group, ()), PRESETS.get(group, "")))
+    print("Settings:  " + "  ".join(f"{name}.*" for name in section_names()) + "  trainer.*  logger.*  seed")
+    print("Examples:\n" + textwrap.indent(_called(EXAMPLES), "  "))
     print(FOOT)
+
+
+def _called(text: str) -> str:
+    """With the name that the program was started by: the wheel brings no train.py."""
+    program = Path(sys.argv[0])
+    return text.replace("python train.py", "rlhf-lightning") if program.stem == "rlhf-lightning" or program.parent == PACKAGE else text
 
 
 def _group_line(group: str, options: Sequence[str], chosen: Sequence[str], summary: str, many: bool = False) -> str:
@@ -80,15 +89,16 @@ def print_section(name: str) -> None:
 
     table = Table("setting", "type", "default", title=(section_class(name).__doc__ or name).split("\n")[0])
     for setting in settings_of(section_class(name)):
-        table.add_row(*map(escape, (f"{name}.{setting.name}", type_name(setting.type), _default(setting))))
+        table.add_row(*map(escape, (f"{name}.{setting.name}", type_name(setting.type), shown_default(setting))))
     Console().print(table)
 
 
 def _listed(settings: Sequence[Setting]) -> str:
-    return "\n".join(f"{setting.name}={_default(setting)}  ({type_name(setting.type)})" for setting in settings)
+    return "\n".join(f"{setting.name}={shown_default(setting)}  ({type_name(setting.type)})" for setting in settings)
 
 
-def _default(setting: Setting) -> str:
+def shown_default(setting: Setting) -> str:
+    """A setting's default as a command would say it."""
     if setting.name == "seed":
         return "${seed}"
     return "required" if setting.default is REQUIRED else value_name(setting.default)
@@ -101,13 +111,3 @@ def owner(component: Component) -> str:
         return "built in"
     here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     return packages().get(top, str(here))
-
-
-def packages() -> Mapping[str, str]:
-    """For each top-level module of an installed plugin package the package and its version."""
-    import importlib.metadata
-
-    from rlhf_lightning.registry import ENTRY_POINTS
-
-    entries = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return {entry.module.split(".")[0]: f"{entry.dist.name} {entry.dist.version}" for entry in entries if entry.dist}

@@ -11,24 +11,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import importlib.metadata
 import inspect
-import os
+import re
 import sys
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
-from rlhf_lightning import schema
+from rlhf_lightning import plugin_loading, presets, schema
 from rlhf_lightning.errors import ConfigError, RegistryError
 from rlhf_lightning.schema import config_class, did_you_mean, validated
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
-ENTRY_POINTS = "rlhf_lightning.plugins"
+OPTION_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +112,17 @@ def option(group: str, name: str) -> Component:
     """The component `group=name`, which is loaded where it isn't yet.
 
     Raises:
-        ConfigError: no such group or option, with the nearest name and the list.
+        ConfigError: no such group or option, with the nearest name and the list, and with the plugins that couldn't be loaded.
     """
     if group not in GROUPS:
         raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
-    if (group, name) not in _components:
-        load_components()
+    broken = load_components() if (group, name) not in _components else []
     if (group, name) not in _components:
         names = [c.name for c in components(group)]
-        raise ConfigError(f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+        where = "; a plugin's is there where the plugin is: in plugins/ of the working folder, behind --plugins FOLDER, or installed"
+        raise ConfigError(
+            "\n".join([f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}{where}", *broken])
+        )
     return _components[group, name]
 
 
@@ -148,7 +148,7 @@ def component_of(node: Mapping[str, Any]) -> Component:
     for component in _components.values():
         if component.path == path:
             return component
-    raise ConfigError(f"_target_ {path!r} is not a registered component; register it in plugins/ with @register(group, name)")
+    raise ConfigError(f"_target_ {path!r} is not a registered component: @register makes one, and --plugins FOLDER names a plugin's folder")
 
 
 def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callable[[Any], None] | None = None) -> Callable[[T], T]:
@@ -162,26 +162,48 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
             settings that each are right and don't go together. A stage's runs with every command that chooses it.
 
     Raises:
-        RegistryError: unknown group, a name taken by other code, or a component that worker processes couldn't import.
+        RegistryError: unknown group, a name that can't be typed or is taken by other code, or a component that worker processes couldn't
+            import.
     """
     if group not in GROUPS:
         raise RegistryError(f"no group {group!r}{did_you_mean(group, GROUPS)}; the groups are: {', '.join(GROUPS)}")
+    if not OPTION_NAME.fullmatch(name):
+        raise RegistryError(f"{group}={name} can't be typed on a command line: a name is of letters, digits and _, as in my_{group}")
 
     def decorate(target: Any) -> Any:
         module, qualname = target.__module__, target.__qualname__
         if module == "__main__" or "<locals>" in qualname:
             raise RegistryError(f"{group}={name}: {module}.{qualname} can't be imported by worker processes; move it into a module")
-        known = _components.get((group, name))
-        if known is not None and known.path != f"{module}.{qualname}":
-            raise RegistryError(f"{group}={name} is taken by {known.file}; {_file_of(target)} must choose another name")
+        _refuse_taken(group, name, target)
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
+        config.__module__, config.__qualname__ = "rlhf_lightning.option_configs", f"{group}={name}"
         _components[group, name] = Component(group, name, target, config, frozenset(needs), check)
         package = f"{group}.{name}" if GROUPS[group].many else group
         ConfigStore.instance().store(group=group, name=name, node=config, package=package)
         return target
 
     return decorate
+
+
+def _refuse_taken(group: str, name: str, target: Any) -> None:
+    """Raises RegistryError where the name is another component's, or the component has another name: its path says which one it is."""
+    path, file = f"{target.__module__}.{target.__qualname__}", _file_of(target)
+    known = _components.get((group, name))
+    if known is not None and known.path != path:
+        if known.file == file and known.target.__module__ != target.__module__:
+            both = f"{known.target.__module__} and as {target.__module__}"
+            raise RegistryError(f"{file} is imported under two names, as {both}: `from {known.target.__module__} import ...` everywhere")
+        raise RegistryError(f"{group}={name} is taken by {_owned(known.target)}; {_owned(target)} must choose another name")
+    for other in _components.values():
+        if other.path == path and (other.group, other.name) != (group, name):
+            raise RegistryError(f"{path} is {other.group}={other.name} already: {group}={name} needs a class or function of its own name")
+
+
+def _owned(target: Any) -> str:
+    """A component's file, and the installed package that it is of."""
+    package = plugin_loading.packages().get(target.__module__.split(".")[0])
+    return f"{_file_of(target)} ({package})" if package else _file_of(target)
 
 
 def section(name: str) -> Callable[[type[T]], type[T]]:
@@ -218,12 +240,13 @@ def build_section(name: str, node: Any) -> Any:
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
-    """Import every component: built-ins, then plugins/*.py, then installed entry points, so that each is an option.
+    """Import every component: built-ins, then the files of folders of plugins, then installed entry points, so that each is an option; and
+    put the presets that plugins bring where Hydra finds them.
 
     A plugin that fails to import is left out and named with its cause; the rest works.
 
     Args:
-        plugin_folders: folders named `plugins` to read; default: the one of the working folder and the one beside the package.
+        plugin_folders: folders of plugins to read; default: plugin_loading's.
 
     Returns:
         One line for each plugin that could not be loaded.
@@ -233,39 +256,25 @@ def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
             importlib.import_module(f"rlhf_lightning.{'.'.join(file.relative_to(PACKAGE).with_suffix('').parts)}")
     for file in sorted(PACKAGE.glob("*/settings.py")):
         importlib.import_module(f"rlhf_lightning.{file.parent.name}.settings")
+    folders = plugin_loading.plugin_folders() if plugin_folders is None else plugin_folders
     broken = []
-    folders = plugin_folders if plugin_folders is not None else [Path.cwd() / "plugins", PACKAGE.parent / "plugins"]
-    for file in {f.name: f for folder in reversed(folders) for f in sorted(folder.glob("[a-z]*.py"))}.values():
-        broken += _load_plugin(f"plugins.{file.stem}", file)
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            entry.load()
-        except Exception as cause:
-            broken.append(f"plugin package {entry.value} is left out: {type(cause).__name__}: {cause}")
+    for complaint in plugin_loading.load(folders):
+        broken.append(complaint)
+        _forget_failed()
+    for folder in plugin_loading.preset_folders(folders):
+        broken += presets.add(folder, _components)
     return broken
+
+
+def _forget_failed() -> None:
+    """Take out what a module registered before it failed: a module that did isn't there."""
+    for (group, name), component in list(_components.items()):
+        if component.target.__module__ not in sys.modules:
+            del _components[group, name]
+            del ConfigStore.instance().repo[group][f"{name}.yaml"]
 
 
 def group_folder(group: str) -> Path:
     """The folder of a group: rlhf_lightning/<room>/<rest>, a room being the first word."""
     room, _, rest = group.partition("_")
     return PACKAGE / room / rest if rest else PACKAGE / room
-
-
-def _load_plugin(module: str, file: Path) -> list[str]:
-    if module in sys.modules:
-        return []
-    if "plugins" not in sys.modules:
-        sys.modules["plugins"] = types.ModuleType("plugins")
-        sys.modules["plugins"].__path__ = []
-    paths = sys.modules["plugins"].__path__
-    if str(file.parent) not in paths:
-        paths.append(str(file.parent))
-    # Workers of a sweep import `plugins.<name>` in a fresh process: they find it by the path.
-    roots = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(file.parent.parent) not in roots:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(file.parent.parent), *filter(None, roots)])
-    try:
-        importlib.import_module(module)
-    except Exception as cause:
-        return [f"plugin {file} is left out: {type(cause).__name__}: {cause}"]
-    return []

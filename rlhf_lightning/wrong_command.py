@@ -21,6 +21,12 @@ MENDABLE = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
 FLAGS = ("Config group override must be", "Only one of --run", "The --resolve flag")
 """How Hydra begins the plain ValueErrors that it raises for `advantage=null`, `advantage=3` and flags that exclude each other."""
 
+HYDRA_S = {
+    "hydra/launcher": ("rlhf-lightning[sweep]", ("joblib", "submitit_local", "submitit_slurm")),
+    "hydra/sweeper": ("rlhf-lightning[optuna]", ("optuna",)),
+}
+"""Hydra's groups that a sweep chooses from beside `basic`, and what is installed for them."""
+
 Presets = Mapping[str, Mapping[str, Sequence[str]]]
 """The groups of conf/, their options, and each option's settings."""
 
@@ -64,6 +70,9 @@ def message(error: BaseException, words: Sequence[str], presets: Presets) -> str
 
 def _wrong_option(found: re.Match[str], presets: Presets) -> str:
     group, option = found["group"], found["option"]
+    if group in HYDRA_S:
+        extra, brought = HYDRA_S[group]
+        return f"no option {group}={option} is installed{did_you_mean(option, brought)}; pip install '{extra}' brings {', '.join(brought)}"
     names = _options(group, presets)
     return f"no option {group}={option}{did_you_mean(option, names)}; {group} has: {', '.join(names) or 'none'}"
 
@@ -176,7 +185,7 @@ def _unreadable(words: Sequence[str], presets: Presets) -> str:
 
 
 def _options(group: str, presets: Presets) -> list[str]:
-    return [component.name for component in components(group)] if group in GROUPS else list(presets.get(group, ()))
+    return [*(component.name for component in (components(group) if group in GROUPS else ())), *presets.get(group, ())]
 
 
 def _settings(top: str, presets: Presets) -> dict[str, list[str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gzip
 import io
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -314,7 +316,7 @@ def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outco
     out, error, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         sweep, rest = [word for word in words if word == "-m"], [word for word in words if word != "-m"]
-        patch.setattr(sys, "argv", ["train.py", *sweep, *([] if words[0] in ("components", "--help") else runs), *rest])
+        patch.setattr(sys, "argv", ["train.py", *sweep, *([] if words[0] in ("components", "new", "--help") else runs), *rest])
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.setenv("COLUMNS", "200")
         patch.chdir(workdir or Path.cwd())
@@ -329,10 +331,48 @@ def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outco
 def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     """Runs a command in this process: `command("stage=sft", ...)`."""
 
-    def run(*words: str, folder: Path | None = None) -> Outcome:
-        return run_command(*words, folder=folder or tmp_path_factory.mktemp("run"))
+    def run(*words: str, folder: Path | None = None, workdir: Path | None = None) -> Outcome:
+        return run_command(*words, folder=folder or tmp_path_factory.mktemp("run"), workdir=workdir)
 
     return run
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """The registry as the package fills it, and as it was afterwards."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    from rlhf_lightning import presets, registry
+
+    registry.load_components()
+    Plugins.instance()  # Hydra's own put their configurations into the store once
+    store, modules = ConfigStore.instance(), set(sys.modules)
+    known = copy.copy(registry._components), copy.copy(registry._sections), copy.deepcopy(store.repo)
+    paths, of_plugins = list(sys.modules["plugins"].__path__), list(presets._of_plugins)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLHF_PLUGINS", "")
+        yield
+    registry._components, registry._sections, store.repo = known
+    sys.modules["plugins"].__path__[:], presets._of_plugins[:] = paths, of_plugins
+    for name in set(sys.modules) - modules:
+        if name.startswith("plugins."):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def plugin(untouched: None, tmp_path: Path) -> Callable[..., list[str]]:
+    """Writes a plugin file and loads the folder; returns the complaints."""
+    from rlhf_lightning import registry
+
+    def write(name: str, text: str) -> list[str]:
+        folder = tmp_path / "plugins"
+        folder.mkdir(exist_ok=True)
+        heading = "from __future__ import annotations\nfrom rlhf_lightning.registry import register\n"
+        (folder / f"{name}.py").write_text(heading + textwrap.dedent(text))
+        return registry.load_components([folder])
+
+    return write
 
 
 THINGS = ["lamp", "fan", "kettle", "tent", "desk", "rug", "pen", "bike", "clock", "boat", "vase", "drum"]

@@ -100,3 +100,19 @@ def test_a_component_s_owner_is_its_file_or_its_package(monkeypatch, shown):
 def test_markup_in_a_plugin_s_words_is_text(monkeypatch, shown):
     assert "[U, D] to [U]" in shown("reward_head"), "Rich reads brackets as its own markup"
     assert Console().width == 400
+
+
+@pytest.mark.parametrize(
+    ("started", "name"),
+    [
+        ("train.py", "python train.py"),
+        ("/venv/bin/rlhf-lightning", "rlhf-lightning"),
+        (f"{registry.PACKAGE}/__main__.py", "rlhf-lightning"),
+    ],
+)
+def test_help_calls_the_program_as_it_was_started(monkeypatch, capsys, started, name):
+    monkeypatch.setattr("sys.argv", [started, "--help"])
+    menu.print_help()
+    text = capsys.readouterr().out
+    assert f"\n  {name} -m advantage=gae,rloo seed=1,2" in text
+    assert ("train.py" in text) == ("train.py" in name)

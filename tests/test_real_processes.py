@@ -48,7 +48,7 @@ def test_a_plugin_of_another_project_is_an_option_at_once_and_a_broken_one_is_na
     done = train(*world.reward("reward_head=mine", "reward_head.scale=2", "hydra.run.dir=out"), workdir=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (
-        f"plugin {tmp_path / 'plugins' / 'broken.py'} is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
+        f"plugin {tmp_path / 'plugins' / 'broken.py'}:1 is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
         in done.stderr
     )
     assert "_target_: plugins.mine.Mine" in (tmp_path / "out" / "config.yaml").read_text()

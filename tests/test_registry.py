@@ -9,14 +9,11 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -30,37 +27,7 @@ from rlhf_lightning.reward.head.mlp import MLPHead
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def untouched() -> Iterator[None]:
-    """The registry as the package fills it, and as it was afterwards."""
-    registry.load_components()
-    Plugins.instance()  # Hydra's own put their configurations into the store once
-    store, modules, path = ConfigStore.instance(), set(sys.modules), os.environ.get("PYTHONPATH")
-    known = copy.copy(registry._components), copy.copy(registry._sections), copy.deepcopy(store.repo)
-    folders = list(sys.modules["plugins"].__path__)
-    yield
-    registry._components, registry._sections, store.repo = known
-    sys.modules["plugins"].__path__[:] = folders
-    for name in set(sys.modules) - modules:
-        if name.startswith("plugins."):
-            del sys.modules[name]
-    os.environ.pop("PYTHONPATH", None)
-    if path is not None:
-        os.environ["PYTHONPATH"] = path
-
-
-@pytest.fixture
-def plugin(tmp_path) -> Callable[..., list[str]]:
-    """Writes a plugin file and loads the folder; returns the complaints."""
-
-    def write(name: str, text: str) -> list[str]:
-        folder = tmp_path / "plugins"
-        folder.mkdir(exist_ok=True)
-        heading = "from __future__ import annotations\nfrom rlhf_lightning.registry import register\n"
-        (folder / f"{name}.py").write_text(heading + textwrap.dedent(text))
-        return registry.load_components([folder])
-
-    return write
+pytestmark = pytest.mark.usefixtures("untouched")
 
 
 @functools.cache
@@ -91,31 +58,6 @@ def test_a_plugin_file_is_an_option_at_once(plugin):
     assert (made.width, made.size) == (16, 5)
     assert registry.make("reward_head", "Triple", {"size": 6}, 2).size == 6
     assert pickle.loads(pickle.dumps(made.Config())) == made.Config()
-
-
-def test_workers_of_a_sweep_find_the_plugin(plugin, tmp_path):
-    plugin("worker", HEAD.format(name="ForWorkers", size=3))
-    assert str(tmp_path) in os.environ["PYTHONPATH"].split(os.pathsep)
-    code = "import plugins.worker; print(plugins.worker.ForWorkers.Config().size)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "plugins", capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "3", done.stderr
-
-
-def test_a_broken_plugin_is_named_with_its_cause_and_the_rest_works(plugin, tmp_path):
-    plugin("fine", HEAD.format(name="Fine", size=1))
-    (complaint,) = plugin("broken", "import nothing_of_this_name")
-    assert (
-        complaint == f"plugin {tmp_path / 'plugins' / 'broken.py'} is left out: ModuleNotFoundError: No module named 'nothing_of_this_name'"
-    )
-    assert composed("reward_head=Fine").reward_head.size == 1
-
-
-def test_a_name_that_is_taken_is_refused_naming_both_owners(plugin):
-    (complaint,) = plugin("thief", HEAD.format(name="mlp", size=1))
-    assert "reward_head=mlp is taken by" in complaint
-    assert complaint.count("reward/head/mlp.py") == 1
-    assert "plugins/thief.py must choose another name" in complaint
-    assert composed("reward_head=mlp").reward_head._target_ == "rlhf_lightning.reward.head.mlp.MLPHead"
 
 
 def test_the_same_object_twice_is_fine():

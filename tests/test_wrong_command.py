@@ -39,6 +39,10 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("advantage=gae,rloo", ["advantage=gae,rloo names several", "-m advantage=gae,rloo"]),
     ("advantage=null", ["advantage=null", "{options[advantage]}", "~advantage"]),
     ("stage=3", ["stage=3", "{options[stage]}"]),
+    ("-m hydra/launcher=jobli seed=1,2", ["hydra/launcher=jobli", "did you mean 'joblib'", "rlhf-lightning[sweep]"]),
+    ("hparams=ppo_smal", ["hparams=ppo_smal", "did you mean 'ppo_small'"]),
+    ("hparams=ppo_small stage=sft", ["values to try of ppo.learning_rate, policy_kl_control.coef", "add -m"]),
+    ("-m seed=1 hydra/sweeper=optuna", ["nothing to search", "hparams=NAME"]),
     ("-m advantage=gae,gea", ["advantage=gea", "did you mean 'gae'"]),
     # a setting
     ("ppo.lr=1e-4", ["ppo has no setting 'lr'", "learning_rate"]),

@@ -1,0 +1,144 @@
+"""The built wheel in an environment of its own, with no repository around: the path of a stranger, and plugins from everywhere."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "plugins.md"
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+pytestmark = pytest.mark.slow
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of docs/plugins.md."""
+    return re.findall(rf"```{language}[^\n]*\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def pip(*words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", *map(str, words)], check=True, capture_output=True, text=True, timeout=300)
+
+
+Installed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "-q", ROOT, "--no-deps", "--no-build-isolation", "--no-index", "-w", folder)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Installed:
+    """Runs a program of a fresh environment that has the wheel, and this one's packages for everything else."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=120)
+    packages = next(venv.glob("lib/python*/site-packages"))
+    (packages / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip("--python", venv / "bin" / "python", "install", "-q", "--no-deps", "--no-index", wheel)
+
+    def run(program: str, *words: str, workdir: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RLHF_PLUGINS")}
+        env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        done = subprocess.run([str(venv / "bin" / program), *words], cwd=workdir, capture_output=True, text=True, timeout=300, env=env)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+def objectives(folder: Path) -> list[float]:
+    with (folder / "sweep.csv").open() as lines:
+        return [float(row["objective"]) for row in csv.DictReader(lines)]
+
+
+def test_a_stranger_s_path(installed, world, empty):
+    """From an empty folder: the plugin of the docs page, a training with it, and a sweep over it, by the page's own commands."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    code, commands = blocks("python")[0], blocks("bash")[0].splitlines()
+    assert len(code.splitlines()) < 20
+    (empty / "plugins").mkdir()
+    (empty / "plugins" / "cosine.py").write_text(code)
+    said = [command.split() for command in commands]
+    assert [words[:2] for words in said] == [["rlhf-lightning", word] for word in ("components", "reward_head=cosine", "-m")]
+    listed = installed(*said[0], workdir=empty).stdout
+    assert "reward_head=cosine" in listed
+    assert "plugins/cosine.py" in listed
+    trained = installed(*said[1], *world.rounds("hydra.run.dir=one"), workdir=empty)
+    assert "is left out" not in trained.stderr
+    assert "_target_: plugins.cosine.CosineHead" in (empty / "one" / "config.yaml").read_text()
+    assert (empty / "one" / "report.html").is_file()
+    installed(*said[2], *world.rounds("hydra.sweep.dir=two"), workdir=empty)
+    found = objectives(empty / "two")
+    assert len(found) == 2
+    assert all(map(math.isfinite, found))
+    chosen = [(empty / "two" / job / "config.yaml").read_text() for job in "01"]
+    assert ["scale: 1.0" in chosen[0], "scale: 5.0" in chosen[1]] == [True, True]
+
+
+def test_a_folder_that_is_named_holds_in_sweeps_and_in_every_process(installed, world, empty, tmp_path):
+    """A folder that isn't called plugins, from another working folder, by `python -m rlhf_lightning`."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    heads = tmp_path / "my heads"
+    heads.mkdir()
+    (heads / "cosine.py").write_text(blocks("python")[0])
+    module = ["-m", "rlhf_lightning", "--plugins", "../my heads"]
+    words = world.reward("reward_head=cosine")
+    installed("python", *module, *words, *TWO, "hydra.run.dir=two", workdir=empty)
+    assert (empty / "two" / "reward_model" / "reward_head.safetensors").is_file()
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "reward_head.scale=1,5"]
+    installed("python", *module, "-m", *words, *joblib, "hydra.sweep.dir=sweep", workdir=empty)
+    found = objectives(empty / "sweep")
+    assert len(set(found)) == 2
+    assert all(map(math.isfinite, found))
+    missing = installed("python", "-m", "rlhf_lightning", *words, workdir=empty, code=2)
+    assert "no option reward_head=cosine" in missing.stderr
+
+
+def test_a_package_brings_components_and_presets_until_it_is_gone(installed, world, empty, tmp_path):
+    source, preset = tmp_path / "source", "cosine_heads/conf/reward_head/sharp.yaml"
+    (source / preset).parent.mkdir(parents=True)
+    (source / "pyproject.toml").write_text(blocks("toml")[0])
+    (source / "cosine_heads" / "__init__.py").touch()
+    (source / "cosine_heads" / "cosine.py").write_text(blocks("python")[0])
+    (source / preset).write_text(blocks("yaml")[0])
+    pip("wheel", "-q", source, "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip("--python", python, "install", "-q", "--no-deps", "--no-index", next(tmp_path.glob("cosine_heads*.whl")))
+    assert "cosine-heads 1.0" in installed("rlhf-lightning", "components", "reward_head", workdir=empty).stdout
+    assert "sharp" in installed("rlhf-lightning", "--help", workdir=empty).stdout
+    installed("rlhf-lightning", *world.reward("reward_head=sharp", *TWO, "hydra.run.dir=out"), workdir=empty)
+    config = (empty / "out" / "config.yaml").read_text()
+    assert "_target_: cosine_heads.cosine.CosineHead\n  scale: 20" in config
+    (empty / "plugins").mkdir()
+    (empty / "plugins" / "cosine.py").write_text(blocks("python")[0])
+    both = installed("rlhf-lightning", "components", "reward_head", workdir=empty).stderr
+    assert "plugin package cosine-heads 1.0 (cosine_heads.cosine) is left out: RegistryError: reward_head=cosine is taken by" in both
+    assert str(empty / "plugins" / "cosine.py") in both
+    assert "cosine_heads/cosine.py (cosine-heads 1.0) must choose another name" in both
+    (empty / "plugins" / "cosine.py").unlink()
+    scorer = world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo")
+    installed("rlhf-lightning", *scorer, workdir=empty)
+    pip("--python", python, "uninstall", "-q", "-y", "cosine-heads")
+    gone = installed("rlhf-lightning", *scorer, "hydra.run.dir=gone", workdir=empty, code=2)
+    assert "no option reward_head=cosine" in gone.stderr
+    assert "a plugin's is there where the plugin is" in gone.stderr
