@@ -36,7 +36,7 @@ def adamw(
         {"params": [p for p in beside if p.requires_grad], "lr": beside_learning_rate, "weight_decay": 0.0},
     ]
     trained = [group for group in groups if group["params"]]
-    # One kernel for all of Adam's arithmetic; on a GPU it would unscale gradients itself, which Lightning's clipping under 16-mixed refuses.
+    # One kernel for all of Adam's arithmetic; on a GPU it unscales gradients itself, which Lightning's clipping under 16-mixed refuses.
     fused = all(parameter.device.type == "cpu" for group in trained for parameter in group["params"])
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=fused)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,16 @@ from rich.console import Console
 from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make
-from rlhf_lightning.secrets import without_secrets
+from rlhf_lightning.resume import CHECKPOINTS
 from rlhf_lightning.trainer import lightning_trainer
 
 if TYPE_CHECKING:
     import lightning as L
 
     from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.evaluation.report import Sample
     from rlhf_lightning.task.task import Task
+    from rlhf_lightning.tracking import Tracker
 
 
 class Run(Choices):
@@ -42,6 +44,7 @@ class Run(Choices):
         self.console = console or Console(stderr=False)
         self.seconds: dict[str, float] = {}
         self.results: dict[str, float] = {}
+        self.tracker: Tracker | None = None
 
     @property
     def is_main(self) -> bool:
@@ -103,6 +106,19 @@ class Run(Choices):
             use_distributed_sampler=False,
         )
 
+    def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
+        """Train, from the newest checkpoint of this training where the run was stopped; keep checkpoints on the way."""
+        from rlhf_lightning.checkpoint.fit import fit
+
+        about = self.settings("checkpoint")
+        folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
+        fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, say=self.say)
+
+    def drop_checkpoints(self) -> None:
+        """Checkpoints are for a run that isn't finished yet."""
+        if self.is_main and not self.settings("checkpoint").keep_finished:
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+
     def save(self, trainer: L.Trainer, folder: Path, write: Callable[[Path], None]) -> None:
         """Let the first process write a folder, and the others wait until it stands."""
         if trainer.is_global_zero:
@@ -110,37 +126,30 @@ class Run(Choices):
         trainer.strategy.barrier()
 
     def logger(self, name: str) -> Any:
-        """The chosen logger for one stage, writing below the run's folder."""
+        """The chosen logger for one stage, writing below the run's folder; False for none, as Lightning takes it."""
+        from rlhf_lightning.tracking import tracker
+
+        self.tracker = tracker(self, name)
+        return self.tracker or False
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        """Hand what a run ends with to the logger of its last training, or to one of its own where nothing was trained; an error there is
+        said and passed over."""
         kind = self.config.logger.kind
-        if kind == "none":
-            return False
-        from lightning.pytorch import loggers
-
-        try:
-            if kind == "csv":
-                return loggers.CSVLogger(self.folder / "logs", name=name, version="", flush_logs_every_n_steps=10)
-            if kind == "tensorboard":
-                return loggers.TensorBoardLogger(self.folder / "logs", name=name, version="")
-            return self._wandb_logger(name)
-        except ModuleNotFoundError as cause:
-            raise ConfigError(f"logger={kind} needs more packages: pip install 'rlhf-lightning[{kind}]' ({cause})") from cause
-
-    def _wandb_logger(self, name: str) -> Any:
-        import wandb
-        from lightning.pytorch.loggers import WandbLogger
-
-        about = self.config.logger
-        wandb.finish()  # one W&B run per stage, else the second stage writes into the first one's
-        settings = wandb.Settings(init_timeout=about.init_timeout, silent=True)
-        return WandbLogger(
-            project=about.project, group=about.group or self.folder.name, name=f"{self.folder.name}/{name}", mode=about.mode,
-            save_dir=self.folder, config=without_secrets(self.config), settings=settings,
-        )  # fmt: skip
+        if self.tracker is None and kind != "none" and (samples or kind != "csv"):
+            self.logger(self.chosen("stage").name)
+        if self.tracker is not None:
+            try:
+                self.tracker.publish(samples, page, results)
+            except Exception as cause:
+                self.say(f"the logger has no samples and no report: {type(cause).__name__}: {cause}")
 
     def close(self) -> None:
         """End what a logger left open, so that the next job of a sweep starts its own."""
-        if self.config.logger.kind == "wandb" and "wandb" in sys.modules:
-            sys.modules["wandb"].finish()
+        if self.config.logger.kind == "wandb" and self.tracker is not None:
+            from rlhf_lightning.tracking import finish_wandb
+
+            finish_wandb()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -16,7 +16,12 @@ _FLAGS = ("--config-path", "-cp")
 
 
 def save(config: DictConfig, folder: Path) -> None:
-    """Write the composed configuration into the run's folder, so that `python train.py --config-path FOLDER` runs it again.
+    """Write the composed configuration into the run's folder, so that `python train.py --config-path FOLDER` runs it again."""
+    (folder / FILE).write_text(text(config))
+
+
+def text(config: DictConfig) -> str:
+    """What `save` writes.
 
     Seeds and other references stay references, secrets are left out, and where the new run writes is conf/config.yaml's affair.
     """
@@ -24,7 +29,7 @@ def save(config: DictConfig, folder: Path) -> None:
     hydra_s = [{key: value} for entry in menu["defaults"] if isinstance(entry, dict) for key, value in entry.items() if "hydra/" in key]
     whole = {"defaults": [*hydra_s, "_self_"], **without_secrets(config), "hydra": menu["hydra"]}
     heading = "# To run this again: python train.py --config-path THIS_FOLDER\n"
-    (folder / FILE).write_text(heading + OmegaConf.to_yaml(OmegaConf.create(whole)))
+    return heading + OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
 def from_here(words: Sequence[str]) -> list[str]:

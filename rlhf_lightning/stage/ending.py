@@ -41,3 +41,4 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     write_page(report, page)
     run.results = dict(results)
     print_report(report, page, run.console)
+    run.publish(report.samples, page, run.results)

@@ -194,7 +194,7 @@ def train_ppo(
             updates, share = settings.updates, settings.prompts_per_update
             return prompt_loader(task.train_prompts(), policy, updates, share, run.response_room, seed=run.seed, rank=rank, world=world)
 
-        trainer.fit(module, ShardedData(loader))
+        run.fit(name, trainer, module, ShardedData(loader))
         run.save(trainer, folder, policy.save)
     return module
 

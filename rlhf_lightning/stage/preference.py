@@ -186,7 +186,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
         module = PreferenceModule(policy, loss, settings, steps, table, np.union1d(learned_texts, places))
         figures = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
         trainer = run.trainer("preference", settings.epochs, steps, figures, settings.max_grad_norm)
-        trainer.fit(module, ShardedData(loader))
+        run.fit("preference", trainer, module, ShardedData(loader))
         policy.model.eval()
         policy.model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
         assert module.reference is not None

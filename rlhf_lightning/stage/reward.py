@@ -157,7 +157,7 @@ def tune_trunk(
     steps = settings.epochs * len(loader(0, 1))
     module = RewardModule(model, losses, settings, steps)
     trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
-    trainer.fit(module, ShardedData(loader))
+    run.fit(name, trainer, module, ShardedData(loader))
     merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
     model.eval()
     model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU

@@ -60,7 +60,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         module = SFTModule(language_model, settings, steps)
         trainer = run.trainer("sft", settings.epochs, steps, {"sft/loss": "loss"}, settings.max_grad_norm)
         data = ShardedData(lambda rank, world: demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world)[0])
-        trainer.fit(module, data)
+        run.fit("sft", trainer, module, data)
         merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning import registry
-from rlhf_lightning.policy import model as policy_model
+from rlhf_lightning.policy.critic import shared
 from rlhf_lightning.stage import ppo as ppo_stage
 
 registry.load_components()
@@ -61,7 +61,7 @@ class NoCritic:
 
 @pytest.mark.parametrize("component", registry.components("advantage"), ids=lambda c: c.name)
 def test_an_estimator_gets_a_critic_only_where_it_needs_one(command, world, component, monkeypatch):
-    monkeypatch.setattr(policy_model, "Critic", NoCritic)
+    monkeypatch.setattr(shared, "Critic", NoCritic)
     words = world.ppo(f"advantage={component.name}")
     if "values" in component.needs:
         with pytest.raises(AssertionError, match="a critic was made"):
