@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.loggers import logger_settings
 from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_names
 from rlhf_lightning.schema import did_you_mean, validated
@@ -16,8 +17,6 @@ from rlhf_lightning.trainer import check_trainer
 
 PLAIN = ("seed", "trainer", "logger")
 """What stands at the top of the configuration and is neither a group nor a section."""
-LOGGERS = {"csv": (), "tensorboard": (), "wandb": ("mode", "project", "group", "init_timeout"), "none": ()}
-"""The settings that each kind of logger reads."""
 MAX_SEED = 2**31
 
 
@@ -96,7 +95,7 @@ def check(config: DictConfig) -> None:
             for option in node.values() if about.many else [node]:
                 _check_option(group, option)
     check_trainer(config.trainer)
-    check_logger(config.logger)
+    logger_settings(config.logger)
     Choices(config).require("stage")
 
 
@@ -124,20 +123,3 @@ def _check_top(config: DictConfig) -> None:
     seed = config.seed
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
         raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
-
-
-def check_logger(about: Any) -> None:
-    """Hold the logger's settings to what its kind reads.
-
-    Raises:
-        ConfigError: another kind, or a setting that nothing reads.
-    """
-    if not isinstance(about, Mapping):
-        raise ConfigError(f"logger={about}: logger holds settings; choose one of {', '.join(LOGGERS)}")
-    kind = about.get("kind")
-    if kind not in LOGGERS:
-        raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
-    known = ("kind", *LOGGERS[kind])
-    for key in about:
-        if key not in known:
-            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(str(key), known)}; logger={kind} has: {', '.join(known)}")

@@ -11,15 +11,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINES = 5
+LENGTH, EPISODES = "val/response_length", "episode"
+"""What an update says of its rollout: the mean length of its responses in tokens, and how many responses there have been by then."""
 
 
 class StageProgress(L.Callback):
-    """Shows a stage's steps, the newest figures of the module's `history`, and the time left. Only the first process speaks."""
+    """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left.
+
+    Only the first process speaks. The rate and the time left are means since the start.
+    """
 
     def __init__(self, title: str, total: int, figures: Mapping[str, str], console: Console | None = None) -> None:
         self.title, self.total, self.figures = title, total, figures
         self.console = console or Console()
         self.done = 0
+        self.tokens = 0.0
         columns = (
             TextColumn(f"{self.title:<14}"),
             BarColumn(24),
@@ -38,12 +44,14 @@ class StageProgress(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.done += 1
-        shown = self._figures(getattr(pl_module, "history", []))
+        seconds = time.perf_counter() - self.start
+        shown = self._figures(getattr(pl_module, "history", []), seconds)
         self.bar.update(self.task, completed=self.done, figures=shown)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
-            seconds = time.perf_counter() - self.start
-            self.console.print(f"{self.title:<14} {self.done}/{self.total}  {shown}  {seconds:.0f} s", highlight=False, soft_wrap=True)
+            left = f"{seconds:.0f} s, {seconds / self.done * (self.total - self.done):.0f} s left"
+            ending = f"{seconds:.0f} s" if self.done == self.total else left
+            self.console.print(f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.stop()
@@ -51,6 +59,11 @@ class StageProgress(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.bar.stop()
 
-    def _figures(self, history: Sequence[Mapping[str, float]]) -> str:
+    def _figures(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
         last = history[-1] if history else {}
-        return "  ".join(f"{label} {last[name]:.3g}" for name, label in self.figures.items() if name in last)
+        shown = [f"{label} {last[name]:.3g}" for name, label in self.figures.items() if name in last]
+        if LENGTH in last and EPISODES in last:
+            before = history[-2][EPISODES] if len(history) > 1 else 0.0
+            self.tokens += last[LENGTH] * (last[EPISODES] - before)
+            shown.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
+        return "  ".join(shown)

@@ -12,8 +12,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning import registry
-from rlhf_lightning.choices import Choices, check, check_logger
+from rlhf_lightning.choices import Choices, check
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.loggers import logger_settings
 from rlhf_lightning.presets import CONF
 
 registry.load_components()
@@ -85,4 +86,4 @@ def test_a_node_that_is_no_option_is_refused(node):
 )
 def test_a_logger_takes_what_it_reads(about, message):
     with pytest.raises(ConfigError, match=message):
-        check_logger(about)
+        logger_settings(about)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import io
+import itertools
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from rlhf_lightning.progress import LINES, StageProgress
+from rlhf_lightning import progress as progress_module
+from rlhf_lightning.progress import EPISODES, LENGTH, LINES, StageProgress
 
 
-def lines_of(total: int, is_first: bool = True) -> list[str]:
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """A clock on which every look takes half a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(ticks) / 2)
+
+
+def lines_of(total: int, is_first: bool = True, terminal: bool = False, **figures: float) -> list[str]:
     screen = io.StringIO()
-    progress = StageProgress("ppo", total, {"kl": "KL", "absent": "x"}, Console(file=screen, width=120))
+    progress = StageProgress("ppo", total, {"kl": "KL", "absent": "x"}, Console(file=screen, width=120, force_terminal=terminal))
     trainer, module = SimpleNamespace(is_global_zero=is_first), SimpleNamespace(history=[])
     progress.on_train_start(trainer, module)
     for step in range(total):
-        module.history.append({"kl": step / 8})
+        rows = {name: value * (step + 1) if name == EPISODES else value for name, value in figures.items()}
+        module.history.append({"kl": step / 8} | rows)
         progress.on_train_batch_end(trainer, module, None, None, step)
     progress.on_train_end(trainer, module)
     return screen.getvalue().splitlines()
@@ -39,3 +49,23 @@ def test_other_processes_are_silent():
 def test_an_error_before_the_start_is_not_hidden():
     """Lightning calls on_exception also where the training never began."""
     StageProgress("ppo", 2, {}).on_exception(SimpleNamespace(), SimpleNamespace(), ValueError())
+
+
+def test_a_line_says_how_long_it_takes_yet():
+    first, *_, last = lines_of(10)
+    assert first.endswith("2/10  KL 0.125  1 s, 4 s left")
+    assert last.endswith("10/10  KL 1.12  5 s")
+
+
+def test_tokens_per_second_are_of_all_updates_so_far():
+    """8 responses of 5 tokens in each update, half a second each."""
+    lines = lines_of(4, **{LENGTH: 5.0, EPISODES: 8.0})
+    assert all("80 tokens/s" in line for line in lines)
+    assert "tokens/s" not in lines_of(4)[0]
+
+
+def test_a_terminal_has_a_bar_with_the_same_figures():
+    screen = "".join(lines_of(4, terminal=True, **{LENGTH: 5.0, EPISODES: 8.0}))
+    for text in ("ppo", "4/4", "KL 0.375", "80 tokens/s", "\x1b["):
+        assert text in screen
+    assert "s left" not in screen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -70,12 +69,3 @@ def test_times_of_one_stage_add_up(run):
             pass
     assert list(run.seconds) == ["ppo"]
     assert run.seconds["ppo"] >= 0
-
-
-@pytest.mark.parametrize("kind", ["wandb", "tensorboard"])
-def test_a_logger_that_is_not_installed_says_what_to_install(run, kind, monkeypatch):
-    monkeypatch.setitem(sys.modules, kind, None)
-    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger", lambda *_, **__: (_ for _ in ()).throw(ModuleNotFoundError("no")))
-    run.config.logger = {"kind": kind, "mode": "offline", "project": "p", "group": None, "init_timeout": 1}
-    with pytest.raises(ConfigError, match=rf"pip install 'rlhf-lightning\[{kind}\]'"):
-        run.logger("ppo")

@@ -151,18 +151,18 @@ class _Path:
         met: dict[int, tuple[Tensor, Tensor]] = {}
 
         def moved(layer: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            ids = args[0].flatten() if args else None
-            number = next((n for n, own in waiting.items() if ids is not None and torch.equal(ids, own)), None)
+            number = next((n for n, own in waiting.items() if args and _is_row(args[0].flatten(), own)), None)
             if number is None:
                 return None
-            del waiting[number]
-            whole = output.detach().reshape(len(places), -1, output.shape[-1])[0]
+            count = len(waiting.pop(number))
+            row = output.detach().flatten(0, -2)
+            whole = row[:count].reshape(len(places), -1, row.shape[-1])[0]
             empty = torch.zeros_like(whole) if self.fill is None else layer.forward(torch.full_like(args[0].reshape(-1)[:1], self.fill))
             empty = torch.where(self.kept[number][:, None], whole, empty.detach())
             way = whole - empty
             at = empty + places.to(whole)[:, None, None] * way
             met[number] = at.requires_grad_(torch.is_grad_enabled()), way
-            return met[number][0].reshape(output.shape)
+            return torch.cat([met[number][0].flatten(0, -2), row[count:]]).reshape(output.shape)
 
         with _hooked(self.layers, moved):
             scores = self.model(batch).float()
@@ -185,6 +185,11 @@ def _embedding_layers(net: nn.Module) -> list[nn.Module]:
     if not found:
         raise ConfigError(f"{type(net).__name__} names no input embeddings (get_input_embeddings): its tokens can't be explained")
     return list(found.values())
+
+
+def _is_row(given: Tensor, own: Tensor) -> bool:
+    """Whether an embedding's input is these tokens, which packing fills up with zeros."""
+    return torch.equal(given[: len(own)], own) and not given[len(own) :].any()
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""mkdocs hook: the reference, one page for each group of the registry and one for each kind of settings, made when the docs are built."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from rlhf_lightning import errors, flow, registry
+from rlhf_lightning.loggers import LOGGERS
+from rlhf_lightning.menu import shown_default
+from rlhf_lightning.presets import default_options
+from rlhf_lightning.registry import GROUPS, Component
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.schema import settings_of
+from rlhf_lightning.trainer import TrainerSettings
+from rlhf_lightning.type_names import type_name
+
+FOLDER = "reference"
+PYTHON: dict[str, tuple[Any, ...]] = {
+    "The registry": (registry.register, registry.Group, registry.build),
+    "The records of the flow": (flow.Prompts, flow.Rollout, flow.ScoredRollout, flow.Experience),
+    "Reward models": (RewardModel.from_pretrained, RewardModel.score_texts),
+    "Errors": (errors.UserError, errors.ConfigError, errors.DataError, errors.RegistryError),
+}
+"""What a component of one's own meets, and what one loads a model with."""
+
+
+def on_config(config: Any) -> Any:
+    """Add the pages to the navigation."""
+    registry.load_components()
+    names = ["index", *GROUPS, "settings", "python"]
+    titles = {"index": "All options", "settings": "Sections, trainer, logger", "python": "In Python"}
+    config.nav.append({"Reference": [{titles.get(name, name): f"{FOLDER}/{name}.md"} for name in names]})
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages themselves."""
+    for name, text in pages().items():
+        files.append(File.generated(config, f"{FOLDER}/{name}.md", content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Every page of the reference by its name, in Markdown."""
+    registry.load_components()
+    return {
+        "index": index_page(),
+        **{group: group_page(group) for group in GROUPS},
+        "settings": settings_page(),
+        "python": python_page(),
+    }
+
+
+def built_in(group: str) -> list[Component]:
+    return [c for c in registry.components(group) if c.target.__module__.startswith("rlhf_lightning.")]
+
+
+def index_page() -> str:
+    lines = ["# All options", "", "What a command can choose. `group=option` chooses one; a group marked [..] takes several, in order.", ""]
+    lines += ["| group | what it is for | options |", "|---|---|---|"]
+    for group, about in GROUPS.items():
+        options = ", ".join(f"[{c.name}]({group}.md#{c.name})" for c in built_in(group))
+        lines.append(f"| [{group}]({group}.md){' [..]' if about.many else ''} | {escaped(about.summary)} | {options} |")
+    return "\n".join(lines) + "\n"
+
+
+def group_page(group: str) -> str:
+    """A group's options with their settings, types, defaults, and what their docstrings say."""
+    about, chosen = GROUPS[group], default_options().get(group, [])
+    said = f"`{group}=[{','.join(chosen)}]`" if about.many else f"`{group}={chosen[0]}`" if chosen else "none"
+    lines = [f"# {group}", "", f"{escaped(about.summary[0].upper() + about.summary[1:])}. Default: {said}.", ""]
+    if about.many:
+        lines += [f"Several at a time, in order; a setting names its option: `{group}.OPTION.SETTING=VALUE`.", ""]
+    for component in built_in(group):
+        prefix = f"{group}.{component.name}" if about.many else group
+        lines += [f"## {component.name}", "", escaped(component.summary), ""]
+        if component.needs:
+            lines += [f"Needs: {', '.join(sorted(component.needs))}.", ""]
+        lines += settings_table(component.target, prefix) + docstring(component.target)
+        lines += [f"`{component.target.__module__.replace('.', '/')}.py`", ""]
+    return "\n".join(lines)
+
+
+def settings_page() -> str:
+    lines = ["# Sections, trainer, logger", "", "Settings that belong to no option of a group.", ""]
+    found: Mapping[str, Any] = {name: registry.section_class(name) for name in registry.section_names()}
+    for name, target in {**found, "trainer": TrainerSettings, "logger": LOGGERS["wandb"]}.items():
+        lines += [f"## {name}", "", escaped((target.__doc__ or "").split("\n")[0]), "", *settings_table(target, name), *docstring(target)]
+    return "\n".join(lines)
+
+
+def python_page() -> str:
+    lines = ["# In Python", "", "What a component of your own meets, and how a trained reward model is used.", ""]
+    for title, targets in PYTHON.items():
+        lines += [f"## {title}", ""]
+        for target in targets:
+            lines += [f"### {target.__qualname__}", "", f"`{target.__module__}`", "", *signature(target), *docstring(target, whole=True)]
+    return "\n".join(lines)
+
+
+def settings_table(target: Callable[..., Any], prefix: str) -> list[str]:
+    settings = settings_of(target)
+    if not settings:
+        return ["No settings.", ""]
+    rows = [f"| `{prefix}.{s.name}` | {escaped(type_name(s.type))} | `{shown_default(s)}` |" for s in settings]
+    return ["| setting | type | default |", "|---|---|---|", *rows, ""]
+
+
+def signature(target: Any) -> list[str]:
+    if inspect.isclass(target) and issubclass(target, Exception):
+        return []
+    said = str(inspect.signature(target)).replace("'", "")  # annotations are kept as text
+    return ["```text", f"{target.__qualname__}{said}", "```", ""]
+
+
+def docstring(target: Any, whole: bool = False) -> list[str]:
+    """What a docstring says beyond its first line, as it was written."""
+    text = inspect.getdoc(target) or ""
+    rest = text if whole else text.partition("\n")[2].strip("\n")
+    return ["```text", rest, "```", ""] if rest else []
+
+
+def escaped(text: str) -> str:
+    """Plain text inside Markdown and its tables; what stands in backticks stays code."""
+    pieces = re.split(r"(`[^`|]*`)", text)
+    return "".join(piece if i % 2 else re.sub(r"([\\`*_\[\]<>|])", r"\\\1", piece) for i, piece in enumerate(pieces))

@@ -1,0 +1,215 @@
+"""Lightning's loggers with the metric names of a framework, tables of samples, and the report."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.loggers import WandbSettings, logger_settings
+from rlhf_lightning.metric_names import renamed
+from rlhf_lightning.secrets import without_secrets
+
+if TYPE_CHECKING:
+    from rlhf_lightning.evaluation.report import Sample
+
+
+class Logged(Protocol):
+    """The run that is logged."""
+
+    config: DictConfig
+    folder: Path
+
+    @property
+    def is_main(self) -> bool: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Tracker(Protocol):
+    """A Lightning logger that also takes what a run ends with."""
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        """Log the samples as a table, the report, and the run's figures."""
+
+
+class CSVTracker(CSVLogger):
+    """metrics.csv of each stage; samples.csv, and what a resumed run had logged before, beside the stages' folders."""
+
+    def __init__(self, folder: Path, stage: str, naming: str) -> None:
+        super().__init__(folder, name=stage, version="", flush_logs_every_n_steps=10)
+        self.folder, self.naming = folder, naming
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        named: Any = renamed(metrics, self.naming)
+        super().log_metrics(named, step)
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        rows = table_of(samples)
+        if rows:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "samples.csv").open("w", newline="", encoding="utf-8") as handle:
+                writer = csv.DictWriter(handle, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+class TensorBoardTracker(TensorBoardLogger):
+    """Curves of each stage; samples as a table of text, the run's figures as scalars."""
+
+    def __init__(self, folder: Path, stage: str, naming: str) -> None:
+        super().__init__(folder, name=stage, version="")
+        self.naming = naming
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        super().log_metrics(renamed(metrics, self.naming), step)
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        rows = table_of(samples)
+        if rows:
+            lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+            self.experiment.add_text("samples", "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        self.experiment.add_text("report", str(page))
+        super().log_metrics({f"results/{name}": value for name, value in results.items()}, 0)
+        self.save()
+
+
+class WandbTracker(WandbLogger):
+    """One W&B run; samples as a table, the report as an artifact, the run's figures as its summary.
+
+    `given_up`: the server was not reached, or there is no account: the runs after that don't wait for it again.
+    """
+
+    given_up: ClassVar[bool] = False
+
+    def __init__(self, naming: str, **about: Any) -> None:
+        super().__init__(**about)
+        self.naming = naming
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(renamed(metrics, self.naming), step)
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        import wandb
+
+        run: Any = self.experiment
+        rows = table_of(samples)
+        if rows:
+            run.log({"samples": wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])})
+        artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", f"report-{page.parent.name}"), type="report")
+        for file in (page, page.with_suffix(".json")):
+            if file.is_file():
+                artifact.add_file(str(file))
+        run.log_artifact(artifact)
+        run.summary.update(dict(results))
+
+
+def table_of(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """A row for each sample, with the columns that any of them has."""
+    rows = [asdict(sample) for sample in samples]
+    kept = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    return [{name: row[name] for name in kept} for row in rows]
+
+
+def _cell(value: Any) -> str:
+    """A value inside a Markdown table."""
+    return ("" if value is None else str(value)).replace("|", "\\|").replace("\n", "<br>")
+
+
+def tracker(run: Logged, stage: str) -> Tracker | None:
+    """A new logger of the chosen kind for one stage, writing below the run's folder; None for logger=none.
+
+    Raises:
+        ConfigError: a kind whose package isn't installed.
+    """
+    settings, kind = logger_settings(run.config.logger), run.config.logger.kind
+    try:
+        if kind == "csv":
+            if run.is_main:
+                set_aside(run.folder / "logs", stage)
+            return CSVTracker(run.folder / "logs", stage, settings.naming)
+        if kind == "tensorboard":
+            return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
+        return None if kind == "none" else wandb_tracker(run, stage, settings)
+    except ModuleNotFoundError as cause:
+        raise ConfigError(f"logger={kind} needs more packages: pip install 'rlhf-lightning[{kind}]' ({cause})") from cause
+
+
+def set_aside(folder: Path, stage: str) -> None:
+    """Move what a run had logged before it was stopped and resumed to STAGE_before_1.csv: Lightning would delete it."""
+    earlier = folder / stage / "metrics.csv"
+    if earlier.is_file():
+        earlier.rename(folder / f"{stage}_before_{len(list(folder.glob(f'{stage}_before_*.csv'))) + 1}.csv")
+
+
+def wandb_tracker(run: Logged, stage: str, settings: WandbSettings) -> WandbTracker:
+    """A W&B run of its own for one stage, in the group of its run, or of its sweep. Whatever W&B can't do, the run goes on."""
+    import wandb
+
+    finish_wandb()  # else the second stage would write into the first one's run
+    group, name = _place(run.folder)
+    opened = None
+    if run.is_main:
+        about: dict[str, Any] = {
+            "project": settings.project, "group": settings.group or group, "name": f"{name}/{stage}", "job_type": stage,
+            "dir": str(run.folder), "config": without_secrets(run.config),
+            "settings": wandb.Settings(silent=True, init_timeout=settings.init_timeout, finish_timeout=settings.finish_timeout),
+        }  # fmt: skip
+        opened = _opened(run, settings.mode, about)
+        opened.define_metric("trainer/global_step")
+        opened.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbTracker(settings.naming, experiment=opened, save_dir=str(run.folder))
+
+
+def _opened(run: Logged, mode: str, about: Mapping[str, Any]) -> Any:
+    """The run in its mode; offline where the server can't be had."""
+    import wandb
+
+    if mode == "online" and not WandbTracker.given_up:
+        try:
+            with nobody_types():
+                opened = wandb.init(mode="online", **about)
+            run.say(f"W&B: {opened.url}")
+            return opened
+        except Exception as cause:
+            WandbTracker.given_up = True
+            said = str(cause).strip().split("\n")[0] or type(cause).__name__
+            run.say(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {said}")
+    return wandb.init(mode="disabled" if mode == "disabled" else "offline", **about)
+
+
+@contextmanager
+def nobody_types() -> Iterator[None]:
+    """No terminal to read from: where no account is known, wandb.init would ask for one there and wait for the answer."""
+    terminal = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = terminal
+
+
+def _place(folder: Path) -> tuple[str, str]:
+    """The group and the name of a run: a job of a sweep stands in its sweep's group under its number."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return folder.parent.name, folder.name
+    return folder.name, folder.name
+
+
+def finish_wandb() -> None:
+    """End the open W&B run, if there is one."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
