@@ -11,12 +11,43 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from rlhf_lightning.errors import ConfigError
+
 T = TypeVar("T")
 EPOCHS_OF_A_SEED = 1_000_003
 """No run has as many epochs, so that no two seeds share an order."""
 
 
-class SharedBatches(Sampler[list[int]]):
+class Onward(Sampler[T]):
+    """A sampler whose next pass may begin at a later place than the first: a training that is resumed goes on there."""
+
+    first = 0
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Where Lightning tells the number of the pass."""
+        self.epoch = epoch
+
+    def taken_first(self) -> int:
+        """Where this pass begins; the ones after it begin at 0 again."""
+        first, self.first = self.first, 0
+        return first
+
+
+class Places(Onward[int]):
+    """0, 1, ... in their order."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.taken_first(), self.count)
+
+
+class SharedBatches(Onward[list[int]]):
     """This process's rows of every batch; an empty list where a batch has fewer rows than there are processes.
 
     An epoch's order depends on its number and the seed alone: Lightning tells the number (`set_epoch`).
@@ -24,11 +55,7 @@ class SharedBatches(Sampler[list[int]]):
 
     def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world: int) -> None:
         self.rows, self.batch_size, self.seed, self.rank, self.world = rows, batch_size, seed, rank, world
-        self.epoch = 0
         self.sampler = self  # where Lightning looks for set_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -36,7 +63,7 @@ class SharedBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * EPOCHS_OF_A_SEED + self.epoch)
         order = torch.randperm(self.rows, generator=generator).tolist()
-        for start in range(0, self.rows, self.batch_size):
+        for start in range(self.taken_first() * self.batch_size, self.rows, self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.world]
 
 
@@ -60,6 +87,26 @@ def shared_loader(
         return collate(chosen) if chosen else blank(collate([rows[0]]))
 
     return DataLoader(rows, batch_sampler=SharedBatches(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
+
+
+def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:
+    """Let the loader's next pass be this one, and begin at this batch; its length stays that of a whole pass.
+
+    Raises:
+        ConfigError: it has no such batch.
+        TypeError: neither its batches nor its rows are drawn by an `Onward` sampler.
+    """
+    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    if not isinstance(sampler, Onward):
+        raise TypeError(
+            f"{type(sampler).__name__} can't begin in the middle: make the loader by shared_loader, or of a sampler of type Onward"
+        )
+    if batch >= len(loader):
+        raise ConfigError(
+            f"the checkpoint was taken after {batch} batches of an epoch that has {len(loader)}: the data or the batch size changed"
+        )
+    sampler.set_epoch(epoch)
+    sampler.first = batch
 
 
 def batch_at(loader: DataLoader[Any], step: int) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import lightning as L
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from rlhf_lightning.processes import SharedBatches, shared_loader
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.processes import Places, SharedBatches, begin_at, shared_loader
 
 SIZES = {"rows": st.integers(1, 30), "batch_size": st.integers(1, 12), "world": st.integers(1, 5), "seed": st.integers(0, 3)}
 
@@ -40,6 +43,36 @@ def test_who_has_no_row_gets_a_batch_that_counts_nothing():
     whole, last = list(loader)
     assert whole in (10, 20, 30)
     assert last == -10
+
+
+@given(**SIZES, data=st.data())
+def test_a_pass_that_begins_in_its_middle_is_the_rest_of_the_whole_one(rows, batch_size, world, seed, data):
+    """Of the epoch that is asked for; the pass after it is whole again."""
+    loader = shared_loader(range(rows), batch_size, (seed, 0, world), collate=list, blank=list)
+    epoch, batch = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(loader) - 1))
+    batches = loader.batch_sampler
+    batches.set_epoch(epoch)
+    whole = list(batches)
+    batches.set_epoch(0)
+    begin_at(loader, epoch, batch)
+    assert len(loader) == len(whole)
+    assert list(batches) == whole[batch:]
+    assert list(batches) == whole
+
+
+def test_places_begin_where_they_are_told_once():
+    loader = DataLoader([[0], [1], [2]], batch_size=None, sampler=Places(3))
+    begin_at(loader, 0, 2)
+    assert len(loader) == 3
+    assert [list(loader), list(loader)] == [[[2]], [[0], [1], [2]]]
+
+
+def test_a_place_that_is_not_there_and_a_loader_that_can_not_are_refused():
+    loader = shared_loader(range(4), 2, (0, 0, 1), collate=list, blank=list)
+    with pytest.raises(ConfigError, match="after 2 batches of an epoch that has 2"):
+        begin_at(loader, 0, 2)
+    with pytest.raises(TypeError, match="can't begin in the middle"):
+        begin_at(DataLoader([1, 2]), 0, 1)
 
 
 class Remembers(L.LightningModule):

@@ -78,6 +78,8 @@ class PPOModule(L.LightningModule):
     that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
     """
 
+    counters = ("history", "bad_updates")
+
     def __init__(self, policy: Policy, reference: nn.Module, parts: PPOParts, settings: PPOSettings, seed: int = 0) -> None:
         super().__init__()
         self.automatic_optimization = False

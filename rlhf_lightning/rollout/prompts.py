@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.processes import Places
 
 
 def prompt_loader(
@@ -45,4 +46,4 @@ def prompt_loader(
     def encode(batch: Sequence[int]) -> Prompts:
         return language_model.encode_prompts([prompts[i] for i in batch], room)
 
-    return DataLoader(batches, batch_size=None, collate_fn=encode)  # type: ignore[arg-type]
+    return DataLoader(batches, batch_size=None, sampler=Places(len(batches)), collate_fn=encode)  # type: ignore[arg-type]

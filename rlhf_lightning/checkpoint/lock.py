@@ -1,0 +1,64 @@
+"""One trainer in a folder at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf_lightning.errors import ConfigError
+
+NAME = "lock.json"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder, on this and on other hosts that share the disk.
+
+    The system itself frees the lock when its process dies, however it dies; the file stays and says who held it last.
+
+    Raises:
+        ConfigError: another process holds it, or the folder can't be written.
+    """
+    path = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as cause:
+        raise ConfigError(
+            f"{folder}: a run can't be kept there ({cause.strerror}): give it a folder that can be written (hydra.run.dir)"
+        ) from cause
+    try:
+        _take(handle, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{path.parent} is in use: {_holder(handle)} trains there; wait for it or end it, or give this run a folder of its own "
+            "(hydra.run.dir)"
+        ) from None
+    except OSError as cause:
+        raise ConfigError(
+            f"{path}: this file system has no locks ({cause.strerror}), which keep two trainers out of one folder: choose a run folder on "
+            "another one (hydra.run.dir)"
+        ) from cause
+    os.truncate(handle, 0)
+    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    try:
+        said = json.loads(os.pread(handle, 4096, 0))
+        return f"process {said['pid']} on {said['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
