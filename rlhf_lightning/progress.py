@@ -18,13 +18,14 @@ LENGTH, EPISODES = "val/response_length", "episode"
 class StageProgress(L.Callback):
     """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left.
 
-    Only the first process speaks. The rate and the time left are means since the start.
+    Only the first process speaks. The rate and the time left are means since the start, or since it was
+    resumed.
     """
 
     def __init__(self, title: str, total: int, figures: Mapping[str, str], console: Console | None = None) -> None:
         self.title, self.total, self.figures = title, total, figures
         self.console = console or Console()
-        self.done = 0
+        self.done = self.before = 0
         self.tokens = 0.0
         columns = (
             TextColumn(f"{self.title:<14}"),
@@ -38,6 +39,7 @@ class StageProgress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.quiet = not trainer.is_global_zero
         self.start = time.perf_counter()
+        self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # a training that was stopped goes on
         self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
         self.task = self.bar.add_task(self.title, total=self.total, figures="")
@@ -49,7 +51,7 @@ class StageProgress(L.Callback):
         self.bar.update(self.task, completed=self.done, figures=shown)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
-            left = f"{seconds:.0f} s, {seconds / self.done * (self.total - self.done):.0f} s left"
+            left = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
             ending = f"{seconds:.0f} s" if self.done == self.total else left
             self.console.print(f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}", highlight=False, soft_wrap=True)
 

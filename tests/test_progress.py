@@ -20,12 +20,13 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(ticks) / 2)
 
 
-def lines_of(total: int, is_first: bool = True, terminal: bool = False, **figures: float) -> list[str]:
+def lines_of(total: int, is_first: bool = True, terminal: bool = False, before: int = 0, **figures: float) -> list[str]:
     screen = io.StringIO()
     progress = StageProgress("ppo", total, {"kl": "KL", "absent": "x"}, Console(file=screen, width=120, force_terminal=terminal))
-    trainer, module = SimpleNamespace(is_global_zero=is_first), SimpleNamespace(history=[])
+    trainer = SimpleNamespace(is_global_zero=is_first, fit_loop=SimpleNamespace(total_batch_idx=before - 1))
+    module = SimpleNamespace(history=[])
     progress.on_train_start(trainer, module)
-    for step in range(total):
+    for step in range(before, total):
         rows = {name: value * (step + 1) if name == EPISODES else value for name, value in figures.items()}
         module.history.append({"kl": step / 8} | rows)
         progress.on_train_batch_end(trainer, module, None, None, step)
@@ -69,3 +70,10 @@ def test_a_terminal_has_a_bar_with_the_same_figures():
     for text in ("ppo", "4/4", "KL 0.375", "80 tokens/s", "\x1b["):
         assert text in screen
     assert "s left" not in screen
+
+
+def test_a_training_that_goes_on_counts_from_where_it_was():
+    lines = lines_of(10, before=8)
+    assert lines[-1].split()[:2] == ["ppo", "10/10"]
+    assert "8 s" not in lines[0], "the time left is of the steps since it went on"
+    assert lines_of(100, before=50)[0].split()[1] == "60/100"
