@@ -124,6 +124,12 @@ def process_count() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 
+def meet() -> None:
+    """Wait for the other processes."""
+    if process_count() > 1:
+        torch.distributed.barrier()
+
+
 def summed(numbers: Tensor) -> Tensor:
     """Each number's sum over the processes, without a gradient."""
     total = numbers.detach().clone()

@@ -162,10 +162,11 @@ def test_settings_must_be_settings(given):
         validated(Section, given, "ppo")
 
 
-@pytest.mark.parametrize("target", [MLPHead, gae])
-def test_a_config_is_importable_and_picklable(target):
+@pytest.mark.parametrize(("target", "option"), [(MLPHead, "reward_head=mlp"), (gae, "advantage=gae")])
+def test_a_config_is_importable_and_picklable(target, option):
+    """By its option's name: a worker of a sweep finds a plugin's so, wherever its file is."""
     config = target.Config
-    assert (config.__module__, config.__qualname__) == (target.__module__, f"{target.__qualname__}.Config")
+    assert (config.__module__, config.__qualname__) == ("rlhf_lightning.option_configs", option)
     again = pickle.loads(pickle.dumps(config()))
     assert type(again) is config
     assert again == config()

@@ -119,6 +119,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     import torch
 
     from rlhf_lightning.evaluation.report import write_atomically
+    from rlhf_lightning.processes import meet
 
     with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
@@ -137,6 +138,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
             )
         if run.is_main:
             write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
+        meet()  # the others read it next
 
 
 def _can_be_shown(text: str) -> bool:

@@ -10,7 +10,9 @@ import pytest
 
 def table_of(outcome) -> str:
     """What was printed, without timings and folders."""
-    text = re.sub(r"([\d.]+ s, )?[\d.]+ s( left)?$", "", outcome.out.replace(str(outcome.folder), "RUN"), flags=re.MULTILINE)
+    text = re.sub(
+        r"([\d,]+ tokens/s +)?([\d.]+ s, )?[\d.]+ s( left)?$", "", outcome.out.replace(str(outcome.folder), "RUN"), flags=re.MULTILINE
+    )
     return re.sub(r"^(sft|evaluate|collect|reward|ppo|all) +[\d.]+$", r"\1", text, flags=re.MULTILINE)
 
 
