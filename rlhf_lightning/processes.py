@@ -130,6 +130,15 @@ def meet() -> None:
         torch.distributed.barrier()
 
 
+def gathered(mine: T, world: int) -> list[T]:
+    """One object of each of the processes, by rank."""
+    if world == 1:
+        return [mine]
+    found: list[Any] = [None] * world
+    torch.distributed.all_gather_object(found, mine)
+    return found
+
+
 def summed(numbers: Tensor) -> Tensor:
     """Each number's sum over the processes, without a gradient."""
     total = numbers.detach().clone()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint as LastOfCallbacks
 
 from rlhf_lightning.checkpoint.file_io import StraightIO
@@ -16,6 +15,7 @@ from rlhf_lightning.checkpoint.randomness import random_state, set_random_state
 from rlhf_lightning.checkpoint.stop import StopSignal, exit_code
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, UserError
+from rlhf_lightning.processes import gathered
 
 FILE = "trainer.ckpt"
 KEY = "rlhf_lightning"
@@ -46,7 +46,7 @@ class KeepCheckpoints(LastOfCallbacks):
 
     def _check_processes(self, trainer: L.Trainer) -> None:
         """Refuse another number of processes than before, and processes that found different checkpoints."""
-        orders = _of_all(trainer, None if self.resumed is None else self.resumed.order)
+        orders = gathered(None if self.resumed is None else self.resumed.order, trainer.world_size)
         if len(set(orders)) > 1:
             raise UserError(f"{self.store.folder}: the processes see different newest checkpoints ({orders}): the folder must be shared")
         before = trainer.world_size if self.resumed is None else self.resumed.about["processes"]
@@ -58,7 +58,7 @@ class KeepCheckpoints(LastOfCallbacks):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         counters = {name: getattr(pl_module, name) for name in _counters(pl_module)}
-        checkpoint[KEY] = {"random": _of_all(trainer, random_state()), "counters": counters}
+        checkpoint[KEY] = {"random": gathered(random_state(), trainer.world_size), "counters": counters}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint[KEY]
@@ -124,15 +124,6 @@ class KeepCheckpoints(LastOfCallbacks):
 
 def _counters(module: L.LightningModule) -> tuple[str, ...]:
     return tuple(name for name in getattr(module, "counters", COUNTERS) if hasattr(module, name))
-
-
-def _of_all(trainer: L.Trainer, mine: Any) -> list[Any]:
-    """One object of each process, by rank."""
-    if trainer.world_size == 1:
-        return [mine]
-    gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, mine)
-    return gathered
 
 
 def _on_first(trainer: L.Trainer, action: Callable[[], Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import pad
 
 from rlhf_lightning.flow import Prompts, ScoredRollout
+from rlhf_lightning.processes import gathered
 
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
 
@@ -37,9 +38,7 @@ def of_all_processes(scored: ScoredRollout, rank: int, world: int) -> ScoredRoll
     if world == 1:
         return scored
     own = dataclasses.replace(scored.to("cpu"), group=scored.group.cpu() * world + rank)
-    parts: list[Any] = [None] * world
-    torch.distributed.all_gather_object(parts, own)
-    whole = joined(parts)
+    whole = joined(gathered(own, world))
     return whole.select(whole.group.argsort(stable=True)).to(scored.group.device)
 
 
