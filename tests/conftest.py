@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import pytest
@@ -347,7 +348,7 @@ def untouched() -> Iterator[None]:
 
     registry.load_components()
     Plugins.instance()  # Hydra's own put their configurations into the store once
-    store, modules = ConfigStore.instance(), set(sys.modules)
+    store, modules = ConfigStore.instance(), _plugin_modules()
     known = copy.copy(registry._components), copy.copy(registry._sections), copy.deepcopy(store.repo)
     paths, of_plugins = list(sys.modules["plugins"].__path__), list(presets._of_plugins)
     with pytest.MonkeyPatch.context() as patch:
@@ -355,9 +356,13 @@ def untouched() -> Iterator[None]:
         yield
     registry._components, registry._sections, store.repo = known
     sys.modules["plugins"].__path__[:], presets._of_plugins[:] = paths, of_plugins
-    for name in set(sys.modules) - modules:
-        if name.startswith("plugins."):
-            del sys.modules[name]
+    for name in _plugin_modules():
+        del sys.modules[name]
+    sys.modules.update(modules)  # those that a test put another of the same name in the place of, too
+
+
+def _plugin_modules() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.startswith("plugins.")}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 from rlhf_lightning import registry
@@ -145,21 +144,6 @@ def stock(tmp_path_factory, world) -> Callable[[Path], None]:
                 (folder / place).symlink_to(getattr(world, kind))
 
     return put
-
-
-@pytest.fixture
-def plugins_apart() -> Iterator[None]:
-    """What a page registers is gone after it."""
-    components, modules = dict(registry._components), set(sys.modules)
-    repo = {group: dict(options) for group, options in ConfigStore.instance().repo.items() if isinstance(options, dict)}
-    yield
-    registry._components.clear()
-    registry._components.update(components)
-    for name in set(sys.modules) - modules:
-        if name.startswith("plugins."):
-            del sys.modules[name]
-    for group, options in repo.items():
-        ConfigStore.instance().repo[group] = options
 
 
 def composed(words: list[str]) -> Any:
@@ -288,7 +272,7 @@ def check_other(block: Block, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NAMES])
-def test_every_block_of_a_page_runs(name, tmp_path, world, command, stock, monkeypatch, plugins_apart):
+def test_every_block_of_a_page_runs(name, tmp_path, world, command, stock, monkeypatch, untouched):
     blocks = [block for block in BLOCKS if block.page == name and not block.not_run]
     if not blocks:
         pytest.skip("no code in it that is run")
