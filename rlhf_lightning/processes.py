@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, UserError
+from rlhf_lightning.launch import this_launch
 
 T = TypeVar("T")
 EPOCHS_OF_A_SEED = 1_000_003
@@ -124,6 +125,17 @@ def process_count() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 
+def process_rank(devices: int = 1) -> int:
+    """This process's number among all, from 0, also before they have met.
+
+    Args:
+        devices: processes on each node. Whether this is the first doesn't depend on it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return this_launch().rank(devices)
+
+
 def meet() -> None:
     """Wait for the other processes."""
     if process_count() > 1:
@@ -137,6 +149,22 @@ def gathered(mine: T, world: int) -> list[T]:
     found: list[Any] = [None] * world
     torch.distributed.all_gather_object(found, mine)
     return found
+
+
+def agreed(action: Callable[[], T]) -> T:
+    """What each process does for itself, none of them waiting for another meanwhile; a UserError of one is an error of all."""
+    failure, done = None, None
+    try:
+        done = action()
+    except UserError as cause:
+        failure = cause
+    told = gathered("" if failure is None else str(failure), process_count())
+    if failure is not None:
+        raise failure
+    for rank, text in enumerate(told):
+        if text:
+            raise UserError(f"process {rank}: {text}")
+    return cast(T, done)
 
 
 def summed(numbers: Tensor) -> Tensor:

@@ -10,14 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.presets import root
 from rlhf_lightning.secrets import without_secrets
+from rlhf_lightning.whole_file import write_whole
 
 FILE = "config.yaml"
 _FLAGS = ("--config-path", "-cp")
+FLAGS_WITH_VALUE = (*_FLAGS, "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c", "--info", "-i")
 
 
 def save(config: DictConfig, folder: Path) -> None:
     """Write the composed configuration into the run's folder, so that `python train.py --config-path FOLDER` runs it again."""
-    (folder / FILE).write_text(text(config))
+    write_whole(folder / FILE, text(config))
 
 
 def text(config: DictConfig) -> str:
@@ -42,6 +44,13 @@ def from_here(words: Sequence[str]) -> list[str]:
         elif word in _FLAGS and i + 1 < len(found) and Path(found[i + 1]).is_dir():
             found[i + 1] = str(Path(found[i + 1]).resolve())
     return found
+
+
+def flags_last(words: Sequence[str]) -> list[str]:
+    """The words with Hydra's flags behind the overrides: it takes no override in front of a flag and another behind it, which is what
+    Lightning makes of a command with `--config-path` for the processes that it starts."""
+    behind = [word.startswith("-") or before in FLAGS_WITH_VALUE for before, word in zip(["", *words], words, strict=False)]
+    return [word for word, flag in sorted(zip(words, behind, strict=True), key=lambda pair: pair[1])]
 
 
 def mask_hydra_s(config: DictConfig, about: Any) -> None:

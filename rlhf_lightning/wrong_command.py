@@ -15,6 +15,7 @@ from rlhf_lightning import schema
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
+from rlhf_lightning.saved_config import FLAGS_WITH_VALUE
 from rlhf_lightning.schema import did_you_mean
 
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
@@ -129,20 +130,6 @@ def _sweep(found: re.Match[str], presets: Presets) -> str:
     return f"{found['word']} names several: `-m {found['word']}` runs one after the other, and a list is written {found['key']}=[a,b]"
 
 
-_FLAGS_WITH_VALUE = (
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-)
 _CANT = (
     r"Value .*? could not be converted to \w+|Value '[^$].*? is not a valid bool.*|.*cannot be assigned.*|.*is not supported.*"
     r"|[^\n]*is not (?:o|O)ptional[^\n]*"
@@ -165,7 +152,7 @@ _EXPLAINED = (
 def _unreadable(words: Sequence[str], presets: Presets) -> str:
     """'' where every word of the command can be read as `key=value`, else what is wrong with the first that can't."""
     for before, word in zip(["", *words], words, strict=False):
-        if word.startswith("-") or before in _FLAGS_WITH_VALUE:
+        if word.startswith("-") or before in FLAGS_WITH_VALUE:
             continue
         try:
             override = OverridesParser.create().parse_override(word)

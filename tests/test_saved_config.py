@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_lightning.saved_config import from_here
+from rlhf_lightning.saved_config import flags_last, from_here
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +47,23 @@ def test_a_run_is_run_again_by_its_folder(command, world):
     assert (one.folder / "policy" / "model.safetensors").read_bytes() == (two.folder / "policy" / "model.safetensors").read_bytes()
     saved = [OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False) for folder in (one.folder, two.folder)]
     assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "ordered"),
+    [
+        (["seed=1", "--config-path", "X", "hydra.run.dir=Y"], ["seed=1", "hydra.run.dir=Y", "--config-path", "X"]),
+        (["-cp", "a=b", "~logger", "--config-name=c", "-m", "seed=1,2"], ["~logger", "seed=1,2", "-cp", "a=b", "--config-name=c", "-m"]),
+        (["--cfg", "job", "seed=1"], ["seed=1", "--cfg", "job"]),
+        ([], []),
+    ],
+)
+def test_hydra_is_given_its_flags_behind_the_overrides(words, ordered):
+    from hydra._internal.utils import get_args_parser
+
+    assert flags_last(words) == ordered
+    read = get_args_parser().parse_args(flags_last(words))
+    assert read.overrides == [word for word in ordered if word[0] != "-" and ("=" in word or "~" in word) and word != "a=b"]
 
 
 def test_settings_of_a_saved_run_can_be_changed_and_are_still_checked(command, world):

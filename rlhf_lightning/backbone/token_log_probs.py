@@ -44,6 +44,13 @@ def token_log_probs(
         logits = layer(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
+    return linear_log_probs(layer, hidden, tokens, temperature, entropy)
+
+
+def linear_log_probs(
+    layer: Any, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """`token_log_probs` of a plain linear layer."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -83,8 +90,9 @@ class _LinearLogProbs(torch.autograd.Function):
             distribution = _log_softmax(hidden[rows], own_weight, own_bias, temperature)
             log_probs[rows] = distribution.gather(1, tokens[rows, None])[:, 0]
             if wants_entropy:
-                # log p is finite here, so that an impossible token adds 0.
-                entropies[rows] = -torch.linalg.vecdot(distribution.exp(), distribution.clamp(min=FLOOR))
+                # log p is finite here, so that an impossible token adds 0. Autocast takes vecdot for a product of its dtype.
+                with torch.autocast(hidden.device.type, enabled=False):
+                    entropies[rows] = -torch.linalg.vecdot(distribution.exp(), distribution.clamp(min=FLOOR))
             if kept:
                 distributions.append(distribution)
         if learns:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from transformers import AutoTokenizer
 
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
+from rlhf_lightning.backbone.text_rows import Reading, TextRows, read_back
 from rlhf_lightning.errors import ConfigError
 
 PROMPT, RESPONSE = "Review of a lamp:", "It is a quiet fan."
@@ -40,6 +42,23 @@ def test_types_tell_the_response_from_the_prompt(trunk_folder):
     row = rows_of(trunk_folder("bert"), Reading("encoder", typed=True)).row((PROMPT, RESPONSE))
     start = len(row.before)
     assert row.types == [0] * start + [1] * (len(row.ids) - start)
+
+
+def test_tokens_read_back_are_the_texts(either_tokenizer, trunk_folder):
+    """Of a decoder where its response begins or not; of an encoder-decoder each side from where it stands."""
+    tokenizer = either_tokenizer.tokenizer
+    texts = [(PROMPT, RESPONSE), ("It", " costs 3.")]
+    packed, _ = TextRows(tokenizer, Reading(), 64).packed(texts)
+    end = tokenizer.eos_token
+    begin = "" if tokenizer.bos_token_id is None else tokenizer.bos_token
+    assert read_back(tokenizer, packed) == [{"prompt": begin + prompt, "response": response + end} for prompt, response in texts]
+    whole = dataclasses.replace(packed, response_start=None)
+    assert read_back(tokenizer, whole) == [{"text": begin + prompt + response + end} for prompt, response in texts]
+    rows = rows_of(trunk_folder("t5"), Reading("encoder_decoder", decoder_start=0))
+    (found,) = read_back(rows.tokenizer, rows.packed([(PROMPT, RESPONSE)])[0])
+    assert "Review of a lamp" in found["prompt"]
+    assert "It is a quiet fan" in found["response"]
+    assert "lamp" not in found["response"]
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])

@@ -85,10 +85,12 @@ def test_a_layer_that_does_more_is_run_as_it_is():
 def test_under_autocast_only_the_product_is_bfloat16():
     layer, hidden, tokens = case(False, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        log_probs, _ = fused.token_log_probs(layer, hidden, tokens)
-        expected = log_probs_of(layer(hidden), tokens)
-    assert log_probs.dtype == torch.float32
-    assert torch.allclose(log_probs, expected, atol=1e-6)
+        log_probs, entropy = fused.token_log_probs(layer, hidden, tokens)
+        logits = layer(hidden)
+    assert logits.dtype == torch.bfloat16
+    assert log_probs.dtype == entropy.dtype == torch.float32
+    assert torch.allclose(log_probs, log_probs_of(logits, tokens), atol=1e-6)
+    assert torch.allclose(entropy, entropy_of(logits), atol=1e-6)
     (gradient,) = torch.autograd.grad(log_probs.sum(), layer.weight)
     exact = torch.autograd.grad(log_probs_of(layer(hidden), tokens).sum(), layer.weight)[0]
     assert gradient.dtype == torch.float32
