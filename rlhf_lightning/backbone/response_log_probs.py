@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
 from rlhf_lightning.backbone.packing import PackedTokens, unpacked
 from rlhf_lightning.tensors import log_probs_of
+
+
+class ResponseLogProbs(nn.Module):
+    """`response_log_probs` as a module: what trains on it has one model to call, to move and to share out."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.model = language_model.model
+
+    def forward(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+        return response_log_probs(self.language_model, tokens)
 
 
 def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:

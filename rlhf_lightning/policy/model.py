@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.adapters import without_adapters
 from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors, frozen
 from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.token_log_probs import token_log_probs
 from rlhf_lightning.flow import Rollout
 
 
-@dataclass
-class PolicyOutput:
+class PolicyOutput(NamedTuple):
     """What a forward pass says about the response tokens, each [B, T] and 0 outside the mask; None where nobody asked or nothing can tell:
     entropy, and values without a critic."""
 
@@ -66,7 +66,7 @@ class Policy(nn.Module):
         self.model = language_model.model
         self.critic = critic
 
-    def forward(self, rollout: Rollout, entropy: bool = True) -> PolicyOutput:
+    def forward(self, rollout: Rollout, entropy: bool = True, values: bool = True) -> PolicyOutput:
         tokens, places, inside = response_places(rollout, self.language_model.decoder_prefix)
         hidden = causal_vectors(self.model.base_model, tokens).index_select(0, places)
         log_probs, entropies = token_log_probs(
@@ -79,8 +79,12 @@ class Policy(nn.Module):
         return PolicyOutput(
             log_probs=_spread(log_probs, inside),
             entropy=None if entropies is None else _spread(entropies, inside),
-            values=None if self.critic is None else _spread(self.critic(tokens, places, hidden), inside),
+            values=None if self.critic is None or not values else _spread(self.critic(tokens, places, hidden), inside),
         )
+
+    def of_texts(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+        """`response_log_probs` of texts that aren't a rollout's."""
+        return response_log_probs(self.language_model, tokens)
 
 
 class StartPolicy(nn.Module):
@@ -89,20 +93,20 @@ class StartPolicy(nn.Module):
     It has no parameters of its own, so that freezing it or moving it leaves the policy alone.
     """
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self._policy = (Policy(language_model),)  # in a tuple: no submodule
+        self._policy = (policy,)  # in a tuple: no submodule
 
     def forward(self, rollout: Rollout, entropy: bool = True) -> PolicyOutput:
         (policy,) = self._policy
         with without_adapters(policy.model):
-            output: PolicyOutput = policy(rollout, entropy)
+            output: PolicyOutput = policy(rollout, entropy, values=False)
         return output
 
 
 def reference_policy(policy: LanguageModel, reference: LanguageModel) -> nn.Module:
     """The frozen reference: the policy's own start where both are the same model, else the other one."""
-    return StartPolicy(policy) if reference.model is policy.model else frozen(Policy(reference))
+    return StartPolicy(Policy(policy)) if reference.model is policy.model else frozen(Policy(reference))
 
 
 def response_places(rollout: Rollout, decoder_prefix: list[int] | None = None) -> tuple[PackedTokens, Tensor, Tensor]:

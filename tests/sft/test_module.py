@@ -45,7 +45,7 @@ def test_the_loss_is_the_cross_entropy_of_transformers_with_the_prompt_masked(ei
         ours = module.training_step(batch, 0)
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
         assert module.history == [{"sft/loss": ours.item()}]
-        found, expected = (torch.autograd.grad(loss, module.model.get_input_embeddings().weight)[0] for loss in (ours, theirs))
+        found, expected = (torch.autograd.grad(loss, module.log_probs_of.model.get_input_embeddings().weight)[0] for loss in (ours, theirs))
         assert torch.allclose(found, expected, atol=1e-5)
 
 

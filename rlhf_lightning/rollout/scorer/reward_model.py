@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.language_model import frozen
 from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.scorer.scorer import Scorer
 from rlhf_lightning.schema import ModelPath
 
 
@@ -47,3 +50,16 @@ class RewardModelScorer:
         """Normalised scores [B], without autocast: a frozen model costs little and its scores stay comparable between runs."""
         with torch.autocast(self.device.type, enabled=False):
             return self.model.score_texts(prompts, responses)
+
+
+def scorer_shared_out(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
+    """A scorer with the model that it reads shared out between processes, which then must call it as often as one another; any other
+    scorer as it is."""
+    model = getattr(scorer, "model", None)
+    if not isinstance(model, nn.Module):
+        return scorer
+    from rlhf_lightning.sharding import shared_out
+
+    shared = copy.copy(scorer)
+    shared.model = shared_out(model, mesh)  # type: ignore[attr-defined]
+    return shared
