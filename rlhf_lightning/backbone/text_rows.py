@@ -161,6 +161,25 @@ class TextRows:
         return _frame(self.tokenizer, pair)
 
 
+def read_back(tokenizer: PreTrainedTokenizerBase, tokens: PackedTokens) -> list[dict[str, str]]:
+    """The texts that tokens stand for, with special tokens: "prompt" and "response" where it is known where that begins, else "text"."""
+    rows = [part.tolist() for part in tokens.ids.split(tokens.lengths.tolist())]
+    if tokens.response_start is None:
+        return [{"text": _decoded(tokenizer, row)} for row in rows]
+    parts = [(row[:start], row[start:]) for row, start in zip(rows, tokens.response_start.tolist(), strict=True)]
+    asked = [before for before, _ in parts]
+    if tokens.context is not None:
+        asked = [part.tolist() for part in tokens.context.ids.split(tokens.context.lengths.tolist())]
+    return [
+        {"prompt": _decoded(tokenizer, before), "response": _decoded(tokenizer, after)}
+        for before, (_, after) in zip(asked, parts, strict=True)
+    ]
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
 @functools.lru_cache(maxsize=8)
 def _frame(tokenizer: Any, pair: str | None) -> Frame:
     """The template's own tokens, found by what it adds around "a", or between "a" and `pair`."""

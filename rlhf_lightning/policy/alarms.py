@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist, fmean
 
 PROXY = "objective/scores"
@@ -17,6 +17,8 @@ FIRST_LOOK, LOOK_EVERY = 10, 5
 SHORTEST, LONGEST = 20, 100
 """A look is at the newer half of what was measured, but at so many points at least (or all) and at most."""
 FALSE_ALARMS = 0.05
+ALL_ALIKE = 5
+"""Updates without a difference between scores."""
 AROUND = 3
 """Updates that a start and a present value are averaged over."""
 
@@ -25,7 +27,20 @@ History = Sequence[Mapping[str, float]]
 
 def alarms(history: History) -> dict[str, str]:
     """Every alarm by name, with what is wrong and what helps; empty text where all is well."""
-    return {"overoptimised": overoptimised(history), "entropy": low_entropy(history), "eos": lost_end(history), "distinct": narrow(history)}
+    return {
+        "overoptimised": overoptimised(history), "entropy": low_entropy(history), "eos": lost_end(history), "distinct": narrow(history),
+        "constant": constant(history),
+    }  # fmt: skip
+
+
+def sounded(history: History, figures: dict[str, float], say: Callable[[str], None]) -> bool:
+    """Add the alarms (alarm/*) to the figures of the update after this history, and say each when it first begins; whether any stands."""
+    found = alarms([*history, figures])
+    for name, text in found.items():
+        figures[f"alarm/{name}"] = float(bool(text))
+        if text and not any(step.get(f"alarm/{name}") for step in history):
+            say(f"alarm {name} at update {len(history) + 1}: {text}")
+    return any(found.values())
 
 
 def alarm_notes(histories: Mapping[str, History]) -> list[str]:
@@ -96,6 +111,19 @@ def narrow(history: History) -> str:
         return (
             f"distinct token pairs fell from {start:.0%} to {now:.0%}: responses repeat themselves or one another; raise "
             "policy_kl_control.coef, or look at what rollout_scorer gives to repetition"
+        )
+    return ""
+
+
+def constant(history: History) -> str:
+    """In each of the last ALL_ALIKE updates every response had the score of every other: there was nothing to learn from, and weights moved
+    by the KL, by entropy and by a critic alone. Responses that are all empty or all alike end there too."""
+    last = [step.get("objective/scores_std", math.nan) for step in history[-ALL_ALIKE:]]
+    alone = bool(history) and history[0].get("episode") == 1  # one response an update has no other to differ from
+    if len(last) == ALL_ALIKE and not any(last) and not alone:
+        return (
+            f"in {ALL_ALIKE} updates running all responses of an update had the same score, the last {history[-1].get(PROXY, math.nan):g}: "
+            "nothing can be learned; look at rollout_scorer and at the responses, make the task pay oftener, or draw more responses"
         )
     return ""
 

@@ -160,13 +160,16 @@ class FirstBatch:
             except UserError as cause:
                 return Check("reward", "a response cut, emptied or exchanged for another can't be scored", str(cause))
             texts += int(differs.sum())
-            changed += int((differs & ((given - scores).abs() > 1e-5 + 1e-4 * scores.abs())).sum())
+            same = (given - scores).abs() <= 1e-5 + 1e-4 * scores.abs()  # NaN isn't: a text that can't be scored has been read
+            changed += int((differs & ~same).sum())
         found = f"{changed} of {texts} responses that were cut, emptied or exchanged got another score"
-        why = (
-            f"the first scores are {scores[:3].tolist()} and stay so whatever the response: the scorer doesn't read it, or pays so rarely "
-            "that there is nothing to learn from; look at rollout_scorer"
-        )
-        return Check("reward", found, why if texts and not changed else "")
+        if changed or not texts:
+            return Check("reward", found)
+        if bool((batch.scores == batch.scores[0]).all()):
+            # A task that pays rarely looks alike; the alarm "constant" watches whether it stays so.
+            return Check("reward", f"{found}. WARNING: every response's score is {scores[0]:g}; while it is so, nothing is learned from it")
+        why = f"the first scores are {scores[:3].tolist()} and stay so whatever the response: rollout_scorer doesn't read it"
+        return Check("reward", found, why)
 
     def _unless(self, differences: tuple[float, float], why: str) -> str:
         return "" if within(differences, self._limits()) else why

@@ -2,83 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, TypeVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.language_model import LanguageModel, frozen
-from rlhf_lightning.backbone.response_log_probs import response_log_probs
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.bad_updates import Guarded, clip
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
-from rlhf_lightning.policy.alarms import alarms
+from rlhf_lightning.optimizer import check_steps
+from rlhf_lightning.policy.alarms import sounded
 from rlhf_lightning.policy.checks import FirstBatch, hold_all
-from rlhf_lightning.policy.model import Policy
+from rlhf_lightning.policy.extremes import extremes, refuse_wild
+from rlhf_lightning.policy.memory import Work, within_memory
+from rlhf_lightning.policy.model import Policy, StartPolicy
+from rlhf_lightning.policy.parts import PPOParts
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
 from rlhf_lightning.policy.watch import held_out_metrics, objective_metrics, response_metrics
 from rlhf_lightning.processes import batch_at, process_count, summed, summed_by_name, unsynchronised
-from rlhf_lightning.rollout.processes import fanned_out, of_all_processes
+from rlhf_lightning.rollout.processes import fanned_out, joined, of_all_processes
 from rlhf_lightning.rollout.sampler.sampler import Sampler
-from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
+from rlhf_lightning.rollout.scorable import scorable
+from rlhf_lightning.rollout.scorer.reward_model import scorer_shared_out
+from rlhf_lightning.rollout.scorer.scorer import agreed_scores, name_of
+from rlhf_lightning.sharding import FullySharded, shared_out, whole
 
-MAX_BAD_UPDATES = 3
+T = TypeVar("T")
 UPDATES_OF_A_SEED = 1_000_003
 """No run has as many updates, so that no two seeds share their random numbers."""
 FUSED = ("cpu", "cuda")
 """Devices on which PyTorch has a fused AdamW."""
 
 
-class KLControl(Protocol):
-    """Holds the KL coefficient and moves it after each update; an nn.Module, so that its state is in the checkpoint."""
-
-    def value(self) -> float: ...
-
-    def update(self, kl: float, responses: int) -> None: ...
-
-
-@dataclass
-class PPOParts:
-    """The registered components that an iteration is assembled from, each with its settings bound.
-
-    Attributes:
-        held_out: scorers that nothing is trained on, by the name of the metric that their mean score is logged as.
-        at_reference: whether training starts at the reference; False in a later round, whose reference is the first one's start.
-        corrected: whether the loss corrects for what the sampler saw.
-        greedy: draws the likeliest response, for an estimator that compares with its score.
-        demonstrations: makes the loader of this rank, of so many, of what the policy must not unlearn (ppo.ptx_coef).
-        say: shows a line to the user: the self-checks, an alarm.
-    """
-
-    sampler: Sampler
-    scorer: Scorer
-    shapings: Sequence[Callable[[ScoredRollout], ScoredRollout]]
-    advantage: Callable[[ScoredRollout], Experience]
-    loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
-    reduction: Callable[[Tensor, Tensor], Tensor]
-    value_loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
-    kl_control: KLControl
-    held_out: Mapping[str, Scorer] = field(default_factory=dict)
-    at_reference: bool = True
-    corrected: bool = False
-    greedy: Sampler | None = None
-    demonstrations: Callable[[int, int], DataLoader[Any]] | None = None
-    say: Callable[[str], None] = lambda text: None
-
-
-class PPOModule(L.LightningModule):
+class PPOModule(Guarded):
     """Proximal policy optimisation of a language model (Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024).
 
     The reference and the scorer are frozen, outside the module's parameters and checkpoints. Dropout is off throughout (eval mode), so
     that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
     """
 
-    counters = ("history", "bad_updates")
+    counters = (*Guarded.counters, "halved")
+    advice = "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
+    trained, calls = "policy", ("forward", "of_texts")
 
     def __init__(self, policy: Policy, reference: nn.Module, parts: PPOParts, settings: PPOSettings, seed: int = 0) -> None:
         super().__init__()
@@ -90,13 +59,12 @@ class PPOModule(L.LightningModule):
         self.settings = settings
         self.seed = seed
         self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
-        self.history: list[dict[str, float]] = []
-        self.bad_updates = 0
+        self.halved: dict[str, int] = {}  # by the work in which memory ran out
         self.critic_alone = False
 
     @property
     def reference(self) -> nn.Module:
-        return self._reference[0]
+        return StartPolicy(self.policy) if isinstance(self._reference[0], StartPolicy) else self._reference[0]
 
     @property
     def language_model(self) -> LanguageModel:
@@ -105,8 +73,17 @@ class PPOModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # One kernel for all of Adam's arithmetic, where there is one.
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        check_steps(trained, self.settings.learning_rate)
         fused = all(parameter.device.type in FUSED for parameter in trained)
         return torch.optim.AdamW(trained, lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0, fused=fused)
+
+    def configure_model(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullySharded) and strategy.frozen_too and not self.sharded:
+            if not isinstance(self._reference[0], StartPolicy):
+                self._reference = (shared_out(self._reference[0], strategy.device_mesh),)
+            self.parts = replace(self.parts, scorer=scorer_shared_out(self.parts.scorer, strategy.device_mesh))
+        super().configure_model()
 
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
@@ -118,17 +95,21 @@ class PPOModule(L.LightningModule):
         self.critic_alone = self.policy.critic is not None and batch_idx < self.policy.critic.warmup
         # The same numbers on every process and however many there are; made anew for each update, so that a resumed run draws them too.
         self.generator = torch.Generator().manual_seed(self.seed * UPDATES_OF_A_SEED + batch_idx)
-        rollout = self.parts.sampler(self.language_model, self._fanned_out(prompts))
-        scored = self.shaped(of_all_processes(self.score(rollout, self._greedy_scores(prompts)), *self._place))
+        with whole(self.policy):
+            rollout = self._drawn(self.parts.sampler, self._fanned_out(prompts))
+            greedy_scores = self._greedy_scores(prompts)
+        drawn = of_all_processes(self.score(rollout, greedy_scores), *self._place)
+        scored = self.shaped(self._scorable(drawn))
+        refuse_wild(scored, len(self.history) + 1, self.of_weights)
         experience = self.parts.advantage(scored)
+        refuse_wild(experience, len(self.history) + 1, self.of_weights)
         self._check_first(experience)
         metrics = self.optimise(experience)
         metrics |= objective_metrics(scored) | response_metrics(scored)
         if len(self.history) % self.settings.holdout_every == 0:
-            # As many responses on each process.
-            found = held_out_metrics(self.parts.held_out, rollout)
-            metrics |= summed_by_name({name: mean.to(self.device) / process_count() for name, mean in found.items()})
-        self._finish_update(metrics, len(scored))
+            metrics |= held_out_metrics(self.parts.held_out, rollout)
+        metrics["objective/unscorable"] = torch.tensor(1 - len(scored) / len(drawn))
+        self._finish_update(metrics, len(drawn))
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -144,21 +125,55 @@ class PPOModule(L.LightningModule):
             return
         parts, resumed = self.parts, self.global_step > 0
         first = FirstBatch(self.policy, parts.sampler, parts.scorer, parts.at_reference and not resumed, parts.corrected)
-        hold_all(first.checks(experience), parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
+        with whole(self.policy):
+            checks = first.checks(experience)
+        hold_all(checks, parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
         """Score this process's responses, and take log-probabilities and values of policy and reference, in minibatches of one shape."""
-        scores = checked_scores(self.parts.scorer, rollout).to(rollout.prompt_ids.device)
-        parts = torch.arange(len(rollout), device=self.device).tensor_split(self.settings.minibatches)
-        policy = [self.policy(rollout.select(rows)) for rows in parts]
-        reference = [self.reference(rollout.select(rows), entropy=False) for rows in parts]
+        scores, minibatches = self._scores(rollout), min(self.settings.minibatches, len(rollout))
+
+        def said(times: int) -> tuple[list[Any], list[Any]]:
+            parts = [rollout.select(rows) for rows in self._split(rollout, minibatches * times)]
+            return [self.policy(part) for part in parts], [self.reference(part, entropy=False) for part in parts]
+
+        policy, reference = self._within_memory("scoring", rollout, -(-len(rollout) // minibatches), said)
         return ScoredRollout(
             **vars(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask),
             values=None if self.policy.critic is None else torch.cat([p.values for p in policy]),
             old_log_probs=torch.cat([p.log_probs for p in policy]), ref_log_probs=torch.cat([r.log_probs for r in reference]),
             entropy=torch.cat([p.entropy for p in policy]), kl_coef=self.kl_control.value(), baseline_scores=baseline_scores,
         )  # fmt: skip
+
+    def _scores(self, rollout: Rollout) -> Tensor:
+        """[B] of this process's responses, from the scorer."""
+
+        def found(times: int) -> Tensor:
+            return torch.cat([agreed_scores(self.parts.scorer, rollout.select(rows)) for rows in self._split(rollout, times)])
+
+        return self._within_memory("the scorer", rollout, len(rollout), found).to(rollout.prompt_ids.device)
+
+    def _drawn(self, sampler: Sampler, prompts: Prompts) -> Rollout:
+        """A response to each prompt; drawn in parts they are the same, for each has a seed of its own."""
+
+        def drawn(times: int) -> Rollout:
+            return joined([sampler(self.language_model, prompts.select(rows)) for rows in self._split(prompts, times)])
+
+        return self._within_memory("sampling", prompts, len(prompts), drawn)
+
+    def _split(self, record: Prompts, parts: int) -> tuple[Tensor, ...]:
+        return torch.arange(len(record), device=self.device).tensor_split(max(1, min(parts, len(record))))
+
+    def _within_memory(self, name: str, record: Prompts, rows: int, attempt: Callable[[int], T]) -> T:
+        return within_memory(Work(name, record, rows), self.halved, attempt, self.policy, self.parts.say)
+
+    def _scorable(self, scored: ScoredRollout) -> ScoredRollout:
+        """The responses that have a score; what is left out is said once."""
+        rows, said = scorable(scored, self.settings.max_unscorable, name_of(self.parts.scorer))
+        if said and not any(step.get("objective/unscorable") for step in self.history):
+            self.parts.say(f"update {len(self.history) + 1}: {said}")
+        return rows
 
     def shaped(self, scored: ScoredRollout) -> ScoredRollout:
         for shape in self.parts.shapings:
@@ -169,20 +184,21 @@ class PPOModule(L.LightningModule):
         """[B] the score of the likeliest response to each row's prompt, where the estimator asks for it."""
         if self.parts.greedy is None:
             return None
-        likeliest = self.parts.greedy(self.language_model, prompts)
-        scores = checked_scores(self.parts.scorer, likeliest).to(prompts.prompt_ids.device)
+        scores = self._scores(self._drawn(self.parts.greedy, prompts))
         return scores.repeat_interleave(self.settings.responses_per_prompt)
 
     def optimise(self, experience: Experience) -> dict[str, Tensor]:
         """Epochs of minibatch updates on the responses of all processes; returns their mean metrics."""
         seen: list[dict[str, Tensor]] = []
+        applied: list[dict[str, Tensor]] = []
         for _ in range(self.settings.epochs):
             order = torch.randperm(len(experience), generator=self.generator).to(self.device)
-            for rows in order.tensor_split(self.settings.minibatches):
+            for rows in order.tensor_split(min(self.settings.minibatches, len(order))):
                 seen.append(self._learn(experience.select(rows)))
+                applied += seen[-1:] if self.applied else []
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
-        metrics = {name: torch.stack([m[name] for m in seen]).mean() for name in seen[0]}
+        metrics = {name: torch.stack([m[name] for m in applied or seen]).mean() for name in seen[0]}
         return summed_by_name(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
     def _learn(self, minibatch: Experience) -> dict[str, Tensor]:
@@ -198,26 +214,35 @@ class PPOModule(L.LightningModule):
         weights = token_weights(self.parts.reduction, minibatch.response_mask)[rows].masked_fill(spare, 0.0)
         share = (minibatch.response_mask / minibatch.response_mask.sum().clamp(min=1))[rows].masked_fill(spare, 0.0)
         own = minibatch.select(rows)
+        at_a_time = min(self.settings.micro_batch or len(own), len(own))
+        loss, metrics = self._within_memory(
+            "optimisation", own, at_a_time, lambda times: self._take_gradient(own, weights, share, -(-at_a_time // times))
+        )
+        self._update(loss, own)
+        return metrics
+
+    def _take_gradient(self, own: Experience, weights: Tensor, share: Tensor, at_a_time: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leave the gradient of this process's part of a minibatch in the parameters; returns its loss and metrics."""
+        world = self._place[1]
         optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
+        optimizer.zero_grad()  # the module's own would miss the shares of what is whole just now
         total = self._imitate()
-        whole = torch.zeros((), device=self.device)
-        parts = torch.arange(len(own), device=self.device).split(self.settings.micro_batch or len(own))
+        whole_loss = torch.zeros((), device=self.device)
+        parts = torch.arange(len(own), device=self.device).split(at_a_time)
         for part in parts:
             loss, metrics = self.loss(own.select(part), weights[part], share[part])
             with nullcontext() if part is parts[-1] else unsynchronised(self.trainer.strategy.model):
                 self.manual_backward(loss * world)  # the gradients of the processes are averaged
-            whole += loss.detach()
+            whole_loss += loss.detach()
             total |= {name: total.get(name, 0.0) + value for name, value in metrics.items()}
-        self._update(whole)
-        return total
+        return whole_loss, total
 
     def _imitate(self) -> dict[str, Tensor]:
         """Add the gradient of ppo.ptx_coef times the mean negative log-likelihood of a batch of demonstrations (Ouyang et al. 2022, eq. 2;
         the ptx loss of Zheng et al. 2023). Returns this process's part of it."""
         if self.demonstrations is None or self.critic_alone:
             return {}
-        said, tokens = response_log_probs(self.language_model, batch_at(self.demonstrations, self.global_step).to(self.device))
+        said, tokens = self.policy.of_texts(batch_at(self.demonstrations, self.global_step).to(self.device))
         loss = -said.sum() / summed(tokens.sum().to(said)).clamp(min=1)
         with unsynchronised(self.trainer.strategy.model):
             self.manual_backward(self.settings.ptx_coef * loss * process_count())
@@ -251,23 +276,27 @@ class PPOModule(L.LightningModule):
         metrics = {name: value * tokens for name, value in metrics.items()} | added
         return loss, {name: value.detach().float() for name, value in metrics.items()}
 
-    def _update(self, loss: Tensor) -> None:
-        """One optimiser step; a non-finite gradient is dropped, and stops the run when it comes again and again."""
+    def _update(self, loss: Tensor, minibatch: Experience) -> None:
+        """One optimiser step, where loss and gradient are finite."""
         optimizer: Any = self.optimizers()
         if self.critic_alone:
             self.language_model.model.zero_grad()  # Adam passes over what has no gradient, and counts no step of it
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
-        if torch.isfinite(norm):
+        norm = self.norm_to_apply(loss)
+        if norm is None:
+            self.drop(loss, minibatch)
+        else:
+            clip(self.policy.parameters(), self.settings.max_grad_norm, norm)
             optimizer.step()
-            self.bad_updates = 0
-            return
-        optimizer.zero_grad()
-        self.bad_updates += 1
-        if self.bad_updates >= MAX_BAD_UPDATES:
-            raise UserError(
-                f"{self.bad_updates} updates in a row had a non-finite gradient (loss {loss.item():g}) and were not applied; "
-                "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
-            )
+
+    def texts_of(self, batch: Experience) -> list[Any]:
+        columns = zip(batch.prompts, batch.responses, batch.scores.tolist(), strict=True)
+        return [{"prompt": prompt, "response": response, "score": score} for prompt, response, score in columns]
+
+    @torch.no_grad()
+    def figures_of(self, batch: Experience) -> dict[str, Any]:
+        at_a_time = self.halved.get("optimisation", self.settings.micro_batch or len(batch))
+        parts = torch.arange(len(batch), device=self.device).split(at_a_time)
+        return extremes(batch, torch.cat([self.policy(batch.select(rows), entropy=False).log_probs for rows in parts]))
 
     def _set_learning_rate(self, update: int) -> None:
         left = 1.0 - update / self.settings.updates if self.settings.learning_rate_schedule == "linear" else 1.0
@@ -292,16 +321,7 @@ class PPOModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         figures["lr"] = optimizer.param_groups[0]["lr"]
         figures["episode"] = (len(self.history) + 1) * responses
-        self._sound_alarms(figures)
+        # The figures are the same on every process.
+        self.trainer.should_stop |= sounded(self.history, figures, self.parts.say) and self.settings.stop_on_alarm
         self.history.append(figures)
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=len(self.history))
-
-    def _sound_alarms(self, figures: dict[str, float]) -> None:
-        """Add the alarms to an update's figures; say each when it first begins."""
-        for name, text in alarms([*self.history, figures]).items():
-            figures[f"alarm/{name}"] = float(bool(text))
-            if text and not any(step.get(f"alarm/{name}") for step in self.history):
-                self.parts.say(f"alarm {name} at update {len(self.history) + 1}: {text}")
-            # The figures are the same on every process.
-            self.trainer.should_stop |= bool(text) and self.settings.stop_on_alarm
+        self.log_step()

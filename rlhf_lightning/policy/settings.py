@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rlhf_lightning.registry import section
 from rlhf_lightning.schema import ModelPath
@@ -33,6 +33,8 @@ class PPOSettings:
         holdout_scorer: folder or Hub name of a second reward model whose scores are only logged, as objective/holdout_scores: when the
             score rises and they fall, the policy games the first one.
         holdout_every: updates from one held-out scoring to the next.
+        max_unscorable: the share of an update's responses that the scorer may leave unscored (NaN, None): they are left out of learning and
+            baselines, logged as objective/unscorable. One may always be, all never; beyond it the run stops.
         stop_on_alarm: end the training at the first alarm (policy.alarms); the policy is kept as it then is.
     """
 
@@ -53,4 +55,5 @@ class PPOSettings:
     self_checks: bool = True
     holdout_scorer: ModelPath | None = None
     holdout_every: PositiveInt = 1
+    max_unscorable: Annotated[float, Field(ge=0, lt=1)] = 0.1
     stop_on_alarm: bool = False

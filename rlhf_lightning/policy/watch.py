@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Rollout, ScoredRollout
-from rlhf_lightning.rollout.scorer.scorer import Scorer, checked_scores
+from rlhf_lightning.processes import summed
+from rlhf_lightning.rollout.scorer.scorer import Scorer, agreed_scores
 from rlhf_lightning.tensors import kl_estimate
 
 
@@ -55,7 +56,8 @@ def response_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
         "val/eos_rate": ended.mean(),
         "completions/clipped_ratio": 1 - ended.mean(),
         "completions/mean_terminated_length": (lengths * ended).sum() / ended.sum().clamp(min=1),
-        "objective/scores_std": scores.std() if len(scores) > 1 else torch.zeros(()),
+        # From the lowest on, so that equal scores have a deviation of exactly 0, which their mean's rounding would hide.
+        "objective/scores_std": (scores - scores.min()).std() if len(scores) > 1 else torch.zeros(()),
         "val/distinct_1": distinct_1,
         "val/distinct_2": distinct_2,
         "val/repetition_3": 1 - distinct_triples,
@@ -75,9 +77,18 @@ def variety(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[str, Tensor]:
-    """The mean of each scorer's scores, by its metric's name. Nothing is trained on them."""
-    with torch.no_grad():
-        return {name: checked_scores(scorer, rollout).mean() for name, scorer in scorers.items()}
+    """The mean of each scorer's scores over the responses of all processes, by its metric's name. Nothing is trained on them.
+
+    Responses that a scorer can't score don't count; where it can score none, its metric is missing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, scorer in scorers.items():
+        scores = agreed_scores(scorer, rollout).to(rollout.prompt_ids.device)
+        known = scores.isfinite()
+        total, count = summed(torch.stack([scores.nan_to_num().sum(), known.sum()])).unbind()
+        if count:
+            found[name] = total / count
+    return found
 
 
 def _numbered(values: Tensor) -> Tensor:

@@ -8,26 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.response_log_probs import response_log_probs
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.backbone.response_log_probs import ResponseLogProbs, response_log_probs
+from rlhf_lightning.backbone.text_rows import read_back
+from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.processes import process_count, summed
+from rlhf_lightning.sharding import whole
 
 TOGETHER = 64
 """Texts of like length that the reference reads at a time."""
 
 
-class PreferenceModule(L.LightningModule):
+class PreferenceModule(Guarded):
     """The weighted mean of a preference loss over the judgements of a batch.
 
     Each distinct text of a batch is read once for all judgements of it. The reference is the policy as it starts: its log-probabilities
@@ -39,6 +40,9 @@ class PreferenceModule(L.LightningModule):
         to_refer: places of the texts whose log-probabilities under the reference are needed.
     """
 
+    trained = "log_probs_of"
+    advice = "lower preference.learning_rate, or raise preference_loss.beta"
+
     def __init__(
         self,
         language_model: LanguageModel,
@@ -49,25 +53,25 @@ class PreferenceModule(L.LightningModule):
         to_refer: np.ndarray,
     ) -> None:
         super().__init__()
-        self.language_model, self.settings, self.steps = language_model, settings, steps
-        self.model = language_model.model
+        self.settings, self.steps = settings, steps
+        self.log_probs_of = ResponseLogProbs(language_model)
         self.loss: Any = loss
         self.table, self.to_refer = table, to_refer
         self.reference: Tensor | None = None
-        self.history: list[dict[str, float]] = []
 
     def on_train_start(self) -> None:
-        self.model.eval()
+        self.log_probs_of.eval()
         if self.reference is None:
             mine = self.to_refer[self.trainer.global_rank :: self.trainer.world_size]
             # As the steps compute: in another precision the log-ratios wouldn't be 0 at the start.
-            with self.trainer.precision_plugin.forward_context():
-                said = text_log_probs(self.language_model, self.table, mine)
+            with self.trainer.precision_plugin.forward_context(), whole(self.log_probs_of):
+                said = text_log_probs(self.log_probs_of.language_model, self.table, mine)
             self.reference = self.trainer.strategy.reduce(said.to(self.device), reduce_op="sum").cpu()
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        self.model.eval()
-        answers = self._answers(*response_log_probs(self.language_model, batch.tokens), batch.text_places)
+        self.log_probs_of.eval()
+        log_probs, tokens = self.log_probs_of(batch.tokens)
+        answers = self._answers(log_probs, tokens, batch.text_places)
         if batch.up is None:
             judged = Compared(_at(answers, batch.index["chosen"]), _at(answers, batch.index["rejected"]))
             losses = self.loss(judged)
@@ -82,6 +86,9 @@ class PreferenceModule(L.LightningModule):
         # The processes' gradients are averaged, and each has its part of the judgements.
         loss: Tensor = (losses * batch.weight).sum() * process_count() / total
         return loss
+
+    def texts_of(self, batch: PreferenceBatch) -> list[Any]:
+        return read_back(self.log_probs_of.language_model.tokenizer, batch.tokens)
 
     def configure_optimizers(self) -> Any:
         return adamw(self.parameters(), self.settings, self.steps)
@@ -101,7 +108,8 @@ class PreferenceModule(L.LightningModule):
         """The mean log-ratio of mismatched pairs over the batches of all processes, 0 where it is below."""
         assert batch.mismatched is not None
         assert batch.mismatched_places is not None
-        answers = self._answers(*response_log_probs(self.language_model, batch.mismatched), batch.mismatched_places)
+        log_probs, tokens = self.log_probs_of(batch.mismatched)
+        answers = self._answers(log_probs, tokens, batch.mismatched_places)
         counted = (batch.weight > 0).float()
         total, count = summed(torch.stack([(answers.log_ratio() * counted).sum(), counted.sum()]))
         mean: Tensor = total / count.clamp(min=1)
@@ -113,14 +121,7 @@ class PreferenceModule(L.LightningModule):
         totals, counts = summed(torch.stack(sums).float()).unbind(1)
         noted = dict(zip(figures, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
         noted["rewards/margins"] = noted["rewards/chosen"] - noted["rewards/rejected"]
-        if not np.isfinite(noted["loss"]):
-            raise UserError(
-                f"step {len(self.history) + 1}: the loss is {noted['loss']:g}, so nothing can be learned from here; "
-                "lower preference.learning_rate, or raise preference_loss.beta"
-            )
         self.history.append(noted)
-        for logger in self.loggers:
-            logger.log_metrics(noted, step=len(self.history))
         return counts[-1].clamp(min=1e-8)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from rlhf_lightning.backbone.text_rows import read_back
+from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
@@ -24,35 +25,22 @@ from rlhf_lightning.reward.parts import needs_of
 from rlhf_lightning.reward.settings import RewardSettings
 
 
-class RewardModule(L.LightningModule):
-    """Maximum likelihood of all judgements of a batch together: the sum of each loss's weighted terms over the sum of weights."""
+class Likelihood(nn.Module):
+    """What a batch of judgements says under a model: model and losses as one, for a loss may have parameters of its own."""
 
-    def __init__(self, model: RewardModel, losses: Sequence[nn.Module], settings: RewardSettings, steps: int) -> None:
+    def __init__(self, model: RewardModel, losses: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.model, self.settings, self.steps = model, settings, steps
-        self.losses = nn.ModuleList(losses)
-        self.history: list[dict[str, float]] = []
+        self.model, self.losses = model, nn.ModuleList(losses)
 
-    def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
+    def forward(self, batch: JudgementBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The sum of the losses' weighted terms, the sum of their weights, and the scores [U] of the texts."""
         scored = self.model.scored(batch.tokens)
         views = list(scored.views())
         terms = [loss(view, part) for view, part in zip(views, self._parts(batch, len(views)), strict=True) for loss in self.losses]
         said = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum()
-        scores = scored.scores.detach().float()
-        weight = torch.stack([weights.sum() for _, weights in terms]).sum()
-        counted = (weight > 0).float()  # a blank batch's scores are those of another process too
-        own = (weight, said, counted * len(scores), counted * scores.sum(), counted * (scores**2).sum())
-        weight, total, count, sum_of, squares = summed(torch.stack([number.float() for number in own]))
-        self._note(total / weight.clamp(min=1e-8), (squares / count.clamp(min=1) - (sum_of / count.clamp(min=1)) ** 2).clamp(min=0).sqrt())
-        # The processes' gradients are averaged. One whose batch says nothing (approvals only) still takes part in it.
-        loss: Tensor = said * process_count() / weight.clamp(min=1e-8)
-        return loss + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
-
-    def _note(self, loss: Tensor, scores_std: Tensor) -> None:
-        figures = {"reward/loss": loss.item(), "reward/scores_std": scores_std.item()}
-        self.history.append(figures)
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=len(self.history))
+        # A batch that says nothing (approvals only) still takes part in the gradient.
+        said = said + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
+        return said, torch.stack([weights.sum() for _, weights in terms]).sum(), scored.scores.detach().float()
 
     def _parts(self, batch: JudgementBatch, views: int) -> Iterable[JudgementBatch]:
         """What each view learns from: all of the batch, or a member's own draw of it."""
@@ -61,9 +49,38 @@ class RewardModule(L.LightningModule):
             return bootstrapped(batch, views, head.seed)
         return [batch] * views
 
+
+class RewardModule(Guarded):
+    """Maximum likelihood of all judgements of a batch together: the sum of each loss's weighted terms over the sum of weights."""
+
+    trained = "likelihood"
+    advice = "lower reward.learning_rate, or look for extreme ratings and margins in the feedback"
+
+    def __init__(self, model: RewardModel, losses: Sequence[nn.Module], settings: RewardSettings, steps: int) -> None:
+        super().__init__()
+        self.settings, self.steps = settings, steps
+        self.likelihood = Likelihood(model, losses)
+
+    def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
+        said, weight, scores = self.likelihood(batch)
+        counted = (weight > 0).float()  # a blank batch's scores are those of another process too
+        own = (weight, said, counted * len(scores), counted * scores.sum(), counted * (scores**2).sum())
+        weight, total, count, sum_of, squares = summed(torch.stack([number.float() for number in own]))
+        self._note(total / weight.clamp(min=1e-8), (squares / count.clamp(min=1) - (sum_of / count.clamp(min=1)) ** 2).clamp(min=0).sqrt())
+        # The processes' gradients are averaged.
+        loss: Tensor = said * process_count() / weight.clamp(min=1e-8)
+        return loss
+
+    def _note(self, loss: Tensor, scores_std: Tensor) -> None:
+        self.history.append({"reward/loss": loss.item(), "reward/scores_std": scores_std.item()})
+
+    def texts_of(self, batch: JudgementBatch) -> list[Any]:
+        return read_back(self.likelihood.model.tokenizer, batch.tokens)
+
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        return adamw(self.model.parameters(), settings, self.steps, self.losses.parameters(), settings.loss_learning_rate)
+        model, losses = self.likelihood.model, self.likelihood.losses
+        return adamw(model.parameters(), settings, self.steps, losses.parameters(), settings.loss_learning_rate)
 
 
 @torch.no_grad()

@@ -6,39 +6,43 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.response_log_probs import response_log_probs
+from rlhf_lightning.backbone.response_log_probs import ResponseLogProbs
+from rlhf_lightning.backbone.text_rows import read_back
+from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.optimizer import adamw
 from rlhf_lightning.processes import process_count, shared_loader, summed
 from rlhf_lightning.sft.settings import SFTSettings
 
 
-class SFTModule(L.LightningModule):
+class SFTModule(Guarded):
     """Mean negative log-likelihood of the response tokens and the end-of-text; the prompt is read, not learned."""
+
+    trained = "log_probs_of"
+    advice = "lower sft.learning_rate, or raise sft.warmup_fraction"
 
     def __init__(self, language_model: LanguageModel, settings: SFTSettings, steps: int) -> None:
         super().__init__()
-        self.language_model, self.settings, self.steps = language_model, settings, steps
-        self.model = language_model.model
-        self.history: list[dict[str, float]] = []
+        self.settings, self.steps = settings, steps
+        self.log_probs_of = ResponseLogProbs(language_model)
 
     def training_step(self, batch: PackedTokens, batch_idx: int) -> Tensor:
-        log_probs, tokens = response_log_probs(self.language_model, batch)
+        log_probs, tokens = self.log_probs_of(batch)
         said, count = -log_probs.sum(), tokens.sum()
         total, count = summed(torch.stack([said, count.to(said)]))
         self.history.append({"sft/loss": (total / count).item()})
-        for logger in self.loggers:
-            logger.log_metrics(self.history[-1], step=len(self.history))
         # The processes' gradients are averaged, and each has its part of the tokens.
         loss: Tensor = said * process_count() / count
         return loss
+
+    def texts_of(self, batch: PackedTokens) -> list[Any]:
+        return read_back(self.log_probs_of.language_model.tokenizer, batch)
 
     def configure_optimizers(self) -> Any:
         return adamw(self.parameters(), self.settings, self.steps)

@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.policy.alarms import HELD_OUT, PROXY, alarm_notes, alarms, lost_end, low_entropy, mann_kendall, narrow, overoptimised
+from rlhf_lightning.policy.alarms import (
+    HELD_OUT,
+    PROXY,
+    alarm_notes,
+    alarms,
+    constant,
+    lost_end,
+    low_entropy,
+    mann_kendall,
+    narrow,
+    overoptimised,
+)
 
 
 def concordance(values: Sequence[float]) -> int:
@@ -102,8 +113,22 @@ def test_ends_are_lost_or_come_too_early(rates, lengths, says):
     assert bool(lost_end(history)) == bool(says)
 
 
+@pytest.mark.parametrize(
+    ("deviations", "sounds"),
+    [([0.0] * 5, True), ([0.3, *[0.0] * 5], True), ([0.0] * 4, False), ([0.0, 0.0, 1e-9, 0.0, 0.0], False), ([*[0.0] * 5, 0.1], False)],
+)
+def test_scores_that_are_all_equal_in_five_updates_running(deviations, sounds):
+    history = [{"objective/scores_std": deviation, PROXY: 0.5} for deviation in deviations]
+    assert bool(constant(history)) == sounds
+    assert sounds == ("the last 0.5" in constant(history))
+
+
+def test_one_response_an_update_has_none_to_differ_from():
+    assert constant([{"objective/scores_std": 0.0, "episode": float(i)} for i in range(1, 9)]) == ""
+
+
 def test_an_empty_history_has_every_alarm_and_none_sounds():
-    assert alarms([]) == dict.fromkeys(["overoptimised", "entropy", "eos", "distinct"], "")
+    assert alarms([]) == dict.fromkeys(["overoptimised", "entropy", "eos", "distinct", "constant"], "")
 
 
 def test_a_note_says_when_it_began_and_how_long_it_stood():

@@ -73,6 +73,16 @@ def test_held_out_scores_are_means_by_name(scored_of):
     assert held_out_metrics({"a": length, "b": partial(length, sign=-2.0)}, scored) == {"a": 2.5, "b": -5.0}
 
 
+def test_held_out_scores_are_of_what_can_be_scored(scored_of):
+    def none(rollout: Rollout) -> list[None]:
+        return [None] * len(rollout)
+
+    def longest(rollout: Rollout) -> list[float | None]:
+        return [None if steps < 3 else float(steps) for steps in length(rollout).tolist()]
+
+    assert held_out_metrics({"a": none, "b": longest}, scored_of(torch.tensor([[1, 1, 0], [1, 1, 1]]))) == {"b": 3.0}
+
+
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 12
 

@@ -53,7 +53,7 @@ def test_the_first_loss_is_that_of_no_difference_and_figures_have_trl_s_names(la
     module, _, _ = fitted(language_model, feedback, DPO())
     first = module.history[0]
     assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)
-    assert first.keys() == {"loss", "logps/chosen", "logps/rejected"} | {
+    assert first.keys() == {"loss", "logps/chosen", "logps/rejected", "bad_updates"} | {
         f"rewards/{n}" for n in ("chosen", "rejected", "margins", "accuracies")
     }
     assert abs(first["rewards/margins"]) < 1e-4
@@ -123,8 +123,9 @@ def test_a_loss_that_is_no_number_stops_with_its_remedy(tiny_of, feedback):
     language_model = tiny_of("llama")
     with torch.no_grad():
         language_model.model.get_input_embeddings().weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"step 1: the loss is nan.*lower preference.learning_rate"):
-        fitted(language_model, feedback, DPO())
+    why = r"3 updates in a row .* step 3: the loss is nan.*weights themselves.*lower preference.learning_rate"
+    with pytest.raises(UserError, match=why):
+        fitted(language_model, feedback, DPO(), epochs=3)
 
 
 def test_the_implicit_reward_scores_texts_by_the_loss_s_rewards(tiny_of, feedback):
