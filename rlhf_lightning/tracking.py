@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.csv_log import WholeRows, write_rows
+from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.loggers import WandbSettings, logger_settings
 from rlhf_lightning.metric_names import renamed
 from rlhf_lightning.secrets import without_secrets
@@ -45,36 +46,62 @@ class Tracker(Protocol):
         """Log the samples as a table, the report, and the run's figures."""
 
 
-class CSVTracker(CSVLogger):
+class GoesOn:
+    """Mixed into a logger of Lightning's: metrics get the names of a framework, and an error of the logger is said once and costs its
+    curves at most, never the run. The module's history and the report have all figures anyway."""
+
+    naming = "trl"
+    say: Callable[[str], None] = staticmethod(lambda text: None)
+    failed = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._trying("log_metrics", renamed(metrics, self.naming), step)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        self._trying("log_hyperparams", *args, **kwargs)
+
+    def save(self) -> None:
+        self._trying("save")
+
+    def finalize(self, status: str) -> None:
+        self._trying("finalize", status)
+
+    def _trying(self, name: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            getattr(super(), name)(*args, **kwargs)
+        except Exception as cause:
+            if not self.failed:
+                self.failed = True
+                self.say(f"the logger fails, and the training goes on ({_said(cause)}): curves may have a gap, the report has none")
+
+
+class CSVTracker(GoesOn, CSVLogger):
     """metrics.csv of each stage; samples.csv, and what a resumed run had logged before, beside the stages' folders."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="", flush_logs_every_n_steps=10)
         self.folder, self.naming = folder, naming
 
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        named: Any = renamed(metrics, self.naming)
-        super().log_metrics(named, step)
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = WholeRows(self.log_dir)
+        return self._experiment
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         rows = table_of(samples)
         if rows:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "samples.csv").open("w", newline="", encoding="utf-8") as handle:
-                writer = csv.DictWriter(handle, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(self.folder / "samples.csv", list(rows[0]), rows)
 
 
-class TensorBoardTracker(TensorBoardLogger):
+class TensorBoardTracker(GoesOn, TensorBoardLogger):
     """Curves of each stage; samples as a table of text, the run's figures as scalars."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="")
         self.naming = naming
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        super().log_metrics(renamed(metrics, self.naming), step)
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         rows = table_of(samples)
@@ -82,11 +109,11 @@ class TensorBoardTracker(TensorBoardLogger):
             lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
             self.experiment.add_text("samples", "\n".join(f"| {' | '.join(line)} |" for line in lines))
         self.experiment.add_text("report", str(page))
-        super().log_metrics({f"results/{name}": value for name, value in results.items()}, 0)
+        self.log_metrics({f"results/{name}": value for name, value in results.items()}, 0)
         self.save()
 
 
-class WandbTracker(WandbLogger):
+class WandbTracker(GoesOn, WandbLogger):
     """One W&B run; samples as a table, the report as an artifact, the run's figures as its summary.
 
     `given_up`: the server was not reached, or there is no account: the runs after that don't wait for it again.
@@ -97,9 +124,6 @@ class WandbTracker(WandbLogger):
     def __init__(self, naming: str, **about: Any) -> None:
         super().__init__(**about)
         self.naming = naming
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics(renamed(metrics, self.naming), step)
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         import wandb
@@ -129,22 +153,41 @@ def _cell(value: Any) -> str:
 
 
 def tracker(run: Logged, stage: str) -> Tracker | None:
-    """A new logger of the chosen kind for one stage, writing below the run's folder; None for logger=none.
+    """A new logger of the chosen kind for one stage, writing below the run's folder; None for logger=none, and where it can't begin, which
+    is said.
 
     Raises:
         ConfigError: a kind whose package isn't installed.
     """
     settings, kind = logger_settings(run.config.logger), run.config.logger.kind
     try:
-        if kind == "csv":
-            if run.is_main:
-                set_aside(run.folder / "logs", stage)
-            return CSVTracker(run.folder / "logs", stage, settings.naming)
-        if kind == "tensorboard":
-            return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
-        return None if kind == "none" else wandb_tracker(run, stage, settings)
+        made = None if kind == "none" else _made(run, stage, kind, settings)
+        if made is not None:
+            made.say = run.say
+            _ = made.experiment  # begun here, where an error costs the logger alone
+        return made
     except ModuleNotFoundError as cause:
         raise ConfigError(f"logger={kind} needs more packages: pip install 'rlhf-lightning[{kind}]' ({cause})") from cause
+    except UserError:
+        raise
+    except Exception as cause:
+        run.say(f"logger={kind} can't begin, and {stage} is not logged ({_said(cause)})")
+        return None
+
+
+def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
+    if kind == "wandb":
+        return wandb_tracker(run, stage, settings)
+    if kind == "tensorboard":
+        return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
+    if run.is_main:
+        set_aside(run.folder / "logs", stage)
+    return CSVTracker(run.folder / "logs", stage, settings.naming)
+
+
+def _said(cause: Exception) -> str:
+    """An error in one line."""
+    return f"{type(cause).__name__}: {cause}".strip().split("\n")[0]
 
 
 def set_aside(folder: Path, stage: str) -> None:
@@ -210,6 +253,12 @@ def _place(folder: Path) -> tuple[str, str]:
 
 
 def finish_wandb() -> None:
-    """End the open W&B run, if there is one."""
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+    """End the open W&B run, if there is one. Where its service has died, it is forgotten, and the next run begins another."""
+    if "wandb" not in sys.modules:
+        return
+    wandb: Any = sys.modules["wandb"]
+    try:
+        wandb.finish()
+    except Exception:
+        with suppress(Exception):
+            wandb.teardown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -212,3 +213,106 @@ def test_a_job_of_a_sweep_is_a_run_of_its_own_in_the_sweep_s_group(command, worl
     assert outcome.code == 0, outcome.error
     runs = [r.run for file in outcome.folder.rglob("run-*.wandb") for r in records(file) if r.HasField("run")]
     assert {(one.run_group, one.display_name) for one in runs} == {(outcome.folder.name, "0/sft"), (outcome.folder.name, "1/sft")}
+
+
+FULL_DISK = """
+import csv, os, resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_tracking
+
+kind, folder = sys.argv[3], Path(sys.argv[1])
+run = test_tracking.run_with(folder, kind=kind)
+logger = run.logger("ppo")
+row = lambda step: {f"metric_{n}": 1000.0 * step + n for n in range(40)}
+for step in range(1, 101):
+    if step == 21:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sum(f.stat().st_size for f in (folder / "logs").rglob("*") if f.is_file()) + 500, -1))
+    if step == 71:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+        run.console.file.flush()
+    if step == 45:
+        logger.log_metrics({**row(step), "late": 1.0}, step=step)
+    logger.log_metrics(row(step), step=step)
+logger.finalize("success")
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "tensorboard"])
+def test_a_full_disk_costs_curves_at_most_and_is_said_once(tmp_path, kind):
+    """The system itself refuses to let files grow; later it allows it again."""
+    pytest.importorskip("tensorboard") if kind == "tensorboard" else None
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path), str(Path(__file__).parent), kind]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("goes on\n")
+    told = (tmp_path / "said.txt").read_text()
+    assert told.count("the logger fails, and the training goes on") == 1
+    if kind == "csv":
+        assert "OSError: [Errno 27] File too large" in told
+        rows = list(csv.DictReader((tmp_path / "logs" / "ppo" / "metrics.csv").open()))
+        # Whole rows, all of them, in their order: those that didn't fit were written when there was room.
+        assert [int(row["step"]) for row in rows] == sorted([*range(1, 101), 45])
+        assert all(float(row["metric_39"]) == 1000.0 * int(row["step"]) + 39 for row in rows)
+        assert [row["late"] for row in rows if row["late"]] == ["1.0"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
+@pytest.mark.parametrize("kind", ["csv", "tensorboard"])
+def test_a_folder_that_is_gone_costs_the_run_nothing(tmp_path, kind):
+    run = run_with(tmp_path, kind=kind)
+    logger = run.logger("ppo")
+    logger.log_metrics({"objective/kl": 1.0}, step=1)
+    logger.save()
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "logs").write_text("a file where the folder was")
+    for step in range(2, 31):
+        logger.log_metrics({"objective/kl": 1.0}, step=step)
+    logger.finalize("success")
+    run.publish(SAMPLES, tmp_path / "report.html", {"score": 1.0})
+    if kind == "csv":
+        assert said(run).count("the logger fails") == 1
+        assert "the logger has no samples and no report" in said(run)
+    assert run.logger("next") is False, "a logger that can't begin is none"
+    assert f"logger={kind} can't begin, and next is not logged" in said(run)
+
+
+DEAD_SERVICE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import psutil
+import test_tracking
+
+run = test_tracking.run_with(Path(sys.argv[1]), kind="wandb")
+logger = run.logger("sft")
+logger.log_metrics({"objective/scores": 0.25}, step=1)
+for child in psutil.Process().children(recursive=True):
+    child.kill()
+    child.wait()
+start = time.perf_counter()
+for step in range(2, 202):
+    logger.log_metrics({"objective/scores": 0.25}, step=step)
+logger.finalize("success")
+cost = time.perf_counter() - start
+run.logger("ppo").log_metrics({"objective/scores": 0.5}, step=1)
+run.publish(test_tracking.SAMPLES, run.folder / "report.html", {"score": 1.5})
+run.close()
+print("cost", cost)
+"""
+
+
+def test_wandb_that_dies_in_the_middle_costs_curves_and_the_next_stage_has_them_again(tmp_path, offline):
+    pytest.importorskip("psutil")
+    words = [sys.executable, "-c", DEAD_SERVICE, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "said.txt").read_text().count("the logger fails, and the training goes on") == 1
+    assert float(done.stdout.split("cost")[1]) / 200 < 0.05, "seconds a step"
+    found = {}
+    for file in tmp_path.glob("wandb/offline-run-*/run-*.wandb"):
+        read = records(file)
+        name = next((r.run.display_name for r in read if r.HasField("run")), "")
+        found[name] = [items(r.history.item) for r in read if r.HasField("history")]
+    assert any(row.get("objective/scores") == 0.5 for row in found[f"{tmp_path.name}/ppo"])

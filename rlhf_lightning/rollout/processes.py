@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import pad
 
-from rlhf_lightning.flow import Prompts, ScoredRollout
+from rlhf_lightning.flow import Prompts, Rollout, ScoredRollout
 from rlhf_lightning.processes import gathered
 
+R = TypeVar("R", bound=Rollout)
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
 
 
@@ -42,8 +43,10 @@ def of_all_processes(scored: ScoredRollout, rank: int, world: int) -> ScoredRoll
     return whole.select(whole.group.argsort(stable=True)).to(scored.group.device)
 
 
-def joined(parts: Sequence[ScoredRollout]) -> ScoredRollout:
+def joined(parts: Sequence[R]) -> R:
     """Records one after the other, padded to a common width; what isn't a row's (temperature, kl_coef) is the first one's."""
+    if len(parts) == 1:
+        return parts[0]
     chosen: dict[str, Any] = {}
     for field in dataclasses.fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]

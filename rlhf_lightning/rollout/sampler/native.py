@@ -49,7 +49,7 @@ def native(
     decoder = decoder_of(language_model, prompts, max_new_tokens)
     logits = decoder.start()
     for step in range(max_new_tokens):
-        token, log_prob = _draw(logits, draws[alive, step], temperature, top_p)
+        token, log_prob = draw(logits, draws[alive, step], temperature, top_p)
         response[alive, step], log_probs[alive, step], response_mask[alive, step] = token, log_prob, 1
         ended = torch.isin(token, eos)
         has_eos[alive] = ended
@@ -69,7 +69,7 @@ def native(
     )  # fmt: skip
 
 
-def _draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """One token per row of [B, V] logits, by a number [B] in [0, 1), and its log-probability at the temperature."""
     greedy = temperature == 0
     distribution = (logits.float() / (1.0 if greedy else temperature)).log_softmax(-1)
