@@ -9,32 +9,46 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning import menu, plugin_loading, resume, saved_config, wrong_command
+from rlhf_lightning import launch, menu, plugin_loading, resume, saved_config, wrong_command
+from rlhf_lightning.checkpoint.disk import refused
+from rlhf_lightning.checkpoint.interrupted import heeded
+from rlhf_lightning.checkpoint.restarts import meet_elsewhere
 from rlhf_lightning.choices import check
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.folder_lock import FolderLock
 from rlhf_lightning.presets import CONF
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
 from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_without_sweep
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
+from rlhf_lightning.trainer import devices_on_a_node
+
+launch.register()  # here, so that the workers of a sweep have it too
 
 
 def main() -> None:
-    """`python train.py` and `rlhf-lightning`. Exits with 0, with 1 after an error of the run, with 2 after a wrong command."""
+    """`python train.py` and `rlhf-lightning`. Exits with 0, with 1 after an error of the run, with 2 after a wrong command, with 143 or 130
+    after SIGTERM or SIGINT."""
+    with heeded():
+        _command()
+
+
+def _command() -> None:
     try:
         sys.argv[1:] = words = plugin_loading.take_flag(sys.argv[1:])
     except UserError as error:
         sys.exit(wrong_command.tell(error))
     broken = load_for_good()
     typed = {"-sc", "--shell-completion", "--shell_completion"} & set(words)
-    if not typed and os.environ.get("LOCAL_RANK", "0") == "0":  # nobody reads under a line that is being typed; one process speaks
+    if not typed and launch.this_launch().rank() == 0:  # nobody reads under a line that is being typed; one process speaks
         print("".join(f"{line}\n" for line in broken), end="", file=sys.stderr)
     if answered(words):
         return
@@ -42,19 +56,20 @@ def main() -> None:
         print(f"{complete} is already complete: {complete / resume.RESULT}")
         return
     try:
-        sys.argv[1:] = saved_config.from_here(resume.spelled_out(words))
+        sys.argv[1:] = saved_config.flags_last([*launch.no_files(), *saved_config.from_here(resume.spelled_out(words))])
     except UserError as error:
         sys.exit(wrong_command.tell(error))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar per saved shard would bury the run's own
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told below in one way
     SweepTable.failed = 0
     try:
-        with SweepTable.told_if_interrupted():
+        with FolderLock.given_back(), SweepTable.told_if_interrupted():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
-    except Exception as error:
-        if not wrong_command.is_wrong(error):
+    except Exception as cause:
+        told = refused(cause) or cause
+        if not wrong_command.is_wrong(told):
             raise
-        sys.exit(wrong_command.tell(error))
+        sys.exit(wrong_command.tell(told))
     if SweepTable.failed:
         sys.exit(1)
 
@@ -86,7 +101,8 @@ def run_job(config: DictConfig) -> float:
             return objective
         refuse_space_without_sweep(about, in_sweep)
         return whole_run(config)
-    except Exception as error:
+    except Exception as cause:
+        error = refused(cause, Path(about.runtime.output_dir)) or cause
         mendable = wrong_command.is_wrong(error)
         if not in_sweep:
             if mendable:
@@ -96,18 +112,24 @@ def run_job(config: DictConfig) -> float:
             wrong_command.tell(error)
         else:
             traceback.print_exception(error)
-        cause = wrong_command.told(error) if mendable else f"{type(error).__name__}: {error}"
-        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(cause)
+        said = wrong_command.told(error) if mendable else f"{type(error).__name__}: {error}"
+        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(said)
         return math.nan
 
 
 def whole_run(config: DictConfig) -> float:
     """Check, run the stage, write its result."""
     check(config)
+    written: Any = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
+    launch.check_folder(written["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, Path(HydraConfig.get().runtime.output_dir))
-    if run.is_main:  # the others start when the first has written checkpoints already
-        resume.check_folder(run.folder)
+    if run.is_main:
+        resume.prepare(config, run.folder, run.say)
         saved_config.save(config, run.folder)
+    if (objective := resume.complete(run.folder)) is not None:
+        run.say(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
+        return objective
+    meet_elsewhere()
     try:
         objective = float(build(config.stage)(run))
     finally:

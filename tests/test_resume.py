@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
+from omegaconf import OmegaConf
 
-from rlhf_lightning import resume
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning import resume, saved_config
+from rlhf_lightning.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +54,96 @@ def test_a_finished_run_is_said_to_be_complete(stopped):
     assert resume.finished([f"resume={stopped}"]) is None
     (stopped / "result.json").write_text("{}")
     assert resume.finished([f"resume={stopped}"]) == stopped
+
+
+def test_one_command_begins_and_goes_on(stopped):
+    assert resume.spelled_out(["stage=sft", "hydra.run.dir=runs/x", "resume=auto"]) == ["stage=sft", "hydra.run.dir=runs/x"]
+    resume.check_folder(stopped)
+    assert resume.finished(["resume=auto"]) is None
+    resume.spelled_out(["stage=sft"])
+    with pytest.raises(ConfigError, match="go on with it by resume="):
+        resume.check_folder(stopped)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["stage=sft"], "name it, hydra.run.dir="), (["-m", "seed=1,2", "hydra.run.dir=x"], "a sweep goes on by itself")]
+)
+def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ConfigError, match=told):
+        resume.spelled_out([*words, "resume=auto"])
+
+
+def config(**changes):
+    made = OmegaConf.create(
+        {
+            "seed": 1, "trainer": {"devices": 1}, "checkpoint": {"accept_changed_inputs": False}, "reward": {"learning_rate": 0.1},
+            "feedback_source": {"jsonl": {"path": "pairs.jsonl"}},
+        }
+    )  # fmt: skip
+    for name, value in changes.items():
+        OmegaConf.update(made, name.replace("__", "."), value)
+    return made
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A folder where a run was begun and stopped."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    resume.prepare(config(), folder, pytest.fail)
+    saved_config.save(config(), folder)
+    (folder / "checkpoints").mkdir()
+    monkeypatch.setenv(resume.FLAG, str(folder))
+    return folder
+
+
+def test_how_it_is_run_may_change_and_is_said(begun):
+    said: list[str] = []
+    resume.prepare(config(trainer__devices=2), begun, said.append)
+    assert said == [f"{begun} was begun with another setting: trainer.devices: 1 -> 2"]
+    resume.prepare(config(), begun, pytest.fail)
+
+
+@pytest.mark.parametrize("flag", ["auto", "the folder"])
+def test_what_is_learned_may_not_change(begun, monkeypatch, flag):
+    """By `resume=auto` with other words, or by an edited config.yaml."""
+    if flag == "auto":
+        monkeypatch.setenv(resume.FLAG, flag)
+    with pytest.raises(ConfigError, match=r"begun with other settings \(seed: 1 -> 2; reward.learning_rate: 0.1 -> 0.5\)") as told:
+        resume.prepare(config(seed=2, reward__learning_rate=0.5), begun, pytest.fail)
+    assert ("resume=" in str(told.value)) == (flag == "auto")
+
+
+def test_without_a_record_the_saved_configuration_is_what_it_was_begun_with(begun):
+    (begun / "begun.json").unlink()
+    with pytest.raises(ConfigError, match=r"\(seed: 1 -> 2\)"):
+        resume.prepare(config(seed=2), begun, pytest.fail)
+    resume.prepare(config(), begun, pytest.fail)
+    assert (begun / "begun.json").is_file()
+
+
+def test_changed_inputs_need_a_word(begun):
+    (begun.parent / "pairs.jsonl").write_text("{} \n")
+    with pytest.raises(DataError, match=r"pairs.jsonl has another content; .*checkpoint.accept_changed_inputs=true"):
+        resume.prepare(config(), begun, pytest.fail)
+    said: list[str] = []
+    resume.prepare(config(checkpoint__accept_changed_inputs=True), begun, said.append)
+    assert "pairs.jsonl has another content, and the run goes on with it (checkpoint.accept_changed_inputs)" in said
+    assert json.loads((begun / "begun.json").read_text())["settings"]["checkpoint.accept_changed_inputs"] is True
+
+
+def test_a_run_that_is_over_is_so_for_the_same_command_alone(begun, monkeypatch):
+    (begun / "result.json").write_text('{"objective": 0.5}')
+    assert resume.complete(begun) is None
+    monkeypatch.setenv(resume.FLAG, "auto")
+    assert resume.complete(begun) == 0.5
+
+
+def test_a_run_that_begins_takes_an_old_result_away(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result.json").write_text('{"objective": 0.5}')
+    resume.prepare(config(), tmp_path, pytest.fail)
+    assert not (tmp_path / "result.json").exists()

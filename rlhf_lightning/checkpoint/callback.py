@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint as LastOfCallbacks
 
+from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.checkpoint.file_io import StraightIO
 from rlhf_lightning.checkpoint.manifest import Checkpoint
 from rlhf_lightning.checkpoint.randomness import random_state, set_random_state
@@ -110,7 +111,10 @@ class KeepCheckpoints(LastOfCallbacks):
             raise SystemExit(exit_code(number, trainer))
 
     def save(self, trainer: L.Trainer, step: int, over: bool) -> None:
-        """Take a checkpoint now; all processes together. Raises UserError on all of them where it can't be written."""
+        """Take a checkpoint now; all processes together. Raises UserError on all of them where it can't be written, or isn't worth it:
+        weights that aren't finite."""
+        if isinstance(trainer.lightning_module, Guarded):
+            trainer.lightning_module.check_weights()
         about = {"over": over, "processes": trainer.world_size, "batches": int(trainer.num_training_batches)}
         _on_first(trainer, lambda: self.store.begin(step))
         trainer.save_checkpoint(self.store.beside(step) / FILE, weights_only=False)

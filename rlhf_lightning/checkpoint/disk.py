@@ -1,19 +1,18 @@
-"""Files that are whole after a crash: written beside their place, brought to the disk, then renamed."""
+"""Folders that are whole after a crash, and what a crash leaves."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.whole_file import BESIDE, sync
 
-def sync(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+REASONS = (*map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)), "PytorchStreamWriter failed", "inline_container.cc")
+"""What is in the message of such an error, whichever library hands it on."""
 
 
 def sync_tree(folder: Path) -> None:
@@ -21,23 +20,6 @@ def sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         sync(path)
     sync(folder)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file that holds either what it held or all of the new text, whenever the machine stops.
-
-    Raises:
-        OSError: it can't be written; what it held stays, and nothing is left beside it.
-    """
-    beside = path.with_name(f".new-{path.name}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        sync(beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -55,7 +37,29 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> list[str]:
     """Take away what `write_whole`, `remove` or a save left when the process was killed; returns the names."""
-    found = sorted(path for path in folder.iterdir() if path.name.startswith((".new-", ".old-")))
+    found = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, ".old-")))
     for path in found:
         remove(path)
     return [path.name for path in found]
+
+
+def refused(error: Exception, folder: Path | None = None) -> UserError | None:
+    """What to tell of an error by which the disk, or a limit on it, didn't take what a run writes; None of another error.
+
+    Args:
+        folder: the run's.
+    """
+    if isinstance(error, UserError):
+        return None
+    said = next((text for text in map(str, _behind(error)) if any(reason in text for reason in REASONS)), None)
+    if said is None:
+        return None
+    onward = "start again" if folder is None else f"go on by resume={folder}"
+    return UserError(f"the disk took no more of what the run writes ({said}): make room or lift the limit, then {onward}")
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those in whose handling it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 
 from rlhf_lightning.checkpoint.callback import FILE, KeepCheckpoints
+from rlhf_lightning.checkpoint.interrupted import heed
 from rlhf_lightning.checkpoint.lock import held
 from rlhf_lightning.checkpoint.stop import end_children
 from rlhf_lightning.checkpoint.store import CheckpointStore
@@ -62,7 +63,9 @@ def fit(
         try:
             trainer.fit(module, data, ckpt_path=None if newest is None else newest.folder / FILE, weights_only=True)
         except SystemExit:
-            end_children(trainer)
+            end_children(trainer, at_once=not keeping.stop.number)  # at another moment than a step's end nobody has told the others
             raise
         keeping.restore_random()
+        if keeping.stop.number:
+            heed(keeping.stop.number)  # it came after the last step
     return over

@@ -1,7 +1,8 @@
-"""One trainer in a folder at a time."""
+"""One run, and one trainer, in a folder at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,26 +18,52 @@ NAME = "lock.json"
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder, on this and on other hosts that share the disk.
+    """Keep other processes from working in a folder, on this and on other hosts that share the disk.
 
-    The system itself frees the lock when its process dies, however it dies; the file stays and says who held it last.
+    The system itself frees the lock when its process dies, however it dies. The file says who holds it; one that a killed process left
+    behind holds nobody up.
 
     Raises:
         ConfigError: another process holds it, or the folder can't be written.
     """
     path = folder / NAME
+    handle = _taken(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as cause:
-        raise ConfigError(
-            f"{folder}: a run can't be kept there ({cause.strerror}): give it a folder that can be written (hydra.run.dir)"
-        ) from cause
-    try:
-        _take(handle, path)
         yield
     finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(handle)
+
+
+def _taken(path: Path) -> int:
+    """The open file that holds the lock."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as cause:
+            raise ConfigError(
+                f"{path.parent}: a run can't be kept there ({cause.strerror}): give it a folder that can be written (hydra.run.dir)"
+            ) from cause
+        try:
+            _take(handle, path)
+            if _is_at(handle, path):
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the file is still the one of that name: its holder takes it away before the lock is free."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _take(handle: int, path: Path) -> None:
@@ -44,16 +71,14 @@ def _take(handle: int, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
-            f"{path.parent} is in use: {_holder(handle)} trains there; wait for it or end it, or give this run a folder of its own "
+            f"{path.parent} is in use: {_holder(handle)} works there; wait for it or end it, or give this run a folder of its own "
             "(hydra.run.dir)"
         ) from None
     except OSError as cause:
         raise ConfigError(
-            f"{path}: this file system has no locks ({cause.strerror}), which keep two trainers out of one folder: choose a run folder on "
+            f"{path}: this file system has no locks ({cause.strerror}), which keep two runs out of one folder: choose a run folder on "
             "another one (hydra.run.dir)"
         ) from cause
-    os.truncate(handle, 0)
-    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
 
 
 def _holder(handle: int) -> str:

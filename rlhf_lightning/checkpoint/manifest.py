@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf_lightning.errors import DataError
+
 NAME = "manifest.json"
 FORMAT = 1
 
@@ -48,7 +50,12 @@ def describe(folder: Path, step: int, serial: int, about: Mapping[str, Any]) -> 
 
 
 def read(folder: Path) -> Checkpoint:
-    """A checkpoint by its manifest; its files are not looked at. Raises Damaged where the manifest is not as it was written."""
+    """A checkpoint by its manifest; its files are not looked at.
+
+    Raises:
+        Damaged: the manifest is not as it was written.
+        DataError: a newer version wrote it.
+    """
     body = _body(folder)
     size = sum(entry["size"] for entry in body["files"].values())
     return Checkpoint(folder, body["step"], body["serial"], size, body["about"])
@@ -78,8 +85,11 @@ def _body(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{path} can't be read ({type(cause).__name__}: {cause})") from None
     if hashed != _own_hash(body):
         raise Damaged(f"{path} has another SHA-256 than it was saved with")
-    if body["format"] != FORMAT:
-        raise Damaged(f"{path} is of format {body['format']}, and this version reads format {FORMAT}")
+    if body["format"] > FORMAT:
+        raise DataError(
+            f"{path} is of format {body['format']}, which a newer version wrote, and this one reads format {FORMAT}: go on with that one "
+            "(pip install -U rlhf-lightning), or take the folder away to go on from an earlier checkpoint"
+        )
     return dict(body)
 
 

@@ -13,9 +13,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SAME = 1.0
-"""Seconds within which a second signal is the first one, sent on: a terminal's Ctrl-C reaches all processes, and torchrun repeats it."""
+from rlhf_lightning.checkpoint.interrupted import ASKING, SAME
 
 
 class StopSignal:

@@ -14,11 +14,12 @@ from markupsafe import Markup, escape
 
 from rlhf_lightning.evaluation import wording
 from rlhf_lightning.evaluation.page import Shown, rendered, shown
-from rlhf_lightning.evaluation.report import Curve, Figure, Series, Table, write_atomically
+from rlhf_lightning.evaluation.report import Curve, Figure, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
 from rlhf_lightning.reward.explain.pairwise import Comparison
 from rlhf_lightning.reward.explain.regression import Regression
+from rlhf_lightning.whole_file import write_whole
 
 Cells = list[str | float | None]
 LEVELS = 5
@@ -132,7 +133,7 @@ def signed(value: float) -> str:
 
 def write_explanation(path: Path, title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> None:
     """Write the page, whole or not at all."""
-    write_atomically(path, explanation_page(title, model, cases, regression))
+    write_whole(path, explanation_page(title, model, cases, regression), private=True)
 
 
 def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> str:

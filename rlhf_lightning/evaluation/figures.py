@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rlhf_lightning.evaluation.measure import Measured
@@ -28,14 +29,14 @@ def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
     """
     figures = []
     for name in after.values:
-        values = prompt_means(after, name)
-        start = None if before is None or name not in before.values else prompt_means(before, name)
+        values, start = prompt_means(after, name), None if before is None or name not in before.values else prompt_means(before, name)
+        both = [] if start is None else [prompt for prompt in start if prompt in values]
         figures.append(
             Figure(
                 label=LABELS.get(name, name),
-                before=None if start is None else mean_interval(start),
-                after=mean_interval(values),
-                change=None if start is None else paired_interval(start, values),
+                before=mean_interval(list(start.values())) if start else None,
+                after=mean_interval(list(values.values())) if values else None,
+                change=paired_interval([start[prompt] for prompt in both], [values[prompt] for prompt in both]) if start and both else None,
                 unit=UNITS.get(name, ""),
                 better="higher" if name in ("score", "utility") else None,
                 headline=name in ("score", "utility"),
@@ -46,12 +47,13 @@ def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
     return figures
 
 
-def prompt_means(measured: Measured, metric: str) -> list[float]:
-    """The metric's mean for each distinct prompt, in the order of the prompts."""
+def prompt_means(measured: Measured, metric: str) -> dict[str, float]:
+    """The metric's mean for each distinct prompt, in the order of the prompts; without those of which no response can be scored."""
     of_prompt: dict[str, list[float]] = {}
     for prompt, value in zip(measured.prompts, measured.values[metric], strict=True):
-        of_prompt.setdefault(prompt, []).append(value)
-    return [sum(values) / len(values) for values in of_prompt.values()]
+        if not math.isnan(value):
+            of_prompt.setdefault(prompt, []).append(value)
+    return {prompt: sum(values) / len(values) for prompt, values in of_prompt.items()}
 
 
 def feedback_counts(intake: Intake) -> list[FeedbackCount]:
@@ -96,7 +98,7 @@ def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
             before=before.responses[i],
             after=after.responses[i],
             **{
-                f"{name}_{when}": m.values[name][i]
+                f"{name}_{when}": None if math.isnan(m.values[name][i]) else m.values[name][i]
                 for when, m in (("before", before), ("after", after))
                 for name in ("score", "utility")
                 if name in m.values
@@ -115,6 +117,7 @@ def compared(before: Measured | None, after: Measured) -> dict[str, float]:
 
 
 def mean_of_last(history: History, figure: str, steps: int = 20) -> float:
-    """The mean of a figure over the last steps: steadier than the last one."""
-    last = [step[figure] for step in history[-steps:]]
-    return sum(last) / len(last)
+    """The mean of a figure over the last steps: steadier than the last one. A step whose figure isn't finite, which was not applied, isn't
+    counted; NaN where none is."""
+    last = [step[figure] for step in history[-steps:] if math.isfinite(step[figure])]
+    return sum(last) / len(last) if last else math.nan

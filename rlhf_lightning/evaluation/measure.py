@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,10 @@ Metric = Callable[[Rollout], Tensor]
 
 @dataclass
 class Measured:
-    """Responses to held-out prompts with what each metric says of them, and the mean KL per response to the reference in nats."""
+    """Responses to held-out prompts with what each metric says of them, and the mean KL per response to the reference in nats.
+
+    A value of NaN is of a response that can't be scored; means are over the others.
+    """
 
     prompts: list[str]
     responses: list[str]
@@ -29,7 +33,8 @@ class Measured:
     kl: float | None = None
 
     def mean(self, metric: str) -> float:
-        return sum(self.values[metric]) / len(self.values[metric])
+        known = [value for value in self.values[metric] if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
 
 
 @torch.no_grad()

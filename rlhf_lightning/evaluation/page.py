@@ -17,8 +17,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from rlhf_lightning.evaluation import plots, wording
-from rlhf_lightning.evaluation.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value, write_atomically
+from rlhf_lightning.evaluation.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value
 from rlhf_lightning.interval import Interval
+from rlhf_lightning.whole_file import write_whole
 
 LONG = 1200
 """Characters from which a sample's text scrolls within its box."""
@@ -34,8 +35,8 @@ def write_page(report: Report, path: Path) -> Path:
     Raises:
         OSError: the folder can't be written.
     """
-    write_atomically(path.with_suffix(".json"), report.to_json())
-    write_atomically(path, page(report))
+    write_whole(path.with_suffix(".json"), report.to_json(), private=True)
+    write_whole(path, page(report), private=True)
     return path.absolute()
 
 

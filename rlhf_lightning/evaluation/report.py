@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
@@ -243,26 +239,6 @@ class Report:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise DataError(f"{origin}: {place}: {first['msg']}; expected a report.json of format 1") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write text as UTF-8 so that path always holds a whole file: beside it, to disk, then renamed. Readable by its owner only.
-
-    Raises:
-        OSError: the folder can't be written; nothing is left beside path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rlhf_lightning.evaluation.page import rendered
 from rlhf_lightning.evaluation.parallel import Axis, parallel_coordinates
-from rlhf_lightning.evaluation.report import Table, write_atomically
+from rlhf_lightning.evaluation.report import Table
 from rlhf_lightning.sweep.jobs import SEED, Job, by_settings, varied
+from rlhf_lightning.whole_file import write_whole
 
 Cells = list[str | float | None]
 OBJECTIVE = "objective"
@@ -17,7 +18,7 @@ OBJECTIVE = "objective"
 
 def write_sweep_page(jobs: Sequence[Job], file: Path) -> None:
     """Write the page, whole or not at all. Raises OSError where the folder can't be written."""
-    write_atomically(file, sweep_page(jobs))
+    write_whole(file, sweep_page(jobs), private=True)
 
 
 def sweep_page(jobs: Sequence[Job]) -> str:

@@ -216,7 +216,7 @@ def test_a_full_disk_stops_the_training_and_leaves_the_checkpoint_before(trainin
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(folder) in str(told.value)
-    assert sorted(path.name for path in folder.iterdir()) == ["lock.json", "step_1", "step_2", "step_3"]
+    assert sorted(path.name for path in folder.iterdir()) == ["step_1", "step_2", "step_3"]
     assert trainings.trained("sft", folder) == whole.left
 
 

@@ -29,7 +29,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 def test_a_second_trainer_is_refused_with_pid_and_host_until_the_first_is_dead(tmp_path):
     process = holder(tmp_path)
     try:
-        with pytest.raises(ConfigError, match=f"process {process.pid} on {socket.gethostname()} trains there"), held(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {process.pid} on {socket.gethostname()} works there"), held(tmp_path):
             pass
     finally:
         process.send_signal(signal.SIGKILL)
@@ -53,5 +53,5 @@ def test_what_a_broken_file_says_is_no_matter(tmp_path):
     (tmp_path / "lock.json").write_text("{")
     with held(tmp_path):
         (tmp_path / "lock.json").write_text("{")
-        with pytest.raises(ConfigError, match="another process trains there"), held(tmp_path):
+        with pytest.raises(ConfigError, match="another process works there"), held(tmp_path):
             pass

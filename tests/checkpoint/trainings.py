@@ -105,8 +105,10 @@ def dpo() -> Made:
     return module, ShardedData(loader), EPOCHS
 
 
-def length(rollout: Any) -> torch.Tensor:
-    scores: torch.Tensor = rollout.response_mask.sum(1).float()
+def low_ids(rollout: Any) -> torch.Tensor:
+    """Scores that differ, so that the policy moves: few of these responses end by themselves, and all others are as long."""
+    mask = rollout.response_mask
+    scores: torch.Tensor = ((rollout.response_ids < 130) * mask).sum(1) / mask.sum(1)
     return scores
 
 
@@ -116,7 +118,7 @@ def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool)
         updates=UPDATES, prompts_per_update=4, responses_per_prompt=2, minibatches=2, learning_rate=1e-2, self_checks=True
     )
     parts = PPOParts(
-        sampler=partial(native, max_new_tokens=5), scorer=length, shapings=shapings, advantage=advantage, loss=ppo_clip,
+        sampler=partial(native, max_new_tokens=5), scorer=low_ids, shapings=shapings, advantage=advantage, loss=ppo_clip,
         reduction=token_mean, value_loss=clipped, kl_control=AdaptiveKL(coef=0.3, target=0.01, horizon=20),
     )  # fmt: skip
     module = PPOModule(Policy(language_model, shared(language_model, None) if critic else None), Policy(small_model()), parts, settings)

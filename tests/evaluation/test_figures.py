@@ -34,7 +34,7 @@ MEANS = [4.0, 5.5, 2.25]
 
 
 def test_responses_to_one_prompt_are_averaged_first():
-    assert prompt_means(measured(0), "utility") == pytest.approx(MEANS)
+    assert list(prompt_means(measured(0), "utility").values()) == pytest.approx(MEANS)
 
 
 def test_a_metrics_figure_is_before_after_and_the_paired_change():
@@ -52,6 +52,21 @@ def test_a_metrics_figure_is_before_after_and_the_paired_change():
     assert (figures["Score"].before, figures["Score"].change) == (None, None)  # not measured before
     kl = figures["KL from the start, per response"]
     assert (kl.before, kl.after, kl.unit, kl.better) == (0.0, 0.7, "nats", None)
+
+
+def test_what_can_not_be_scored_is_left_out_of_means_and_pairs():
+    nan = math.nan
+    before, after = measured(0, score=[1.0, nan, 3.0, nan, nan, 5.0, 2.0]), measured(1, score=[2.0, 4.0, nan, nan, nan, nan, 4.0])
+    assert prompt_means(before, "score") == {"p": 1.5, "r": 4.0}
+    assert prompt_means(after, "score") == {"p": 3.0, "q": 4.0}
+    score = next(figure for figure in metric_figures(before, after) if figure.label == "Score")
+    assert (score.before, score.after) == (mean_interval([1.5, 4.0]), mean_interval([3.0, 4.0]))
+    assert score.change == paired_interval([1.5], [3.0])
+    assert (before.mean("score"), after.mean("score")) == (2.75, pytest.approx(10 / 3))
+    assert [sample.score_before for sample in side_by_side(before, after, 7)] == [1.0, None, 3.0, None, None, 5.0, 2.0]
+    assert math.isnan(measured(0, score=[nan] * 7).mean("score"))
+    none = metric_figures(None, measured(0, score=[nan] * 7))
+    assert next(figure for figure in none if figure.label == "Score").after is None
 
 
 def test_without_a_before_there_is_no_change_and_without_a_reference_no_kl():
@@ -105,6 +120,8 @@ def test_the_mean_of_the_last_steps():
     assert mean_of_last(history, "loss") == pytest.approx(sum(range(80, 100)) / 20)
     assert mean_of_last(history, "loss", steps=1) == 99
     assert mean_of_last(history[:3], "loss") == 1
+    assert mean_of_last([*history[:3], {"loss": math.nan}, {"loss": math.inf}], "loss") == 1, "what was not applied"
+    assert math.isnan(mean_of_last([{"loss": math.nan}], "loss"))
 
 
 def test_what_shows_a_gamed_scorer_is_drawn_where_it_was_logged_as_a_line_through_what_was_measured():

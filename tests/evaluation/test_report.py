@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import stat
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.evaluation import report as report_file
 from rlhf_lightning.evaluation import wording
 from rlhf_lightning.evaluation.page import curves_of_rounds, marked, page, write_page
 from rlhf_lightning.evaluation.report import (
@@ -29,7 +27,6 @@ from rlhf_lightning.evaluation.report import (
     Series,
     StageTime,
     Target,
-    write_atomically,
 )
 from rlhf_lightning.evaluation.terminal import print_report
 from rlhf_lightning.interval import Interval, paired_interval, proportion_interval
@@ -294,21 +291,6 @@ def test_numbers_and_durations_read_well() -> None:
     assert wording.bounds(UTILITY, Interval(1.0, -math.inf, math.inf, 1)) == ""
     said = [wording.duration(s) for s in (0.421, 9.996, 59.94, 59.96, 252.3, 3599.6, 3780, 360000)]
     assert said == ["0.42 s", "10.0 s", "59.9 s", "1 min 00 s", "4 min 12 s", "1 h 00 min", "1 h 03 min", "100 h 00 min"]
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "page.html"
-    write_atomically(path, "old")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-    def fails(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(report_file.os, "fsync", fails)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_a_change_is_the_difference_where_none_is_given() -> None:
