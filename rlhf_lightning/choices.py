@@ -94,7 +94,8 @@ def check(config: DictConfig) -> None:
                 raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
             for option in node.values() if about.many else [node]:
                 _check_option(group, option)
-    check_trainer(config.trainer)
+    elsewhere = bool(config.get("stage")) and "elsewhere" in Choices(config).chosen("stage").needs
+    check_trainer(config.trainer, here=not elsewhere)
     logger_settings(config.logger)
     Choices(config).require("stage")
 

@@ -38,7 +38,7 @@ def print_help() -> None:
         print(_group_line(group, options, chosen.get(group, ()), about.summary, about.many))
     for group, more in presets.items():
         print(_group_line(group, list(more), chosen.get(group, ()), PRESETS.get(group, "")))
-    print("Settings:  " + "  ".join(f"{name}.*" for name in section_names()) + "  trainer.*  logger.*  seed")
+    print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed")
     print("Examples:\n" + textwrap.indent(_called(EXAMPLES), "  "))
     print(FOOT)
 

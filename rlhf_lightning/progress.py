@@ -10,23 +10,35 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlhf_lightning.throughput import Throughput
+
 LINES = 5
-LENGTH, EPISODES = "val/response_length", "episode"
-"""What an update says of its rollout: the mean length of its responses in tokens, and how many responses there have been by then."""
+LOGGED = 20
+"""How often a training's speeds are logged."""
 
 
 class StageProgress(L.Callback):
-    """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left.
+    """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left;
+    logs the speeds (throughput.py).
 
-    Only the first process speaks. The rate and the time left are means since the start, or since it was
-    resumed.
+    Only the first process speaks. The rates and the time left are means since the start, or since it was resumed.
+
+    Args:
+        speeds: takes the training's last speeds, under its title.
     """
 
-    def __init__(self, title: str, total: int, figures: Mapping[str, str], console: Console | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        figures: Mapping[str, str],
+        console: Console | None = None,
+        speeds: dict[str, dict[str, float]] | None = None,
+    ) -> None:
+        self.throughput, self.speeds = Throughput(), {} if speeds is None else speeds
         self.title, self.total, self.figures = title, total, figures
         self.console = console or Console()
         self.done = self.before = 0
-        self.tokens = 0.0
         columns = (
             TextColumn(f"{self.title:<14}"),
             BarColumn(24),
@@ -47,6 +59,9 @@ class StageProgress(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.done += 1
         seconds = time.perf_counter() - self.start
+        self.throughput.add(pl_module, batch)
+        if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
+            self._log(trainer, pl_module, seconds)
         shown = self._figures(getattr(pl_module, "history", []), seconds)
         self.bar.update(self.task, completed=self.done, figures=shown)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
@@ -64,8 +79,15 @@ class StageProgress(L.Callback):
     def _figures(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
         last = history[-1] if history else {}
         shown = [f"{label} {last[name]:.3g}" for name, label in self.figures.items() if name in last]
-        if LENGTH in last and EPISODES in last:
-            before = history[-2][EPISODES] if len(history) > 1 else 0.0
-            self.tokens += last[LENGTH] * (last[EPISODES] - before)
-            shown.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
-        return "  ".join(shown)
+        rate = self.throughput.rate(seconds)
+        return "  ".join(shown if rate is None else [*shown, f"{rate:,.0f} tokens/s"])
+
+    def _log(self, trainer: L.Trainer, module: Any, seconds: float) -> None:
+        """Beside `history`, which is the same for the same run."""
+        if not isinstance(module, L.LightningModule):
+            return
+        found = self.throughput.figures(seconds, module.device, str(trainer.precision), trainer.world_size)
+        if found:
+            self.speeds[self.title] = found
+            for logger in module.loggers:
+                logger.log_metrics(found, step=self.done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 import warnings
@@ -18,9 +17,11 @@ from rich.console import Console
 
 from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.processes import process_rank
 from rlhf_lightning.registry import make
 from rlhf_lightning.resume import CHECKPOINTS
-from rlhf_lightning.trainer import lightning_trainer
+from rlhf_lightning.trainer import devices_on_a_node, lightning_trainer
+from rlhf_lightning.whole_file import write_whole
 
 if TYPE_CHECKING:
     import lightning as L
@@ -44,11 +45,12 @@ class Run(Choices):
         self.console = console or Console(stderr=False)
         self.seconds: dict[str, float] = {}
         self.results: dict[str, float] = {}
+        self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
 
     @property
     def is_main(self) -> bool:
-        return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+        return process_rank() == 0
 
     @property
     def response_room(self) -> int:
@@ -92,12 +94,12 @@ class Run(Choices):
 
         hush_hints()
         settings: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
-        L.seed_everything(self.seed + int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))), verbose=False)
+        L.seed_everything(self.seed + process_rank(devices_on_a_node(settings)), verbose=False)
         return lightning_trainer(
             settings,
             max_epochs=epochs,
             logger=self.logger(name),
-            callbacks=[StageProgress(name, steps, figures, self.console)],
+            callbacks=[StageProgress(name, steps, figures, self.console, self.speeds)],
             gradient_clip_val=max_grad_norm,
             default_root_dir=self.folder,
             enable_checkpointing=False,
@@ -108,9 +110,16 @@ class Run(Choices):
 
     def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
         """Train, from the newest checkpoint of this training where the run was stopped; keep checkpoints on the way."""
+        from rlhf_lightning.bad_updates import FOLDER, Aside, Guarded
         from rlhf_lightning.checkpoint.fit import fit
+        from rlhf_lightning.checkpoint.watchdog import Watchdog
 
+        if isinstance(module, Guarded):
+            module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.say)
         about = self.settings("checkpoint")
+        if about.stalled_after is not None:
+            stacks = self.folder / f"stalled_{trainer.global_rank}.txt"
+            trainer.callbacks.append(Watchdog(stacks, about.stalled_after))  # type: ignore[attr-defined]
         folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
         fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, say=self.say)
 
@@ -164,9 +173,7 @@ class Run(Choices):
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file in the run's folder, whole or not at all."""
         if self.is_main:
-            beside = self.folder / f".{name}.part"
-            beside.write_text(json.dumps(content, indent=2, ensure_ascii=False))
-            os.replace(beside, self.folder / name)
+            write_whole(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _writer_of(path: str) -> str:
@@ -178,7 +185,8 @@ def _writer_of(path: str) -> str:
 
 def hush_hints() -> None:
     """Lightning's hints on hardware and workers repeat at every stage; its errors and other warnings stay."""
-    for source in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+    talking = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector")
+    for source in (*(f"lightning.pytorch.{name}" for name in talking), "lightning.fabric"):
         logging.getLogger(source).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

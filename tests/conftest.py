@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import csv
 import functools
 import gzip
 import io
@@ -317,7 +318,11 @@ def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outco
     out, error, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         sweep, rest = [word for word in words if word == "-m"], [word for word in words if word != "-m"]
-        patch.setattr(sys, "argv", ["train.py", *sweep, *([] if words[0] in ("components", "new", "--help") else runs), *rest])
+        patch.setattr(
+            sys,
+            "argv",
+            ["train.py", *sweep, *([] if words[0] in ("components", "new", "--help") or words[0].startswith("resume=") else runs), *rest],
+        )
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.setenv("COLUMNS", "200")
         patch.chdir(workdir or Path.cwd())
@@ -338,6 +343,24 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     return run
 
 
+def what_was_learned(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """All weights that a run leaves, and the figures of each step but for its speeds."""
+    from safetensors.torch import load_file
+
+    weights = {f"{file.name}/{name}": value for file in sorted(folder.glob("**/*.safetensors")) for name, value in load_file(file).items()}
+    figures: list[dict[str, float]] = []
+    for file in folder.glob("**/metrics.csv"):
+        with file.open() as lines:
+            rows = [{name: float(v) for name, v in row.items() if v and not name.startswith("perf/")} for row in csv.DictReader(lines)]
+            figures += [row for row in rows if row.keys() > {"step"}]
+    return weights, figures
+
+
+@pytest.fixture(scope="session")
+def learned() -> Callable[[Path], tuple[dict[str, Tensor], list[dict[str, float]]]]:
+    return what_was_learned
+
+
 @pytest.fixture
 def untouched() -> Iterator[None]:
     """The registry as the package fills it, and as it was afterwards."""
@@ -355,6 +378,8 @@ def untouched() -> Iterator[None]:
         patch.setenv("RLHF_PLUGINS", "")
         yield
     registry._components, registry._sections, store.repo = known
+    for component in registry._components.values():
+        component.target.Config = component.config  # type: ignore[attr-defined]
     sys.modules["plugins"].__path__[:], presets._of_plugins[:] = paths, of_plugins
     for name in _plugin_modules():
         del sys.modules[name]

@@ -212,7 +212,7 @@ class Story:
             file.parent.mkdir(exist_ok=True)
             file.write_text(block.text + "\n")
             load_plugin(file)
-        else:
+        elif not block.title:  # a file with a title is a program, which a command of the page runs
             exec(compile(block.text, block.where, "exec"), {"__name__": "docs"})
 
     def bash(self, block: Block) -> None:

@@ -50,7 +50,7 @@ def test_help_marks_the_defaults(capsys):
     assert default_options()["rollout_shaping"] == ["missing_eos", "kl"]
     assert " gae*, " in text
     assert "[clip_score, kl*, missing_eos*, normalise_score, whiten_rewards]" in text
-    assert "lexicon, reward_model " in text
+    assert "lexicon, program, reward_model " in text
 
 
 def test_its_examples_are_commands_that_compose(command, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ registry.load_components()
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 SPACES = sorted(file.stem for file in (CONF / "hparams").glob("*.yaml"))
 
-PPO = ("rollout_sampler", "rollout_scorer", "rollout_shaping", "advantage", "policy_critic", "policy_loss", "policy_correction",
+PPO = ("rollout_sampler", "rollout_shaping", "advantage", "policy_critic", "policy_loss", "policy_correction",
        "policy_penalty", "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
 REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
 PREFERENCE = ("preference_loss",)
@@ -143,6 +144,17 @@ def words_for_feature(world, name: str) -> list[str]:
     return world.reward("reward_head=features", f"reward_feature=[{chosen}]", *needed)
 
 
+def words_for_scorer(world, name: str) -> list[str]:
+    program = world.files / "score.py"
+    program.write_text("import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n")
+    wants = {
+        "lexicon": [f"rollout_scorer.path={world.files / 'lexicon.tsv'}"],
+        "program": [f"rollout_scorer.command='{sys.executable} {program}'"],
+        "reward_model": world.scorer[1:],
+    }
+    return [*(word for word in world.ppo() if not word.startswith("rollout_scorer")), f"rollout_scorer={name}", *wants[name]]
+
+
 WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "stage": lambda world, name: getattr(world, name)(),
     "task": words_for_task,
@@ -153,18 +165,16 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "feedback_source": words_for_source,
     "feedback_filter": words_for_filter,
     "reward_feature": words_for_feature,
+    "rollout_scorer": words_for_scorer,
     "reward_loss": words_for_loss,
     "policy_penalty": lambda world, name: world.ppo(f"policy_penalty=[{name}]", "rollout_shaping=[missing_eos]"),
 }
 """By group: the tiny command in which an option is at work."""
-UNPAID = ["ppo.self_checks=false"]
-"""The tiny model writes none of the lexicon's words in its first batch, which a check refuses."""
 BESIDE: dict[str, Callable[[Any], list[str]]] = {
     "reward_head=attributes": lambda world: world.aspects,
     "reward_pooling=cls": lambda world: world.reader("bert"),
     "reward_tuning=last_layers": lambda world: ["reward_tuning.layers=1"],
     "preference_loss=kto": lambda world: ["preference_loss.from_pairs=true"],
-    "rollout_scorer=lexicon": lambda world: [f"rollout_scorer.path={world.files / 'lexicon.tsv'}", *UNPAID],
 }
 """What an option wants beside it."""
 
@@ -244,7 +254,9 @@ def test_each_architecture_goes_through_every_stage(command, world, family):
 
 
 def test_the_trainers_compose(command, world):
-    for trainer, expected in (("cpu", "devices: 1"), ("gpu", "precision: bf16-mixed"), ("ddp", "strategy: ddp")):
+    said = {"cpu": "devices: 1", "gpu": "precision: bf16-mixed", "ddp": "strategy: ddp", "fsdp2": "strategy: fsdp2"}
+    said |= {"multi_node": "num_nodes: 2", "deepspeed": "strategy: deepspeed_stage_2"}
+    for trainer, expected in said.items():
         outcome = command(f"trainer={trainer}", "--cfg", "job", "--package", "trainer")
         assert outcome.code == 0, outcome.error
         assert expected in outcome.out
@@ -279,7 +291,7 @@ def test_every_preset_is_tried_here():
     loggers = {file.stem for file in (CONF / "logger").glob("*.yaml")}
     trainers = {file.stem for file in (CONF / "trainer").glob("*.yaml")}
     assert loggers == {"none", "csv", "tensorboard", "wandb"}
-    assert trainers == {"cpu", "gpu", "ddp"}
+    assert trainers == {"cpu", "gpu", "ddp", "fsdp2", "multi_node", "deepspeed"}
 
 
 def tiny_experiment(world, name: str) -> list[str]:
@@ -295,7 +307,7 @@ def tiny_experiment(world, name: str) -> list[str]:
         words += [*world.feedback, "feedback_format=[pairwise,rating,ranking,edit]"]
     if config.get("rollout_scorer"):
         lexicon = config.rollout_scorer._target_.endswith("LexiconScorer")
-        words += [f"rollout_scorer.path={world.files / 'lexicon.tsv'}", *UNPAID] if lexicon else world.scorer
+        words += [f"rollout_scorer.path={world.files / 'lexicon.tsv'}"] if lexicon else world.scorer
     if config.stage._target_.endswith("rounds"):
         words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     return words

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from rlhf_lightning import progress as progress_module
-from rlhf_lightning.progress import EPISODES, LENGTH, LINES, StageProgress
+from rlhf_lightning.progress import LINES, StageProgress
+from rlhf_lightning.throughput import EPISODES, LENGTH
 
 
 @pytest.fixture(autouse=True)

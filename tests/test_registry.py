@@ -60,7 +60,7 @@ def test_a_plugin_file_is_an_option_at_once(plugin):
     assert pickle.loads(pickle.dumps(made.Config())) == made.Config()
 
 
-def test_the_same_object_twice_is_fine():
+def test_the_same_object_twice_is_fine(untouched):
     before = registry.components("advantage")
     assert registry.register("advantage", "gae", needs=["values"])(gae) is gae
     assert [c.path for c in registry.components("advantage")] == [c.path for c in before]

@@ -46,7 +46,7 @@ class Layout:
         places = [torch.empty(0, dtype=torch.long)]
         back = torch.zeros(starts[-1] + filled, dtype=torch.long)
         done = 0
-        for texts in _of_like_length(sizes):
+        for texts in of_like_length(sizes):
             size = torch.tensor([sizes[t] for t in texts])
             steps = torch.arange(sizes[texts[0]])
             inside = steps < size[:, None]
@@ -59,7 +59,7 @@ class Layout:
         return cls(buckets, torch.cat(places).to(lengths.device), back.to(lengths.device))
 
 
-def _of_like_length(sizes: Sequence[int]) -> list[list[int]]:
+def of_like_length(sizes: Sequence[int]) -> list[list[int]]:
     """The texts that have tokens, longest first, in groups of like length."""
     groups: list[list[int]] = []
     for text in sorted(range(len(sizes)), key=lambda t: -sizes[t]):

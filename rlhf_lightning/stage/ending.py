@@ -27,6 +27,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     from rlhf_lightning.evaluation.report import Report, StageTime
     from rlhf_lightning.evaluation.terminal import print_report
 
+    tables = [*parts.pop("tables", []), *speed_tables(run.speeds)]
     report = Report(
         title=title,
         command=["train.py", *map(without_secret, sys.argv[1:])],
@@ -35,6 +36,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
         finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
         versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},
+        tables=tables,
         **parts,
     )
     page = run.folder / "report.html"
@@ -42,3 +44,18 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     run.results = dict(results)
     print_report(report, page, run.console)
     run.publish(report.samples, page, run.results)
+
+
+def speed_tables(speeds: Mapping[str, Mapping[str, float]]) -> list[Any]:
+    """How fast each training went; none where nothing was trained. For the page: the terminal says the same for the same results."""
+    from rlhf_lightning.evaluation.report import Table
+    from rlhf_lightning.throughput import PREFIX
+
+    names = {"tokens a second": "tokens_per_second", "samples a second": "samples_per_second", "MFU": "mfu"}
+    shown = {head: name for head, name in names.items() if any(PREFIX + name in found for found in speeds.values())}
+    rows: list[list[str | float | None]] = [
+        [stage, *(found.get(PREFIX + name) for name in shown.values())] for stage, found in speeds.items()
+    ]
+    note = "means of each training; of PPO the tokens of the responses, else those of all texts"
+    table = Table(title="Speed", heads=["training", *shown], rows=rows, part="Speed", note=note, in_terminal=False)
+    return [table] if rows else []

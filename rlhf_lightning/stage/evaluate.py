@@ -53,9 +53,12 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
 
 def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
     """Responses to the held-out prompts under the run's sampler, by the scorer and every chosen metric that the task can give."""
-    from rlhf_lightning.evaluation.measure import measure
+    from functools import partial
 
-    metrics: dict[str, Metric] = {} if scorer is None else {"score": scorer}
+    from rlhf_lightning.evaluation.measure import measure
+    from rlhf_lightning.rollout.scorer.scorer import checked_scores
+
+    metrics: dict[str, Metric] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
     metrics |= metrics_for(run, task)
     prompts = task.test_prompts() or task.train_prompts()
     return measure(

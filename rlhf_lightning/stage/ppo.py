@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from rlhf_lightning.backbone.language_model import LanguageModel
-    from rlhf_lightning.policy.module import PPOModule, PPOParts
+    from rlhf_lightning.policy.module import PPOModule
+    from rlhf_lightning.policy.parts import PPOParts
     from rlhf_lightning.rollout.scorer.scorer import Scorer
     from rlhf_lightning.task.task import Task
 
@@ -82,6 +83,11 @@ def _check_batch(choices: Choices) -> None:
         )
     if settings.prompts_per_update % together:
         raise ConfigError(f"ppo.prompts_per_update={settings.prompts_per_update} must be a multiple of the {together} processes")
+    if str(trainer.get("strategy")).startswith("deepspeed"):
+        raise ConfigError(
+            f"trainer.strategy={trainer.strategy} leaves a process parts of the gradients, which PPO clips by their whole norm: choose "
+            "trainer=ddp, or trainer=fsdp2 where the model doesn't fit; sft, reward and preference take DeepSpeed"
+        )
     if trainer.get("precision") == "16-mixed":
         raise ConfigError("trainer.precision=16-mixed scales its gradients, which PPO clips unscaled: choose bf16-mixed or 32-true")
 
@@ -217,8 +223,8 @@ def parts_of(
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None,
 ) -> PPOParts:
     """The components that the command chooses for an iteration."""
-    from rlhf_lightning.policy.module import PPOParts
     from rlhf_lightning.policy.objective import objective
+    from rlhf_lightning.policy.parts import PPOParts
 
     corrected = bool(run.config.get("policy_correction"))
     correction = run.component("policy_correction") if corrected else None

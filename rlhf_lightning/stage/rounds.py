@@ -22,6 +22,7 @@ from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
 from rlhf_lightning.stage.tuning import made_ready
+from rlhf_lightning.whole_file import write_whole
 
 if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
@@ -118,7 +119,6 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     """
     import torch
 
-    from rlhf_lightning.evaluation.report import write_atomically
     from rlhf_lightning.processes import meet
 
     with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
@@ -137,7 +137,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
                 f"round {number}: no feedback, for the annotators judge nothing (feedback_annotator) or all samples are empty"
             )
         if run.is_main:
-            write_atomically(file, "".join(record.model_dump_json() + "\n" for record in feedback))
+            write_whole(file, "".join(record.model_dump_json() + "\n" for record in feedback), private=True)
         meet()  # the others read it next
 
 
@@ -208,7 +208,7 @@ def round_results(story: Story) -> list[Any]:
     from rlhf_lightning.evaluation.report import RoundResult
     from rlhf_lightning.interval import mean_interval
 
-    rows = [RoundResult(number=0, utility=mean_interval(prompt_means(story.start, "utility")), kl=0.0)]
+    rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(story.start, "utility").values())), kl=0.0)]
     collected = kept = 0
     for done in story.rounds:
         rows.append(
@@ -219,7 +219,7 @@ def round_results(story: Story) -> list[Any]:
                 accuracy=done.reward.measured.accuracy.get("all"),
                 ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
                 score=done.measured.mean("score"),
-                utility=mean_interval(prompt_means(done.measured, "utility")),
+                utility=mean_interval(list(prompt_means(done.measured, "utility").values())),
                 kl=done.measured.kl,
             )
         )

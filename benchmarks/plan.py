@@ -1,0 +1,158 @@
+"""How near stage=plan comes to the memory that trainings take.
+
+    python benchmarks/plan.py [--cases "ppo|dpo"] [--sizes tiny,gpt2] [--rounds 2] [--plain-heap]
+
+Each training is the real train.py in a process of its own, on the CPU; its peak is what the system counts of it (ru_maxrss). Each plan
+is `train.py stage=plan` with the same words and environment. `over base` is the ratio of the parts of both beyond what a process has
+before any model. --plain-heap leaves glibc's heap as it is, which keeps freed blocks, more or less of them from run to run; without it
+MALLOC_MMAP_THRESHOLD_ sends them back. --rounds shows the spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+SIZES = {
+    "small": ("gpt2", dict(n_layer=4, n_embd=256, n_head=4)),
+    "gpt2": ("gpt2", dict(n_layer=8, n_embd=512, n_head=8)),
+    "llama": (
+        "llama",
+        dict(num_hidden_layers=8, hidden_size=512, num_attention_heads=8, num_key_value_heads=4, intermediate_size=1408),
+    ),
+}
+VOCABULARY, POSITIONS = 8192, 512
+TEXTS = 256
+CASES = {
+    "sft": ("sft", ["sft.epochs=1"]),
+    "reward": ("reward", ["reward.epochs=1"]),
+    "dpo": ("preference", ["preference.epochs=1", "preference.batch_size=16"]),
+    "ppo": ("ppo", []),
+    "ppo, separate": ("ppo", ["policy_critic=separate"]),
+    "ppo, micro": ("ppo", ["ppo.micro_batch=4"]),
+    "ppo, lora": ("ppo", ["policy_tuning=lora"]),
+    "grpo": ("ppo", ["advantage=grpo", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"]),
+}
+
+
+def write_models(folder: Path, size: str) -> None:
+    """A policy and a classifier of random weights, and a tokenizer of made-up words."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig
+
+    from rlhf_lightning.backbone.tiny import byte_level_bpe
+
+    family, shape = SIZES[size]
+    tokenizer = byte_level_bpe([words(random.Random(0), 60_000)], VOCABULARY)
+    ids = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    shared: dict[str, Any] = dict(vocab_size=len(tokenizer), **ids)
+    if family == "gpt2":
+        config: Any = GPT2Config(n_positions=POSITIONS, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, num_labels=1, **shape, **shared)
+    else:
+        config = LlamaConfig(max_position_embeddings=POSITIONS, tie_word_embeddings=True, num_labels=1, **shape, **shared)
+    torch.manual_seed(0)
+    for name, kind in (("policy", AutoModelForCausalLM), ("reward", AutoModelForSequenceClassification)):
+        kind.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def words(rng: random.Random, count: int) -> str:
+    syllables = [a + b for a in "bcdfghklmnprstvw" for b in "aeiou"]
+    return " ".join("".join(rng.choice(syllables) for _ in range(rng.randint(1, 4))) for _ in range(count))
+
+
+def write_texts(folder: Path) -> None:
+    rng = random.Random(1)
+    rows = [
+        {"prompt": words(rng, rng.randint(8, 24)), "chosen": words(rng, rng.randint(20, 90)), "rejected": words(rng, rng.randint(20, 90))}
+        for _ in range(TEXTS)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": r["prompt"], "response": r["chosen"]}) + "\n" for r in rows))
+
+
+def words_of(case: str, size: str, folder: Path) -> list[str]:
+    """The words of a case's command, without its stage."""
+    stage, own = CASES[case]
+    given = [] if size == "tiny" else ["backbone=causal", f"backbone.path={folder / size / 'policy'}"]
+    prompts = folder / "prompts.jsonl"
+    given += ["task=files", f"task.prompts={prompts}", f"task.demonstrations={prompts}"]
+    if size == "tiny":
+        given += [f"backbone.positions={POSITIONS}"]
+    if stage in ("reward", "preference"):
+        given += ["feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'pairs.jsonl'}", "feedback_format=[pairwise]"]
+    if stage == "ppo":
+        scorer = folder / ("small" if size == "tiny" else size) / "reward"
+        given += ["rollout_scorer=reward_model", f"rollout_scorer.path={scorer}", "ppo.updates=3", "ppo.prompts_per_update=32"]
+        given += ["ppo.responses_per_prompt=2", "ppo.epochs=1"]
+    return [*given, *own, "evaluation.responses=64", "rollout_sampler.max_new_tokens=64", "feedback_filter=[]"]
+
+
+def run(words_given: list[str], folder: Path, threads: int, plain: bool) -> float:
+    """Run train.py; the most bytes that its process had."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    if not plain:
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
+    command = [sys.executable, str(ROOT / "train.py"), *words_given, f"hydra.run.dir={folder}"]
+    with (folder.parent / f"{folder.name}.txt").open("w") as said:
+        process = subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit((folder.parent / f"{folder.name}.txt").read_text()[-3000:])
+    return used.ru_maxrss * 1024.0
+
+
+def compared(case: str, size: str, folder: Path, rounds: int, threads: int, plain: bool) -> dict[str, Any]:
+    """The plan and the measured peaks of a case, in MiB."""
+    given = words_of(case, size, folder)
+    stage = CASES[case][0]
+    place = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=folder))
+    run(["stage=plan", f"plan.job={stage}", "plan.switches=false", *given], place / "plan", threads, plain)
+    planned = json.loads((place / "plan" / "plan.json").read_text())
+    peaks = sorted(run([f"stage={stage}", *given], place / f"run{i}", threads, plain) for i in range(rounds))
+    peak, base = planned["peak"] / MIB, planned["base"] / MIB
+    measured = peaks[len(peaks) // 2] / MIB
+    return {
+        "case": case, "size": size, "planned": peak, "measured": measured, "ratio": peak / measured, "base": base,
+        "over_base": (peak - base) / max(measured - base, 1e-9), "spread": [value / MIB for value in peaks],
+        "seconds": planned["seconds"], "generation_share": planned["generation_share"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="sft|reward|dpo|ppo|ppo, separate|grpo", help=f"of {'|'.join(CASES)}")
+    parser.add_argument("--sizes", default="tiny,small,gpt2,llama")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plain-heap", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_texts(folder)
+        for size in dict.fromkeys(["small", *given.sizes.split(",")]):
+            if size in SIZES:
+                write_models(folder / size, size)
+        print(f"{'size':<7}{'case':<16}{'planned':>9}{'measured':>10}{'ratio':>7}{'over base':>11}{'base':>7}   runs, MiB")
+        for size in given.sizes.split(","):
+            for case in given.cases.split("|"):
+                found = compared(case, size, folder, given.rounds, given.threads, given.plain_heap)
+                print(
+                    f"{size:<7}{case:<16}{found['planned']:9.0f}{found['measured']:10.0f}{found['ratio']:7.2f}{found['over_base']:11.2f}"
+                    f"{found['base']:7.0f}   {', '.join(f'{value:.0f}' for value in found['spread'])}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

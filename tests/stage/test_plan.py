@@ -1,0 +1,70 @@
+"""stage=plan: from configs alone, with the batches that the job has, and near to what is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plan_of(words: list[str], job: str) -> list[str]:
+    return ["stage=plan", f"plan.job={job}", *[word for word in words if not word.startswith("stage=")]]
+
+
+@pytest.mark.parametrize("job", ["sft", "reward", "preference", "ppo"])
+def test_a_plan_names_models_phases_and_the_peak(command, world, job):
+    outcome = command(*plan_of(getattr(world, job)(), job), "plan.switches=false")
+    assert outcome.code == 0, outcome.error
+    said = json.loads((outcome.folder / "plan.json").read_text())
+    assert said["peak"] > said["base"] > 0
+    assert said["fits"] is True
+    assert {model["role"] for model in said["models"]} >= {"reward model" if job == "reward" else "policy"}
+    assert outcome.result()["objective"] == pytest.approx(said["peak"] / 2**30)
+    assert "training" in outcome.out
+
+
+def test_no_weights_are_read_and_switches_are_planned(command, world, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(world.policy, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    words = [word for word in world.ppo() if not word.startswith("backbone.path=")]
+    outcome = command(*plan_of(words, "ppo"), f"backbone.path={bare}", "plan.device=T4", "trainer=gpu", "policy_critic=separate")
+    assert outcome.code == 0, outcome.error
+    said = json.loads((outcome.folder / "plan.json").read_text())
+    assert {model["role"] for model in said["models"]} == {"policy", "critic", "reference", "reward model"}
+    assert said["switches"]["policy_critic=shared"]["peak"] < said["peak"]
+    assert said["switches"]["policy_tuning=lora"]["peak"] < said["peak"]
+
+
+def test_what_the_job_refuses_the_plan_refuses(command, world):
+    outcome = command(*plan_of(world.ppo(), "ppo"), "advantage=grpo", "ppo.responses_per_prompt=1")
+    assert outcome.code == 2
+    assert "advantage=grpo compares responses to one prompt" in outcome.error
+
+
+@pytest.mark.slow
+def test_a_plan_is_near_the_measured_peak(world, tmp_path):
+    """The process's whole memory, under a heap that gives back what is freed; wider models in benchmarks/plan.py."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    shape = ["backbone.width=384", "backbone.layers=4", "backbone.heads=6", "backbone.family=gpt2", "sft.epochs=1", "sft.batch_size=64"]
+    words = [word for word in world.sft() if not word.startswith(("sft.", "stage="))] + shape
+
+    def run(*given: str) -> float:
+        command = [sys.executable, str(ROOT / "train.py"), *given]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = process.stdout.read() if process.stdout else ""
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, said
+        return used.ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+    run("stage=plan", "plan.job=sft", "plan.switches=false", *words, "hydra.run.dir=plan")
+    measured = run("stage=sft", *words, "hydra.run.dir=run")
+    planned = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert planned["peak"] == pytest.approx(measured, rel=0.15)
