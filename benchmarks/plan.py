@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--cases "ppo|dpo"] [--sizes tiny,gpt2] [--rounds 2] [--plain-heap]
 
-Each training is the real train.py in a process of its own, on the CPU; its peak is what the system counts of it (ru_maxrss). Each plan
+Each training is the real train.py in a process of its own, on the CPU; its peak is what the system counts of it (result.json). Each plan
 is `train.py stage=plan` with the same words and environment. `over base` is the ratio of the parts of both beyond what a process has
 before any model. --plain-heap leaves glibc's heap as it is, which keeps freed blocks, more or less of them from run to run; without it
 MALLOC_MMAP_THRESHOLD_ sends them back. --rounds shows the spread.
@@ -104,12 +104,10 @@ def run(words_given: list[str], folder: Path, threads: int, plain: bool) -> floa
         environment["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
     command = [sys.executable, str(ROOT / "train.py"), *words_given, f"hydra.run.dir={folder}"]
     with (folder.parent / f"{folder.name}.txt").open("w") as said:
-        process = subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=said, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process = subprocess.run(command, cwd=folder.parent, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
         raise SystemExit((folder.parent / f"{folder.name}.txt").read_text()[-3000:])
-    return used.ru_maxrss * 1024.0
+    return float(json.loads((folder / "result.json").read_text())["peak_bytes"])
 
 
 def compared(case: str, size: str, folder: Path, rounds: int, threads: int, plain: bool) -> dict[str, Any]:

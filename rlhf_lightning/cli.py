@@ -23,6 +23,7 @@ from rlhf_lightning.checkpoint.restarts import meet_elsewhere
 from rlhf_lightning.choices import check
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.folder_lock import FolderLock
+from rlhf_lightning.plan.process import peak_bytes
 from rlhf_lightning.presets import CONF
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
@@ -134,7 +135,8 @@ def whole_run(config: DictConfig) -> float:
         objective = float(build(config.stage)(run))
     finally:
         run.close()
-    run.write_json(resume.RESULT, {"objective": objective, "figures": run.results, "seconds": run.seconds})
+    result = {"objective": objective, "figures": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
+    run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
     return objective
 

@@ -476,6 +476,9 @@ class World:
     def inspect(self, *words: str) -> list[str]:
         return ["stage=inspect", *self.feedback, "logger=none", *words]
 
+    def plan(self, *words: str) -> list[str]:
+        return ["stage=plan", *self.ppo()[1:], *words]
+
     def explain(self, *words: str) -> list[str]:
         return ["stage=explain", f"stage.model={self.reward_model}", "stage.limit=3", *self.feedback, "logger=none", *words]
 

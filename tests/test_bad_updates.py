@@ -359,11 +359,10 @@ def short(experience, log_probs, *, rank: str = "1"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_without_memory_ends_all_with_the_sizes(world, tmp_path, rank):
+def test_a_process_without_memory_ends_all_with_the_sizes(world, tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "short.py").write_text(SHORT)
-    done = on_two(tmp_path, "ddp", world.ppo("policy_loss=short", f"policy_loss.rank='{rank}'"), "0")
+    done = on_two(tmp_path, "ddp", world.ppo("policy_loss=short", "policy_loss.rank='1'"), "0")
     assert done.returncode != 0
     assert "out of memory in optimisation, with 2 of 2 responses at a time: texts of up to" in done.stderr
     assert "lower ppo.micro_batch" in done.stderr

@@ -34,14 +34,22 @@ def keeps_freed() -> bool:
 
 def resident_bytes() -> float:
     """The memory of this process, as the system counts it."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-        return float(line.split()[1]) * 1024
-    return peak_bytes()
+    return _status("VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> float:
     """The most that this process ever had."""
+    # Of Linux's two counts the other one begins with what the starter of the process had.
+    return _status("VmHWM") or _most_ever()
+
+
+def _status(name: str) -> float:
+    """A line of Linux's count of this process, in bytes; 0 elsewhere."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
+
+
+def _most_ever() -> float:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(most) if sys.platform == "darwin" else most * 1024.0

@@ -47,7 +47,7 @@ class SweepTable(Callback):
             yield
         except BaseException:
             folder, cls.folder = cls.folder, None
-            if folder is not None and folder.is_dir():
+            if folder is not None and folder.is_dir() and read_jobs(folder):
                 tell(folder, Console())
                 print(f"the sweep has ended early; to go on: the same command with hydra.sweep.dir={folder}", file=sys.stderr)
             raise

@@ -55,16 +55,13 @@ def test_a_plan_is_near_the_measured_peak(world, tmp_path):
     shape = ["backbone.width=384", "backbone.layers=4", "backbone.heads=6", "backbone.family=gpt2", "sft.epochs=1", "sft.batch_size=64"]
     words = [word for word in world.sft() if not word.startswith(("sft.", "stage="))] + shape
 
-    def run(*given: str) -> float:
-        command = [sys.executable, str(ROOT / "train.py"), *given]
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        said = process.stdout.read() if process.stdout else ""
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0, said
-        return used.ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+    def run(folder: str, *given: str) -> float:
+        command = [sys.executable, str(ROOT / "train.py"), *given, f"hydra.run.dir={folder}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return float(json.loads((tmp_path / folder / "result.json").read_text())["peak_bytes"])
 
-    run("stage=plan", "plan.job=sft", "plan.switches=false", *words, "hydra.run.dir=plan")
-    measured = run("stage=sft", *words, "hydra.run.dir=run")
+    run("plan", "stage=plan", "plan.job=sft", "plan.switches=false", *words)
+    measured = run("run", "stage=sft", *words)
     planned = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert planned["peak"] == pytest.approx(measured, rel=0.15)
