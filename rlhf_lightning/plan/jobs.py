@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.plan.models import Part, largest_layer
 from rlhf_lightning.plan.passes import Passes, Scoring, Taken, record_bytes
-from rlhf_lightning.plan.phases import COLLECTING, EVALUATION, ROLLOUT, SCORING, STEP, TRAINING, Phase, Setup, states_of, weights_of
+from rlhf_lightning.plan.phases import (
+    COLLECTING,
+    EVALUATION,
+    HEAP_SLACK,
+    ROLLOUT,
+    SCORING,
+    STEP,
+    TRAINING,
+    Phase,
+    Setup,
+    states_of,
+    weights_of,
+)  # fmt: skip
 from rlhf_lightning.plan.rehearsal import Texts
 from rlhf_lightning.plan.seconds import Clock
 from rlhf_lightning.policy.settings import PPOSettings
@@ -88,7 +100,14 @@ def ppo_phases(
 
 
 def supervised_phases(
-    setup: Setup, models: Models, clock: Clock, batches: Sequence[Texts], *, chunked: bool = False, reference: Texts | None = None
+    setup: Setup,
+    models: Models,
+    clock: Clock,
+    batches: Sequence[Texts],
+    *,
+    chunked: bool = False,
+    reference: Texts | None = None,
+    heap_slack: float = HEAP_SLACK,
 ) -> list[Phase]:
     """A training by Lightning's own loop, in which the last step's gradients are there while the next batch is read.
 
@@ -103,7 +122,7 @@ def supervised_phases(
     peak = max(passes.peak, gradients + passes.forward)
     learned = {models.trained[0].role: passes}
     seconds = sum(learned_seconds(models, clock, texts) for texts in batches) / len(batches)
-    phases = [Phase(TRAINING, averages, learned, peak, in_training(setup, models), seconds)]
+    phases = [Phase(TRAINING, averages, learned, peak, in_training(setup, models), seconds, heap_slack)]
     # On a GPU, where it isn't one kernel, Adam takes a copy of what it steps.
     beside = 0.0 if setup.host else gradients
     phases.append(Phase(STEP, averages + gradients, {}, beside, buckets(setup, models)))

@@ -10,10 +10,12 @@ from rlhf_lightning.plan.models import Part
 from rlhf_lightning.plan.passes import Taken
 
 HOST_SLACK = 1.05
-"""What a process holds beyond the tensors that are alive, on a CPU: measured (benchmarks/plan.py)."""
-HEAP_SLACK = 0.9
+"""What a process holds beyond the tensors that are alive, on a CPU: assumed, and borne out by benchmarks/plan.py."""
+HEAP_SLACK, SFT_HEAP_SLACK, PREFERENCE_HEAP_SLACK = 0.9, 1.4, 2.1
 """What glibc's heap keeps of blocks that were freed, for each byte of the peak in such blocks (rehearsal.HEAP_BLOCK): shapes differ from
-batch to batch, so that holes seldom fit. Measured; nothing where MALLOC_MMAP_THRESHOLD_ sends them back to the system."""
+batch to batch, so that holes seldom fit; most where a policy learns from given texts, whose logits are the largest such blocks. Fitted to
+the trainings of benchmarks/plan.py, whose spread is in docs/howto/plan.md. Nothing where MALLOC_MMAP_THRESHOLD_ sends such blocks back to
+the system."""
 GPU_SLACK = 1.1
 """The same of PyTorch's caching allocator, whose blocks are rounded and split. Not measured."""
 GPU_CONTEXT = 0.6 * GIB
@@ -57,7 +59,7 @@ class Phase:
         resident: bytes of weights, gradients and the optimiser's averages that are there throughout.
         taken: the largest pass of each role. at_once: bytes of the largest of them, beside `resident` and `beside`.
         beside: records, buckets, gathered weights.
-        seconds: of one update or step.
+        seconds: of one update or step. heap_slack: what the heap keeps, on a CPU.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Phase:
     at_once: float
     beside: float = 0.0
     seconds: float = 0.0
+    heap_slack: float = HEAP_SLACK
 
     @property
     def bytes(self) -> float:
@@ -97,7 +100,7 @@ class Plan:
     def of(self, phase: Phase) -> float:
         """A phase's peak."""
         heap = max((taken.heap for taken in phase.taken.values()), default=0.0)
-        kept = HEAP_SLACK * heap if self.setup.keeps_freed else 0.0
+        kept = phase.heap_slack * heap if self.setup.keeps_freed else 0.0
         return self.base + phase.bytes * (HOST_SLACK if self.setup.host else GPU_SLACK) + kept
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FIRST_STEPS = 60 * 2**20
 """Bytes that a first training touches beyond the imports, whatever the model: code of PyTorch, Lightning and the tokenizer that is loaded
-on first use, and kernels that oneDNN makes. Measured (benchmarks/plan.py)."""
+on first use, and kernels that oneDNN makes. Estimated."""
 
 
 def bytes_after_imports() -> float:

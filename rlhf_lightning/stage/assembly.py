@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.feedback.judgements import Judgements
     from rlhf_lightning.plan.jobs import Drawing, Models
+    from rlhf_lightning.plan.known import Known
     from rlhf_lightning.plan.phases import Phase, Setup
     from rlhf_lightning.plan.rehearsal import Texts
-    from rlhf_lightning.stage.planning import Planner
     from rlhf_lightning.task.task import Task
 
 WITHOUT_REWARD_TRUNK = ("features",)
@@ -31,7 +31,7 @@ WITHOUT_REWARD_TRUNK = ("features",)
 class Assembly:
     """The models and phases of one plan."""
 
-    planner: Planner
+    known: Known
     run: Run
     setup: Setup
     mode: Any
@@ -45,13 +45,15 @@ class Assembly:
 
     def sft(self) -> tuple[Models, list[Phase]]:
         from rlhf_lightning.plan.jobs import Models, supervised_phases
+        from rlhf_lightning.plan.phases import SFT_HEAP_SLACK
 
         policy = self.policy(tuned=not self.from_nothing)
         models = Models([self.part("policy", policy.model)], [], self.passes(policy))
-        return models, supervised_phases(self.setup, models, self.clock, self.demonstrations(policy))
+        return models, supervised_phases(self.setup, models, self.clock, self.demonstrations(policy), heap_slack=SFT_HEAP_SLACK)
 
     def preference(self) -> tuple[Models, list[Phase]]:
         from rlhf_lightning.plan.jobs import SCORED_TOGETHER, Models, supervised_phases
+        from rlhf_lightning.plan.phases import PREFERENCE_HEAP_SLACK
 
         policy = self.policy()
         models = Models([self.part("policy", policy.model)], self.references(policy), self.passes(policy))
@@ -59,7 +61,7 @@ class Assembly:
         longest = sorted(((n, p) for texts in batches for n, p in zip(texts.lengths, texts.predicted, strict=True)), reverse=True)
         together = type(batches[0])(*(tuple(column) for column in zip(*longest[:SCORED_TOGETHER], strict=True)))
         referred = together if "reference" in self.run.chosen("preference_loss").needs else None
-        return models, supervised_phases(self.setup, models, self.clock, batches, reference=referred)
+        return models, supervised_phases(self.setup, models, self.clock, batches, reference=referred, heap_slack=PREFERENCE_HEAP_SLACK)
 
     def reward(self) -> tuple[Models, list[Phase]]:
         from rlhf_lightning.plan.jobs import Models, supervised_phases
@@ -115,7 +117,7 @@ class Assembly:
     def clock(self) -> Any:
         from rlhf_lightning.plan.seconds import Clock
 
-        return Clock(self.planner.device, self.setup.precision)
+        return Clock(self.known.device, self.setup.precision)
 
     @property
     def from_nothing(self) -> bool:
@@ -124,7 +126,7 @@ class Assembly:
 
     @property
     def task(self) -> Task:
-        task: Task = self.planner.once("task", lambda: self.run.component("task"))
+        task: Task = self.known.once("task", lambda: self.run.component("task"))
         return task
 
     def part(self, role: str, model: Any, shares: int | None = None) -> Any:
@@ -210,7 +212,7 @@ class Assembly:
 
     @property
     def corpus(self) -> list[str]:
-        found: list[str] = self.planner.once("corpus", lambda: self.run.corpus(self.task))
+        found: list[str] = self.known.once("corpus", lambda: self.run.corpus(self.task))
         return found
 
     def drawing(self, policy: LanguageModel) -> Drawing:
@@ -228,11 +230,11 @@ class Assembly:
             )  # fmt: skip
             return [batch.prompt_mask.sum(1).tolist() for batch in loader]
 
-        found = self.planner.once(f"prompts {settings.prompts_per_update} {self.setup.processes} {room}", batches)
+        found = self.known.once(f"prompts {settings.prompts_per_update} {self.setup.processes} {room}", batches)
         lengths = tuple(length for length in max(found, key=sum) for _ in range(settings.responses_per_prompt))
         mean = min(about.response_tokens or room, room)
         if about.response_tokens is None:
-            self.planner.note(f"responses are planned as long as they may be, {room} tokens; plan.response_tokens says how long they are")
+            self.known.note(f"responses are planned as long as they may be, {room} tokens; plan.response_tokens says how long they are")
         return Drawing(lengths, room, mean, float(sampler.get("temperature", 1.0)), float(sampler.get("top_p", 1.0)))
 
     def demonstrations(self, policy: LanguageModel) -> list[Texts]:
@@ -245,7 +247,7 @@ class Assembly:
             loader, _ = demonstration_loader(demonstrations_of(self.task), policy, settings, self.run.seed, 0, self.setup.processes)
             return self.sizes(loader)
 
-        found: list[Texts] = self.planner.once(f"demonstrations {settings.batch_size} {self.setup.processes}", batches)
+        found: list[Texts] = self.known.once(f"demonstrations {settings.batch_size} {self.setup.processes}", batches)
         return found
 
     def sizes(self, loader: Any) -> list[Texts]:
@@ -261,8 +263,8 @@ class Assembly:
         if not self.run.config.get("feedback_source"):
             return None
         run, fraction = self.run, self.run.settings(section).validation_fraction
-        feedback = self.planner.once("feedback", lambda: read(run).feedback)
-        found: Judgements = self.planner.once(
+        feedback = self.known.once("feedback", lambda: read(run).feedback)
+        found: Judgements = self.known.once(
             f"judgements {section}", lambda: divided(standardised(weighed(run, feedback)), fraction, section)[0]
         )
         return found
@@ -271,7 +273,7 @@ class Assembly:
         """Where the feedback will be on the policy's own samples: as many texts as judgements, as long as they may be."""
         from rlhf_lightning.plan.rehearsal import Texts
 
-        self.planner.note(f"{section}: no feedback is there yet; planned for {texts} different texts a step, with the longest responses")
+        self.known.note(f"{section}: no feedback is there yet; planned for {texts} different texts a step, with the longest responses")
         drawing = self.drawing(self.policy(tuned=False)).rows(-(-texts // self.setup.processes))
         return [Texts.of(drawing.prompts, [drawing.mean + 1] * len(drawing.prompts))]
 
@@ -292,7 +294,7 @@ class Assembly:
         pooling: Any = None
         reader = RewardModel(ComposedScore(trunk, pooling, pooling), tokenizer, fitting_length(trunk, settings.max_length))
         name = f"judged {settings.batch_size} {self.setup.processes}"
-        found: list[Texts] = self.planner.once(
+        found: list[Texts] = self.known.once(
             name, lambda: self.sizes(feedback_loader(training, reader, settings.batch_size, run.seed, 0, self.setup.processes))
         )
         return found
@@ -313,7 +315,7 @@ class Assembly:
             examples = examples_of(run, training, table)
             return self.sizes(preference_loader(examples, table, settings.batch_size, run.seed, 0, self.setup.processes))
 
-        found: list[Texts] = self.planner.once(f"compared {settings.batch_size} {self.setup.processes}", batches)
+        found: list[Texts] = self.known.once(f"compared {settings.batch_size} {self.setup.processes}", batches)
         return found
 
 

@@ -32,6 +32,7 @@ def plan(run: Run) -> float:
     is counted in a rehearsal of the training's own code on tensors without numbers, with the batches that the job would have.
     """
     from rlhf_lightning.plan.device import device_named
+    from rlhf_lightning.plan.known import Known
     from rlhf_lightning.plan.process import bytes_after_imports
     from rlhf_lightning.stage.ending import end
     from rlhf_lightning.stage.planning import Planner
@@ -41,9 +42,9 @@ def plan(run: Run) -> float:
     base = bytes_after_imports()
     with run.timed("plan"):
         device = device_named(settings.device, kind_of(run.config.trainer.get("accelerator", "auto")))
-        planner = Planner(run, device, base)
+        planner = Planner(run, Known(device), base)
         found = planner.plan(run)
-        notes = list(planner.notes)  # those of the others are on other settings
+        notes = list(planner.known.notes)  # those of the others are on other settings
         others = [(words, planner.plan(other)) for words, other in planner.switches()] if settings.switches else []
     run.write_json("plan.json", as_json(found, others, device))
     end(

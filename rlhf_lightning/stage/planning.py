@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from rlhf_lightning.run import Run
 from rlhf_lightning.trainer import processes
 
 if TYPE_CHECKING:
-    from rlhf_lightning.plan.device import Device
+    from rlhf_lightning.plan.known import Known
     from rlhf_lightning.plan.phases import Plan, Setup
 
 
@@ -23,14 +23,11 @@ class Planner:
 
     Attributes:
         base: bytes of a process before any model.
-        notes: what was assumed, for the report.
     """
 
     run: Run
-    device: Device
+    known: Known
     base: float
-    notes: list[str] = field(default_factory=list)
-    _read: dict[str, Any] = field(default_factory=dict)
 
     def plan(self, run: Run) -> Plan:
         """Raises ConfigError for a job or models that can't be planned."""
@@ -39,7 +36,7 @@ class Planner:
         from rlhf_lightning.stage.assembly import Assembly
 
         setup, job = self.setup(run), run.settings("plan").job
-        models, phases = Assembly(self, run, setup, without_numbers()).of(job)
+        models, phases = Assembly(self.known, run, setup, without_numbers()).of(job)
         return Plan(setup, models.parts, phases)
 
     def setup(self, run: Run) -> Setup:
@@ -50,18 +47,8 @@ class Planner:
         together, strategy = processes(trainer), str(trainer.get("strategy", "auto"))
         kind = "single" if together == 1 else "fsdp2" if strategy.startswith("fsdp") else "ddp"
         frozen = bool(trainer.get("shard_frozen", False))
-        precision, host = str(trainer.get("precision", "32-true")), self.device.host
+        precision, host = str(trainer.get("precision", "32-true")), self.known.device.host
         return Setup(precision, host, together, kind, self.base, frozen, host and keeps_freed())
-
-    def once(self, name: str, make: Any) -> Any:
-        """What `make` gives, made once for all plans."""
-        if name not in self._read:
-            self._read[name] = make()
-        return self._read[name]
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
     def switches(self) -> Iterator[tuple[str, Run]]:
         """The settings that may take less memory, and the command with each."""
