@@ -25,6 +25,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.folder_lock import FolderLock
 from rlhf_lightning.plan.process import peak_bytes
 from rlhf_lightning.presets import CONF
+from rlhf_lightning.processes import meet, process_count
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
 from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_without_sweep
@@ -33,6 +34,27 @@ from rlhf_lightning.sweep.table import SweepTable
 from rlhf_lightning.trainer import devices_on_a_node
 
 launch.register()  # here, so that the workers of a sweep have it too
+
+
+def program() -> None:
+    """`main` as a process of its own.
+
+    Where processes trained together it ends without taking torch's threads apart: under torch 2.13 with gloo that aborts now and then
+    (SIGABRT, one in four on a loaded machine), when all is done and written.
+    """
+    try:
+        main()
+    except SystemExit as stop:
+        _end(stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1)
+        raise
+    _end(0)
+
+
+def _end(code: int) -> None:
+    if process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def main() -> None:
@@ -138,6 +160,7 @@ def whole_run(config: DictConfig) -> float:
     result = {"objective": objective, "figures": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
     run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
+    meet()  # a process whose starter has ended ends at once
     return objective
 
 
@@ -160,4 +183,4 @@ def answered(words: Sequence[str]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -35,3 +35,4 @@ def main(commands: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    os._exit(0)  # as the program does (cli.program)

@@ -15,6 +15,7 @@ from rlhf_lightning.sharding import layers, unsharded, whole
 
 SHARES = '''
 import copy
+import os
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -87,6 +88,7 @@ both = [torch.zeros_like(model.model.lm_head.weight) for _ in range(2)]
 torch.distributed.all_gather(both, model.model.lm_head.weight.detach())
 assert torch.equal(*both)
 torch.distributed.destroy_process_group()
+os._exit(0)  # as the program does (cli.program)
 '''
 
 
