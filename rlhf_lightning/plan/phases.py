@@ -11,7 +11,7 @@ from rlhf_lightning.plan.passes import Taken
 
 HOST_SLACK = 1.05
 """What a process holds beyond the tensors that are alive, on a CPU: assumed, and borne out by benchmarks/plan.py."""
-HEAP_SLACK, SFT_HEAP_SLACK, PREFERENCE_HEAP_SLACK = 0.9, 1.4, 1.5
+HEAP_SLACK, REWARD_HEAP_SLACK, SFT_HEAP_SLACK, PREFERENCE_HEAP_SLACK = 0.9, 0.5, 1.4, 1.5
 """What glibc's heap keeps of blocks that were freed, for each byte of the peak in such blocks (rehearsal.HEAP_BLOCK): shapes differ from
 batch to batch, so that holes seldom fit; most where a policy learns from given texts, whose logits are the largest such blocks. Fitted to
 the trainings of benchmarks/plan.py, whose spread is in docs/howto/plan.md. Nothing where MALLOC_MMAP_THRESHOLD_ sends such blocks back to

@@ -67,13 +67,14 @@ class Assembly:
         from rlhf_lightning.plan.jobs import Models, supervised_phases
         from rlhf_lightning.plan.models import Trunk
         from rlhf_lightning.plan.passes import Scoring
+        from rlhf_lightning.plan.phases import REWARD_HEAP_SLACK
 
         if self.run.chosen("reward_head").name in WITHOUT_REWARD_TRUNK:
             raise ConfigError("reward_head=features has no trunk: it is a regression that takes the features of the texts, and no plan")
         trunk = self.reward_trunk(tuned=True)
         scoring = Scoring(self.mode, Trunk.of(trunk), self.setup.precision, self.setup.host)
         models = Models([self.part("reward model", trunk)], [], None, scoring)
-        return models, supervised_phases(self.setup, models, self.clock, self.judged(trunk))
+        return models, supervised_phases(self.setup, models, self.clock, self.judged(trunk), heap_slack=REWARD_HEAP_SLACK)
 
     def ppo(self) -> tuple[Models, list[Phase]]:
         return self.policy_phases(self.scorer_trunk())
