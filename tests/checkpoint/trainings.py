@@ -210,4 +210,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    if isinstance(code, int) and torch.distributed.is_initialized():
+        os._exit(code)  # as the program does (cli.program)
+    sys.exit(code)  # type: ignore[arg-type]
