@@ -118,7 +118,7 @@ def write_one_end(model: Path, folder: Path) -> None:
     """A copy of the model with a single end-of-text token, the first that its generation config names: TRL knows one only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rlhf_lightning.backbone.language_model import write_folder
+    from rlhf_lightning.whole_file import write_folder
 
     tokenizer, policy = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     ends = policy.generation_config.eos_token_id

@@ -1,9 +1,12 @@
-"""Text files that are whole after a crash: written beside their place, brought to the disk, then renamed."""
+"""Atomic writes of files and folders: write beside the target, fsync, rename."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 BESIDE = ".new-"
@@ -42,3 +45,37 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
             os.unlink(beside)
         raise
     sync(path.parent)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside the target and rename it into place: a reader sees the old one or the new one, never half of one."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(beside)
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        beside.chmod(0o755)
+        _swap(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put the new folder in the old one's place; the old one comes back where that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    old = aside / "old"
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside)

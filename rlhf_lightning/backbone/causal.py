@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer, load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.trunk import check_kind, load_config
 from rlhf_lightning.registry import register
 from rlhf_lightning.schema import ModelPath

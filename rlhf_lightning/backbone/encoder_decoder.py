@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel, decoder_hidden, load_pretrained, load_tokenizer, pad_rows
+from rlhf_lightning.backbone.language_model import LanguageModel, decoder_hidden, pad_rows
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import TextRow, TextRows
 from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions, reading_of

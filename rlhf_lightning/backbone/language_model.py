@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.whole_file import write_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -182,25 +180,6 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tup
     return ids, mask
 
 
-def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
-    """`auto_class.from_pretrained(path)` in float32, never running code from the folder, with an error that says what to mend."""
-    from transformers.utils import logging
-
-    if "/" in path and not Path(path).is_dir() and path.startswith((".", "/", "~")):
-        raise DataError(f"{what}: no folder {path!r}; give a local Hugging Face folder or a Hub name")
-    logging.disable_progress_bar()
-    try:
-        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as cause:
-        raise DataError(f"{what}: {path!r} can't be loaded: {cause}") from cause
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    return load_pretrained(AutoTokenizer, path, "tokenizer")
-
-
 def check_output_layer(language_model: LanguageModel) -> None:
     """Hold `logits(hidden_states(ids))` against the model's own forward: an architecture that treats its logits further
     (soft-capping, scaling) would train on wrong log-probabilities.
@@ -217,40 +196,6 @@ def check_output_layer(language_model: LanguageModel) -> None:
     language_model.model.train(training)
     if not torch.allclose(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4):
         raise ConfigError(f"{type(language_model.model).__name__} changes its logits after the output layer; it is not supported yet")
-
-
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder beside the target and rename it into place: a reader sees the old one or the new one, never half of one."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(beside)
-        for file in beside.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        beside.chmod(0o755)
-        _swap(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put the new folder in the old one's place; the old one comes back where that fails."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    old = aside / "old"
-    if folder.exists():
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(aside)
 
 
 def frozen(module: nn.Module) -> nn.Module:

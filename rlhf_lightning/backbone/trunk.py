@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import decoder_hidden, load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.language_model import decoder_hidden
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
 from rlhf_lightning.errors import ConfigError

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel, load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.trunk import load_config, trunk_kind
 from rlhf_lightning.plan.rehearsal import rehearsable
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import write_folder
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.feature._family import Family, One, Text, family_of
 from rlhf_lightning.reward.sparse import Sparse
+from rlhf_lightning.whole_file import write_folder
 
 CARD, WEIGHTS = "reward_model.json", "reward_features.safetensors"
 TOGETHER = 1024

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.adapters import merge_adapters
-from rlhf_lightning.backbone.language_model import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_kind, trunk_width
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import make

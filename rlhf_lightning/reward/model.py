@@ -92,7 +92,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         Args:
             about: what loading needs and a reader wants: pooling and head with their settings, figures of the training.
         """
-        from rlhf_lightning.backbone.language_model import write_folder
+        from rlhf_lightning.whole_file import write_folder
 
         self.about = dict(about)
         write_folder(folder, self._save_pretrained)

@@ -280,7 +280,7 @@ class Assembly:
 
     def judged(self, trunk: Any) -> list[Texts]:
         """Batches of the reward model's training."""
-        from rlhf_lightning.backbone.language_model import load_tokenizer
+        from rlhf_lightning.backbone.loading import load_tokenizer
         from rlhf_lightning.backbone.trunk import fitting_length
         from rlhf_lightning.reward.model import RewardModel
         from rlhf_lightning.reward.module import feedback_loader

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -15,11 +12,8 @@ from rlhf_lightning.backbone.language_model import (
     LanguageModel,
     check_output_layer,
     frozen,
-    load_pretrained,
-    load_tokenizer,
     pad_rows,
     plain_ids,
-    write_folder,
 )
 from rlhf_lightning.errors import ConfigError, DataError
 
@@ -148,55 +142,6 @@ def test_a_model_that_leaves_its_logits_alone_is_taken(language_model):
     check_output_layer(language_model)
     assert language_model.model.training
     check_output_layer(softened("no capping", language_model.tokenizer))
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    def one(folder: Path) -> None:
-        (folder / "deep").mkdir()
-        (folder / "deep" / "one").write_text("1")
-
-    def two(folder: Path) -> None:
-        (folder / "two").write_text("2")
-
-    def breaks(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise OSError("disk full")
-
-    target = tmp_path / "above" / "model"
-    write_folder(target, one)
-    with pytest.raises(OSError, match="disk full"):
-        write_folder(target, breaks)
-    assert (target / "deep" / "one").read_text() == "1"
-    assert [file.name for file in target.parent.iterdir()] == ["model"]
-    write_folder(target, two)
-    assert [file.name for file in target.iterdir()] == ["two"]
-    assert [file.name for file in target.parent.iterdir()] == ["model"]
-    with pytest.raises(OSError, match="disk full"):
-        write_folder(tmp_path / "never", breaks)
-    assert [file.name for file in tmp_path.iterdir()] == ["above"]
-
-
-@pytest.mark.parametrize("path", ["./nowhere/at/all", "/nowhere/at/all", "~/nowhere/at/all"])
-def test_a_missing_folder_is_told_before_anything_is_asked_of_the_hub(path):
-    with pytest.raises(DataError, match=r"backbone\.path: no folder"):
-        load_pretrained(AutoModelForCausalLM, path, "backbone.path")
-    with pytest.raises(DataError, match="tokenizer: no folder"):
-        load_tokenizer(path)
-
-
-def test_a_folder_without_a_model_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"backbone\.path: .* can't be loaded"):
-        load_pretrained(AutoModelForCausalLM, str(tmp_path), "backbone.path")
-
-
-def test_code_in_a_folder_is_never_run(tmp_path):
-    code = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
-    (tmp_path / "modeling.py").write_text(code)
-    auto_map = {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "unheard-of", "auto_map": auto_map}))
-    with pytest.raises(DataError, match="can't be loaded"):
-        load_pretrained(AutoModelForCausalLM, str(tmp_path), "backbone.path")
-    assert not (tmp_path / "ran").exists()
 
 
 def test_frozen_is_in_eval_mode_without_gradients(language_model):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from rlhf_lightning.backbone.language_model import frozen, load_pretrained, load_tokenizer, pad_rows, plain_ids
+from rlhf_lightning.backbone.language_model import frozen, pad_rows, plain_ids
+from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family, Text
