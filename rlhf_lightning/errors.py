@@ -15,3 +15,7 @@ class RegistryError(UserError):
 
 class DataError(UserError):
     """A file or record that can't be read."""
+
+
+class OverlongPrompt(DataError):
+    """A prompt that leaves no room for its response in the model's positions."""

@@ -12,7 +12,7 @@ from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import TextRow, TextRows
 from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions, reading_of
-from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.registry import register
 from rlhf_lightning.schema import ModelPath
@@ -44,7 +44,8 @@ class EncoderDecoder(LanguageModel):
         """Right-padded prompts for the encoder, in the tokenizer's template for one text.
 
         Raises:
-            DataError: a prompt that is longer than the encoder, or a response that may be longer than the decoder.
+            OverlongPrompt: a prompt that is longer than the encoder.
+            DataError: a response that may be longer than the decoder.
         """
         rows = [self._row(text, "").context for text in prompts]
         length, prefix = self.max_length, len(self.decoder_prefix)
@@ -54,7 +55,7 @@ class EncoderDecoder(LanguageModel):
             )
         for text, ids in zip(prompts, rows, strict=True):
             if len(ids) > length:
-                raise DataError(
+                raise OverlongPrompt(
                     f"a prompt of {len(ids)} tokens doesn't fit the encoder's {length} positions: {text[:60]!r}...; "
                     "shorten it or filter it out"
                 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.adapters import has_adapters, merged_state
 from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
-from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.whole_file import write_folder
 
@@ -93,17 +93,24 @@ class LanguageModel:
         Special-token strings in the text stay plain text. An empty prompt becomes the begin-of-text token.
 
         Raises:
-            DataError: a prompt that doesn't fit, or is empty where the tokenizer has no begin-of-text token.
+            OverlongPrompt: a prompt that doesn't fit.
+            DataError: a response that may fill all positions; a prompt that is empty where the tokenizer has no begin-of-text token.
         """
+        positions = self.max_length
+        if room >= positions:
+            raise DataError(
+                f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
+                "rollout_sampler.max_new_tokens"
+            )
         rows = [plain_ids(self.tokenizer, text) for text in prompts]
-        limit = self.max_length - room
         for text, ids in zip(prompts, rows, strict=True):
             if not ids:
                 raise DataError(f"a prompt is empty and {self.model.name_or_path} has no begin-of-text token to start from")
-            if len(ids) > limit:
-                raise DataError(
-                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {self.max_length} positions: "
-                    f"{text[:60]!r}...; shorten it, filter it out, or lower rollout_sampler.max_new_tokens"
+            if len(ids) + room > positions:
+                lower = f", or lower rollout_sampler.max_new_tokens to {positions - len(ids)}" if len(ids) < positions else ""
+                raise OverlongPrompt(
+                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {positions} positions: "
+                    f"{text[:60]!r}...; shorten it or filter it out{lower}"
                 )
         padded, mask = pad_rows(rows, self.pad_id, left=True)
         return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.length_limit import length_limit
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.response_log_probs import ResponseLogProbs
 from rlhf_lightning.backbone.text_rows import read_back
@@ -61,14 +62,14 @@ def demonstration_loader(
     Raises:
         DataError: none is left.
     """
-    limit = min(settings.max_length, language_model.max_length)
+    limit = length_limit(settings.max_length, language_model.max_length, "sft.max_length")
     rows = []
     for prompt, response in demonstrations:
         ids, start, context = language_model.text_ids(prompt, response)
-        if max(len(ids), len(context or ())) <= limit:
+        if max(len(ids), len(context or ())) <= limit.tokens:
             rows.append((ids, start, context))
     if not rows:
-        raise DataError(f"none of {len(demonstrations)} demonstrations fits {limit} tokens: give shorter ones or raise sft.max_length")
+        raise DataError(f"none of {len(demonstrations)} demonstrations fits {limit.tokens} tokens: {limit.remedy}")
 
     def collate(batch: Sequence[tuple[list[int], int, list[int] | None]]) -> PackedTokens:
         ids, starts, contexts = zip(*batch, strict=True)

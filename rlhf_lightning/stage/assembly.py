@@ -219,14 +219,15 @@ class Assembly:
     def drawing(self, policy: LanguageModel) -> Drawing:
         """The largest of the first batches of prompts of one process."""
         from rlhf_lightning.plan.jobs import Drawing
-        from rlhf_lightning.rollout.prompts import prompt_loader
+        from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 
         run, settings = self.run, self.run.settings("ppo")
         sampler, about, room = run.config.rollout_sampler, run.settings("plan"), run.response_room
 
         def batches() -> list[list[int]]:
+            prompts = fitting_prompts(self.task.train_prompts(), [policy], room).prompts
             loader = prompt_loader(
-                self.task.train_prompts(), policy, min(about.batches, settings.updates), settings.prompts_per_update, room,
+                prompts, policy, min(about.batches, settings.updates), settings.prompts_per_update, room,
                 seed=run.seed, rank=0, world=self.setup.processes,
             )  # fmt: skip
             return [batch.prompt_mask.sum(1).tolist() for batch in loader]
@@ -302,6 +303,7 @@ class Assembly:
 
     def compared(self, policy: LanguageModel) -> list[Texts]:
         """Batches of preference optimisation."""
+        from rlhf_lightning.backbone.length_limit import length_limit
         from rlhf_lightning.preference.examples import preference_loader
         from rlhf_lightning.preference.texts import TextTable
         from rlhf_lightning.stage.preference import examples_of
@@ -312,8 +314,9 @@ class Assembly:
             return self.own_texts("preference", 2 * settings.batch_size)
 
         def batches() -> list[Texts]:
-            table = TextTable(policy.tokenizer, min(settings.max_length, policy.max_length))
-            examples = examples_of(run, training, table)
+            limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
+            table = TextTable(policy.tokenizer, limit.tokens)
+            examples = examples_of(run, training, table, limit)
             return self.sizes(preference_loader(examples, table, settings.batch_size, run.seed, 0, self.setup.processes))
 
         found: list[Texts] = self.known.once(f"compared {settings.batch_size} {self.setup.processes}", batches)

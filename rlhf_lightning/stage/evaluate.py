@@ -35,6 +35,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     """
     from rlhf_lightning.evaluation.figures import compared, metric_figures, side_by_side
     from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.stage.fitting_task import fitting_task
 
     task = run.component("task")
     scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
@@ -42,11 +43,13 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
     policy = run.language_model(corpus=run.corpus(task))
     start = None if reference is None else run.language_model(reference)
+    notes: list[str] = []
+    task = fitting_task(run, task, *(model for model in (policy, start) if model is not None), notes=notes)
     with run.timed("evaluate"):
         before = None if start is None else measured(run, task, start, scorer, start)
         after = measured(run, task, policy, scorer, start)
     results = compared(before, after)
-    end(run, "Evaluation", figures=metric_figures(before, after), results=results,
+    end(run, "Evaluation", figures=metric_figures(before, after), results=results, notes=notes,
         samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
     return after.mean(next(iter(after.values)))
 

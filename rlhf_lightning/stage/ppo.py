@@ -10,7 +10,7 @@ from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
-from rlhf_lightning.stage.sft import demonstrations_of
+from rlhf_lightning.stage.sft import demonstrations_of, log_skipped
 from rlhf_lightning.trainer import processes
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.stage.ending import end
     from rlhf_lightning.stage.evaluate import measured
+    from rlhf_lightning.stage.fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage.tuning import made_ready
 
     scorer = run.component("rollout_scorer")
@@ -130,8 +131,11 @@ def ppo(run: Run) -> float:
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # refused before the model loads
     held_out = held_out_scorers(run, task)
-    policy = run.language_model(corpus=run.corpus(task))
-    reference = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
+    corpus = run.corpus(task)
+    policy = run.language_model(corpus=corpus)
+    notes: list[str] = []
+    task = fitting_task(run, task, policy, *critic_prompts(run, policy, scorer), notes=notes)
+    reference = made_ready(run, policy, lambda: run.language_model(corpus=corpus))
     before = measured(run, task, policy, scorer, reference)
     module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
     after = measured(run, task, policy, scorer, reference)
@@ -141,7 +145,7 @@ def ppo(run: Run) -> float:
         figures=metric_figures(before, after),
         curves=ppo_curves({"": module.history}),
         samples=side_by_side(before, after, run.settings("evaluation").samples),
-        notes=alarm_notes({"": module.history}),
+        notes=[*notes, *alarm_notes({"": module.history})],
         results=compared(before, after),
     )
     run.say(f"policy: {run.folder / 'policy'}")
@@ -212,6 +216,8 @@ def demonstrated(run: Run, task: Task, policy: LanguageModel) -> Callable[[int, 
     if not run.settings("ppo").ptx_coef:
         return None
     shown = demonstrations_of(task)
+    _, skipped = demonstration_loader(shown, policy, run.settings("sft"), run.seed, 0, 1)
+    log_skipped(run, "ppo.ptx_coef", policy, skipped, len(shown))
     return lambda rank, world: demonstration_loader(shown, policy, run.settings("sft"), run.seed, rank, world)[0]
 
 

@@ -17,6 +17,7 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
 from rlhf_lightning.stage.feedback import read, weighed
+from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.reward import divided
 from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
 from rlhf_lightning.stage.sft import train_sft
@@ -24,6 +25,7 @@ from rlhf_lightning.stage.tuning import made_ready
 
 if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.backbone.length_limit import LengthLimit
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.feedback.judgements import Judgements
@@ -79,13 +81,17 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
         with run.timed("read"):
             intake = read(run)
         check_feedback(run, intake)
-        policy = run.language_model(corpus=run.corpus(task))
-        start = made_ready(run, policy, lambda: run.language_model(corpus=run.corpus(task)))
+        on_task = is_on_task(intake, task)
+        corpus = run.corpus(task)
+        policy = run.language_model(corpus=corpus)
+        if on_task:
+            task = fitting_task(run, task, policy, notes=intake.notes)
+        start = made_ready(run, policy, lambda: run.language_model(corpus=corpus))
     else:
-        policy, start, intake = collected(run, task, prompts, responses)
+        policy, start, task, intake = collected(run, task, prompts, responses)
         check_feedback(run, intake)
+        on_task = is_on_task(intake, task)
     run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
-    on_task = is_on_task(intake, task)
     before = after = None
     if on_task:
         before = look(run, task, policy, scorer, start)
@@ -133,14 +139,18 @@ def check_feedback(run: Run, intake: Intake) -> None:
     raise ConfigError(f"preference_loss={name} learns from {wanted}, and the feedback holds only {', '.join(sorted(found))}: {remedy}")
 
 
-def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[LanguageModel, LanguageModel, Intake]:
-    """The backbone warmed up, what it is compared with, and what the annotators say about its samples."""
+def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[LanguageModel, LanguageModel, Task, Intake]:
+    """The backbone warmed up, what it is compared with, the task's prompts that fit it, and what the annotators say about its samples."""
     annotators = run.component("feedback_annotator", task)
+    notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
+    task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
     start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
     collect(run, task, policy, annotators, 1, prompts, responses, run.folder / "round_1" / "feedback.jsonl")
-    return policy, start, take_in_all(run, 1)
+    intake = take_in_all(run, 1)
+    intake.notes += notes
+    return policy, start, task, intake
 
 
 def is_on_task(intake: Intake, task: Task) -> bool:
@@ -160,6 +170,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     """
     import numpy as np
 
+    from rlhf_lightning.backbone.length_limit import length_limit
     from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.preference.examples import preference_loader
@@ -173,11 +184,12 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     settings, loss = run.settings("preference"), run.component("preference_loss")
     training, aside = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
     with run.timed("preference"):
-        table = TextTable(policy.tokenizer, min(settings.max_length, policy.max_length))
-        examples = examples_of(run, training, table)
+        limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
+        table = TextTable(policy.tokenizer, limit.tokens)
+        examples = examples_of(run, training, table, limit)
         learned_texts = examples.texts() if "reference" in run.chosen("preference_loss").needs else np.zeros(0, dtype=int)
         held_out, places = in_table(aside, table)
-        notes = left_out_notes(run, training, examples, table)
+        notes = left_out_notes(run, training, examples, limit, len(aside) - len(held_out))
 
         def loader(rank: int, world: int) -> Any:
             return preference_loader(examples, table, settings.batch_size, run.seed, rank, world)
@@ -199,7 +211,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     return TrainedPreference(module.history, found, ratios, notes)
 
 
-def examples_of(run: Run, training: Judgements, table: TextTable) -> Examples:
+def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthLimit) -> Examples:
     """What the loss learns from. Raises ConfigError where nothing is left."""
     from rlhf_lightning.preference.examples import compared_examples, thumbed_examples
 
@@ -210,14 +222,14 @@ def examples_of(run: Run, training: Judgements, table: TextTable) -> Examples:
     else:
         examples = compared_examples(training, table, settings.smallest_rating_gap)
     if not len(examples):
-        why = f"{examples.left_out} are longer than {table.max_length} tokens: raise preference.max_length" if examples.left_out else (
+        why = f"{examples.left_out} are longer than {limit.tokens} tokens: {limit.remedy}" if examples.left_out else (
             "no ranking or edit prefers a text, and no annotator rated two responses to one prompt differently"
         )  # fmt: skip
         raise ConfigError(f"preference_loss={run.chosen('preference_loss').name} finds nothing to learn from: {why}")
     return examples
 
 
-def left_out_notes(run: Run, training: Judgements, examples: Examples, table: TextTable) -> list[str]:
+def left_out_notes(run: Run, training: Judgements, examples: Examples, limit: LengthLimit, unmeasured: int) -> list[str]:
     """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
     from rlhf_lightning.preference.examples import not_learned
 
@@ -229,7 +241,9 @@ def left_out_notes(run: Run, training: Judgements, examples: Examples, table: Te
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(unused.items()))
         notes.append(f"preference_loss={name} doesn't learn from {listed}")
     if examples.left_out:
-        notes.append(f"{examples.left_out} judgements have a text of more than {table.max_length} tokens and are left out")
+        notes.append(f"{examples.left_out} judgements have a text of more than {limit.tokens} tokens and are left out: {limit.remedy}")
+    if unmeasured:
+        notes.append(f"{unmeasured} held-out judgements have a text of more than {limit.tokens} tokens and are not measured")
     if thumbs and len(set(examples.prompt.tolist())) == 1:
         notes.append("all thumbs are on one prompt, so that the KL of preference_loss=kto is estimated on that prompt's own responses")
     for note in notes:

@@ -18,6 +18,7 @@ from rlhf_lightning.registry import make, register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
 from rlhf_lightning.stage.feedback import taken
+from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
@@ -85,7 +86,9 @@ def rounds(
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
     annotators = run.component("feedback_annotator", task)
     held_out = held_out_scorers(run, task)
+    notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
+    task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
     start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
     story = Story(look(run, task, start, start))
@@ -101,7 +104,7 @@ def rounds(
         run.say(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
         if story.improvement() >= target:
             break
-    tell(run, story, target)
+    tell(run, story, target, notes)
     run.say(f"policy: {run.folder / f'round_{len(story.rounds)}' / 'policy'}")
     return story.improvement()
 
@@ -166,7 +169,7 @@ def utility_of(task: Task) -> Callable[[Prompt, str], float]:
     return lambda prompt, response: task.utility(prompt_text(prompt), response)
 
 
-def tell(run: Run, story: Story, target: float) -> None:
+def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     """The report of all rounds."""
     from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
     from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, reliability_curve
@@ -195,7 +198,7 @@ def tell(run: Run, story: Story, target: float) -> None:
         samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
         feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
-        notes=[*alarm_notes(histories), *last.intake.notes, *held_out_notes(last.reward.measured)],
+        notes=[*notes, *alarm_notes(histories), *last.intake.notes, *held_out_notes(last.reward.measured)],
         results=compared(story.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
         | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),

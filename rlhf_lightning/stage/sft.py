@@ -54,8 +54,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     with run.timed("sft"):
         tune_start(run, language_model)
         loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
-        if skipped:
-            run.say(f"sft: {skipped} of {len(demonstrations)} demonstrations are longer than {settings.max_length} tokens and left out")
+        log_skipped(run, "sft", language_model, skipped, len(demonstrations))
         steps = settings.epochs * len(loader)
         module = SFTModule(language_model, settings, steps)
         trainer = run.trainer("sft", settings.epochs, steps, {"sft/loss": "loss"}, settings.max_grad_norm)
@@ -64,6 +63,15 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module
+
+
+def log_skipped(run: Run, name: str, language_model: LanguageModel, skipped: int, total: int) -> None:
+    """Log how many demonstrations were too long, and which limit they exceed."""
+    from rlhf_lightning.backbone.length_limit import length_limit
+
+    limit = length_limit(run.settings("sft").max_length, language_model.max_length, "sft.max_length")
+    if skipped:
+        run.say(f"{name}: {skipped} of {total} demonstrations are longer than {limit.tokens} tokens and left out: {limit.remedy}")
 
 
 def demonstrations_of(task: Task) -> list[tuple[str, str]]:

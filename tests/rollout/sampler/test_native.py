@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.errors import OverlongPrompt
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.rollout.sampler import _decoder
 from rlhf_lightning.rollout.sampler.continuous import continuous
@@ -109,7 +110,9 @@ def test_top_p_draws_from_the_smallest_set_with_that_probability(tiny_of):
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_what_to_change(language_model):
-    with pytest.raises(Exception, match=r"don't fit the model's 64 positions.*rollout_sampler.max_new_tokens"):
+    with pytest.raises(OverlongPrompt, match=r"don't fit the model's 64 positions.*lower rollout_sampler.max_new_tokens to \d+$"):
+        language_model.encode_prompts(["The kettle boils water quickly."], 60)
+    with pytest.raises(OverlongPrompt, match=r"don't fit the model's 64 positions.*shorten it or filter it out$"):
         language_model.encode_prompts(["The kettle boils water quickly. " * 12], 20)
 
 
