@@ -69,6 +69,7 @@ class Reader:
         on_bad: "refuse" raises if any line is bad; "quarantine" writes the bad lines aside and goes on with the rest.
         quarantine: JSONL file for the bad lines, one {origin, reason, raw} each (bytes that aren't UTF-8 as \\xNN), written whole.
         max_bad_fraction: with "quarantine", more bad lines than this share of all are refused after all.
+        check: raises DataError for a record that can't be used; its row is bad then.
 
     Attributes:
         bad, notes: how many lines were set aside, and what the user should know; complete when the iteration has ended.
@@ -86,12 +87,13 @@ class Reader:
         on_bad: Literal["refuse", "quarantine"] = "refuse",
         quarantine: Path | None = None,
         max_bad_fraction: float = 0.5,
+        check: Callable[[Feedback], None] | None = None,
     ) -> None:
         if not formats:
             raise ConfigError("no feedback_format is chosen: add for example `feedback_format=[pairwise]` to the command")
         if on_bad == "quarantine" and quarantine is None:
             raise ConfigError("on_bad=quarantine needs a file for the bad lines: give quarantine=PATH")
-        self.rows, self.formats, self.on_bad, self.max_bad_fraction = rows, formats, on_bad, max_bad_fraction
+        self.rows, self.formats, self.on_bad, self.max_bad_fraction, self.check = rows, formats, on_bad, max_bad_fraction, check
         self.quarantine = quarantine if on_bad == "quarantine" else None
         self.bad, self.notes = 0, list[str]()
 
@@ -100,7 +102,7 @@ class Reader:
         unread = UnreadFields([getattr(form, "fields", None) for form in self.formats])
         with _set_aside(self.quarantine) as write:
             for item in self.rows:
-                judged = _judged(item, self.formats, unread) if isinstance(item, Row) else item
+                judged = _judged(item, self.formats, unread, self.check) if isinstance(item, Row) else item
                 if isinstance(judged, list):
                     good += 1
                     yield from judged
@@ -114,7 +116,8 @@ class Reader:
                         told.append(f"{judged.origin}: {judged.reason}")
             total = good + self.bad
             if self.bad and (self.on_bad == "refuse" or fatal or self.bad > self.max_bad_fraction * total):
-                raise DataError(_report(told, self.bad, total))
+                remedy = "" if fatal or self.on_bad == "quarantine" else " (feedback.on_bad=quarantine sets them aside)"
+                raise DataError(_report(told, self.bad, total, remedy))
             if not good:
                 raise DataError("no rows: the source gave nothing to read" if not self.bad else _report(told, self.bad, total))
         if self.bad:
@@ -122,13 +125,19 @@ class Reader:
         self.notes += unread.notes()
 
 
-def _judged(row: Row, formats: Sequence[Format], unread: UnreadFields) -> list[Feedback] | BadLine:
+def _judged(
+    row: Row, formats: Sequence[Format], unread: UnreadFields, check: Callable[[Feedback], None] | None
+) -> list[Feedback] | BadLine:
     try:
         unread.check(row.data)
         parts = [part for part in (form(row) for form in formats) if part is not None]
         if not parts:
             wants = "; ".join(str(getattr(form, "looks_for", form)) for form in formats)
             raise DataError(f"fits no chosen feedback_format: {wants}. It has: {listed(row.data) or 'no fields'}")
+        records = [record for part in parts for record in part]
+        if check is not None:
+            for record in records:
+                check(record)
     except DataError as error:
         return BadLine(row.origin, str(error), row.raw)
     except pydantic.ValidationError as error:
@@ -137,7 +146,6 @@ def _judged(row: Row, formats: Sequence[Format], unread: UnreadFields) -> list[F
         return BadLine(row.origin, f"{place}{': ' * bool(place)}{first['msg'].removeprefix('Value error, ')}", row.raw)
     except RecursionError:
         return BadLine(row.origin, "nested too deeply", row.raw)
-    records = [record for part in parts for record in part]
     return records if row.weight == 1 and row.source is None else [_of_source(record, row) for record in records]
 
 
@@ -146,10 +154,10 @@ def _of_source(record: Feedback, row: Row) -> Feedback:
     return record.model_copy(update={"weight": record.weight * row.weight, "source": record.source or row.source})
 
 
-def _report(told: list[str], bad: int, total: int) -> str:
+def _report(told: list[str], bad: int, total: int, remedy: str = "") -> str:
     more = f"\n  ... and {bad - len(told)} more" if bad > len(told) else ""
     lines = "\n  ".join(told)
-    return f"{bad} of {total} lines of feedback are bad, nothing is imported:\n  {lines}{more}"
+    return f"{bad} of {total} lines of feedback are bad, nothing is imported{remedy}:\n  {lines}{more}"
 
 
 @contextlib.contextmanager

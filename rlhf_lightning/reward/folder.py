@@ -122,8 +122,13 @@ def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
 
 def load_any_reward_model(path: str, max_length: int = 512) -> RewardModel | FeatureScore:
     """`load_reward_model`, or the features model of a folder that `reward_head=features` wrote."""
+    return load_features(path) if is_features_model(path) else load_reward_model(path, max_length)
+
+
+def is_features_model(path: str) -> bool:
+    """Whether the folder was written by reward_head=features, which reads texts without a tokenizer."""
     card = _card(path)
-    return load_features(path) if card is not None and card.get("head") == "features" else load_reward_model(path, max_length)
+    return card is not None and card.get("head") == "features"
 
 
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import option
 from rlhf_lightning.run import Run
-from rlhf_lightning.stage.feedback import read, weighed
+from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
 from rlhf_lightning.stage.reward import divided
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class Assembly:
         if not self.run.config.get("feedback_source"):
             return None
         run, fraction = self.run, self.run.settings(section).validation_fraction
-        feedback = self.known.once("feedback", lambda: read(run).feedback)
+        feedback = self.known.once("feedback", lambda: read(run, backbone_tokenizer(run)).feedback)
         found: Judgements = self.known.once(
             f"judgements {section}", lambda: divided(standardised(weighed(run, feedback)), fraction, section)[0]
         )

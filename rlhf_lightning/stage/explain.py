@@ -59,11 +59,12 @@ def explain(
     """
     from rlhf_lightning.reward.explain.cases import sample
     from rlhf_lightning.reward.explain.explanation import Settings
+    from rlhf_lightning.reward.folder import is_features_model
 
-    net = loaded(run, model)
     with run.timed("read"):
-        intake = read(run)
+        intake = read(run, [] if is_features_model(model) else [model])
         records = sample(intake.feedback, texts, run.seed)
+    net = loaded(run, model)
     with run.timed("features"):
         regression, notes = _regression(run, net, records, texts)
     cases = chosen(net, intake.feedback, records, limit, order)

@@ -31,14 +31,14 @@ def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal[
     from rlhf_lightning.evaluation import held_out as shown
     from rlhf_lightning.evaluation.figures import feedback_counts
     from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
-    from rlhf_lightning.reward.folder import load_any_reward_model
+    from rlhf_lightning.reward.folder import is_features_model, load_any_reward_model
     from rlhf_lightning.reward.measure import measure_held_out, reward_agreement, texts_compared
     from rlhf_lightning.stage.ending import end
 
     if not models or len(set(models)) < len(models):
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
     with run.timed("read"):
-        intake = read(run)
+        intake = read(run, [path for path in models if not is_features_model(path)])
         judged = standardised(weighed(run, intake.feedback))
     if prompts == "held_out":
         fraction = run.settings("reward").validation_fraction

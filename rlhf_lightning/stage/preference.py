@@ -16,7 +16,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
 from rlhf_lightning.stage.evaluate import measured
-from rlhf_lightning.stage.feedback import read, weighed
+from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
 from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.reward import divided
 from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
@@ -79,7 +79,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
     if run.config.get("feedback_source"):
         with run.timed("read"):
-            intake = read(run)
+            intake = read(run, backbone_tokenizer(run))
         check_feedback(run, intake)
         on_task = is_on_task(intake, task)
         corpus = run.corpus(task)

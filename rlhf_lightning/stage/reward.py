@@ -14,7 +14,7 @@ from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.run import Run
-from rlhf_lightning.stage.feedback import read, weighed
+from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,10 +61,11 @@ def reward(run: Run) -> float:
     from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage.ending import end
 
+    reads_texts = "texts" in run.chosen("reward_head").needs
     with run.timed("read"):
-        intake = read(run)
+        intake = read(run, [] if reads_texts else backbone_tokenizer(run))
     run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
-    backbone = "" if "texts" in run.chosen("reward_head").needs else backbone_folder(run, intake.feedback)
+    backbone = "" if reads_texts else backbone_folder(run, intake.feedback)
     trained = train_reward(run, intake.feedback, backbone, run.folder / "reward_model")
     measured = trained.measured
     loss = [curve("Loss", "step", "nats per judgement", {"loss": trained.history}, "reward/loss")] if trained.history else []
