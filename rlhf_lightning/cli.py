@@ -28,6 +28,7 @@ from rlhf_lightning.presets import CONF
 from rlhf_lightning.processes import meet, process_count
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
+from rlhf_lightning.secrets import safe_message
 from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_without_sweep
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
@@ -47,6 +48,10 @@ def program() -> None:
     except SystemExit as stop:
         _end(stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1)
         raise
+    except Exception as error:
+        print_traceback(error)
+        _end(1)
+        sys.exit(1)
     _end(0)
 
 
@@ -72,11 +77,11 @@ def _command() -> None:
     broken = load_for_good()
     typed = {"-sc", "--shell-completion", "--shell_completion"} & set(words)
     if not typed and launch.this_launch().rank() == 0:  # nobody reads under a line that is being typed; one process speaks
-        print("".join(f"{line}\n" for line in broken), end="", file=sys.stderr)
+        print("".join(f"{safe_message(line)}\n" for line in broken), end="", file=sys.stderr)
     if answered(words):
         return
     if (complete := resume.finished(words)) is not None:
-        print(f"{complete} is already complete: {complete / resume.RESULT}")
+        print(safe_message(f"{complete} is already complete: {complete / resume.RESULT}"))
         return
     try:
         sys.argv[1:] = saved_config.flags_last([*launch.no_files(), *saved_config.from_here(resume.spelled_out(words))])
@@ -95,6 +100,11 @@ def _command() -> None:
         sys.exit(wrong_command.tell(told))
     if SweepTable.failed:
         sys.exit(1)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print an error with its traceback on stderr, without secrets and control characters."""
+    print(safe_message("".join(traceback.format_exception(error))), file=sys.stderr)
 
 
 def load_for_good() -> list[str]:
@@ -134,9 +144,9 @@ def run_job(config: DictConfig) -> float:
         if mendable:
             wrong_command.tell(error)
         else:
-            traceback.print_exception(error)
+            print_traceback(error)
         said = wrong_command.told(error) if mendable else f"{type(error).__name__}: {error}"
-        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(said)
+        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(safe_message(said), encoding="utf-8")
         return math.nan
 
 
@@ -172,7 +182,7 @@ def answered(words: Sequence[str]) -> bool:
         elif words[:1] == ["new"]:
             from rlhf_lightning.scaffold.write import write_new
 
-            print("".join(f"{file}\n" for file in write_new(words[1:], Path("plugins"))), end="")
+            print("".join(f"{safe_message(str(file))}\n" for file in write_new(words[1:], Path("plugins"))), end="")
         elif {"--help", "-h"} & set(words):
             menu.print_help()
         else:

@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from rlhf_lightning.display import csv_cell
+
 
 class WholeRows(ExperimentWriter):
     """Lightning's metrics.csv, but that rows which a full disk cut short are written again when there is room, and those before them stay
@@ -46,13 +48,13 @@ class WholeRows(ExperimentWriter):
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file that holds all rows, or what it held before."""
+    """Write a CSV file with all rows, or leave the old one; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
     beside = path.with_name(f".new-{path.name}")
     try:
         with beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
         os.replace(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf_lightning.display import literal, visible
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.plugin_loading import packages
 from rlhf_lightning.presets import default_options, list_presets
@@ -35,9 +36,9 @@ def print_help() -> None:
     chosen, presets = default_options(), list_presets()
     for group, about in GROUPS.items():
         options = sorted([*(c.name for c in components(group)), *presets.pop(group, ())])
-        print(_group_line(group, options, chosen.get(group, ()), about.summary, about.many))
+        print(visible(_group_line(group, options, chosen.get(group, ()), about.summary, about.many)))
     for group, more in presets.items():
-        print(_group_line(group, list(more), chosen.get(group, ()), PRESETS.get(group, "")))
+        print(visible(_group_line(group, list(more), chosen.get(group, ()), PRESETS.get(group, ""))))
     print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed")
     print("Examples:\n" + textwrap.indent(_called(EXAMPLES), "  "))
     print(FOOT)
@@ -71,26 +72,27 @@ def print_components(name: str | None) -> None:
         names = [*GROUPS, *section_names()]
         raise ConfigError(f"no group {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
     table = Table("option", "what it does", "settings", "owner", title=GROUPS[name].summary if name else None, show_lines=True)
     for component in components(name):
         cells = (f"{component.group}={component.name}", component.summary, _listed(settings_of(component.target)), owner(component))
-        table.add_row(*map(escape, cells))
-    Console().print(table)
+        table.add_row(*(literal(cell, console) for cell in cells))
+    console.print(table)
 
 
 def print_section(name: str) -> None:
     """The settings of a section, with types and defaults."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("setting", "type", "default", title=(section_class(name).__doc__ or name).split("\n")[0])
+    console = Console()
+    table = Table("setting", "type", "default", title=literal((section_class(name).__doc__ or name).split("\n")[0], console))
     for setting in settings_of(section_class(name)):
-        table.add_row(*map(escape, (f"{name}.{setting.name}", type_name(setting.type), shown_default(setting))))
-    Console().print(table)
+        cells = (f"{name}.{setting.name}", type_name(setting.type), shown_default(setting))
+        table.add_row(*(literal(cell, console) for cell in cells))
+    console.print(table)
 
 
 def _listed(settings: Sequence[Setting]) -> str:

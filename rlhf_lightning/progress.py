@@ -10,6 +10,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlhf_lightning.display import literal
 from rlhf_lightning.throughput import Throughput
 
 LINES = 5
@@ -40,10 +41,10 @@ class StageProgress(L.Callback):
         self.console = console or Console()
         self.done = self.before = 0
         columns = (
-            TextColumn(f"{self.title:<14}"),
+            TextColumn("{task.description:<14}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=self.console)
@@ -54,7 +55,7 @@ class StageProgress(L.Callback):
         self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # a training that was stopped goes on
         self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
-        self.task = self.bar.add_task(self.title, total=self.total, figures="")
+        self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, figures="")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.done += 1
@@ -62,13 +63,14 @@ class StageProgress(L.Callback):
         self.throughput.add(pl_module, batch)
         if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
             self._log(trainer, pl_module, seconds)
-        shown = self._figures(getattr(pl_module, "history", []), seconds)
+        shown = literal(self._figures(getattr(pl_module, "history", []), seconds), self.console).plain
         self.bar.update(self.task, completed=self.done, figures=shown)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
             left = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
             ending = f"{seconds:.0f} s" if self.done == self.total else left
-            self.console.print(f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}", highlight=False, soft_wrap=True)
+            line = f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}"
+            self.console.print(literal(line, self.console), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.stop()

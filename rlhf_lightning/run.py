@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from rlhf_lightning.choices import Choices
+from rlhf_lightning.display import literal
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.processes import process_rank
 from rlhf_lightning.registry import make
 from rlhf_lightning.resume import CHECKPOINTS
+from rlhf_lightning.secrets import safe_message
 from rlhf_lightning.trainer import devices_on_a_node, lightning_trainer
 from rlhf_lightning.whole_file import write_whole
 
@@ -167,8 +169,9 @@ class Run(Choices):
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def say(self, text: str) -> None:
+        """Print a message literally and without secrets, whatever text is in it; on the first process alone."""
         if self.is_main:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(literal(safe_message(text), self.console), soft_wrap=True)
 
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file in the run's folder, whole or not at all."""

@@ -59,8 +59,8 @@ def mask_hydra_s(config: DictConfig, about: Any) -> None:
     Args:
         about: the job's `hydra` node.
     """
-    given = {"config": OmegaConf.to_container(config, resolve=False), "words": OmegaConf.to_container(about.overrides, resolve=False)}
-    if without_secrets(given) == given:
+    nodes = [OmegaConf.to_container(node, resolve=False) for node in (config, about)]
+    if without_secrets(nodes) == nodes:
         return
     for file in _written(about):
         OmegaConf.save(OmegaConf.create(without_secrets(OmegaConf.load(file))), file)

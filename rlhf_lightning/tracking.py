@@ -18,10 +18,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from rlhf_lightning.csv_log import WholeRows, write_rows
+from rlhf_lightning.display import markdown
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.loggers import WandbSettings, logger_settings
 from rlhf_lightning.metric_names import renamed
-from rlhf_lightning.secrets import without_secrets
+from rlhf_lightning.secrets import without_any_secret, without_secrets
 
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.report import Sample
@@ -108,7 +109,7 @@ class TensorBoardTracker(GoesOn, TensorBoardLogger):
         if rows:
             lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
             self.experiment.add_text("samples", "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        self.experiment.add_text("report", str(page))
+        self.experiment.add_text("report", markdown(str(page)))
         self.log_metrics({f"results/{name}": value for name, value in results.items()}, 0)
         self.save()
 
@@ -149,7 +150,9 @@ def table_of(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 def _cell(value: Any) -> str:
     """A value inside a Markdown table."""
-    return ("" if value is None else str(value)).replace("|", "\\|").replace("\n", "<br>")
+    if isinstance(value, str):
+        return "<br>".join(map(markdown, value.splitlines()))
+    return "" if value is None else str(value)
 
 
 def tracker(run: Logged, stage: str) -> Tracker | None:
@@ -187,7 +190,7 @@ def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
 
 def _said(cause: Exception) -> str:
     """An error in one line."""
-    return f"{type(cause).__name__}: {cause}".strip().split("\n")[0]
+    return without_any_secret(f"{type(cause).__name__}: {cause}").strip().split("\n")[0]
 
 
 def set_aside(folder: Path, stage: str) -> None:
@@ -222,7 +225,7 @@ def _opened(run: Logged, mode: str, about: Mapping[str, Any]) -> Any:
 
     if mode == "online" and not WandbTracker.given_up:
         try:
-            with nobody_types():
+            with nobody_types(), masked_command():
                 opened = wandb.init(mode="online", **about)
             run.say(f"W&B: {opened.url}")
             return opened
@@ -230,7 +233,19 @@ def _opened(run: Logged, mode: str, about: Mapping[str, Any]) -> Any:
             WandbTracker.given_up = True
             said = str(cause).strip().split("\n")[0] or type(cause).__name__
             run.say(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {said}")
-    return wandb.init(mode="disabled" if mode == "disabled" else "offline", **about)
+    with masked_command():
+        return wandb.init(mode="disabled" if mode == "disabled" else "offline", **about)
+
+
+@contextmanager
+def masked_command() -> Iterator[None]:
+    """Let W&B, which records the words of the command, see them without secrets."""
+    words = sys.argv
+    sys.argv = [words[0], *without_secrets(words[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 @contextmanager

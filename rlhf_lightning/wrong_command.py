@@ -17,6 +17,7 @@ from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
 from rlhf_lightning.saved_config import FLAGS_WITH_VALUE
 from rlhf_lightning.schema import did_you_mean
+from rlhf_lightning.secrets import safe_message
 
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
 FLAGS = ("Config group override must be", "Only one of --run", "The --resolve flag")
@@ -44,7 +45,7 @@ def told(error: BaseException) -> str:
 
 def tell(error: BaseException) -> int:
     """Print an error that the user can mend, without a traceback. Returns the exit code."""
-    print(f"error: {told(error)}", file=sys.stderr)
+    print(f"error: {safe_message(told(error))}", file=sys.stderr)
     return 2
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from rlhf_lightning.display import visible
 from rlhf_lightning.evaluation import plots, wording
 from rlhf_lightning.evaluation.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value
 from rlhf_lightning.interval import Interval
@@ -80,7 +81,7 @@ def rendered(template: str, *styles: str, **parts: object) -> str:
         loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(style=Markup(style), style_hash=digest, plots=plots, wording=wording)
-    return wording.visible(environment.get_template(template).render(**parts))
+    return visible(environment.get_template(template).render(**parts))
 
 
 def curves_of_rounds(rounds: list[RoundResult]) -> list[Curve]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from rlhf_lightning.display import literal
 from rlhf_lightning.evaluation import wording
 from rlhf_lightning.evaluation.report import Figure, Report, Value
 
@@ -42,12 +42,12 @@ def _print(report: Report, page: Path | None, console: Console) -> None:
             console.print(_table(console, table.title, table.heads, rows, table.note))
     target = [f"{'Target met' if report.target.met else 'Target not met'}: {report.target.text}"] if report.target else []
     for line in [*target, *(f"Note: {note}" for note in report.notes)]:
-        console.print(_text(line, console))
+        console.print(literal(line, console))
     if report.seconds:
         console.print(_seconds(report, console))
     if page is not None:
         # A path broken over two lines can't be clicked or copied.
-        console.print(_text(f"Report: {page}", console), soft_wrap=True)
+        console.print(literal(f"Report: {page}", console), soft_wrap=True)
 
 
 def _figures(report: Report, console: Console) -> Table:
@@ -69,8 +69,8 @@ def _seconds(report: Report, console: Console) -> Table:
 
 def _table(console: Console, title: str, heads: list[str], rows: list[list[str]], caption: str) -> Table:
     table = Table(
-        title=_text(title, console) if title else None,
-        caption=_text(caption, console) if caption else None,
+        title=literal(title, console) if title else None,
+        caption=literal(caption, console) if caption else None,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -82,16 +82,10 @@ def _table(console: Console, title: str, heads: list[str], rows: list[list[str]]
     for index, head in enumerate(heads):
         # In a narrow terminal numbers wrap rather than lose their ends.
         whole = index > 0 and console.width >= WIDTH
-        table.add_column(head, justify="right" if index else "left", overflow="fold", no_wrap=whole, header_style="dim")
+        table.add_column(literal(head, console), justify="right" if index else "left", overflow="fold", no_wrap=whole, header_style="dim")
     for row in rows:
-        table.add_row(*(_text(cell, console) for cell in row))
+        table.add_row(*(literal(cell, console) for cell in row))
     return table
-
-
-def _text(text: str, console: Console) -> Text:
-    """Literal text: no markup of rich's, no control characters, and "?" for what the output's encoding lacks."""
-    encoding = console.encoding or "utf-8"
-    return Text(wording.visible(text).encode(encoding, "replace").decode(encoding))
 
 
 def _label(figure: Figure) -> str:

@@ -8,12 +8,6 @@ from rlhf_lightning.evaluation.report import Figure, Report
 from rlhf_lightning.interval import Interval
 
 NOTHING = "-"
-CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
-
-
-def visible(text: str) -> str:
-    """The text with control characters as their pictures and lone surrogates as the replacement character: nothing acts, nothing hides."""
-    return text.translate(CONTROLS).encode("utf-8", "replace").decode("utf-8")
 
 
 def decimal(value: float, digits: int) -> str:

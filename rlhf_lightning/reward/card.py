@@ -1,10 +1,12 @@
-"""The README.md of a reward model's folder, its model card: written from what the training knows."""
+"""The README.md of a reward model's folder, its model card. Names that come from data or files are code spans: nothing in them acts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from rlhf_lightning.display import markdown, markdown_code
 
 HEAD_MATTER = """---
 library_name: rlhf_lightning
@@ -50,13 +52,14 @@ def readme(about: Mapping[str, Any], kind: str) -> str:
 
 
 def _what(about: Mapping[str, Any], kind: str) -> str:
-    start = f", from `{about['backbone']}`" if about.get("backbone") else ""
-    made = [f"- trunk: {FAMILY.get(kind, kind)}{start}"]
+    start = f", from {markdown_code(str(about['backbone']))}" if about.get("backbone") else ""
+    made = [f"- trunk: {FAMILY.get(kind) or markdown(kind)}{start}"]
     if about.get("net") == "classifier":
         made.append("- head: that of the transformers classifier it started from")
     else:
-        made += [f"- {name}: {about[name]}" for name in ("pooling", "head") if name in about]
-    made += [f"- {name}: {about[name]}" for name in ("tuning", "losses") if about.get(name)]
+        made += [f"- {name}: {markdown(str(about[name]))}" for name in ("pooling", "head") if name in about]
+    made += [f"- tuning: {markdown(str(about['tuning']))}"] if about.get("tuning") else []
+    made += [f"- losses: {', '.join(map(markdown, map(str, about['losses'])))}"] if about.get("losses") else []
     score = "It gives a response to a prompt a number: higher is better. Scores have mean 0 and variance 1 on its training responses."
     return f"{score} {READS.get(kind, '')}\n\n" + "\n".join(made) + "\n"
 
@@ -81,14 +84,16 @@ def _how(about: Mapping[str, Any]) -> str:
 
 def _data(about: Mapping[str, Any]) -> str:
     tables = [
-        _table(("what", "judgements"), sorted(about[name].items())) for name in ("judgements", "sources") if about.get(name)
-    ]  # fmt: skip
+        _table(("what", "judgements"), [(markdown(str(what)), int(count)) for what, count in sorted(about[name].items())])
+        for name in ("judgements", "sources")
+        if about.get(name)
+    ]
     return "\n".join(tables) or "It isn't recorded.\n"
 
 
 def _figures(about: Mapping[str, Any]) -> str:
     figures = about.get("figures") or {f"accuracy/{kind}": value for kind, value in (about.get("accuracy") or {}).items()}
-    rows = [(name, *_figure(value)) for name, value in figures.items()]
+    rows = [(markdown(name), *_figure(value)) for name, value in figures.items()]
     if not rows:
         return "Nothing was measured.\n"
     return _table(("figure", "value", "95 % interval", "n"), rows) + "\nHeld out by prompt: no prompt is in training and here.\n"
@@ -99,7 +104,15 @@ def _figure(value: Any) -> tuple[str, str, str]:
         return f"{float(value):.3f}", "", ""
     low, high = float(value.get("low", math.nan)), float(value.get("high", math.nan))
     known = math.isfinite(low) and math.isfinite(high)
-    return f"{float(value['mean']):.3f}", f"{low:.3f} to {high:.3f}" if known else "", str(value.get("n", ""))
+    return (
+        f"{float(value['mean']):.3f}",
+        f"{low:.3f} to {high:.3f}" if known else "",
+        _count(value.get("n")),
+    )
+
+
+def _count(items: Any) -> str:
+    return str(items) if isinstance(items, int) else ""
 
 
 def _limits(about: Mapping[str, Any]) -> str:
@@ -116,4 +129,4 @@ def _limits(about: Mapping[str, Any]) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rlhf_lightning.run import Run
-from rlhf_lightning.secrets import without_secret, without_secrets
+from rlhf_lightning.secrets import without_secrets
 
 
 def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
@@ -30,7 +30,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     tables = [*parts.pop("tables", []), *speed_tables(run.speeds)]
     report = Report(
         title=title,
-        command=["train.py", *map(without_secret, sys.argv[1:])],
+        command=["train.py", *without_secrets(sys.argv[1:])],
         seed=run.seed,
         config_yaml=OmegaConf.to_yaml(OmegaConf.create(without_secrets(run.config))),
         finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),

@@ -83,7 +83,11 @@ def read_job(folder: Path) -> Job:
     result = folder / RESULT
     if not result.is_file():
         error = folder / ERROR_FILE
-        return Job(folder.name, settings, error=error.read_text() if error.is_file() else "no result was written: the job was ended")
+        return Job(
+            folder.name,
+            settings,
+            error=error.read_text(encoding="utf-8", errors="replace") if error.is_file() else "no result was written: the job was ended",
+        )
     content: dict[str, Any] = json.loads(result.read_text())
     return Job(folder.name, settings, float(content["objective"]), content["figures"], sum(content["seconds"].values()))
 

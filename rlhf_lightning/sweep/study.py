@@ -21,6 +21,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.schema import config_class, validated
+from rlhf_lightning.secrets import safe_message
 
 if TYPE_CHECKING:
     import optuna
@@ -177,4 +178,5 @@ def tell_best(study: optuna.Study) -> None:
 
     if study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         best = study.best_trial
-        print(f"best: job {best.user_attrs.get(JOB, best.number)}, objective {best.value:.6g}: {' '.join(best.user_attrs.get(WORDS, []))}")
+        words = " ".join(best.user_attrs.get(WORDS, []))
+        print(safe_message(f"best: job {best.user_attrs.get(JOB, best.number)}, objective {best.value:.6g}: {words}"))

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from rlhf_lightning.display import csv_cell, literal, message, visible
 from rlhf_lightning.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied
 
 FAILED = "failed"
@@ -49,7 +49,7 @@ class SweepTable(Callback):
             folder, cls.folder = cls.folder, None
             if folder is not None and folder.is_dir() and read_jobs(folder):
                 tell(folder, Console())
-                print(f"the sweep has ended early; to go on: the same command with hydra.sweep.dir={folder}", file=sys.stderr)
+                print(visible(f"the sweep has ended early; to go on: the same command with hydra.sweep.dir={folder}"), file=sys.stderr)
             raise
 
 
@@ -63,14 +63,14 @@ def tell(folder: Path, console: Console) -> int:
     failed = [job for job in jobs if job.objective is None]
     write_csv(jobs, folder / CSV_FILE)
     write_sweep_page(jobs, folder / PAGE_FILE)
-    table = terminal_table(jobs)
+    table = terminal_table(jobs, console)
     if not console.is_terminal:  # a file or a pipe has room for every word
         console.width = max(console.width, Measurement.get(console, console.options.update(max_width=10_000), table).maximum)
     console.print(table)
     for job in failed:
-        console.print(f"job {job.name} failed: {job.error}", highlight=False, soft_wrap=True, markup=False)
+        console.print(literal(message(f"job {job.name} failed: {job.error}"), console), soft_wrap=True)
     for file in (CSV_FILE, PAGE_FILE):
-        console.print(str(folder / file), highlight=False, soft_wrap=True, markup=False)
+        console.print(literal(str(folder / file), console), soft_wrap=True)
     return len(failed)
 
 
@@ -80,8 +80,8 @@ def write_csv(jobs: Sequence[Job], file: Path) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with file.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: csv_cell(name) for name in columns})
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -91,16 +91,17 @@ def _row(job: Job) -> dict[str, Any]:
     return start | {"objective": job.objective, **job.figures, "seconds": job.seconds}
 
 
-def terminal_table(jobs: Sequence[Job]) -> Table:
+def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table:
     """A line for each job, or for each choice of settings where seeds were swept. Settings that all jobs share are in the file alone."""
+    console = console or Console()
     failed = sum(job.objective is None for job in jobs)
     title = f"{len(jobs)} jobs, {failed} failed" if failed else f"{len(jobs)} jobs"
     names = varied(jobs)
     groups = by_settings(jobs)
     if SEED not in names or len(groups) == len(jobs):
-        return _table(title, [{"job": job.name, **_chosen(job.settings, names)} | _figures(job) for job in jobs])
+        return _table(console, title, [{"job": job.name, **_chosen(job.settings, names)} | _figures(job) for job in jobs])
     names.remove(SEED)
-    return _table(f"{title}; means over seeds", [_group_row(group, names) for group in groups])
+    return _table(console, f"{title}; means over seeds", [_group_row(group, names) for group in groups])
 
 
 def _group_row(group: SameSettings, names: Sequence[str]) -> dict[str, Any]:
@@ -128,13 +129,13 @@ def interval_text(low: float, high: float) -> str:
     return f"[{low:.4g}, {high:.4g}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+def _table(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = Table(title=title)
     for name in names:
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(literal(name, console), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_shown(row.get(name, ""))) for name in names))
+        table.add_row(*(literal(_shown(row.get(name, "")), console) for name in names))
     return table
 
 

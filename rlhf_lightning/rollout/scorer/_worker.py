@@ -15,6 +15,7 @@ from typing import Any
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompt
+from rlhf_lightning.secrets import safe_message
 
 LONGEST = 65536
 """Bytes of an answer: a score needs a few."""
@@ -136,7 +137,7 @@ class Worker:
         """Once of each kind."""
         if kind not in self._told:
             self._told.add(kind)
-            warnings.warn(text, stacklevel=2)  # a logger of this name is switched off by Hydra
+            warnings.warn(safe_message(text), stacklevel=2)  # a logger of this name is switched off by Hydra
 
     def _running(self) -> Any:
         if self._process is None:
