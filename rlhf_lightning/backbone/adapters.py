@@ -3,46 +3,95 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
+UNMATCHED_PATTERN = r"The following (rank|alpha)_pattern keys did not match"
+"""peft's warning about its pattern for fused experts, which it matches against modules only."""
 
 
 def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> None:
     """Put adapters W + alpha/rank · B·A beside linear layers, in place (Hu et al. 2021); everything else is frozen.
 
     They start as no change (B = 0) and are kept in float32 at least, whatever the weights are in: steps of a training are lost in bfloat16.
+    Fused experts of a mixture ([experts, out, in] in one parameter) get one adapter each where peft maps them: in Mixtral and Qwen3-MoE,
+    and models laid out as these.
 
     Args:
         setting: the group whose option this is, for messages.
+        dropout: on the adapters' inputs; those of fused experts have none.
         targets: names of the layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
 
     Raises:
-        ConfigError: peft isn't installed, no layer has such a name, or one is an embedding.
+        ConfigError: peft isn't installed, no layer has such a name, one is an embedding, or one shares its weight with another layer.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as cause:
-        raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
-    chosen = "all-linear" if tuple(targets) == ("all-linear",) else list(targets)
     for name, module in trunk.named_modules():
         # An output layer that is tied to the embedding wouldn't follow it.
         if isinstance(module, nn.Embedding) and name.split(".")[-1] in targets:
             raise ConfigError(f"{setting}.targets={list(targets)}: {name} is an embedding; name linear layers")
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft sets it right by itself
-            inject_adapter_in_model(config, trunk)
-    except ValueError as cause:
+        _inject(trunk, setting, ALL_LINEAR if tuple(targets) == (ALL_LINEAR,) else list(targets), rank, alpha)
+        skipped = _skipped_layers(trunk, targets)
+        if skipped:  # by themselves: peft renames targets by the config of a mixture
+            _inject(nn.ModuleDict({"trunk": trunk}), setting, [f"trunk.{name}" for name in skipped], rank, alpha)
+    except (ValueError, NotImplementedError) as cause:
         raise ConfigError(f"{setting}.targets={list(targets)}: {cause}") from cause
+    _check_untied(trunk, f"{setting}.targets={list(targets)}")
+    for _, layer in _adapted(trunk):
+        if dropout and not hasattr(layer, "parameter_name"):
+            layer.lora_dropout.update({adapter: nn.Dropout(dropout) for adapter in layer.lora_dropout})
     for parameter in trunk.parameters():
         if parameter.requires_grad and parameter.element_size() < 4:
             parameter.data = parameter.data.float()
+
+
+def _inject(model: nn.Module, setting: str, targets: str | list[str], rank: int, alpha: float) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as cause:
+        raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
+    # peft takes no dropout for parameters of fused experts.
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft sets it right by itself
+        warnings.filterwarnings("ignore", message=UNMATCHED_PATTERN)
+        inject_adapter_in_model(config, model)
+
+
+def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Targeted linear layers of a mixture of experts that peft left out.
+
+    It takes `gate_proj` and its kin for names of fused experts, also where dense layers and shared experts have them.
+    """
+    adapted = dict(_adapted(trunk))
+    if not any(hasattr(layer, "parameter_name") for layer in adapted.values()):
+        return []
+    output: Any = getattr(trunk, "get_output_embeddings", lambda: None)()
+    inside = tuple(f"{name}." for name in adapted)
+    linear = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear) and module is not output]
+    plain = [name for name in linear if name not in adapted and not name.startswith(inside)]
+    return [name for name in plain if tuple(targets) == (ALL_LINEAR,) or name.endswith(tuple(f".{target}" for target in targets))]
+
+
+def _check_untied(trunk: nn.Module, setting: str) -> None:
+    """Reject adapters beside a weight that another layer shares: that layer wouldn't follow, and one of the two is lost when saved."""
+    owners: dict[int, list[str]] = {}
+    for name, module in trunk.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    adapted = dict(_adapted(trunk))
+    for name, layer in adapted.items():
+        names = {_plain_name(owner, adapted) for owner in owners[id(_base_parameter(layer))]}
+        others = sorted(str(owner) for owner in names - {_plain_name(name, adapted)})
+        if others:
+            raise ConfigError(f"{setting}: {name} shares its weight with {', '.join(others)}, which would not follow; name other layers")
 
 
 def has_adapters(module: nn.Module) -> bool:
@@ -63,39 +112,68 @@ def without_adapters(module: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+@torch.no_grad()
 def merge_adapters(module: nn.Module) -> None:
     """Add the adapters to the weights beside them and leave plain layers, in place."""
-    for name, layer in list(_adapted(module)):
-        layer.merge()
+    # Innermost first: the adapters of two parameters of one layer are nested.
+    for name, layer in reversed(list(_adapted(module))):
+        _base_parameter(layer).data = _merged_weight(layer)
         parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, layer.get_base_layer())
+        setattr(module.get_submodule(parent), last, layer.base_layer)
     for part in module.modules():
         vars(part).pop("peft_config", None)  # peft would take the next adapters for a second set
 
 
+@torch.no_grad()
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict that `merge_adapters` would leave; the module stays as it is."""
-    state = dict(module.state_dict())
-    for name, layer in _adapted(module):
-        for key in [key for key in state if key.startswith(f"{name}.")]:
-            value = state.pop(key)
-            own = key.removeprefix(f"{name}.base_layer.")
-            if own == "weight":
-                value = (value.float() + sum(layer.get_delta_weight(a) for a in layer.active_adapters)).to(value.dtype)
-            if own != key:
-                state[f"{name}.{own}"] = value.detach()
+    adapted = dict(_adapted(module, remove_duplicate=False))
+    state = {name: value for key, value in module.state_dict().items() if (name := _plain_name(key, adapted)) is not None}
+    merged: dict[int, Tensor] = {}  # by layer: a layer with two names keeps one tensor, by which transformers sees that it's tied
+    for name, layer in adapted.items():
+        if id(layer) not in merged:
+            merged[id(layer)] = _merged_weight(layer)
+        state[f"{_plain_name(name, adapted)}.{_parameter_name(layer)}"] = merged[id(layer)]
     return state
 
 
-def merged_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters by name as they would be without adapters beside them, detached; shared ones once."""
-    names = [name.replace(".base_layer.", ".") for name, _ in module.named_parameters() if ".lora_" not in name]
-    state = merged_state(module)
-    return [(name, state[name].detach()) for name in names]
+def merged_names(module: nn.Module) -> set[str]:
+    """The names in `merged_state`."""
+    adapted = dict(_adapted(module, remove_duplicate=False))
+    return {name for key in module.state_dict() if (name := _plain_name(key, adapted)) is not None}
 
 
-def _adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The layers that have an adapter, by name."""
-    for name, layer in module.named_modules():
+def _adapted(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+    """The layers that have an adapter, by name; outer ones of nested ones first."""
+    for name, layer in module.named_modules(remove_duplicate=remove_duplicate):
         if hasattr(layer, "get_base_layer") and hasattr(layer, "merge"):
             yield name, layer
+
+
+def _plain_name(name: str, adapted: Container[str]) -> str | None:
+    """A module's or tensor's name without adapters around it; None of what belongs to an adapter."""
+    parts, plain = name.split("."), []
+    for i, part in enumerate(parts):
+        if ".".join(parts[:i]) not in adapted:
+            plain.append(part)
+        elif part != "base_layer":
+            return None
+    return ".".join(plain)
+
+
+def _parameter_name(layer: Any) -> str:
+    """The parameter that an adapter changes: one of a layer's where the layer holds fused experts, else its weight."""
+    return str(getattr(layer, "parameter_name", "weight"))
+
+
+def _base_parameter(layer: Any) -> nn.Parameter:
+    parameter: nn.Parameter = getattr(layer.get_base_layer(), _parameter_name(layer))
+    return parameter
+
+
+def _merged_weight(layer: Any) -> Tensor:
+    """W + alpha/rank · B·A, added in float32 at least, in the weight's precision."""
+    weight = _base_parameter(layer).detach()
+    total = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    merged: Tensor = (total + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)).to(weight.dtype)
+    return merged

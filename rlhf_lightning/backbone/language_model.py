@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.adapters import has_adapters, merged_state
 from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
+from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.whole_file import write_folder
@@ -123,11 +123,14 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
-        merged into what is written, and stay as they are here."""
+        merged into what is written, and stay as they are here.
+
+        Raises:
+            DataError: what was written isn't the whole model; an earlier folder stays.
+        """
 
         def write(target: Path) -> None:
-            state = {"state_dict": merged_state(self.model)} if has_adapters(self.model) else {}
-            self.model.save_pretrained(target, **state)
+            save_model(self.model, target)
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.backbone.adapters import merge_adapters
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_kind, trunk_width
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import make
@@ -47,10 +48,10 @@ def write_reward_model(model: RewardModel, target: Path) -> None:
 
         plain = exported(net, model.tokenizer, model.about)
         exports = "trunk" if plain is net.trunk else "classifier"
-        plain.save_pretrained(target)
+        save_model(plain, target)
         save_file(parts_state(net), target / HEAD_WEIGHTS)
     elif isinstance(net, ClassifierScore):
-        net.classifier.save_pretrained(target)
+        save_model(net.classifier, target)
         constants["net"] = exports = "classifier"
     model.tokenizer.save_pretrained(target)
     training = model.training

@@ -1,4 +1,4 @@
-"""LoRA's adapters: off they are not there, merged they are in the weights, and saved a folder is a plain one."""
+"""LoRA's adapters: off they change nothing, merged they are in the weights, and saved a folder is a plain one; for every architecture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlhf_lightning.backbone.adapters import add_adapters, has_adapters, merge_adapters, merged_parameters, merged_state, without_adapters
+from rlhf_lightning.backbone.adapters import add_adapters, has_adapters, merge_adapters, merged_names, merged_state, without_adapters
 from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.errors import ConfigError
 
@@ -85,16 +85,91 @@ def test_after_a_merge_others_begin_as_no_change(language_model):
     assert {p.shape[0] for name, p in model.named_parameters() if "lora_A" in name} == {2}
 
 
-def test_merged_parameters_are_those_of_the_plain_model(language_model):
-    plain = dict(language_model.model.named_parameters())
-    assert all(value is not plain[name] and torch.equal(value, plain[name]) for name, value in merged_parameters(language_model.model))
-    model = adapted(language_model).model
-    merged = merged_parameters(model)
+ARCHITECTURES = ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3", "qwen2_moe", "gpt_oss", "gpt2", "llama", "t5", "bart"]
+MIXTURES = ARCHITECTURES[:4]
+"""Whose fused experts peft adapts; of the two after them it adapts the linear layers."""
+
+
+def adapt(model: torch.nn.Module, **settings) -> torch.nn.Module:
+    """Adapters, as each tuning puts them, that change the outputs."""
+    add_adapters(model.base_model, "policy_tuning", **{**SETTINGS, **settings})
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@torch.no_grad()
+def outputs(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(5, 17)[None]
+    return model(input_ids=ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})).logits
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_merged_weights_compute_what_the_adapters_did(small_model, architecture):
+    model = small_model(architecture)
+    plain, names = outputs(model), list(model.state_dict())
+    classes = {name: type(module) for name, module in model.named_modules()}
+    adapt(model)
+    changed, state = outputs(model), merged_state(model)
+    assert (changed - plain).abs().max() > 0.1
+    assert list(state) == names
+    assert merged_names(model) == set(names)
+    with without_adapters(model):
+        assert torch.allclose(outputs(model), plain, atol=1e-5)
+    assert torch.equal(outputs(model), changed)
     merge_adapters(model)
-    own = dict(model.named_parameters())
-    assert [name for name, _ in merged] == list(plain) == list(own)
-    assert all(torch.allclose(value, own[name], atol=1e-6) for name, value in merged)
-    assert not any(value.requires_grad for _, value in merged)
+    assert not has_adapters(model)
+    assert {name: type(module) for name, module in model.named_modules()} == classes
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert torch.allclose(outputs(model), changed, atol=1e-5)
+    again = small_model(architecture)
+    again.load_state_dict(state)
+    assert torch.allclose(outputs(again), changed, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_linear_means_every_linear_layer_but_the_output(small_model, architecture):
+    model = small_model(architecture)
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"}
+    before = dict(model.named_parameters())
+    adapt(model)
+    state = merged_state(model)
+    changed = {name for name, value in before.items() if not torch.equal(state[name], value)}
+    expected = {f"{name}.weight" for name in linear if model.get_submodule(name) is not model.get_output_embeddings()}
+    assert expected <= changed
+    if architecture in MIXTURES:
+        experts = {name for name in before if name.endswith(("experts.gate_up_proj", "experts.down_proj"))}
+        assert experts
+        assert experts <= changed
+
+
+def test_adapters_of_fused_experts_learn(small_model):
+    model = small_model("mixtral")
+    add_adapters(model.base_model, "policy_tuning", **SETTINGS)
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    before = merged_state(model)
+    for _ in range(2):  # the gradient of A is zero while B is
+        model(input_ids=torch.arange(5, 17)[None]).logits.logsumexp(-1).sum().backward()
+        optimizer.step()
+    changed = {name for name, value in merged_state(model).items() if not torch.equal(before[name], value)}
+    assert {name.rpartition("experts.")[2] for name in changed if ".experts." in name} == {"gate_up_proj", "down_proj"}
+    assert not any("embed" in name or "norm" in name for name in changed)
+
+
+@pytest.mark.parametrize("architecture", ["mixtral", "llama"])
+def test_dropout_is_left_out_beside_fused_experts_only(small_model, architecture):
+    model = small_model(architecture)
+    add_adapters(model.base_model, "reward_tuning", **{**SETTINGS, "dropout": 0.5})
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p == 0.5]
+    assert len(dropouts) == {"mixtral": 8, "llama": 14}[architecture]
+
+
+@pytest.mark.parametrize(("architecture", "target"), [("t5", "lm_head"), ("bart", "lm_head"), ("llama", "lm_head")])
+def test_a_layer_that_shares_its_weight_is_rejected(small_model, architecture, target):
+    model = small_model(architecture)
+    with pytest.raises(ConfigError, match=r"policy_tuning\.targets=\['lm_head'\]: lm_head shares its weight with "):
+        add_adapters(model, "policy_tuning", **{**SETTINGS, "targets": (target,)})
 
 
 def test_packing_stays(language_model):

@@ -79,3 +79,51 @@ def test_rounds_warm_a_random_model_up_whole_and_then_train_adapters(command, wo
     assert "backbone=tiny begins at random weights" in outcome.out
     one, two = (outcome.folder / f"round_{number}" / "policy" for number in (1, 2))
     assert changed(outcome.folder / "sft", one) == changed(one, two) == {"q_proj.weight"}
+
+
+@pytest.fixture(scope="module")
+def mixture(world, tmp_path_factory) -> str:
+    """A folder with an untrained mixture of experts and the world's tokenizer."""
+    from transformers import AutoTokenizer, MixtralConfig
+
+    folder = tmp_path_factory.mktemp("mixture")
+    tokenizer = AutoTokenizer.from_pretrained(world.policy)
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        num_local_experts=4, max_position_embeddings=64, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("stage", ["sft", "preference", "ppo"])
+def test_every_stage_keeps_and_trains_the_experts_of_a_mixture(command, world, mixture, stage):
+    words = [word for word in getattr(world, stage)() if not word.startswith(("backbone", "rollout_scorer"))]
+    scorer = ["rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}"] if stage == "ppo" else []
+    settings = ["policy_tuning=lora", "policy_tuning.rank=4", f"{stage}.learning_rate=1e-2"]
+    outcome = command(*words, *scorer, "backbone=causal", f"backbone.path={mixture}", *settings)
+    assert outcome.code == 0, outcome.error
+    model, report = AutoModelForCausalLM.from_pretrained(outcome.folder / "policy", output_loading_info=True)
+    assert not any(report.values())
+    expected = {"experts.gate_up_proj", "experts.down_proj", "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"}
+    assert expected <= changed(mixture, outcome.folder / "policy") <= expected | {"gate.weight"}
+    assert model.config.num_local_experts == 4
+
+
+def test_a_reward_model_on_a_mixture_keeps_and_trains_its_experts(command, world, mixture):
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    words = [word for word in world.reward() if not word.startswith("backbone")]
+    settings = ["reward_tuning=lora", "reward_tuning.rank=4", "reward.learning_rate=1e-2"]
+    outcome = command(*words, "backbone=causal", f"backbone.path={mixture}", *settings)
+    assert outcome.code == 0, outcome.error
+    folder = outcome.folder / "reward_model"
+    model, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    before = AutoModel.from_pretrained(mixture).state_dict()
+    after = model.base_model.state_dict()
+    moved = {".".join(name.split(".")[-2:]) for name in before if not torch.equal(before[name], after[name])}
+    assert {"experts.gate_up_proj", "experts.down_proj", "q_proj.weight"} <= moved

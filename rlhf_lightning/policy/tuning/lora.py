@@ -21,7 +21,7 @@ def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: PositiveFloat = 32.
     Args:
         model: a transformers model; "pretrained": a warm-up from random weights trains all of them.
         rank: of the adapters; alpha: they count alpha/rank.
-        targets: names of the trunk's linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
+        targets: names of the trunk's linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"]: all of them, and fused experts.
 
     Raises:
         ConfigError: peft isn't installed, or no linear layer has such a name.

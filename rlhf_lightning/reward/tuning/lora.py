@@ -25,8 +25,8 @@ def lora(
     They start as no change (B = 0) and are merged into the weights after the training, so that the saved folder is a plain one.
 
     Args:
-        rank: of the adapters; alpha: they count alpha/rank. dropout: on what the adapters read.
-        targets: names of the linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
+        rank: of the adapters; alpha: they count alpha/rank. dropout: on what the adapters read; those of fused experts have none.
+        targets: names of the linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"]: all of them, and fused experts.
 
     Raises:
         ConfigError: peft isn't installed, or no linear layer has such a name.

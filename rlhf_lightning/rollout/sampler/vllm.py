@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from rlhf_lightning.backbone.adapters import merged_parameters
 from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.backbone.saving import checkpoint_state
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
@@ -61,8 +61,7 @@ class VLLMSampler:
             self.engine = self._started(vllm, language_model)
         elif self.sleep:
             self.engine.wake_up()
-        named = merged_parameters(language_model.model)
-        self.engine.apply_model(_Load(named))
+        self.engine.apply_model(_Load(checkpoint_state(language_model.model).items()))
         self.engine.reset_prefix_cache()  # of keys and values under the old weights
         settings = [
             vllm.SamplingParams(
