@@ -290,6 +290,14 @@ def tiny_of() -> Callable[..., LanguageModel]:
     return make_tiny
 
 
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Any]:
+    """A tiny model with random weights of any family of transformers: `tiny_model("mamba", "causal")`."""
+    from tests.backbone.families import tiny_model
+
+    return tiny_model
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left: its exit code, what it printed, and the folder of its run."""

@@ -60,12 +60,17 @@ class LanguageModel:
     def width(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)
 
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The model without its output layer."""
+        return trunk_of(self.model)
+
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """[B, L] right-padded ids to [B, L, D] vectors that the output layer reads.
 
         Without an attention mask: under causal attention no token sees the padding to its right, and positions count from 0.
         """
-        hidden: Tensor = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden: Tensor = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -134,6 +139,14 @@ class LanguageModel:
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)
+
+
+def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A model without its output layer; the model itself where it has no such part (T5)."""
+    trunk: PreTrainedModel = model.base_model
+    if trunk is model and not getattr(model.config, "is_encoder_decoder", False):  # its prefix names no part of it (Llama 4)
+        trunk = next((part for name, part in model.named_children() if name in ("model", "transformer")), model)
+    return trunk
 
 
 def causal_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:

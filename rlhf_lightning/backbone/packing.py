@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad as filled_up
 from torch.nn.functional import scaled_dot_product_attention
 
+from rlhf_lightning.backbone.forward_arguments import cache_argument
 from rlhf_lightning.backbone.layout import Layout
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position:
         position_ids=positions[None],
         packed_layout=Layout.of(lengths, filled),
         **({} if tokens.types is None else {"token_type_ids": filled_up(tokens.types, (0, filled))[None]}),
-        **(_without_cache(trunk) if cache is None else {"past_key_values": cache, "use_cache": True}),
+        **(_without_cache(trunk) if cache is None else {cache_argument(trunk) or "": cache, "use_cache": True}),
     ).last_hidden_state
     return hidden[0, :count]
 

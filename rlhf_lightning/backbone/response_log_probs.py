@@ -39,7 +39,7 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     first = tokens.response_start.clamp(min=1)
     predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
     places = predicted.nonzero().flatten()
-    hidden = causal_vectors(language_model.model.base_model, tokens)[places - 1]
+    hidden = causal_vectors(language_model.trunk, tokens)[places - 1]
     log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
     counts = (tokens.lengths - first).clamp(min=0)
     return unpacked(log_probs, counts)[0].sum(1), counts

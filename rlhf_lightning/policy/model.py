@@ -68,7 +68,7 @@ class Policy(nn.Module):
 
     def forward(self, rollout: Rollout, entropy: bool = True, values: bool = True) -> PolicyOutput:
         tokens, places, inside = response_places(rollout, self.language_model.decoder_prefix)
-        hidden = causal_vectors(self.model.base_model, tokens).index_select(0, places)
+        hidden = causal_vectors(self.language_model.trunk, tokens).index_select(0, places)
         log_probs, entropies = token_log_probs(
             self.model.get_output_embeddings(),
             self.language_model.before_output(hidden),

@@ -180,7 +180,7 @@ class Assembly:
         from rlhf_lightning.plan.passes import Passes
 
         own = None if critic_trunk is None else Trunk.of(critic_trunk)
-        return Passes(self.mode, policy, Trunk.of(policy.model.base_model), self.setup.precision, self.setup.host, own, has_critic)
+        return Passes(self.mode, policy, Trunk.of(policy.trunk), self.setup.precision, self.setup.host, own, has_critic)
 
     def scorer_trunk(self) -> Any:
         """The trunk of rollout_scorer=reward_model; None of a scorer that is no model."""
@@ -206,7 +206,7 @@ class Assembly:
 
         node = self.run.config.backbone
         with torch.device("meta"):
-            trunk = trunk_of_path(str(node.path)) if "path" in node else self.run.component("backbone")(self.corpus).model.base_model
+            trunk = trunk_of_path(str(node.path)) if "path" in node else self.run.component("backbone")(self.corpus).trunk
             if tuned:
                 self.run.component("reward_tuning")(trunk)
         return faked(self.mode, trunk)

@@ -19,4 +19,4 @@ def separate(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 
     Args:
         warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
     """
-    return Critic(untaught(policy.width), copy.deepcopy(policy.model.base_model), warmup)
+    return Critic(untaught(policy.width), copy.deepcopy(policy.trunk), warmup)

@@ -8,6 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from rlhf_lightning.backbone.adapters import add_adapters
+from rlhf_lightning.backbone.language_model import trunk_of
 from rlhf_lightning.registry import register
 
 
@@ -28,4 +29,4 @@ def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: PositiveFloat = 32.
     """
     model.requires_grad_(False)
     language_model: Any = model
-    add_adapters(language_model.base_model, "policy_tuning", rank=rank, alpha=alpha, dropout=0.0, targets=targets)
+    add_adapters(trunk_of(language_model), "policy_tuning", rank=rank, alpha=alpha, dropout=0.0, targets=targets)

@@ -1,22 +1,27 @@
-"""Token by token through a language model with a cache of keys and values, from which finished rows leave.
+"""Token by token through a language model: the fastest decoder whose logits equal those of a plain forward pass over each row alone.
 
-Shapes: B prompts, P tokens of the longest, b rows that still go on, V vocabulary, H heads, D width of a head.
+Shapes: B prompts, P tokens of the longest, b rows that still go on, V vocabulary.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Protocol
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, supports_packing
+from rlhf_lightning.backbone.language_model import LanguageModel, pad_rows
+from rlhf_lightning.backbone.packing import supports_packing
+from rlhf_lightning.backbone.trial import agree, random_ids, trial
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.rollout.sampler._cached import CachelessDecoder, CrossDecoder, EqualLengthDecoder, NoCacheError, PaddedDecoder
+from rlhf_lightning.rollout.sampler._packed import PackedDecoder
 
-ROUND = 8
-"""Rows of a step come in multiples of so many."""
+TRIAL_LENGTHS = (6, 3, 3, 2)
+"""Tokens of the prompts that decoders are tried on."""
+TRIAL_STEPS = 4
 
 
 class Decoder(Protocol):
@@ -32,177 +37,117 @@ class Decoder(Protocol):
         """Let the other rows [b] leave. Returns where in the old order each row that stays was: they may change places."""
 
 
+MakeDecoder = Callable[[LanguageModel, Prompts, int], Decoder]
+
+_chosen: weakref.WeakKeyDictionary[nn.Module, tuple[bool, MakeDecoder]] = weakref.WeakKeyDictionary()
+"""By model: whether it ran packed when the choice was made, and the decoder that was chosen."""
+
+
 def decoder_of(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
-    """A decoder with `room` tokens for each response: the fast one where the model can be run packed."""
+    """A decoder with `room` tokens for each response."""
+    return _choose(language_model)(language_model, prompts, room)
+
+
+def reads_padding(language_model: LanguageModel) -> bool:
+    """Whether prompts of different lengths may be left-padded to be continued together by the model's own `generate`."""
+    return _choose(language_model) in (_packed, _padded, _cross)
+
+
+def _choose(language_model: LanguageModel) -> MakeDecoder:
+    """The first of `_candidates` that passes `decodes_exactly`, remembered by model."""
+    model = language_model.model
+    packs = language_model.decoder_prefix is None and supports_packing(language_model.trunk)
+    if model not in _chosen or _chosen[model][0] != packs:
+        make = next((make for make in _candidates(language_model, packs) if decodes_exactly(language_model, make)), _cacheless)
+        _chosen[model] = packs, make
+    return _chosen[model][1]
+
+
+def _candidates(language_model: LanguageModel, packs: bool) -> Iterator[MakeDecoder]:
+    """Decoders from the fastest to the slowest, but for the one without a cache, which needs no trial."""
     if language_model.decoder_prefix is not None:
-        return CrossDecoder(language_model, prompts, language_model.decoder_prefix)
-    if supports_packing(language_model.model.base_model):
-        return PackedDecoder(language_model, prompts, room)
-    return PaddedDecoder(language_model, prompts)
+        yield _cross
+        return
+    if packs:
+        yield _packed
+    if not is_recurrent(language_model.model):
+        yield _padded
+    yield _equal_lengths
+    yield _equal_lengths_all_rows
 
 
-class PaddedDecoder:
-    """transformers' own cache and masks, on left-padded prompts: any model."""
-
-    def __init__(self, language_model: LanguageModel, prompts: Prompts) -> None:
-        self.model, self.ids, self.mask = language_model.model, prompts.prompt_ids, prompts.prompt_mask
-        # GPT-2 reads absolute positions, so that padding would shift it.
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        self.cache: Any = None
-
-    def start(self) -> Tensor:
-        return self._read(self.ids)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.positions = self.positions[:, -1:] + 1
-        return self._read(tokens[:, None])
-
-    def keep(self, going: Tensor) -> Tensor:
-        rows = going.nonzero().squeeze(1)
-        if len(rows) < len(going):
-            self.cache.batch_select_indices(rows)
-            self.mask, self.positions = self.mask[rows], self.positions[rows]
-        return rows
-
-    def _read(self, ids: Tensor) -> Tensor:
-        output = self.model(
-            input_ids=ids, attention_mask=self.mask, position_ids=self.positions, past_key_values=self.cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        self.cache = output.past_key_values
-        logits: Tensor = output.logits[:, -1]
-        return logits
+def _cross(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return CrossDecoder(language_model, prompts, language_model.decoder_prefix or [])
 
 
-class CrossDecoder:
-    """An encoder-decoder: the prompts are encoded once, and each row begins with the decoder's prefix; no row has padding."""
-
-    def __init__(self, language_model: LanguageModel, prompts: Prompts, prefix: list[int]) -> None:
-        self.language_model, self.decoder = language_model, language_model.model.get_decoder()
-        self.prefix = prompts.prompt_ids.new_tensor(prefix).expand(len(prompts), -1)
-        mask = prompts.prompt_mask.bool()
-        # To the right, however they came: BART counts positions from the first column.
-        read, self.mask = PackedTokens(prompts.prompt_ids[mask], mask.sum(1)).padded(language_model.pad_id)
-        self.encoded = language_model.model.get_encoder()(input_ids=read, attention_mask=self.mask).last_hidden_state
-        self.cache: Any = None
-
-    def start(self) -> Tensor:
-        return self.step(self.prefix)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        said = self.decoder(
-            input_ids=tokens.view(len(tokens), -1), encoder_hidden_states=self.encoded, encoder_attention_mask=self.mask,
-            past_key_values=self.cache, use_cache=True,
-        )  # fmt: skip
-        self.cache = said.past_key_values
-        return self.language_model.logits(said.last_hidden_state[:, -1])
-
-    def keep(self, going: Tensor) -> Tensor:
-        rows = going.nonzero().squeeze(1)
-        self.cache.batch_select_indices(rows)
-        self.mask, self.encoded = self.mask[rows], self.encoded[rows]
-        return rows
+def _packed(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return PackedDecoder(language_model, prompts, room)
 
 
-class PackedDecoder:
-    """Prompts read without padding; keys and values in memory that is taken once.
-
-    Rows end at the same column, so that a step writes one column; a row that goes on takes the place of one that leaves, so that leaving
-    copies one row instead of all.
-    """
-
-    def __init__(self, language_model: LanguageModel, prompts: Prompts, room: int) -> None:
-        from transformers import Cache
-
-        self.language_model, self.trunk = language_model, language_model.model.base_model
-        prompt = prompts.prompt_mask.bool()
-        self.lengths = prompt.sum(1)
-        self.ids = prompts.prompt_ids[prompt]
-        self.seen = torch.cat([prompt, prompt.new_zeros(len(prompts), room)], dim=1)
-        layer = _layer_class()
-        self.layers = [layer(prompt, room) for _ in range(language_model.model.config.get_text_config().num_hidden_layers)]
-        layers: Any = self.layers
-        self.cache = Cache(layers=layers)
-        self.columns = prompt.shape[1]
-
-    def start(self) -> Tensor:
-        hidden = packed_hidden(self.trunk, PackedTokens(self.ids, self.lengths), cache=self.cache)
-        return self.language_model.logits(hidden[self.lengths.cumsum(0) - 1])
-
-    def step(self, tokens: Tensor) -> Tensor:
-        # Rows that have left make up a multiple: a kernel for each number of rows costs more than they do (backbone.packing.ROUND).
-        rows = min(len(self.lengths), len(tokens) + -len(tokens) % ROUND)
-        read = torch.nn.functional.pad(tokens, (0, rows - len(tokens)))
-        self.seen[:rows, self.columns] = True
-        self.columns += 1
-        hidden = self.trunk(
-            input_ids=read[:, None],
-            attention_mask=self.seen[:rows, None, None, : self.columns],
-            position_ids=self.lengths[:rows, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        self.lengths[:rows] += 1
-        return self.language_model.logits(hidden[:, -1])[: len(tokens)]
-
-    def keep(self, going: Tensor) -> Tensor:
-        stay = int(going.sum())
-        order = torch.arange(stay, device=going.device)
-        holes, movers = (~going[:stay]).nonzero().squeeze(1), going[stay:].nonzero().squeeze(1) + stay
-        if len(holes):
-            order[holes] = movers
-            self.seen[holes], self.lengths[holes] = self.seen[movers], self.lengths[movers]
-            for layer in self.layers:
-                layer.move(movers, holes)
-        return order
+def _padded(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return PaddedDecoder(language_model, prompts.prompt_ids, prompts.prompt_mask)
 
 
-@functools.cache
-def _layer_class() -> type[_Rows]:
-    """`_Rows` as a layer of transformers' Cache, which asks for its own kind."""
-    from transformers.cache_utils import DynamicLayer
-
-    return type("RowsLayer", (_Rows, DynamicLayer), {})
+def _equal_lengths(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return EqualLengthDecoder(language_model, prompts)
 
 
-class _Rows:
-    """One layer's keys and values [B, H, P + room, D]."""
+def _equal_lengths_all_rows(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return EqualLengthDecoder(language_model, prompts, drops_rows=False)
 
-    is_initialized = True
 
-    def __init__(self, prompt: Tensor, room: int) -> None:
-        self.prompt, self.room = prompt, room
-        self.columns = 0
-        self.keys: Tensor
-        self.values: Tensor
+def _cacheless(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return CachelessDecoder(language_model, prompts)
 
-    def update(self, keys: Tensor, values: Tensor, *args: Any, **rest: Any) -> tuple[Tensor, Tensor]:
-        """Write and give back all that is there; of the prompts, [1, H, N, D] packed, what came in."""
-        if not self.columns:
-            self.keys, self.values = self._taken(keys), self._taken(values)
-            self.columns = self.prompt.shape[1]
-            return keys, values
-        rows, self.columns = len(keys), self.columns + 1
-        self.keys[:rows, :, self.columns - 1] = keys[:, :, 0]
-        self.values[:rows, :, self.columns - 1] = values[:, :, 0]
-        return self.keys[:rows, :, : self.columns], self.values[:rows, :, : self.columns]
 
-    def _taken(self, packed: Tensor) -> Tensor:
-        rows, columns = self.prompt.shape
-        memory = packed.new_zeros(rows, packed.shape[1], columns + self.room, packed.shape[3])
-        memory[:, :, :columns].transpose(1, 2)[self.prompt] = packed[0].transpose(0, 1)[: int(self.prompt.sum())]
-        return memory
+def is_recurrent(model: nn.Module) -> bool:
+    """Whether layers carry a state from token to token, which padding before a prompt may change as weights are trained."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    kinds = {str(kind) for name in ("layer_types", "layers_block_type", "block_types") for kind in getattr(config, name, None) or ()}
+    stateless = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
+    return bool(getattr(model, "_is_stateful", False)) or not kinds <= stateless
 
-    def move(self, sources: Tensor, targets: Tensor) -> None:
-        for memory in (self.keys, self.values):
-            memory[targets, :, : self.columns] = memory[sources, :, : self.columns]
 
-    def get_seq_length(self) -> int:
-        return self.columns
+def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
+    """Try a decoder on random tokens: rows of several lengths, of which some leave early, against each row's plain forward pass."""
+    model = language_model.model
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    prefix = language_model.decoder_prefix
+    sizes = [size + TRIAL_STEPS for size in TRIAL_LENGTHS]
+    ids = random_ids(sum(sizes), vocabulary, language_model.pad_id).to(model.device)
+    texts = ids.split(sizes)
+    rows = [text[:size] for text, size in zip(texts, TRIAL_LENGTHS, strict=True)]
+    padded, mask = (x.to(model.device) for x in pad_rows([row.tolist() for row in rows], language_model.pad_id, left=prefix is None))
+    prompts = Prompts(prompts=[""] * len(rows), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+    with trial(model):
+        expected = [_plain_logits(language_model, text, size) for text, size in zip(texts, TRIAL_LENGTHS, strict=True)]
+        try:
+            decoder = make(language_model, prompts, TRIAL_STEPS)
+            return _follows(decoder, [text[size:] for text, size in zip(texts, TRIAL_LENGTHS, strict=True)], expected)
+        except (NoCacheError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError):
+            return False
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.columns + query_length, 0
 
-    def get_max_length(self) -> int:
-        return -1
+def _follows(decoder: Decoder, responses: list[Tensor], expected: list[Tensor]) -> bool:
+    """Whether the decoder gives the expected logits [steps + 1, V] of each row while rows leave it one by one."""
+    alive = torch.arange(len(responses), device=responses[0].device)
+    logits = decoder.start()
+    for step in range(TRIAL_STEPS):
+        if not agree(logits, torch.stack([expected[row][step] for row in alive.tolist()])):
+            return False
+        if step in (1, 2):  # a row that has an equally long neighbour, then one that has none
+            alive = alive[decoder.keep(alive != (1, 3)[step - 1])]
+        logits = decoder.step(torch.stack([responses[row][step] for row in alive.tolist()]))
+    return agree(logits, torch.stack([expected[row][TRIAL_STEPS] for row in alive.tolist()]))
+
+
+def _plain_logits(language_model: LanguageModel, text: Tensor, prompt_length: int) -> Tensor:
+    """The model's own logits [steps + 1, V] behind the prompt and each further token, of one row without padding or cache."""
+    model, prefix = language_model.model, language_model.decoder_prefix
+    if prefix is None:
+        logits: Tensor = model(input_ids=text[None], use_cache=False).logits[0, prompt_length - 1 :]
+    else:
+        response = torch.cat([text.new_tensor(prefix), text[prompt_length:]])
+        prompt = text[None, :prompt_length]
+        logits = model(input_ids=prompt, decoder_input_ids=response[None], use_cache=False).logits[0, len(prefix) - 1 :]
+    return logits

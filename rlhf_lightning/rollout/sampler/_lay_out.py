@@ -37,7 +37,7 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
     places = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
     log_probs = torch.zeros(ids.shape, device=device)
     with torch.no_grad():
-        hidden = causal_vectors(language_model.model.base_model, PackedTokens.of(texts).to(device))[places.to(device)]
+        hidden = causal_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[places.to(device)]
         layer = language_model.model.get_output_embeddings()
         hidden = language_model.before_output(hidden)
         log_probs[mask.bool()] = token_log_probs(layer, hidden, ids[mask.bool()], temperature, entropy=False)[0].float()

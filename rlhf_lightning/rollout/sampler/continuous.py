@@ -8,9 +8,10 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._decoder import is_recurrent
 from rlhf_lightning.rollout.sampler._draws import seeds_of
 from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
 
@@ -37,12 +38,17 @@ def continuous(
         blocks: of the cache; None takes what the memory of the device allows, and on a CPU what the prompts need.
 
     Raises:
-        ConfigError: an encoder-decoder.
+        ConfigError: an encoder-decoder, or a model whose layers aren't transformers' attention.
         UserError: the engine gave up on a prompt; the message has its cause.
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     check_decoder_only(language_model, "continuous")
+    if is_recurrent(language_model.model) or not getattr(language_model.model, "_supports_attention_backend", False):
+        raise ConfigError(
+            f"rollout_sampler=continuous pages the keys and values of attention layers, and {type(language_model.model).__name__} has "
+            "other layers or an attention of its own: choose rollout_sampler=native"
+        )
     rows = prompt_rows(prompts)
     model = language_model.model
     if blocks is None and model.device.type == "cpu":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.sampler._decoder import reads_padding
 from rlhf_lightning.rollout.sampler._draws import seeds_of
 from rlhf_lightning.tensors import log_probs_of
 
@@ -35,30 +37,51 @@ def transformers(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
         eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
-    before, prefix = prompts.prompt_ids, language_model.decoder_prefix
-    begin = {}
-    if prefix is not None:
-        before = before.new_tensor(prefix).repeat(len(prompts), 1)
-        begin, settings.decoder_start_token_id = {"decoder_input_ids": before}, prefix[0]
     model, own = language_model.model, language_model.model.generation_config
     model.generation_config = GenerationConfig()  # generate fills whatever `settings` leaves open from here
-    device = prompts.prompt_ids.device
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(seeds_of(prompts)[0]))  # generate draws all rows from torch's stream
-            output = model.generate(
-                input_ids=prompts.prompt_ids, attention_mask=prompts.prompt_mask, generation_config=settings, **begin,
-                return_dict_in_generate=True, output_logits=True,
-            )  # fmt: skip
+        parts = [(rows, *_generate(language_model, prompts.select(rows), settings)) for rows in _groups(language_model, prompts)]
     finally:
         model.generation_config = own
-    response = output.sequences[:, before.shape[1] :]
-    is_eos = torch.isin(response, torch.tensor(language_model.eos_ids, device=response.device))
-    ended_before = is_eos.long().cumsum(1) - is_eos.long() > 0
-    mask = (~ended_before).long()
-    log_probs = log_probs_of(torch.stack(output.logits, dim=1).float() / temperature, response) * mask
+    steps = max(response.shape[1] for _, response, _ in parts)
+    response = prompts.prompt_ids.new_full((len(prompts), steps), language_model.pad_id)
+    log_probs, mask = torch.zeros(response.shape, device=response.device), torch.zeros_like(response)
+    is_eos = torch.zeros_like(response, dtype=torch.bool)
+    for rows, ids, logits in parts:
+        width = ids.shape[1]
+        response[rows, :width] = ids
+        is_eos[rows, :width] = torch.isin(ids, torch.tensor(language_model.eos_ids, device=ids.device))
+        ended_before = is_eos[rows, :width].long().cumsum(1) - is_eos[rows, :width].long() > 0
+        mask[rows, :width] = (~ended_before).long()
+        log_probs[rows, :width] = log_probs_of(logits.float() / temperature, ids) * mask[rows, :width]
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
         responses=language_model.decode(response, mask), response_ids=response.masked_fill(mask == 0, language_model.pad_id),
-        response_mask=mask, has_eos=is_eos.any(1), sampled_log_probs=log_probs, temperature=temperature,
+        response_mask=mask, has_eos=(is_eos & mask.bool()).any(1), sampled_log_probs=log_probs, temperature=temperature,
     )  # fmt: skip
+
+
+def _groups(language_model: LanguageModel, prompts: Prompts) -> list[Tensor]:
+    """Rows that may be generated together: all, or those of equal length where the model's state would read the padding."""
+    lengths = prompts.prompt_mask.sum(1)
+    if reads_padding(language_model):
+        return [torch.arange(len(prompts), device=lengths.device)]
+    return [(lengths == length).nonzero().squeeze(1) for length in lengths.unique()]
+
+
+def _generate(language_model: LanguageModel, prompts: Prompts, settings: Any) -> tuple[Tensor, Tensor]:
+    """Responses [B, T] and their logits [B, T, V], in one call of generate."""
+    device, prefix = prompts.prompt_ids.device, language_model.decoder_prefix
+    columns = slice(None) if prefix is not None else slice(int((prompts.prompt_mask == 0).sum(1).min()), None)
+    before, begin = prompts.prompt_ids[:, columns], {}
+    if prefix is not None:
+        begin["decoder_input_ids"] = before.new_tensor(prefix).repeat(len(prompts), 1)
+        settings.decoder_start_token_id = prefix[0]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(seeds_of(prompts)[0]))  # generate draws all rows from torch's stream
+        output = language_model.model.generate(
+            input_ids=before, attention_mask=prompts.prompt_mask[:, columns], generation_config=settings, **begin,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+    start = begin.get("decoder_input_ids", before).shape[1]
+    return output.sequences[:, start:], torch.stack(output.logits, dim=1)
