@@ -7,10 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from rlhf_lightning import schema
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.loggers import logger_settings
 from rlhf_lightning.presets import list_presets
-from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_names
+from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
 from rlhf_lightning.schema import did_you_mean, validated
 from rlhf_lightning.secrets import left_out
 from rlhf_lightning.trainer import check_trainer
@@ -73,6 +74,18 @@ class Choices:
             for component in self.several(group):
                 if component.check is not None:
                     component.check(self)
+
+
+def expand_paths(config: DictConfig) -> None:
+    """Expand `~` in the settings that are paths by their type, in place, so that whatever reads the configuration sees the same path."""
+    for name in section_names():
+        schema.expand_paths(section_class(name), config.get(name))
+    for group, about in GROUPS.items():
+        node = config.get(group)
+        if node and isinstance(node, Mapping):
+            for option in node.values() if about.many else [node]:
+                if isinstance(option, Mapping):
+                    schema.expand_paths(component_of(option).target, option)
 
 
 def check(config: DictConfig) -> None:

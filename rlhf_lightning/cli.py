@@ -20,7 +20,8 @@ from rlhf_lightning import launch, menu, plugin_loading, resume, saved_config, w
 from rlhf_lightning.checkpoint.disk import refused
 from rlhf_lightning.checkpoint.interrupted import heeded
 from rlhf_lightning.checkpoint.restarts import meet_elsewhere
-from rlhf_lightning.choices import check
+from rlhf_lightning.choices import check, expand_paths
+from rlhf_lightning.command_paths import expand_home
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.folder_lock import FolderLock
 from rlhf_lightning.plan.process import peak_bytes
@@ -71,7 +72,7 @@ def main() -> None:
 
 def _command() -> None:
     try:
-        sys.argv[1:] = words = plugin_loading.take_flag(sys.argv[1:])
+        sys.argv[1:] = words = expand_home(plugin_loading.take_flag(sys.argv[1:]))
     except UserError as error:
         sys.exit(wrong_command.tell(error))
     broken = load_for_good()
@@ -153,6 +154,7 @@ def run_job(config: DictConfig) -> float:
 def whole_run(config: DictConfig) -> float:
     """Check, run the stage, write its result."""
     check(config)
+    expand_paths(config)
     written: Any = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
     launch.check_folder(written["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, Path(HydraConfig.get().runtime.output_dir))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import types
 import typing
@@ -109,6 +110,26 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
     return {name: getattr(checked, name) for name in settings}
 
 
+def expand_paths(target: Callable[..., Any], node: Any) -> None:
+    """Expand `~` in the settings of a composed node that are paths by their type, in place."""
+    for setting in settings_of(target):
+        if not OmegaConf.is_dict(node) or setting.name not in node or OmegaConf.is_interpolation(node, setting.name):
+            continue
+        value = node[setting.name]
+        if isinstance(value, str) and value.startswith("~") and _is_path(setting.type):
+            node[setting.name] = expand_user(value)
+        elif OmegaConf.is_list(value) and _is_path(setting.type):
+            node[setting.name] = [expand_user(item) if isinstance(item, str) else item for item in value]
+
+
+def _is_path(annotation: Any) -> bool:
+    """Whether a type is a path, a path or null, or a list of paths."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        functions = [getattr(piece, "func", None) for piece in annotation.__metadata__]
+        return expand_user in functions or local_or_hub in functions
+    return any(_is_path(argument) for argument in typing.get_args(annotation))
+
+
 def in_order(limits: tuple[float, float]) -> tuple[float, float]:
     """What a setting [lowest, highest] is held to, as pydantic's AfterValidator: the first below the second."""
     if not limits[0] < limits[1]:
@@ -116,13 +137,21 @@ def in_order(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+def expand_user(path: str) -> str:
+    """The path with the home folder in the place of `~` or `~name` at its start."""
+    return os.path.expanduser(path)
+
+
 def local_or_hub(path: str) -> str:
-    """What a ModelPath is held to: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) is a folder that is there."""
+    """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be an existing folder."""
+    path = expand_user(path)
     if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).is_dir():
         raise ValueError("no such folder; give a local Hugging Face folder or a Hub name")
     return path
 
 
+FilePath = Annotated[str, pydantic.AfterValidator(expand_user)]
+"""The type of a setting that names a file or folder, `~` included."""
 ModelPath = Annotated[str, pydantic.AfterValidator(local_or_hub)]
 """The type of a setting that names a model, so that a folder that isn't there is refused before anything loads."""
 

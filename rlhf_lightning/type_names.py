@@ -11,7 +11,7 @@ import annotated_types
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
-from rlhf_lightning.schema import local_or_hub
+from rlhf_lightning.schema import expand_user, local_or_hub
 
 PLAIN = {int: "int", float: "float", str: "text", bool: "true or false", type(None): "null", Any: "anything"}
 BOUNDS = (
@@ -56,6 +56,8 @@ def _restricted(name: str, metadata: Iterable[Any]) -> str:
     held = [piece for entry in metadata for piece in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
     if any(isinstance(piece, AfterValidator) and piece.func is local_or_hub for piece in held):
         return "folder or Hub name"
+    if any(isinstance(piece, AfterValidator) and piece.func is expand_user for piece in held):
+        return "path"
     bounds = [f"{sign} {getattr(piece, key):g}" for piece in held for kind, key, sign in BOUNDS if isinstance(piece, kind)]
     lengths = {piece.min_length for piece in held if isinstance(piece, annotated_types.MinLen)}
     lengths |= {piece.max_length for piece in held if isinstance(piece, annotated_types.MaxLen)}

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning import schema
+from rlhf_lightning.command_paths import quoting_hint
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
@@ -158,6 +159,8 @@ def _unreadable(words: Sequence[str], presets: Presets) -> str:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
+            if hint := quoting_hint(word):
+                return f"{word!r} can't be read: a value with other characters than letters, digits and ./-_ is quoted: write {hint}"
             return (
                 f"{word!r} can't be read: write group=option or section.setting=value, a list in quotes: 'feedback_format=[edit,pairwise]'"
             )

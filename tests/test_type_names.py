@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rlhf_lightning import registry, schema
-from rlhf_lightning.schema import ModelPath, in_order
+from rlhf_lightning.schema import FilePath, ModelPath, in_order
 from rlhf_lightning.type_names import type_name, value_name
 
 registry.load_components()
@@ -34,6 +34,7 @@ registry.load_components()
         (Annotated[tuple[float, float], schema.pydantic.AfterValidator(in_order)], "[float, float] in order"),
         (dict[str, PositiveInt], "{name: int > 0}"),
         (ModelPath, "folder or Hub name"),
+        (FilePath | None, "path or null"),
         (tuple[ModelPath, ...], "list of (folder or Hub name)"),
     ],
 )

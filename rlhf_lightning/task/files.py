@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import did_you_mean
+from rlhf_lightning.schema import FilePath, did_you_mean
 
 
 @register("task", "files")
@@ -46,10 +46,10 @@ class Files:
     def __init__(
         self,
         *,
-        prompts: str,
-        test_prompts: str | None = None,
+        prompts: FilePath,
+        test_prompts: FilePath | None = None,
         prompt_field: str = "prompt",
-        demonstrations: str | None = None,
+        demonstrations: FilePath | None = None,
         response_field: str = "response",
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         limit: PositiveInt | None = None,
@@ -122,7 +122,7 @@ def _place(key: str) -> float:
 def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(file:line, object) of each line that isn't empty."""
     try:
-        raw = Path(path).expanduser().read_bytes()
+        raw = Path(path).read_bytes()
         data = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     except (OSError, EOFError, zlib.error) as cause:
         raise DataError(f"{path} can't be read: {cause}") from None

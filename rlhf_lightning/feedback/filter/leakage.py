@@ -16,11 +16,17 @@ from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.feedback.words import runs_of, said, words_of
 from rlhf_lightning.flow import Feedback, Prompt
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import FilePath
 
 
 @register("feedback_filter", "leakage")
 def leakage(
-    feedback: Iterable[Feedback], done: Cleaning, *, against: str | tuple[str, ...], field: str = "prompt", ngram: NonNegativeInt = 0
+    feedback: Iterable[Feedback],
+    done: Cleaning,
+    *,
+    against: FilePath | tuple[FilePath, ...],
+    field: str = "prompt",
+    ngram: NonNegativeInt = 0,
 ) -> Iterator[Feedback]:
     """Removes records whose prompt is one of a test's, blind to Unicode form, case and white space, as the held-out split is.
 

@@ -16,7 +16,7 @@ from rlhf_lightning.feedback.words import runs_of, said, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import did_you_mean
+from rlhf_lightning.schema import FilePath, did_you_mean
 
 Score = Callable[[Sequence[str]], Iterable[float]]
 
@@ -26,8 +26,8 @@ def toxicity(
     feedback: Iterable[Feedback],
     done: Cleaning,
     *,
-    words: str | None = None,
-    model: str | None = None,
+    words: FilePath | None = None,
+    model: FilePath | None = None,
     label: str = "toxic",
     threshold: PositiveFloat | None = None,
     prompts: bool = False,

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.unread import near
 from rlhf_lightning.feedback.row import BadLine, Row, kind_of
+from rlhf_lightning.schema import FilePath
 
 Items = Iterator[Row | BadLine]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -49,7 +50,7 @@ def _settings(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def of_paths(
     read: Callable[[str], Items],
     *,
-    path: str | tuple[str, ...],
+    path: FilePath | tuple[FilePath, ...],
     limit: PositiveInt | None = None,
     weight: Weight | tuple[Weight, ...] = 1.0,
     name: str | None = None,

@@ -11,6 +11,7 @@ from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._family import Family, Text
 from rlhf_lightning.reward.feature._words import share, words
+from rlhf_lightning.schema import FilePath
 
 
 @register("reward_feature", "lexicon")
@@ -25,7 +26,7 @@ class Lexicon(Family):
 
     names = ("sum", "mean", "words above 0", "words below 0")
 
-    def __init__(self, *, path: str) -> None:
+    def __init__(self, *, path: FilePath) -> None:
         self.path = path
         self.valence: dict[str, float] = {}
 

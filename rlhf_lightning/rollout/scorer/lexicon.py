@@ -14,6 +14,7 @@ from torch import Tensor
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
+from rlhf_lightning.schema import FilePath
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -29,7 +30,7 @@ class LexiconScorer:
         alpha: how large a sum is large.
     """
 
-    def __init__(self, *, path: str, normalise: Literal["compound", "mean"] = "compound", alpha: PositiveFloat = 15.0) -> None:
+    def __init__(self, *, path: FilePath, normalise: Literal["compound", "mean"] = "compound", alpha: PositiveFloat = 15.0) -> None:
         self.valence = read_lexicon(Path(path), "rollout_scorer.path")
         self.normalise, self.alpha = normalise, alpha
 
