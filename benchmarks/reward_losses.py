@@ -28,7 +28,7 @@ from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.interval import mean_interval, paired_interval
 from rlhf_lightning.registry import option
-from rlhf_lightning.reward.fitting import collated
+from rlhf_lightning.reward.collation import collated
 from rlhf_lightning.reward.losses import build_losses
 from rlhf_lightning.reward.scored import Scored
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.feedback.batch import JudgementBatch
-from rlhf_lightning.reward.fitting import JUDGED_TEXT
+from rlhf_lightning.reward.collation import JUDGED_TEXT
 
 _MOST = 12
 """Draws above it come once in 10^10 times."""

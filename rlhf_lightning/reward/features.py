@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,11 @@ class FeatureScore(nn.Module):
     def dropped(self) -> list[str]:
         return [name for name, kept in zip(self.all_names, self.kept.tolist(), strict=True) if not kept]
 
+    def report_to(self, report: Callable[[str], None]) -> None:
+        """Let features that take long report their progress."""
+        for family in self.families.values():
+            family.report = report
+
     def prepare(self, texts: Sequence[Text]) -> Sparse:
         """Learn the features and their standardisation from the training texts; the weights become 0.
 
@@ -95,7 +100,8 @@ class FeatureScore(nn.Module):
             own = deviation[first:end]
             if family.together is None:
                 centres.append(mean[first:end])
-                scales.append(own)
+                targets = family.deviations
+                scales.append(own if targets is None else own / torch.tensor(targets, dtype=torch.float64))
             else:
                 centres.append(torch.zeros_like(own))
                 scales.append(torch.full_like(own, float(own.norm()) / family.together))
@@ -104,6 +110,16 @@ class FeatureScore(nn.Module):
         self.centre = self.centre / self.scale
         self.weight, self.bias, self.deviation = torch.zeros_like(self.scale), 0.0, 1.0
         return raw.take(self.kept, self.scale)
+
+    def blocks(self) -> dict[str, Tensor]:
+        """The columns, among the features that vary, of each family whose penalty has a factor of its own; none of a family alone."""
+        columns = self.kept.cumsum(0) - 1
+        blocks = {}
+        for name, (first, end, family) in zip(self.families, self._places(), strict=True):
+            varying = columns[first:end][self.kept[first:end]]
+            if family.is_block and len(self.families) > 1 and len(varying):
+                blocks[name] = varying
+        return blocks
 
     def scaled(self, texts: Sequence[Text]) -> Sparse:
         """value / scale, [U, F]; phi is this minus `centre`, which is kept in units of the scale."""

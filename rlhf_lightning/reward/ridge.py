@@ -13,25 +13,25 @@ DENSE = 1000
 """Up to so many features the system is solved by Cholesky, beyond by conjugate gradients."""
 
 
-def ridge(linear: Linear, mass: Tensor, target: Tensor, l2: float, start: Tensor, tolerance: float = 1e-10) -> Tensor:
-    """argmin over w [F] of the sum of mass (y - b - phi·w)² / 2 + l2 / 2 |w|², with the b that is best for each w.
+def ridge(linear: Linear, mass: Tensor, target: Tensor, penalty: Tensor, start: Tensor, tolerance: float = 1e-10) -> Tensor:
+    """argmin over w [F] of the sum of mass (y - b - phi·w)² / 2 + sum of penalty w² / 2, with the b that is best for each w.
 
     Args:
-        mass: [U] weights of the texts, together 1. target: [U] mass * y.
+        mass: [U] weights of the texts, together 1. target: [U] mass * y. penalty: [F].
         start, tolerance: where conjugate gradients begin, and the relative residual at which they end.
     """
     right = linear.transposed_times(target - mass * target.sum())
 
     def left(w: Tensor) -> Tensor:
         scores = linear.forward(w)
-        return linear.transposed_times(mass * (scores - mass @ scores)) + l2 * w
+        return linear.transposed_times(mass * (scores - mass @ scores)) + penalty * w
 
     if linear.width > DENSE:
         # A column that doesn't vary, without a penalty, has nothing to find.
-        return _conjugate_gradients(left, right, (linear.variances(mass) + l2).clamp(min=1e-12), start, tolerance)
+        return _conjugate_gradients(left, right, (linear.variances(mass) + penalty).clamp(min=1e-12), start, tolerance)
     rows = linear.dense()
     rows = rows - mass @ rows
-    gram = rows.T @ (mass[:, None] * rows) + l2 * torch.eye(linear.width, dtype=torch.float64)
+    gram = rows.T @ (mass[:, None] * rows) + torch.diag(penalty)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):  # without a penalty, features that say the same have no one solution: the smallest is taken
         smallest: Tensor = torch.linalg.lstsq(gram, right[:, None], driver="gelsd").solution[:, 0]

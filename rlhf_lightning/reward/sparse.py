@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,16 @@ class Sparse:
         return len(self.starts) - 1
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[tuple[int, Sequence[float] | Mapping[int, float]]]], width: int) -> Sparse:
+    def of(cls, rows: Iterable[Sequence[tuple[int, Sequence[float] | Mapping[int, float] | np.ndarray]]], width: int) -> Sparse:
         """From rows of (first column, values from there on or by index). Values of 0 take no room."""
         starts, columns, values = array("q", [0]), array("q"), array("d")
         for row in rows:
             for first, part in row:
+                if isinstance(part, np.ndarray):
+                    (nonzero,) = part.nonzero()
+                    columns.frombytes((nonzero + first).astype(np.int64).tobytes())
+                    values.frombytes(part[nonzero].astype(np.float64).tobytes())
+                    continue
                 for at, value in part.items() if isinstance(part, Mapping) else enumerate(part):
                     if value != 0:
                         columns.append(first + at)
@@ -86,16 +92,25 @@ class Sparse:
 
 
 class Linear:
-    """The map v -> X v and its transpose for X = values - centre, [U, F], which is never written out."""
+    """The map v -> X v and its transpose for X = values - centre, [U, F], never written out.
+
+    Columns with values in at least half of the rows are a dense block of it, the others compressed rows.
+    """
 
     def __init__(self, matrix: Sparse, centre: Tensor) -> None:
         self.size, self.width, self.centre, self._entries = len(matrix), matrix.width, centre, matrix
-        rows = matrix.rows_of_values()
-        order = torch.argsort(matrix.columns, stable=True)
-        counts = torch.bincount(matrix.columns, minlength=matrix.width)
-        starts = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
-        self._matrix = _csr(matrix.starts, matrix.columns, matrix.values, (self.size, self.width))
-        self._transposed = _csr(starts, rows[order], matrix.values[order], (self.width, self.size))
+        rows, counts = matrix.rows_of_values(), torch.bincount(matrix.columns, minlength=matrix.width)
+        is_dense = 2 * counts >= max(1, self.size)
+        # The dense block [U, D].
+        self._dense_columns = is_dense.nonzero()[:, 0]
+        inside = is_dense[matrix.columns]
+        self._dense = torch.zeros(self.size, len(self._dense_columns), dtype=torch.float64)
+        self._dense[rows[inside], (is_dense.cumsum(0) - 1)[matrix.columns[inside]]] = matrix.values[inside]
+        # The other columns, by rows and by columns.
+        rows, columns, values = rows[~inside], matrix.columns[~inside], matrix.values[~inside]
+        order = torch.argsort(columns, stable=True)
+        self._matrix = _csr(_starts(rows, self.size), columns, values, (self.size, self.width))
+        self._transposed = _csr(_starts(columns[order], self.width), rows[order], values[order], (self.width, self.size))
 
     def times(self, v: Tensor) -> Tensor:
         """X v, [U]; differentiable in v."""
@@ -103,7 +118,7 @@ class Linear:
         return result
 
     def forward(self, v: Tensor) -> Tensor:
-        return (self._matrix @ v[:, None])[:, 0] - self.centre @ v
+        return (self._matrix @ v[:, None])[:, 0] + self._dense @ v[self._dense_columns] - self.centre @ v
 
     def variances(self, mass: Tensor) -> Tensor:
         """[F] variance of each column, each row counting by its mass [U], together 1."""
@@ -114,11 +129,13 @@ class Linear:
 
     def dense(self) -> Tensor:
         """X, [U, F]."""
-        return self._matrix.to_dense() - self.centre
+        return self._entries.dense() - self.centre
 
     def transposed_times(self, u: Tensor) -> Tensor:
         """X' u, [F]."""
-        return (self._transposed @ u[:, None])[:, 0] - self.centre * u.sum()
+        product = (self._transposed @ u[:, None])[:, 0]
+        product[self._dense_columns] = self._dense.T @ u
+        return product - self.centre * u.sum()
 
 
 class _Product(torch.autograd.Function):
@@ -134,6 +151,12 @@ class _Product(torch.autograd.Function):
 
 def _tensor(values: array[Any], kind: torch.dtype) -> Tensor:
     return torch.frombuffer(values, dtype=kind).clone() if values else torch.zeros(0, dtype=kind)
+
+
+def _starts(sorted_rows: Tensor, size: int) -> Tensor:
+    """[size + 1] where each row's values begin."""
+    counts = torch.bincount(sorted_rows, minlength=size)
+    return torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -186,12 +186,13 @@ def fit_features(
 
     features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
     head = run.component("reward_head", features)
+    head.score.report_to(run.say)
     found = head.fit(training, losses)
     texts = reference_texts(training, run.seed)
     head.score.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     measured = measure_held_out(head.score, held_out, truth=truth)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
-    run.say(f"{name}: {len(head.score.names)} features, penalty {found.l2:g}; heaviest: {heaviest}")
+    run.say(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
     about = learned_from("", training) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
     if run.is_main:
         save_features(head.score, folder, about)

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
-from rlhf_lightning.reward import fitting, ridge
+from rlhf_lightning.reward import ridge
+from rlhf_lightning.reward.collation import collated
+from rlhf_lightning.reward.cross_validation import PENALTIES
 from rlhf_lightning.reward.feature import ngrams, readability, sentiment  # noqa: F401  (registers them)
 from rlhf_lightning.reward.features import FeatureScore
-from rlhf_lightning.reward.fitting import Gradient, collated, fit
+from rlhf_lightning.reward.fitting import fit
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
+from rlhf_lightning.reward.solver import Gradient
 
 FEATURES = {"readability": {}, "sentiment": {}}
 WORDS = [
@@ -181,7 +184,7 @@ def test_the_penalty_is_chosen_by_what_was_left_out(monkeypatch):
     assert at_random.l2 > informed.l2
     for done in (at_random, informed):
         assert done.tried[done.l2] == min(done.tried.values())
-        assert list(done.tried) == list(fitting.PENALTIES[: len(done.tried)])
+        assert list(done.tried) == list(PENALTIES[: len(done.tried)])
 
 
 def test_the_same_judgements_in_another_order_give_the_same_weights():
@@ -192,16 +195,6 @@ def test_the_same_judgements_in_another_order_give_the_same_weights():
     assert done[0].l2 == done[1].l2
     torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=0)
     assert torch.equal(one.weight, again.weight)
-
-
-def test_folds_have_no_prompt_in_common():
-    texts = [(f"p{i % 7}", f"r{i}") for i in range(40)]
-    masks = fitting._folds(texts, 3)
-    assert torch.stack(masks).sum(0).tolist() == [1] * 40
-    sides = [{texts[i][0] for i in mask.nonzero().flatten().tolist()} for mask in masks]
-    assert len(set.union(*sides)) == sum(map(len, sides)) == 7
-    one_prompt = fitting._folds([("p", f"r{i}") for i in range(9)], 3)
-    assert [int(mask.sum()) for mask in one_prompt] == [3, 3, 3]
 
 
 def test_feedback_that_says_nothing_is_refused():

@@ -136,7 +136,7 @@ def named_features(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappi
     """Length, then those of the features that are a few numbers with names."""
     chosen = {LENGTH: features.get(LENGTH, {}), **features}
     families = FeatureScore(chosen).families
-    return {name: settings for name, settings in chosen.items() if families[name].together is None}
+    return {name: settings for name, settings in chosen.items() if families[name].together is None and not families[name].is_block}
 
 
 def standardised_features(regression: Regression, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Text = tuple[str, str]
 """A prompt and a response."""
 
-Row = Sequence[float] | Mapping[int, float]
+Row = Sequence[float] | Mapping[int, float] | np.ndarray
 """A text's features: all of them in order, or those that aren't 0 by their index."""
 
 
@@ -20,10 +22,16 @@ class Family:
         together: None, each feature is centred and scaled by its own deviation over the training texts. A number: the features are
             mostly 0, keep their zeros, and share one scale, by which the variances of all of them add up to the number squared; so
             a rare word isn't blown up to the size of a common one.
+        deviations: None, or the deviation that each feature is scaled to, where it isn't 1; for a block of many dense features.
+        is_block: whether the features' penalty gets a factor of its own by cross-validation.
+        report: takes lines on the progress of a long job.
     """
 
     names: Sequence[str] = ()
     together: float | None = None
+    deviations: Sequence[float] | None = None
+    is_block: bool = False
+    report: Callable[[str], None] = staticmethod(lambda text: None)
 
     def fit(self, texts: Sequence[Text]) -> None:
         """Learn from the training texts what the features are, where that isn't known beforehand."""

@@ -10,8 +10,10 @@ from torch import nn
 
 from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.cross_validation import Penalties
 from rlhf_lightning.reward.features import FeatureScore
-from rlhf_lightning.reward.fitting import Fit, Gradient, fit
+from rlhf_lightning.reward.fitting import fit
+from rlhf_lightning.reward.solver import Gradient
 
 
 @register("reward_head", "features", needs=["texts"])
@@ -42,6 +44,6 @@ class FeaturesHead:
         self.l2, self.folds, self.solver = l2, folds, solver
         self.gradient = Gradient(epochs, batch_size, learning_rate, seed)
 
-    def fit(self, judged: Judgements, losses: Sequence[nn.Module]) -> Fit:
+    def fit(self, judged: Judgements, losses: Sequence[nn.Module]) -> Penalties:
         """Train `score` on the judgements; see reward.fitting.fit."""
         return fit(self.score, judged, losses, l2=self.l2, folds=self.folds, solver=self.solver, gradient=self.gradient)
