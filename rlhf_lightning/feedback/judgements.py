@@ -50,12 +50,18 @@ class Judgements(Sequence[Judged]):
         rows: a numpy record for each judgement: index into `source`, prompt (`prompt_number`), z_score (NaN for none), annotator and
             aspect (indices), kind (index into KINDS).
         annotators, aspects: names by index; index 0 is None, nobody known and the response as a whole.
+        by_text: judgements are independent by their texts, not by their prompts: some have no prompt, or all have the same one.
     """
 
     def __init__(
-        self, source: Sequence[Feedback], rows: np.ndarray[Any, Any], annotators: Sequence[str | None], aspects: Sequence[str | None]
+        self,
+        source: Sequence[Feedback],
+        rows: np.ndarray[Any, Any],
+        annotators: Sequence[str | None],
+        aspects: Sequence[str | None],
+        by_text: bool = False,
     ) -> None:
-        self.source, self.rows, self.annotators, self.aspects = source, rows, annotators, aspects
+        self.source, self.rows, self.annotators, self.aspects, self.by_text = source, rows, annotators, aspects, by_text
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +78,7 @@ class Judgements(Sequence[Judged]):
 
     def select(self, chosen: np.ndarray[Any, Any] | slice) -> Judgements:
         """Those of a slice, a mask or of indices."""
-        return Judgements(self.source, self.rows[chosen], self.annotators, self.aspects)
+        return Judgements(self.source, self.rows[chosen], self.annotators, self.aspects, self.by_text)
 
     @property
     def kinds(self) -> set[str]:
@@ -115,12 +121,6 @@ def standardised(feedback: Sequence[Feedback]) -> Judgements:
     rows["z_score"] = np.nan
     rows["z_score"][rated] = z_scores(units, rows["annotator"][rated].tolist(), rows["aspect"][rated].tolist())
     return Judgements(feedback, rows, tuple(annotators), tuple(aspects))
-
-
-def split_by_prompt(judged: Judgements, held_out: float) -> tuple[Judgements, Judgements]:
-    """Training and held-out records with no prompt in common; a prompt's side depends on its text alone."""
-    aside = judged.rows["prompt"] / 2.0**64 < held_out
-    return judged.select(~aside), judged.select(aside)
 
 
 def prompt_share(prompt: Prompt) -> float:

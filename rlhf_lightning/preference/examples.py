@@ -29,7 +29,8 @@ COMPARING = ("rating", "pair", "ranking", "edit")
 @dataclass(frozen=True)
 class Examples:
     """J judgements. chosen, rejected [J]: places of a pair's texts. For thumbs: given [J] the text, up [J] 1 or 0, mismatched [J] the place
-    of its prompt with the response to another one. weight [J]; prompt [J] its number.
+    of its prompt with the response to another one. weight [J]; prompt [J] its number, or that of a
+    text where judgements are independent by text.
 
     Attributes:
         places: "chosen" and "rejected", or "given" and "mismatched".
@@ -87,7 +88,8 @@ def compared_examples(judged: Judgements, table: TextTable, smallest_gap: float 
         "chosen": [table.place((one.prompt, one.better)) for one, _ in found],
         "rejected": [table.place((one.prompt, one.worse)) for one, _ in found],
     }
-    return _fitting(sides, [weight for _, weight in found], [prompt_number(one.prompt) for one, _ in found])
+    numbers = [prompt_number(one.better if judged.by_text else one.prompt) for one, _ in found]
+    return _fitting(sides, [weight for _, weight in found], numbers)
 
 
 def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, smallest_gap: float = 0.0, seed: int = 0) -> Examples:
@@ -107,7 +109,8 @@ def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, sma
         "mismatched": [table.place((prompt, texts[other][1])) for (prompt, _), other in zip(texts, others, strict=True)],
     }
     thumbs = [float(up) for _, up in given]
-    return _fitting(sides, list(given.values()), [prompt_number(prompt) for prompt, _ in texts], thumbs)
+    numbers = [prompt_number(response if judged.by_text else prompt) for prompt, response in texts]
+    return _fitting(sides, list(given.values()), numbers, thumbs)
 
 
 def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterable[tuple[Text, bool, float]]:

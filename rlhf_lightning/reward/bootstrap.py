@@ -19,14 +19,17 @@ _MOST = 12
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
-def bootstrapped(batch: JudgementBatch, members: int, seed: int) -> Iterator[JudgementBatch]:
+def bootstrapped(batch: JudgementBatch, members: int, seed: int, by_text: bool = False) -> Iterator[JudgementBatch]:
     """The batch for each member, its judgements weighed by how often their prompt was drawn for that member.
 
     Prompts are drawn, not judgements, since what was said about one prompt belongs together (a cluster bootstrap); each comes Poisson(1)
     times (the Poisson bootstrap of Oza and Russell 2001). A prompt's draws are its tokens', the member's and the seed's: the same in
     every epoch and process.
+
+    Args:
+        by_text: texts are drawn instead (`Judgements.by_text`), of a comparison its better one.
     """
-    for drawn in draws(prompt_keys(batch.tokens), members, seed):
+    for drawn in draws(draw_keys(batch.tokens, by_text), members, seed):
         kinds = {}
         for name, column in JUDGED_TEXT.items():
             kind = getattr(batch, name)
@@ -45,13 +48,17 @@ def draws(keys: Tensor, members: int, seed: int) -> Tensor:
     return (uniform[:, :, None] >= below).sum(-1).float()
 
 
-def prompt_keys(tokens: PackedTokens) -> Tensor:
-    """[U] numbers, equal for texts with equal tokens before their response, or in the encoder's context where there is one."""
-    read = tokens if tokens.context is None else tokens.context
+def draw_keys(tokens: PackedTokens, by_text: bool = False) -> Tensor:
+    """[U] numbers, equal for texts with equal tokens before their response, or in the encoder's context where there is one.
+
+    Args:
+        by_text: equal for texts with equal tokens of the row instead.
+    """
+    read = tokens if tokens.context is None or by_text else tokens.context
     lengths = read.lengths
     text = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     place = torch.arange(len(read.ids), device=lengths.device) - (lengths.cumsum(0) - lengths)[text]
-    ends = lengths if read.response_start is None else read.response_start
+    ends = lengths if read.response_start is None or by_text else read.response_start
     inside = place < ends[text]
     return torch.zeros_like(lengths).index_add(0, text[inside], _mixed(read.ids[inside] * _STEP + place[inside]))
 

@@ -30,7 +30,8 @@ def readme(about: Mapping[str, Any], kind: str) -> str:
 
     Args:
         about: the content of reward_model.json. Read where there: head, pooling, tuning, backbone, losses; judgements (a count by kind),
-            sources (a count by data set); figures (by name a number, or mean, low, high and n); figures named length/... as limits.
+            sources (a count by data set); figures (by name a number, or mean, low, high and n); held_out_note; figures named
+            length/... as limits.
         kind: of the trunk: decoder, encoder, encoder_decoder.
     """
     parts = [
@@ -96,7 +97,8 @@ def _figures(about: Mapping[str, Any]) -> str:
     rows = [(markdown(name), *_figure(value)) for name, value in figures.items()]
     if not rows:
         return "Nothing was measured.\n"
-    return _table(("figure", "value", "95 % interval", "n"), rows) + "\nHeld out by prompt: no prompt is in training and here.\n"
+    division = about.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
+    return _table(("figure", "value", "95 % interval", "n"), rows) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
 
 
 def _figure(value: Any) -> tuple[str, str, str]:

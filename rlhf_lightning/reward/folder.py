@@ -132,6 +132,12 @@ def is_features_model(path: str) -> bool:
     return card is not None and card.get("head") == "features"
 
 
+def held_out_by(path: str) -> str | None:
+    """What the training of a reward model's folder held out: "prompt" or "text"; None where it isn't recorded."""
+    found = (_card(path) or {}).get("held_out_by")
+    return None if found is None else str(found)
+
+
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
     from safetensors.torch import load_file
 

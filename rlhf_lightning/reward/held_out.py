@@ -111,6 +111,7 @@ class HeldOutMetric(Metric):
     Args:
         sources: the names of all data sets (`data_set`), the same in every process.
         has_truth: a utility is known (see `update`).
+        by_text: judgements hang together by their texts alone (`Judgements.by_text`).
     """
 
     full_state_update = False
@@ -123,9 +124,9 @@ class HeldOutMetric(Metric):
 
     COLUMNS = {"compared": 5, "ranked": 2, "rated": 2, "thumbed": 2, "texts": 5}  # noqa: RUF012  (torchmetrics reads no class variables)
 
-    def __init__(self, sources: Sequence[str], has_truth: bool = False) -> None:
+    def __init__(self, sources: Sequence[str], has_truth: bool = False, by_text: bool = False) -> None:
         super().__init__()
-        self.sources, self.has_truth = list(sources), has_truth
+        self.sources, self.has_truth, self.by_text = list(sources), has_truth, by_text
         for name in self.COLUMNS:
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("batch_change", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="max")
@@ -145,7 +146,7 @@ class HeldOutMetric(Metric):
         for kind, prompt, better, worse, source in comparisons(judged):
             difference = scores[prompt, better] - scores[prompt, worse]
             rows["compared"].append(
-                [_cluster(prompt, better), KINDS.index(kind), place[source], difference, len(better) - len(worse)]
+                [self._cluster(prompt, better), KINDS.index(kind), place[source], difference, len(better) - len(worse)]
             )  # fmt: skip
         for record in judged:
             feedback = record.feedback
@@ -155,13 +156,16 @@ class HeldOutMetric(Metric):
             if record.z_score is not None:
                 rows["rated"].append([scores[text], record.z_score])
                 ratings[text].append(record.z_score)
-            rows["ranked"] += _tau(feedback, scores)
+            rows["ranked"] += [[self._cluster(feedback.prompt, feedback.responses[0]), tau] for tau in _tau(feedback, scores)]
         for text, score in scores.items():
             z_score = np.mean(ratings[text]) if text in ratings else np.nan
-            rows["texts"].append([_cluster(*text), score, len(text[1]), float(z_score), np.nan if truth is None else truth(*text)])
+            rows["texts"].append([self._cluster(*text), score, len(text[1]), float(z_score), np.nan if truth is None else truth(*text)])
         for name, columns in self.COLUMNS.items():
             table = torch.tensor(rows[name], dtype=torch.float64, device=self.device)
             getattr(self, name).append(table.reshape(-1, columns))
+
+    def _cluster(self, prompt: Prompt, text: str) -> int:
+        return _cluster("" if self.by_text else prompt, text)
 
     def compute(self) -> dict[str, Tensor]:
         return {name: torch.tensor(value) for name, value in self._held_out().figures().items()}
@@ -233,7 +237,7 @@ def _cluster(prompt: Prompt, text: str) -> int:
     return prompt_number(prompt or text) >> 12
 
 
-def _tau(feedback: Feedback, scores: Mapping[Text, float]) -> list[list[float]]:
+def _tau(feedback: Feedback, scores: Mapping[Text, float]) -> list[float]:
     if not isinstance(feedback.judgement, Ranking) or len(feedback.responses) < 3:
         return []
     ranked = [
@@ -242,7 +246,7 @@ def _tau(feedback: Feedback, scores: Mapping[Text, float]) -> list[list[float]]:
         if rank is not None
     ]
     tau = kendall_tau_b(*np.array(ranked, dtype=np.float64).reshape(-1, 2).T)
-    return [] if tau is None else [[_cluster(feedback.prompt, feedback.responses[0]), tau]]
+    return [] if tau is None else [tau]
 
 
 def _groups(cluster: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:

@@ -63,7 +63,7 @@ def measure_held_out(
     if isinstance(model, torch.nn.Module):
         model.eval()
     rank, world, device = _process()
-    metric = HeldOutMetric(sorted({data_set(record.feedback) for record in judged}), truth is not None).to(device)
+    metric = HeldOutMetric(sorted({data_set(record.feedback) for record in judged}), truth is not None, judged.by_text).to(device)
     mine = judged.select(judged.rows["prompt"] % world == rank)
     metric.update([], {})  # a process without a prompt takes part, too
     for part in parts_of(mine, AT_A_TIME):

@@ -28,9 +28,9 @@ from rlhf_lightning.reward.settings import RewardSettings
 class Likelihood(nn.Module):
     """What a batch of judgements says under a model: model and losses as one, for a loss may have parameters of its own."""
 
-    def __init__(self, model: RewardModel, losses: Sequence[nn.Module]) -> None:
+    def __init__(self, model: RewardModel, losses: Sequence[nn.Module], by_text: bool = False) -> None:
         super().__init__()
-        self.model, self.losses = model, nn.ModuleList(losses)
+        self.model, self.losses, self.by_text = model, nn.ModuleList(losses), by_text
 
     def forward(self, batch: JudgementBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of the losses' weighted terms, the sum of their weights, and the scores [U] of the texts."""
@@ -46,7 +46,7 @@ class Likelihood(nn.Module):
         """What each view learns from: all of the batch, or a member's own draw of it."""
         head = getattr(self.model.net, "head", None)
         if isinstance(head, EnsembleHead) and head.bootstrap:
-            return bootstrapped(batch, views, head.seed)
+            return bootstrapped(batch, views, head.seed, self.by_text)
         return [batch] * views
 
 
@@ -56,10 +56,12 @@ class RewardModule(Guarded):
     trained = "likelihood"
     advice = "lower reward.learning_rate, or look for extreme ratings and margins in the feedback"
 
-    def __init__(self, model: RewardModel, losses: Sequence[nn.Module], settings: RewardSettings, steps: int) -> None:
+    def __init__(
+        self, model: RewardModel, losses: Sequence[nn.Module], settings: RewardSettings, steps: int, by_text: bool = False
+    ) -> None:
         super().__init__()
         self.settings, self.steps = settings, steps
-        self.likelihood = Likelihood(model, losses)
+        self.likelihood = Likelihood(model, losses, by_text)
 
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
         said, weight, scores = self.likelihood(batch)

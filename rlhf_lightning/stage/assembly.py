@@ -267,7 +267,7 @@ class Assembly:
         run, fraction = self.run, self.run.settings(section).validation_fraction
         feedback = self.known.once("feedback", lambda: read(run, backbone_tokenizer(run)).feedback)
         found: Judgements = self.known.once(
-            f"judgements {section}", lambda: divided(standardised(weighed(run, feedback)), fraction, section)[0]
+            f"judgements {section}", lambda: divided(standardised(weighed(run, feedback)), fraction, section).training
         )
         return found
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
 from rlhf_lightning.schema import ModelPath
 from rlhf_lightning.stage.feedback import read, weighed
+
+if TYPE_CHECKING:
+    from rlhf_lightning.feedback.judgements import Judgements
 
 
 @register("stage", "measure_reward")
@@ -21,7 +25,7 @@ def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal[
     Args:
         models: folders of stage=reward, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
         prompts: "held_out": those alone that stage=reward holds out, which depends on a prompt's text and reward.validation_fraction
-            alone: for models that were trained on this very feedback.
+            alone: for models that were trained on this very feedback. Texts are held out where stage=reward would hold out texts.
 
     Raises:
         ConfigError: no model, one named twice, or no feedback on prompts that are held out.
@@ -30,7 +34,7 @@ def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal[
 
     from rlhf_lightning.evaluation import held_out as shown
     from rlhf_lightning.evaluation.figures import feedback_counts
-    from rlhf_lightning.feedback.judgements import split_by_prompt, standardised
+    from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.reward.folder import is_features_model, load_any_reward_model
     from rlhf_lightning.reward.measure import measure_held_out, reward_agreement, texts_compared
     from rlhf_lightning.stage.ending import end
@@ -40,11 +44,10 @@ def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal[
     with run.timed("read"):
         intake = read(run, [path for path in models if not is_features_model(path)])
         judged = standardised(weighed(run, intake.feedback))
+    judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
     if prompts == "held_out":
-        fraction = run.settings("reward").validation_fraction
-        judged = split_by_prompt(judged, fraction)[1]
-        if not judged:
-            raise ConfigError(f"reward.validation_fraction={fraction:g} holds out none of these prompts: give more feedback")
+        judged, note = held_out_part(judged, models, run.settings("reward").validation_fraction)
+        intake.notes += [note] if note else []
     found, scores = {}, {}
     texts = texts_compared(judged, run.seed) if len(models) > 1 else []
     device = torch.device("cuda" if run.config.trainer.get("accelerator") in ("gpu", "cuda") else "cpu")
@@ -67,6 +70,28 @@ def measure_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal[
         results={f"{name}/{figure}" if several else figure: v for name, one in found.items() for figure, v in one.figures().items()},
     )
     return objective
+
+
+def held_out_part(judged: Judgements, models: Sequence[str], fraction: float) -> tuple[Judgements, str]:
+    """What stage=reward holds out of this feedback, and a note where that isn't by prompt.
+
+    Raises:
+        ConfigError: nothing is held out.
+    """
+    from rlhf_lightning.feedback.holding_out import divide
+    from rlhf_lightning.reward.folder import held_out_by
+
+    division = divide(judged, fraction)
+    held_out, note = division.held_out, division.note
+    by_prompt = [path for path in models if held_out_by(path) == "prompt"]
+    if division.by == "text" and by_prompt:  # such a model may have learned from all texts of its training prompts
+        held_out, note = judged.select(judged.rows["prompt"] / 2.0**64 < fraction), ""
+    if not held_out:
+        which = f"; {by_prompt[0]} held out prompts, and may have learned from these" if by_prompt else ""
+        raise ConfigError(
+            f"reward.validation_fraction={fraction:g} holds out none of these prompts{which}: give more, or write stage.prompts=all"
+        )
+    return held_out, note
 
 
 def short_names(models: tuple[str, ...]) -> list[str]:

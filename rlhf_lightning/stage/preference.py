@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.backbone.length_limit import LengthLimit
     from rlhf_lightning.evaluation.measure import Measured
+    from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.feedback.judgements import Judgements
     from rlhf_lightning.preference.examples import Examples
@@ -182,14 +183,15 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
     settings, loss = run.settings("preference"), run.component("preference_loss")
-    training, aside = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
+    division = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
+    training, aside = division.training, division.held_out
     with run.timed("preference"):
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
         table = TextTable(policy.tokenizer, limit.tokens)
         examples = examples_of(run, training, table, limit)
         learned_texts = examples.texts() if "reference" in run.chosen("preference_loss").needs else np.zeros(0, dtype=int)
         held_out, places = in_table(aside, table)
-        notes = left_out_notes(run, training, examples, limit, len(aside) - len(held_out))
+        notes = left_out_notes(run, division, examples, limit, len(aside) - len(held_out))
 
         def loader(rank: int, world: int) -> Any:
             return preference_loader(examples, table, settings.batch_size, run.seed, rank, world)
@@ -229,14 +231,14 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
     return examples
 
 
-def left_out_notes(run: Run, training: Judgements, examples: Examples, limit: LengthLimit, unmeasured: int) -> list[str]:
+def left_out_notes(run: Run, division: Division, examples: Examples, limit: LengthLimit, unmeasured: int) -> list[str]:
     """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
     from rlhf_lightning.preference.examples import not_learned
 
-    name, notes = run.chosen("preference_loss").name, []
+    name, notes = run.chosen("preference_loss").name, [division.note] if division.note else []
     thumbs = "thumbs" in run.chosen("preference_loss").needs
     pairs = bool(getattr(run.component("preference_loss"), "from_pairs", False))
-    unused = not_learned(training, thumbs, pairs)
+    unused = not_learned(division.training, thumbs, pairs)
     if unused:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(unused.items()))
         notes.append(f"preference_loss={name} doesn't learn from {listed}")

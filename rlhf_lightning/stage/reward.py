@@ -19,6 +19,7 @@ from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
 if TYPE_CHECKING:
     from torch import nn
 
+    from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.judgements import Judgements, Text
     from rlhf_lightning.flow import Feedback, Prompt
     from rlhf_lightning.reward.features import FeatureScore
@@ -35,12 +36,16 @@ REFERENCES = 10_000
 
 @dataclass
 class TrainedReward:
-    """A trained reward model, its history, what was held out, and its figures there."""
+    """A trained reward model, its history, what it learned from and what was held out, and its figures there."""
 
     model: RewardModel | FeatureScore
     history: list[dict[str, float]]
-    held_out: Judgements
+    division: Division
     measured: HeldOut
+
+    @property
+    def notes(self) -> list[str]:
+        return [self.division.note] if self.division.note else []
 
 
 def check_combination(choices: Choices) -> None:
@@ -76,7 +81,7 @@ def reward(run: Run) -> float:
         curves=[*loss, *reliability_curve({"the model": measured})],
         feedback=feedback_counts(intake),
         tables=held_out_tables(measured),
-        notes=[*intake.notes, *held_out_notes(measured)],
+        notes=[*intake.notes, *trained.notes, *held_out_notes(measured)],
         results=measured.figures(),
     )
     run.say(f"reward model: {run.folder / 'reward_model'}")
@@ -104,7 +109,7 @@ def train_reward(
     name: str = "reward",
     truth: Truth | None = None,
 ) -> TrainedReward:
-    """Train on the judgements of most prompts, measure on those of the others, normalise on training responses, and save.
+    """Train on the judgements of most prompts (or texts), measure on those of the others, normalise on training responses, and save.
 
     Args:
         backbone: folder or Hub name of the trunk.
@@ -120,12 +125,14 @@ def train_reward(
 
     settings = run.settings("reward")
     judged = standardised(weighed(run, feedback))
-    training, held_out = divided(judged, settings.validation_fraction)
-    losses = build_losses(run.config.get("reward_loss") or {}, training)
+    division = divided(judged, settings.validation_fraction)
+    if division.note:
+        run.say(f"{name}: {division.note}")
+    losses = build_losses(run.config.get("reward_loss") or {}, division.training)
     check_kinds(losses, judged)
     with run.timed("reward"):
         learn = fit_features if "texts" in run.chosen("reward_head").needs else tune_trunk
-        return learn(run, backbone, folder, name, losses, training, held_out, truth)
+        return learn(run, backbone, folder, name, losses, division, truth)
 
 
 def tune_trunk(
@@ -134,8 +141,7 @@ def tune_trunk(
     folder: Path,
     name: str,
     losses: Sequence[nn.Module],
-    training: Judgements,
-    held_out: Judgements,
+    division: Division,
     truth: Truth | None,
 ) -> TrainedReward:
     """Pooling and head on a trunk, by Lightning."""
@@ -146,7 +152,7 @@ def tune_trunk(
     from rlhf_lightning.reward.measure import measure_held_out
     from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
 
-    settings = run.settings("reward")
+    settings, training = run.settings("reward"), division.training
     torch.manual_seed(run.seed)
     model = begin(run, backbone, training.aspects)
     check_pooling(model)
@@ -156,18 +162,18 @@ def tune_trunk(
         return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds)
 
     steps = settings.epochs * len(loader(0, 1))
-    module = RewardModule(model, losses, settings, steps)
+    module = RewardModule(model, losses, settings, steps, training.by_text)
     trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
     run.fit(name, trainer, module, ShardedData(loader))
     merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
     model.eval()
     model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
     normalise(run, model, training, name)
-    measured = measure_held_out(model, held_out, truth=truth)
-    about = described(run) | learned_from(backbone, training) | {"aspects": list(training.aspects), "figures": measured.card()}
+    measured = measure_held_out(model, division.held_out, truth=truth)
+    about = described(run) | learned_from(backbone, division) | {"aspects": list(training.aspects), "figures": measured.card()}
     model.cpu()
     run.save(trainer, folder, lambda target: model.save(target, about))
-    return TrainedReward(model, module.history, held_out, measured)
+    return TrainedReward(model, module.history, division, measured)
 
 
 def fit_features(
@@ -176,8 +182,7 @@ def fit_features(
     folder: Path,
     name: str,
     losses: Sequence[nn.Module],
-    training: Judgements,
-    held_out: Judgements,
+    division: Division,
     truth: Truth | None,
 ) -> TrainedReward:
     """The linear regression on named features: no trunk and no trainer; every process fits the same, the first writes it."""
@@ -185,31 +190,35 @@ def fit_features(
     from rlhf_lightning.reward.measure import measure_held_out
 
     features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
-    head = run.component("reward_head", features)
+    head, training = run.component("reward_head", features), division.training
     head.score.report_to(run.say)
     found = head.fit(training, losses)
     texts = reference_texts(training, run.seed)
     head.score.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
-    measured = measure_held_out(head.score, held_out, truth=truth)
+    measured = measure_held_out(head.score, division.held_out, truth=truth)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
     run.say(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
-    about = learned_from("", training) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
+    about = learned_from("", division) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
     if run.is_main:
         save_features(head.score, folder, about)
-    return TrainedReward(head.score, [], held_out, measured)
+    return TrainedReward(head.score, [], division, measured)
 
 
-def divided(judged: Judgements, held_out: float, section: str = "reward") -> tuple[Judgements, Judgements]:
-    """What to learn from, and what to measure on: no prompt is in both. Raises ConfigError where one of them would be empty."""
-    from rlhf_lightning.feedback.judgements import split_by_prompt
+def divided(judged: Judgements, fraction: float, section: str = "reward") -> Division:
+    """What to learn from, and what to measure on: no prompt is in both, or no text (feedback.holding_out).
 
-    training, aside = split_by_prompt(judged, held_out)
-    if not training or not aside:
+    Raises:
+        ConfigError: one of them would be empty.
+    """
+    from rlhf_lightning.feedback.holding_out import divide
+
+    division = divide(judged, fraction)
+    if not division.training or not division.held_out:
         raise ConfigError(
-            f"{len(judged)} judgements split by prompt into {len(training)} to learn from and {len(aside)} held out: "
-            f"give feedback on more prompts, or change {section}.validation_fraction"
+            f"{len(judged)} judgements are too few, or share too many texts, to learn from some and hold others out: give feedback on more "
+            f"prompts or texts, or change {section}.validation_fraction={fraction:g}"
         )
-    return training, aside
+    return division
 
 
 def normalise(run: Run, model: RewardModel, training: Judgements, name: str) -> None:
@@ -274,13 +283,17 @@ def described(run: Run) -> dict[str, Any]:
     }
 
 
-def learned_from(backbone: str, training: Judgements) -> dict[str, Any]:
-    """For the card: the start, where it has a name that means something elsewhere, and counts of judgements by kind and by source."""
+def learned_from(backbone: str, division: Division) -> dict[str, Any]:
+    """For the card: the start, where it has a name that means something elsewhere, counts of judgements by kind and by source, and by
+    what was held out."""
     from rlhf_lightning.feedback.judgements import KINDS
 
+    training = division.training
     sources = Counter(judged.feedback.source or "not named" for judged in training)
     kinds = Counter(KINDS[kind] for kind in training.rows["kind"].tolist())
-    return {"backbone": None if Path(backbone).exists() else backbone, "judgements": dict(kinds), "sources": dict(sources)}
+    start = None if Path(backbone).exists() else backbone
+    held_out = {"held_out_by": division.by, "held_out_note": division.note}
+    return {"backbone": start, "judgements": dict(kinds), "sources": dict(sources), **held_out}
 
 
 def settings_in(node: DictConfig) -> dict[str, Any]:

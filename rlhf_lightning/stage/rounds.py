@@ -158,7 +158,7 @@ def ceiling_of(task: Task, reward: TrainedReward) -> float:
     """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
     from rlhf_lightning.reward.comparisons import comparisons
 
-    orders, utility = comparisons(reward.held_out), utility_of(task)
+    orders, utility = comparisons(reward.division.held_out), utility_of(task)
     return sum(utility(one.prompt, one.better) > utility(one.prompt, one.worse) for one in orders) / max(1, len(orders))
 
 
@@ -198,7 +198,7 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
         samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
         feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
-        notes=[*notes, *alarm_notes(histories), *last.intake.notes, *held_out_notes(last.reward.measured)],
+        notes=[*notes, *alarm_notes(histories), *last.intake.notes, *last.reward.notes, *held_out_notes(last.reward.measured)],
         results=compared(story.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
         | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.judgements import KINDS, judgement_kind, prompt_share, split_by_prompt, standardised
+from rlhf_lightning.feedback.judgements import KINDS, judgement_kind, prompt_share, standardised
 from rlhf_lightning.feedback.standardise import rating_z_scores
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Ranking, Rating, Spans, Thumbs
@@ -91,19 +91,6 @@ def test_records_of_a_file_are_read_when_asked_for(tmp_path: Path) -> None:
     assert judged.texts() == in_memory.texts() == [("p", "a"), ("p", "b"), ("p", "c")]
     assert [record.feedback for record in judged[2:5]] == EVERY_KIND[2:5]
     assert judged[-1].feedback == EVERY_KIND[-1]
-
-
-def test_a_split_shares_no_prompt_and_a_prompts_side_is_its_own() -> None:
-    records = standardised([ranked(f"prompt {i % 2000}", [f"a{i}", "b"], [0, 1]) for i in range(6000)])
-    training, held_out = split_by_prompt(records, 0.15)
-    sides = [{record.feedback.prompt for record in side} for side in (training, held_out)]
-    assert not sides[0] & sides[1]
-    assert sorted([*training.rows["index"], *held_out.rows["index"]]) == list(range(6000))
-    assert {record.feedback.prompt for record in held_out} == {f"prompt {i}" for i in range(2000) if prompt_share(f"prompt {i}") < 0.15}
-    assert len(sides[1]) / 2000 == pytest.approx(0.15, abs=0.03)
-    fewer = split_by_prompt(records[::-7], 0.15)
-    assert all({record.feedback.prompt for record in side} <= prompts for side, prompts in zip(fewer, sides, strict=True))
-    assert {record.feedback.prompt for record in split_by_prompt(records, 0.3)[1]} > sides[1]
 
 
 def test_the_share_of_a_prompt_never_changes() -> None:

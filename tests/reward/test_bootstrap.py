@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.reward.bootstrap import bootstrapped, draws, prompt_keys
+from rlhf_lightning.reward.bootstrap import bootstrapped, draw_keys, draws
 
 
 def test_draws_are_poisson_and_independent_of_each_other():
@@ -26,15 +26,15 @@ def test_draws_are_poisson_and_independent_of_each_other():
 
 def test_a_key_is_the_prompt_s_tokens():
     rows = [[1, 2, 3, 7, 8], [1, 2, 3, 9], [1, 3, 2, 7, 8], [1, 2, 7, 8], [2, 1, 3, 7]]
-    keys = prompt_keys(PackedTokens.of(rows, [3, 3, 3, 2, 3])).tolist()
+    keys = draw_keys(PackedTokens.of(rows, [3, 3, 3, 2, 3])).tolist()
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
-    assert prompt_keys(PackedTokens.of(rows[3:], [2, 3])).tolist() == keys[3:]  # whatever else is in the batch
+    assert draw_keys(PackedTokens.of(rows[3:], [2, 3])).tolist() == keys[3:]  # whatever else is in the batch
 
 
 def test_a_key_is_the_encoder_s_text_where_there_is_one():
     context = PackedTokens.of([[5, 6], [5, 6], [6, 5]])
-    keys = prompt_keys(PackedTokens.of([[0, 1], [0, 2], [0, 1]], [1, 1, 1], context=context)).tolist()
+    keys = draw_keys(PackedTokens.of([[0, 1], [0, 2], [0, 1]], [1, 1, 1], context=context)).tolist()
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -48,7 +48,7 @@ def test_every_kind_is_weighed_by_its_prompt_s_draw(batch_with):
     )
     batch.tokens = PackedTokens.of([[1, 5], [1, 6], [2, 5], [2, 6]], [1, 1, 1, 1])
     members = list(bootstrapped(batch, 40, seed=3))
-    drawn = draws(prompt_keys(batch.tokens), 40, seed=3)
+    drawn = draws(draw_keys(batch.tokens), 40, seed=3)
     assert drawn[:, 0].tolist() != drawn[:, 2].tolist()
     for member, (one, _, two, _) in zip(members, drawn.tolist(), strict=True):
         assert member.pairs.weight.tolist() == [one, 3 * two]
@@ -61,3 +61,13 @@ def test_every_kind_is_weighed_by_its_prompt_s_draw(batch_with):
     again = bootstrapped(batch, 40, seed=3)
     assert all(torch.equal(a.pairs.weight, b.pairs.weight) for a, b in zip(members, again, strict=True))
     assert sum(m.pairs.weight[0].item() for m in members) / 40 == pytest.approx(1, abs=0.6)
+
+
+def test_texts_are_drawn_where_prompts_tell_nothing(batch_with):
+    batch = batch_with(ratings={"item": torch.arange(40)})
+    batch.tokens = PackedTokens.of([[1, 5 + i] for i in range(40)], [1] * 40)
+    by_prompt = next(bootstrapped(batch, 1, seed=0)).ratings.weight
+    by_text = next(bootstrapped(batch, 1, seed=0, by_text=True)).ratings.weight
+    assert len(set(by_prompt.tolist())) == 1
+    assert len(set(by_text.tolist())) > 2
+    assert by_text.mean().item() == pytest.approx(1, abs=0.5)

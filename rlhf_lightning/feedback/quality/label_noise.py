@@ -12,10 +12,10 @@ import numpy as np
 from rlhf_lightning.feedback.judgements import prompt_share
 from rlhf_lightning.feedback.quality.rating_noise import rating_noise
 from rlhf_lightning.feedback.quality.reliability import pair_truth, thumbs_truth
-from rlhf_lightning.feedback.quality.text_model import Features, Texts, as_said, better_than, features, log_odds
+from rlhf_lightning.feedback.quality.text_model import FEWEST_PROMPTS, Features, Texts, as_said, better_than, features, log_odds
 from rlhf_lightning.feedback.quality.votes import Comparisons, Tables, Votes, tables_of
 from rlhf_lightning.feedback.standardise import comparisons
-from rlhf_lightning.flow import Edit, Feedback
+from rlhf_lightning.flow import Edit, Feedback, Prompt
 
 TEXT_CAP = 20_000
 LEAST_ACCURACY = 0.7
@@ -233,13 +233,20 @@ def _words(
     """[N] log-odds by words and whether there are any; 0 for prompts beyond the cap, and where words tell nothing."""
     words = np.zeros(len(record))
     rows = np.arange(len(record))
+    units = _independent([feedback[index] for index in record])
     if len(record) > text_cap:
-        share = np.array([prompt_share(feedback[index].prompt) for index in record])
+        share = np.array([prompt_share(unit) for unit in units])
         rows = np.flatnonzero(share < text_cap / len(record))
     if len(rows):
         texts = Texts.of(row(int(vote)) for vote in rows)
-        words[rows] = log_odds(texts, [feedback[index].prompt for index in record[rows]], weight[rows])
+        words[rows] = log_odds(texts, [units[vote] for vote in rows], weight[rows])
     return words, words != 0
+
+
+def _independent(records: Sequence[Feedback]) -> list[Prompt]:
+    """What each judgement shares with others that hang together with it: its prompt, or its first text where there are few prompts."""
+    prompts: list[Prompt] = [record.prompt or min(record.responses) for record in records]
+    return prompts if len(set(prompts)) >= FEWEST_PROMPTS else [min(record.responses) for record in records]
 
 
 def _again(unit: np.ndarray) -> np.ndarray:

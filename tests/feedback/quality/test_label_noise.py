@@ -73,6 +73,14 @@ def test_planted_noise_is_found_by_words_alone(kind: str, seed: int) -> None:
     assert recall >= 0.8
 
 
+@pytest.mark.parametrize("prompt", ["", "the only one"])
+def test_words_tell_without_prompts_too(prompt: str) -> None:
+    feedback, planted = worded("thumbs", seed=0)
+    precision, recall = precision_and_recall([record.model_copy(update={"prompt": prompt}) for record in feedback], planted)
+    assert precision >= 0.8
+    assert recall >= 0.8
+
+
 def test_scores_are_probabilities() -> None:
     """Where others say that the first response is the better one with probability p, it is in a share p."""
     feedback, planted = redundant("pair", 7, 4000)
