@@ -6,44 +6,76 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.backbone.language_model import plain_ids
+from rlhf_lightning.backbone.boundary import start_ids
+from rlhf_lightning.backbone.encoding import Rendered, encode, special_tokens
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, Prompt, prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Private-use characters stand for a message in the template; the em spaces around them tell whether it strips what it is given.
-_PLACE = "\u2003\ue000{}\ue001\u2003"
-_PLACES = re.compile("(\u2003?)\ue000([0-9]+)\ue001(\u2003?)")
+MASKS = range(0xE000, 0xF8FF)
+"""Private-use characters; two that no message has stand around the number of a special-token string while the template runs."""
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, ready for the response's to follow.
+    """Token ids of a prompt, as a sampler reads them.
 
-    A chat is rendered by the tokenizer's chat template with the generation prompt at its end, or as `flow.prompt_text` where the
-    tokenizer has none; a text is `plain_ids`. A message that holds the string of a special token keeps it as plain text: the template is
-    then tokenised piece by piece, its own pieces with special tokens and the messages without, so that no token spans the border of a
-    message, where the usual path may merge one.
+    A chat is rendered by the tokenizer's chat template with the generation prompt at its end; a text, or a chat where the tokenizer has no
+    template (`flow.prompt_text`), follows what the tokenizer puts before a text. An empty text is the begin-of-text token, where there is
+    one. A message that holds the string of a special token keeps it as plain text.
 
     Raises:
-        DataError: the template refuses the chat (many want user and assistant in turns).
+        DataError: the template rejects the chat (many want user and assistant in turns).
     """
-    if isinstance(prompt, str) or not getattr(tokenizer, "chat_template", None):
-        return plain_ids(tokenizer, prompt_text(prompt))
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    if not any(token in message.content for token in special for message in prompt):
-        return _ids(tokenizer, _rendered(tokenizer, prompt), False)
-    places = [Message(role=message.role, content=_PLACE.format(i)) for i, message in enumerate(prompt)]
-    ids: list[int] = []
-    pieces = _PLACES.split(_rendered(tokenizer, places))
-    ids += _ids(tokenizer, pieces[0], False)
-    for before, number, after, rest in zip(pieces[1::4], pieces[2::4], pieces[3::4], pieces[4::4], strict=True):
-        content = prompt[int(number)].content
-        content = content if before else content.lstrip()
-        ids += _ids(tokenizer, content if after else content.rstrip(), True)
-        ids += _ids(tokenizer, rest, False)
-    return ids
+    rendered = rendered_prompt(tokenizer, prompt)
+    return [*opening_ids(tokenizer, prompt), *encode(tokenizer, [rendered])[0]]
+
+
+def opening_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """What comes before the ids of the rendered prompt; a chat template writes its own."""
+    if is_templated(tokenizer, prompt):
+        return []
+    start = start_ids(tokenizer)
+    if not start and not prompt and tokenizer.bos_token_id is not None:
+        return [int(tokenizer.bos_token_id)]
+    return start
+
+
+def is_templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
+    """Whether the tokenizer's chat template renders the prompt."""
+    return not isinstance(prompt, str) and bool(getattr(tokenizer, "chat_template", None))
+
+
+def rendered_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendered:
+    """The text of a prompt, and which of it people wrote. Raises DataError where the template rejects the chat."""
+    if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
+        return Rendered.plain(prompt_text(prompt))
+    return rendered_chat(tokenizer, prompt)
+
+
+def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendered:
+    """A chat as its template renders it. The string of a special token in a message is hidden from the template and stays plain text."""
+    pattern = special_tokens(tokenizer).any_case
+    contents = [message.content for message in messages]
+    if pattern is None or not any(map(pattern.search, contents)):
+        return Rendered(_rendered(tokenizer, messages))
+    used = set().union(*contents)
+    first, last = [chr(code) for code in MASKS if chr(code) not in used][:2]
+    hidden: list[str] = []
+
+    def hide(match: re.Match[str]) -> str:
+        hidden.append(match[0])
+        return f"{first}{len(hidden) - 1}{last}"
+
+    masked = [Message(role=message.role, content=pattern.sub(hide, message.content)) for message in messages]
+    pieces = re.split(f"{first}([0-9]+){last}", _rendered(tokenizer, masked))
+    text, literal = pieces[0], []
+    for number, rest in zip(pieces[1::2], pieces[2::2], strict=True):
+        string = hidden[int(number)]
+        literal.append((len(text), len(text) + len(string)))
+        text += string + rest
+    return Rendered(text, tuple(literal))
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -58,10 +90,3 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses a prompt of the roles {roles}: {refusal}; "
             "leave such chats out, or give another chat_template"
         ) from refusal
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, plain: bool) -> list[int]:
-    if not text:
-        return []
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
-    return ids

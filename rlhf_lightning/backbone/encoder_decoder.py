@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel, decoder_hidden, pad_rows
+from rlhf_lightning.backbone.language_model import UNLIMITED, LanguageModel, decoder_hidden, pad_rows
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import TextRow, TextRows
@@ -16,8 +18,6 @@ from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.registry import register
 from rlhf_lightning.schema import ModelPath
-
-UNLIMITED = 2**31
 
 
 class EncoderDecoder(LanguageModel):
@@ -62,8 +62,17 @@ class EncoderDecoder(LanguageModel):
         padded, mask = pad_rows(rows, self.pad_id)
         return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
+    def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
+        """Texts of [B, T] right-padded responses, without special tokens; the decoder begins a text of its own."""
+        rows = [row[:n] for row, n in zip(ids.tolist(), mask.long().sum(1).tolist(), strict=True)]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
+
+    @functools.cached_property
+    def text_rows(self) -> TextRows:
+        return TextRows(self.tokenizer, reading_of(self.model), UNLIMITED)
+
     def _row(self, prompt: str, response: str) -> TextRow:
-        return TextRows(self.tokenizer, reading_of(self.model), UNLIMITED).row((prompt, response))
+        return self.text_rows.row((prompt, response))
 
 
 @register("backbone", "encoder_decoder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.backbone.boundary import begins_text, continuation_text
+from rlhf_lightning.backbone.chat import prompt_ids
 from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
 from rlhf_lightning.backbone.saving import save_model
+from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.whole_file import write_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+UNLIMITED = 2**31
+"""A number of tokens that no text has."""
 
 
 @dataclass
@@ -54,7 +61,7 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        return int(getattr(self.model.config, "max_position_embeddings", 2**31))
+        return int(getattr(self.model.config, "max_position_embeddings", UNLIMITED))
 
     @property
     def width(self) -> int:
@@ -87,10 +94,15 @@ class LanguageModel:
         return hidden * self.width**-0.5 if getattr(self.model.config, "scale_decoder_outputs", False) else hidden
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
-        """A prompt with its response and the end-of-text as ids, the place of the response's first token that something predicts, and what
+        """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
         an encoder reads (None without one)."""
-        ids = [*plain_ids(self.tokenizer, prompt, response), self.eos_ids[-1]]
-        return ids, max(1, len(plain_ids(self.tokenizer, prompt))), None
+        row = self.text_rows.row((prompt, response))
+        return [*row.before, *row.answer, self.eos_ids[-1]], max(1, len(row.before)), None
+
+    @functools.cached_property
+    def text_rows(self) -> TextRows:
+        """Lays out texts for the model, uncut."""
+        return TextRows(self.tokenizer, Reading(), UNLIMITED)
 
     def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
         """Left-padded prompts that leave `room` tokens for the response.
@@ -107,7 +119,7 @@ class LanguageModel:
                 f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
                 "rollout_sampler.max_new_tokens"
             )
-        rows = [plain_ids(self.tokenizer, text) for text in prompts]
+        rows = [prompt_ids(self.tokenizer, text) for text in prompts]
         for text, ids in zip(prompts, rows, strict=True):
             if not ids:
                 raise DataError(f"a prompt is empty and {self.model.name_or_path} has no begin-of-text token to start from")
@@ -120,11 +132,15 @@ class LanguageModel:
         padded, mask = pad_rows(rows, self.pad_id, left=True)
         return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
-    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
-        """Texts of [B, T] right-padded responses, without special tokens."""
+    def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
+        """Texts of [B, T] right-padded responses, without special tokens: what they add behind their prompts, a leading space included."""
         lengths = mask.long().sum(1).tolist()
         rows = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
-        return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
+        begins = [False] * len(rows)
+        if prompts is not None:
+            last = prompts.prompt_ids[:, -1].tolist()
+            begins = [begins_text(self.tokenizer, prompt, i) for prompt, i in zip(prompts.prompts, last, strict=True)]
+        return [continuation_text(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
 
     def save(self, folder: Path) -> None:
         """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
@@ -172,22 +188,6 @@ def decoder_hidden(model: PreTrainedModel, tokens: PackedTokens, context: Packed
         input_ids=ids, attention_mask=mask, encoder_hidden_states=encoded, encoder_attention_mask=read_mask, use_cache=False
     )  # fmt: skip
     return said.last_hidden_state, mask
-
-
-def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, text_pair: str = "") -> list[int]:
-    """Token ids of `text` followed by `text_pair`, each tokenised on its own so that their border is a token border.
-
-    The begin-of-text token comes first, once, where the tokenizer puts it there by itself or `text` is empty; there is no end-of-text.
-    Special-token strings in the text are plain text.
-    """
-    bos = tokenizer.bos_token_id
-    ids: list[int] = []
-    for part in (text, text_pair):
-        ids += tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] if part else []
-    starts_with_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-    if starts_with_bos or (not text and bos is not None):
-        return [int(bos), *ids]
-    return ids
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from rlhf_lightning.backbone.chat import prompt_ids
+from rlhf_lightning.backbone.boundary import Continuation, continuation, continuation_spans
+from rlhf_lightning.backbone.chat import opening_ids, rendered_prompt
+from rlhf_lightning.backbone.encoding import Rendered, encode, encode_with_spans
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompt
@@ -18,6 +20,8 @@ from rlhf_lightning.flow import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+REMEMBERED = 2048
+"""Prompts whose ids are remembered while their texts are laid out."""
 TrunkKind = Literal["decoder", "encoder", "encoder_decoder"]
 
 
@@ -56,6 +60,14 @@ class TextRow(NamedTuple):
         return [*self.before, *self.answer, *self.end]
 
 
+class EncodedPrompt(NamedTuple):
+    """A prompt's text, what comes before its ids, and its ids."""
+
+    rendered: Rendered
+    opening: list[int]
+    ids: list[int]
+
+
 class Frame(NamedTuple):
     """The special tokens of a tokenizer's own template, around and between its texts, and the token types of its pieces."""
 
@@ -84,10 +96,11 @@ class TextRows:
     tokenizer: PreTrainedTokenizerBase
     reading: Reading
     max_length: int
+    _memory: dict[Prompt, EncodedPrompt] = field(default_factory=dict, repr=False, compare=False)
 
     def packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
         """The texts' rows, and how many of them were cut."""
-        rows = [self.row(text) for text in texts]
+        rows = self.rows(texts)
         two = self.reading.kind == "encoder_decoder"
         types = [row.types for row in rows] if self.reading.typed else None
         context = PackedTokens.of([row.context for row in rows]) if two else None
@@ -95,20 +108,17 @@ class TextRows:
         return packed, sum(row.is_cut for row in rows)
 
     def row(self, text: tuple[Prompt, str]) -> TextRow:
-        prompt, response = text
-        answer = self._plain(response)
-        if self.reading.kind == "encoder_decoder":
-            return self._for_encoder_decoder(self._prompt(prompt)[1], answer)
-        frame = self._frame("a") if self.reading.kind == "encoder" else None
-        start, asked = self._prompt(prompt)
-        if frame is None or not frame.first + frame.middle + frame.last:
-            end = self._end()
-            cut, answer, is_cut = self._fitting(asked, answer, len(start) + len(end))
-            return TextRow([*start, *cut], answer, end, [0] * (len(start) + len(cut) + len(answer) + len(end)), [], is_cut)
-        cut, answer, is_cut = self._fitting(asked, answer, len(frame.first) + len(frame.middle) + len(frame.last))
-        first, one, middle, other, last = frame.types
-        types = [*first, *[one] * len(cut), *middle, *[other] * len(answer), *last]
-        return TextRow([*frame.first, *cut, *frame.middle], answer, frame.last, types, [], is_cut)
+        """One text's row."""
+        return self.rows([text])[0]
+
+    def rows(self, texts: Sequence[tuple[Prompt, str]]) -> list[TextRow]:
+        """A row for each text; a prompt of several texts is encoded once."""
+        prompts = self._encoded_prompts([prompt for prompt, _ in texts])
+        if self._reads_apart:
+            answers = encode(self.tokenizer, [Rendered.plain(response) for _, response in texts])
+            return [self._apart(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        answers = [found.ids for found in self._continuations(prompts, [response for _, response in texts])]
+        return [self._joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
         """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.
@@ -121,9 +131,57 @@ class TextRows:
                 f"feedback on stretches of a text needs a fast tokenizer, and {type(self.tokenizer).__name__} is none: "
                 "save the model with its tokenizer.json, or leave out that kind of feedback"
             )
-        row = self.row(text)
-        told = self.tokenizer(text[1], add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        return len(row.before), [(int(a), int(b)) for a, b in told["offset_mapping"][: len(row.answer)]]
+        row, response = self.row(text), Rendered.plain(text[1])
+        if self._reads_apart:
+            spans = encode_with_spans(self.tokenizer, response)[1]
+        else:
+            (prompt,) = self._encoded_prompts(text[:1])
+            (found,) = self._continuations([prompt], text[1:])
+            spans = continuation_spans(self.tokenizer, found, prompt.rendered, response)
+        return len(row.before), spans[: len(row.answer)]
+
+    @property
+    def _reads_apart(self) -> bool:
+        """Prompt and response are texts of their own, in a template for pairs or in encoder and decoder."""
+        if self.reading.kind == "encoder":
+            frame = self._frame("a")
+            return bool(frame.first + frame.middle + frame.last)
+        return self.reading.kind == "encoder_decoder"
+
+    def _encoded_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        """The prompts' ids, from memory where a text had the same prompt before."""
+        if len(self._memory) > REMEMBERED:
+            self._memory.clear()
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._memory]
+        rendered = [rendered_prompt(self.tokenizer, prompt) for prompt in new]
+        for prompt, text, ids in zip(new, rendered, encode(self.tokenizer, rendered), strict=True):
+            self._memory[prompt] = EncodedPrompt(text, opening_ids(self.tokenizer, prompt), ids)
+        return [self._memory[prompt] for prompt in prompts]
+
+    def _continuations(self, prompts: Sequence[EncodedPrompt], responses: Sequence[str]) -> list[Continuation]:
+        joined = encode(self.tokenizer, [p.rendered + Rendered.plain(r) for p, r in zip(prompts, responses, strict=True)])
+        return [
+            continuation(self.tokenizer, prompt.ids, prompt.rendered, response, ids)
+            for prompt, response, ids in zip(prompts, responses, joined, strict=True)
+        ]
+
+    def _joined(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
+        """A text from end to end, as a decoder reads it."""
+        end = self._end()
+        start, asked = self._split_start(prompt)
+        cut, answer, is_cut = self._fitting(asked, answer, len(start) + len(end))
+        return TextRow([*start, *cut], answer, end, [0] * (len(start) + len(cut) + len(answer) + len(end)), [], is_cut)
+
+    def _apart(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
+        """Prompt and response in the places of a template, or one before the encoder and one before the decoder."""
+        asked = self._split_start(prompt)[1]
+        if self.reading.kind == "encoder_decoder":
+            return self._for_encoder_decoder(asked, answer)
+        frame = self._frame("a")
+        cut, answer, is_cut = self._fitting(asked, answer, len(frame.first) + len(frame.middle) + len(frame.last))
+        first, one, middle, other, last = frame.types
+        types = [*first, *[one] * len(cut), *middle, *[other] * len(answer), *last]
+        return TextRow([*frame.first, *cut, *frame.middle], answer, frame.last, types, [], is_cut)
 
     def _for_encoder_decoder(self, asked: list[int], answer: list[int]) -> TextRow:
         frame = self._frame(None)
@@ -136,15 +194,12 @@ class TextRows:
         # An encoder can't read nothing: where there is neither prompt nor template it reads what the decoder begins with.
         return TextRow(before, answer, frame.last, [], context or before[:1], is_cut or context_is_cut)
 
-    def _prompt(self, prompt: Prompt) -> tuple[list[int], list[int]]:
-        """The begin-of-text token where there is one, and the prompt without it."""
-        ids = prompt_ids(self.tokenizer, prompt)
-        begins = int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
-        return ids[:begins], ids[begins:]
-
-    def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
-        return ids
+    def _split_start(self, prompt: EncodedPrompt) -> tuple[list[int], list[int]]:
+        """What begins every text, which is never cut, and the rest of the prompt."""
+        if prompt.opening:
+            return prompt.opening, prompt.ids
+        begins = int(bool(prompt.ids) and prompt.ids[0] == self.tokenizer.bos_token_id)
+        return prompt.ids[:begins], prompt.ids[begins:]
 
     def _end(self) -> list[int]:
         return [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]

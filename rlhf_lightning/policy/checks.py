@@ -225,7 +225,8 @@ def other_texts(rollout: Rollout, language_model: Any) -> list[Rollout]:
         name: value[1:] + value[:1] if isinstance(value := getattr(rollout, name), list) else value.roll(-1, 0)
         for name in ("responses", "response_ids", "response_mask", "has_eos", "sampled_log_probs")
     }
-    halved = replace(rollout, responses=language_model.decode(ids, cut), response_mask=cut, has_eos=torch.zeros_like(rollout.has_eos))
+    texts = language_model.decode(ids, cut, rollout)
+    halved = replace(rollout, responses=texts, response_mask=cut, has_eos=torch.zeros_like(rollout.has_eos))
     return [
         replace(rollout, **one_on),
         halved,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rlhf_lightning.backbone.boundary import plain_ids
 from rlhf_lightning.backbone.chat import prompt_ids
-from rlhf_lightning.backbone.language_model import plain_ids
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, prompt_text
 

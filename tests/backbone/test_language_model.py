@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlhf_lightning.backbone.boundary import plain_ids
 from rlhf_lightning.backbone.language_model import (
     LanguageModel,
     check_output_layer,
     frozen,
     pad_rows,
-    plain_ids,
 )
 from rlhf_lightning.errors import ConfigError, DataError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel, plain_ids
+from rlhf_lightning.backbone.boundary import plain_ids
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader

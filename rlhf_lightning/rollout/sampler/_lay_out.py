@@ -43,7 +43,7 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
         log_probs[mask.bool()] = token_log_probs(layer, hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
-        responses=language_model.decode(ids, mask), response_ids=ids, response_mask=mask,
+        responses=language_model.decode(ids, mask, prompts), response_ids=ids, response_mask=mask,
         has_eos=torch.tensor([bool(row) and row[-1] in ends for row in rows], device=device), sampled_log_probs=log_probs,
         temperature=temperature,
     )  # fmt: skip

@@ -64,7 +64,7 @@ def native(
     response, response_mask = response[:, :longest], response_mask[:, :longest]
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
-        responses=language_model.decode(response, response_mask), response_ids=response, response_mask=response_mask,
+        responses=language_model.decode(response, response_mask, prompts), response_ids=response, response_mask=response_mask,
         has_eos=has_eos, sampled_log_probs=log_probs[:, :longest], temperature=temperature or 1.0,
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ def transformers(
         log_probs[rows, :width] = log_probs_of(logits.float() / temperature, ids) * mask[rows, :width]
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
-        responses=language_model.decode(response, mask), response_ids=response.masked_fill(mask == 0, language_model.pad_id),
+        responses=language_model.decode(response, mask, prompts), response_ids=response.masked_fill(mask == 0, language_model.pad_id),
         response_mask=mask, has_eos=(is_eos & mask.bool()).any(1), sampled_log_probs=log_probs, temperature=temperature,
     )  # fmt: skip
 
