@@ -45,7 +45,7 @@ def test_the_home_folder_in_a_command(home, words, expanded):
 def test_a_quoted_value_is_read_to_the_letter(value):
     override = OverridesParser.create().parse_override(f"a={hydra_quoted(value)}")
     read = override.value()
-    assert (read if isinstance(read, str) else read) == value
+    assert read == value
 
 
 @pytest.mark.parametrize(
