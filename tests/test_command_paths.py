@@ -44,8 +44,7 @@ def test_the_home_folder_in_a_command(home, words, expanded):
 @pytest.mark.parametrize("value", ["a b", "lr=0.1/x", 'q"q', 'q\\"q', "end\\", "'", "ö,[](){}", "~/x", "#!;", "a", "${x"])
 def test_a_quoted_value_is_read_to_the_letter(value):
     override = OverridesParser.create().parse_override(f"a={hydra_quoted(value)}")
-    read = override.value()
-    assert read == value
+    assert override.value() == value
 
 
 @pytest.mark.parametrize(

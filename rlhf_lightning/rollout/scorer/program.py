@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class ProgramScorer:
 
     def __init__(self, *, command: str, timeout: PositiveFloat = 60.0, workers: PositiveInt = 1) -> None:
         try:
-            words = shlex.split(command)
+            words = [os.path.expanduser(word) for word in shlex.split(command)]
         except ValueError as cause:
             raise ConfigError(f"rollout_scorer.command={command}: {cause}") from cause
         if not words or shutil.which(words[0]) is None:
