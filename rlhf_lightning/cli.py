@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning import launch, menu, plugin_loading, resume, saved_config, wrong_command
+from rlhf_lightning import config_check, launch, menu, plugin_loading, resume, saved_config, wrong_command
 from rlhf_lightning.checkpoint.disk import refused
 from rlhf_lightning.checkpoint.interrupted import heeded
 from rlhf_lightning.checkpoint.restarts import meet_elsewhere
@@ -35,6 +35,7 @@ from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
 from rlhf_lightning.trainer import devices_on_a_node
 
+config_check.register()
 launch.register()  # here, so that the workers of a sweep have it too
 
 
@@ -92,7 +93,7 @@ def _command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told below in one way
     SweepTable.failed = 0
     try:
-        with FolderLock.given_back(), SweepTable.told_if_interrupted():
+        with FolderLock.given_back(), SweepTable.told_if_interrupted(), config_check.checked_composition():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
     except Exception as cause:
         told = refused(cause) or cause

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import stat
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,7 @@ def load(folders: Sequence[Path]) -> Iterator[str]:
     yield from (f"{VARIABLE} names {folder}, which is no folder" for folder in missing)
     for folder in folders:
         for file in plugin_files(folder):
-            complaint = _load_file(file)
+            complaint = _unsafe(file, folder in _named_folders()) or _load_file(file)
             if complaint:
                 yield complaint
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
@@ -79,6 +80,23 @@ def load(folders: Sequence[Path]) -> Iterator[str]:
             root = _root_of(entry.module)
             place = _place(cause, root) if root else ""
             yield f"plugin package {package} is left out: {_said(cause)}{place and f' ({place})'}"
+
+
+def _unsafe(file: Path, is_named: bool) -> str:
+    """Why a plugin that others may have written isn't run; '' for one that is.
+
+    Anyone may write to it or its folder, or it is in the working folder's plugins/ and another user's. Root, as in a container, runs all.
+    """
+    for path in (file.parent, file):
+        try:
+            status = path.stat()
+        except OSError:  # a link that leads nowhere: importing it says so
+            return ""
+        if status.st_mode & stat.S_IWOTH:
+            return f"plugin {file} is left out: anyone may write to {path}, and what it holds would be run; `chmod o-w {path}` first"
+        if not is_named and os.geteuid() not in (0, status.st_uid) and status.st_uid != 0:
+            return f"plugin {file} is left out: {path} is another user's, and would be run; name the folder by {FLAG} if you trust it"
+    return ""
 
 
 def preset_folders(folders: Sequence[Path]) -> list[Path]:

@@ -249,3 +249,27 @@ def test_a_preset_that_can_not_be_read_is_named(plugin, tmp_path):
     (complaint,) = plugin("innocent", HEAD.format(name="Innocent2", size=3))
     assert complaint.startswith(f"the presets of {tmp_path / 'plugins' / 'conf'} are left out: ")
     assert str(file) in complaint
+
+
+@pytest.mark.parametrize("open_to_all", ["file", "folder"])
+def test_a_plugin_that_anyone_may_write_is_not_run(tmp_path, open_to_all):
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    file = folder / "written.py"
+    file.write_text("raise SystemExit('it ran')\n")
+    (file if open_to_all == "file" else folder).chmod(0o777)
+    (line,) = plugin_loading.load([folder])
+    assert "anyone may write to" in line
+    assert f"chmod o-w {file if open_to_all == 'file' else folder}" in line
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "named", "runs"), [(1, 2, False, False), (1, 2, True, True), (1, 0, False, True), (0, 2, False, True)]
+)
+def test_a_plugin_of_another_user_is_run_where_it_is_named(tmp_path, monkeypatch, user, owner, named, runs):
+    file = tmp_path / "other.py"
+    file.write_text("")
+    os.chown(file, owner, owner) if os.geteuid() == 0 else pytest.skip("only root gives files away")
+    os.chown(tmp_path, owner, owner)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    assert (plugin_loading._unsafe(file, named) == "") is runs
