@@ -7,6 +7,7 @@ from typing import Literal
 
 from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.text_vectors import check_reading
 from rlhf_lightning.backbone.trunk import check_kind, load_config
 from rlhf_lightning.registry import register
 from rlhf_lightning.schema import ModelPath
@@ -31,5 +32,6 @@ def causal(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", 
     check_kind(load_config(path), path, "decoder")
     model = load_pretrained(AutoModelForCausalLM, path, "backbone.path", dtype=getattr(torch, dtype))
     language_model = LanguageModel(model, load_tokenizer(path))
+    check_reading(language_model.trunk, causal=True)
     check_output_layer(language_model)
     return language_model

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import UNLIMITED, LanguageModel, decoder_hidden, pad_rows
+from rlhf_lightning.backbone.language_model import UNLIMITED, LanguageModel, compare_logits, pad_rows
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import TextRow, TextRows
+from rlhf_lightning.backbone.text_vectors import READ_ERRORS, check_reading, decoder_hidden
+from rlhf_lightning.backbone.trial import trial
 from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions, reading_of
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
@@ -95,21 +97,21 @@ def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["f
     check_kind(load_config(path), path, "encoder_decoder")
     model: Any = load_pretrained(AutoModelForSeq2SeqLM, path, "backbone.path", dtype=getattr(torch, dtype))
     language_model = EncoderDecoder(model, load_tokenizer(path))
+    check_reading(model, causal=True)
     check_decoder_output(language_model)
     return language_model
 
 
-@torch.no_grad()
 def check_decoder_output(language_model: EncoderDecoder) -> None:
     """`check_output_layer` for an encoder-decoder. Raises ConfigError."""
     model = language_model.model
     ids = torch.tensor([*language_model.decoder_prefix, 0, 1], device=model.device)
     context = torch.tensor([language_model.eos_ids[0], 1, 0], device=model.device)
-    one = PackedTokens(ids, torch.tensor([len(ids)]), context=PackedTokens(context, torch.tensor([len(context)])))
-    training = model.training
-    model.eval()
-    ours = language_model.logits(decoder_hidden(model, one, one.context or one)[0])
-    theirs = model(input_ids=context[None], decoder_input_ids=ids[None], use_cache=False).logits
-    model.train(training)
-    if not torch.allclose(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4):
-        raise ConfigError(f"{type(model).__name__} changes its logits after the output layer; it is not supported yet")
+    lengths = [torch.tensor([len(row)], device=model.device) for row in (ids, context)]
+    with trial(model):
+        try:
+            expected = model(input_ids=context[None], decoder_input_ids=ids[None], use_cache=False).logits
+            hidden = decoder_hidden(model, PackedTokens(ids, lengths[0]), PackedTokens(context, lengths[1]))[0]
+        except READ_ERRORS as cause:
+            raise ConfigError(f"{type(model).__name__} can't read token ids by themselves: {cause}") from cause
+        compare_logits(language_model, hidden, expected)

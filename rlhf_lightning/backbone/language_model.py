@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.boundary import begins_text, continuation_text
 from rlhf_lightning.backbone.chat import prompt_ids
 from rlhf_lightning.backbone.kernels import use_fast_kernels
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing
+from rlhf_lightning.backbone.output_layer import before_output, output_log_probs, output_logits, trunk_of
+from rlhf_lightning.backbone.rope import rope_limit
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
+from rlhf_lightning.backbone.text_vectors import READ_ERRORS
+from rlhf_lightning.backbone.trial import agree, trial
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.whole_file import write_folder
@@ -64,6 +67,13 @@ class LanguageModel:
         return int(getattr(self.model.config, "max_position_embeddings", UNLIMITED))
 
     @property
+    def written_length(self) -> int:
+        """The most tokens of a prompt and a response that is drawn: beyond those whose positions depend on a text's final length, tokens
+        would be drawn with other probabilities than they have in the text."""
+        limit = rope_limit(self.model)
+        return self.max_length if limit is None else min(self.max_length, limit.positions)
+
+    @property
     def width(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)
 
@@ -82,16 +92,15 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] vectors of the trunk to [..., V], in the model's precision."""
-        output: Tensor = self.model.get_output_embeddings()(self.before_output(hidden))
-        return output
+        return output_logits(self.model, hidden)
+
+    def log_probs(self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities [n] of the tokens [n] after vectors [n, D] of the trunk, and entropies [n] (`output_log_probs`)."""
+        return output_log_probs(self.model, hidden, tokens, temperature, entropy)
 
     def before_output(self, hidden: Tensor) -> Tensor:
-        """[..., D] vectors of the trunk as the output layer reads them: through the layer that BERT has between them, or scaled (T5)."""
-        predictions: Any = getattr(getattr(self.model, "cls", None), "predictions", None)
-        if hasattr(predictions, "transform"):
-            transformed: Tensor = predictions.transform(hidden)
-            return transformed
-        return hidden * self.width**-0.5 if getattr(self.model.config, "scale_decoder_outputs", False) else hidden
+        """[..., D] vectors of the trunk as the output layer reads them."""
+        return before_output(self.model, hidden)
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
         """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
@@ -113,7 +122,7 @@ class LanguageModel:
             OverlongPrompt: a prompt that doesn't fit.
             DataError: a response that may fill all positions; a prompt that is empty where the tokenizer has no begin-of-text token.
         """
-        positions = self.max_length
+        positions = self.written_length
         if room >= positions:
             raise DataError(
                 f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
@@ -126,7 +135,8 @@ class LanguageModel:
             if len(ids) + room > positions:
                 lower = f", or lower rollout_sampler.max_new_tokens to {positions - len(ids)}" if len(ids) < positions else ""
                 raise OverlongPrompt(
-                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {positions} positions: "
+                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {positions} positions"
+                    f"{'' if positions == self.max_length else ' before they are scaled by the length of the text'}: "
                     f"{text[:60]!r}...; shorten it or filter it out{lower}"
                 )
         padded, mask = pad_rows(rows, self.pad_id, left=True)
@@ -157,39 +167,6 @@ class LanguageModel:
         write_folder(folder, write)
 
 
-def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
-    """A model without its output layer; the model itself where it has no such part (T5)."""
-    trunk: PreTrainedModel = model.base_model
-    if trunk is model and not getattr(model.config, "is_encoder_decoder", False):  # its prefix names no part of it (Llama 4)
-        trunk = next((part for name, part in model.named_children() if name in ("model", "transformer")), model)
-    return trunk
-
-
-def causal_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> Tensor:
-    """The vectors [N, D] of texts under causal attention, of an encoder-decoder those of its decoder: without padding where the trunk can
-    be run so, else right-padded and picked."""
-    if tokens.context is not None:
-        hidden, mask = decoder_hidden(trunk, tokens, tokens.context)
-        return hidden[mask.bool()]
-    if supports_packing(trunk):
-        return packed_hidden(trunk, tokens)
-    hidden, mask = padded_hidden(trunk, tokens)
-    return hidden[mask.bool()]
-
-
-def decoder_hidden(model: PreTrainedModel, tokens: PackedTokens, context: PackedTokens) -> tuple[Tensor, Tensor]:
-    """The vectors [U, L, D] of an encoder-decoder's decoder, right-padded, and the mask [U, L]; `context` is what its encoder reads."""
-    pad = int(model.config.pad_token_id or 0)
-    read, read_mask = context.padded(pad)
-    ids, mask = tokens.padded(pad)
-    encoded = model.get_encoder()(input_ids=read, attention_mask=read_mask).last_hidden_state
-    decoder = model.get_decoder()
-    said = decoder(
-        input_ids=ids, attention_mask=mask, encoder_hidden_states=encoded, encoder_attention_mask=read_mask, use_cache=False
-    )  # fmt: skip
-    return said.last_hidden_state, mask
-
-
 def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
     """Rows of ids as one [B, L] tensor and its mask [B, L]."""
     length = max((len(row) for row in rows), default=0)
@@ -204,21 +181,30 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tup
 
 
 def check_output_layer(language_model: LanguageModel) -> None:
-    """Hold `logits(hidden_states(ids))` against the model's own forward: an architecture that treats its logits further
-    (soft-capping, scaling) would train on wrong log-probabilities.
+    """Compare `logits(hidden_states(ids))` with the model's own forward.
 
     Raises:
         ConfigError: they differ.
     """
-    ids = torch.tensor([[language_model.eos_ids[0], 0, 1, 0]], device=language_model.model.device)
-    training = language_model.model.training
-    language_model.model.eval()
-    with torch.no_grad():
-        ours = language_model.logits(language_model.hidden_states(ids))
-        theirs = language_model.model(input_ids=ids, use_cache=False).logits
-    language_model.model.train(training)
-    if not torch.allclose(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4):
-        raise ConfigError(f"{type(language_model.model).__name__} changes its logits after the output layer; it is not supported yet")
+    model = language_model.model
+    ids = torch.tensor([[language_model.eos_ids[0], 0, 1, 0]], device=model.device)
+    with trial(model):
+        try:
+            expected = model(input_ids=ids, use_cache=False).logits
+        except READ_ERRORS as cause:
+            raise ConfigError(f"{type(model).__name__} can't read token ids by themselves: {cause}") from cause
+        compare_logits(language_model, language_model.hidden_states(ids), expected)
+
+
+def compare_logits(language_model: LanguageModel, hidden: Tensor, expected: Tensor) -> None:
+    """Raise ConfigError where the logits of a trunk's vectors differ from those of the model's own forward."""
+    name = type(language_model.model).__name__
+    try:
+        logits = language_model.logits(hidden)
+    except READ_ERRORS as cause:
+        raise ConfigError(f"{name} is not supported: its output layer can't be run alone: {cause}") from cause
+    if not agree(logits, expected):
+        raise ConfigError(f"{name} is not supported: it changes its vectors or logits between trunk and output")
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rlhf_lightning.backbone.forward_arguments import cache_argument
 from rlhf_lightning.backbone.layout import Layout
+from rlhf_lightning.backbone.trial import agree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,9 +31,14 @@ ROUND = 64
 """On a CPU the row is filled up to a multiple of so many tokens: oneDNN makes a kernel for each new shape and keeps it, half a MiB each."""
 MOST_TRIED = 1024
 """A model of at most so many positions is tried on more tokens than it has positions."""
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 NOT_PACKED = ("position_bias", "softcap", "s_aux", "sliding_window")
 """Arguments of an attention that reach beyond softmax(q·k)·v over a whole text."""
+
+BOUNDED = (
+    "sliding_window", "attention_chunk_size", "attn_temperature_tuning", "attention_window", "window_size", "local_attention",
+    "index_topk", "indexer_budget", "alibi", "attn_logit_softcapping",
+)  # fmt: skip
+"""Names in configs of what bounds an attention, or scales it with positions."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,22 @@ class PackedTokens:
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in own.items()}
         return PackedTokens(**moved)
+
+    def select(self, rows: Tensor) -> tuple[PackedTokens, Tensor]:
+        """The texts of these rows, and the places [n] of their tokens among those of all."""
+        lengths = self.lengths[rows]
+        starts = (self.lengths.cumsum(0) - self.lengths)[rows]
+        steps = torch.arange(int(lengths.sum()), device=rows.device) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+        places = starts.repeat_interleave(lengths) + steps
+        start = None if self.response_start is None else self.response_start[rows]
+        types = None if self.types is None else self.types[places]
+        context = None if self.context is None else self.context.select(rows)[0]
+        return PackedTokens(self.ids[places], lengths, start, types, context), places
+
+    def start(self, length: int) -> PackedTokens:
+        """The first tokens of a single text."""
+        types = None if self.types is None else self.types[:length]
+        return PackedTokens(self.ids[:length], self.lengths.clamp(max=length), None, types, self.context)
 
     def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
         """[U, L] right-padded ids and mask, as integers."""
@@ -150,7 +172,7 @@ def _tried(trunk: PreTrainedModel) -> int | None:
     from transformers.utils import logging
 
     own = trunk.config._attn_implementation
-    if own not in ("sdpa", IMPLEMENTATION) or getattr(trunk.config, "is_encoder_decoder", False):
+    if own not in ("sdpa", IMPLEMENTATION) or getattr(trunk.config, "is_encoder_decoder", False) or _reaches_beyond_trial(trunk):
         return None
     _register()
     said = logging.get_verbosity()
@@ -173,9 +195,20 @@ def _tried(trunk: PreTrainedModel) -> int | None:
             module.training = was
 
 
+def _reaches_beyond_trial(trunk: PreTrainedModel) -> bool:
+    """Whether the config names layers that carry a state, or attention that is bounded by or scaled with positions: a trial on a few
+    tokens shows neither."""
+    config = trunk.config.get_text_config()
+    kinds = {str(kind) for kind in getattr(config, "layer_types", None) or ()}
+    bounded = [name for name in BOUNDED if getattr(config, name, None)]
+    if not getattr(config, "use_sliding_window", True):
+        bounded = [name for name in bounded if name != "sliding_window"]
+    return bool(bounded) or not kinds <= {"full_attention", "attention"} or bool(getattr(trunk, "_is_stateful", False))
+
+
 @torch.no_grad()
 def _sample(trunk: PreTrainedModel) -> tuple[PackedTokens, Tensor]:
-    """Random texts, and the trunk's own vectors [N, D] for them, padded."""
+    """Random texts, and the trunk's own vectors [N, D] for them, unpadded."""
     config = trunk.config.get_text_config()
     pad, vocabulary = int(config.pad_token_id or 0), int(config.vocab_size)
     positions = int(getattr(config, "max_position_embeddings", None) or MOST_TRIED + 1)
@@ -187,8 +220,13 @@ def _sample(trunk: PreTrainedModel) -> tuple[PackedTokens, Tensor]:
     ids = torch.randint(vocabulary, (sum(sizes),), generator=torch.Generator().manual_seed(0))
     tokens = PackedTokens(torch.where(ids == pad, (ids + 1) % vocabulary, ids), torch.tensor(sizes))
     tokens = tokens.to(trunk.device)
+    expected, places = [], []
     with torch.autocast(trunk.device.type, enabled=False):
-        return tokens, padded_hidden(trunk, tokens)[0][tokens.padded()[1].bool()]
+        for size in dict.fromkeys(sizes):  # unpadded, by equal length
+            part, own = tokens.select((tokens.lengths == size).nonzero().squeeze(1))
+            expected.append(padded_hidden(trunk, part)[0].flatten(0, 1))
+            places.append(own)
+    return tokens, torch.cat(expected)[torch.cat(places).argsort()]
 
 
 @torch.no_grad()
@@ -198,8 +236,7 @@ def _agree(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int, ex
             found = _packed_hidden(trunk, tokens, first_position)
     except (NotPackedError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
         return False
-    scale = max(1.0, expected.float().square().mean().sqrt().item())
-    return bool((found - expected).abs().max() <= TOLERANCE.get(expected.dtype, 1e-4) * scale)
+    return agree(found, expected)
 
 
 def padded_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:

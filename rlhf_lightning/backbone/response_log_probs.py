@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens, unpacked
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.tensors import log_probs_of
 
 
@@ -39,7 +40,7 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     first = tokens.response_start.clamp(min=1)
     predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
     places = predicted.nonzero().flatten()
-    hidden = causal_vectors(language_model.trunk, tokens)[places - 1]
+    hidden = text_vectors(language_model.trunk, tokens)[places - 1]
     log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
     counts = (tokens.lengths - first).clamp(min=0)
     return unpacked(log_probs, counts)[0].sum(1), counts

@@ -9,11 +9,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rlhf_lightning.backbone.language_model import decoder_hidden
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
 from rlhf_lightning.errors import ConfigError
 
@@ -124,15 +122,3 @@ def fitting_length(trunk: PreTrainedModel, wanted: int) -> int:
     """The wanted number of tokens of a text, or as many as the trunk has positions for."""
     limit = max_positions(trunk)
     return wanted if limit is None else min(wanted, limit)
-
-
-def token_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
-    """The vectors [U, L, D] of texts, right-padded, and the mask [U, L]; those of the decoder where there are an encoder and a decoder.
-
-    The trunk runs without padding where it can (`supports_packing`), padded elsewhere, with equal vectors but for rounding.
-    """
-    if tokens.context is not None:
-        return decoder_hidden(trunk, tokens, tokens.context)
-    if supports_packing(trunk):
-        return unpacked(packed_hidden(trunk, tokens), tokens.lengths)
-    return padded_hidden(trunk, tokens)

@@ -177,7 +177,7 @@ def rehearsable(trunk: Any) -> bool:
 
 
 def row_hidden(trunk: Any, texts: Texts, packs: bool, host: bool) -> Tensor:
-    """The vectors [N, D] of texts, as `causal_vectors` and `token_vectors` make them: packed, or padded and picked.
+    """The vectors [N, D] of texts, as `text_vectors` and `token_vectors` make them: packed, or padded and picked.
 
     Args:
         host: on a CPU, which fills rows up and takes the attention in float32.

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.adapters import without_adapters
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors, frozen
+from rlhf_lightning.backbone.language_model import LanguageModel, frozen
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
-from rlhf_lightning.backbone.token_log_probs import token_log_probs
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.flow import Rollout
 
 
@@ -48,7 +48,7 @@ class Critic(nn.Module):
     def forward(self, tokens: PackedTokens, places: Tensor, policy_hidden: Tensor) -> Tensor:
         """Values [n] at the places of the packed row, which the policy's own vectors [n, D] stand for."""
         if self.trunk is not None:
-            policy_hidden = causal_vectors(self.trunk, tokens).index_select(0, places)
+            policy_hidden = text_vectors(self.trunk, tokens).index_select(0, places)
         values: Tensor = self.head(policy_hidden.to(self.head.weight.dtype)).squeeze(-1)
         return values.float()
 
@@ -68,14 +68,8 @@ class Policy(nn.Module):
 
     def forward(self, rollout: Rollout, entropy: bool = True, values: bool = True) -> PolicyOutput:
         tokens, places, inside = response_places(rollout, self.language_model.decoder_prefix)
-        hidden = causal_vectors(self.language_model.trunk, tokens).index_select(0, places)
-        log_probs, entropies = token_log_probs(
-            self.model.get_output_embeddings(),
-            self.language_model.before_output(hidden),
-            rollout.response_ids[inside],
-            rollout.temperature,
-            entropy,
-        )
+        hidden = text_vectors(self.language_model.trunk, tokens).index_select(0, places)
+        log_probs, entropies = self.language_model.log_probs(hidden, rollout.response_ids[inside], rollout.temperature, entropy)
         return PolicyOutput(
             log_probs=_spread(log_probs, inside),
             entropy=None if entropies is None else _spread(entropies, inside),

@@ -5,14 +5,16 @@ Shapes: U texts, L tokens of the longest, D width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_inputs, supports_packing
+from rlhf_lightning.backbone.rope import reset_rope
 from rlhf_lightning.backbone.text_rows import Reading
-from rlhf_lightning.backbone.trunk import reading_of, token_vectors, trunk_kind
+from rlhf_lightning.backbone.text_vectors import text_groups, token_vectors
+from rlhf_lightning.backbone.trunk import reading_of, trunk_kind
 from rlhf_lightning.reward.parts import Pooling, said
 from rlhf_lightning.reward.scored import Scored
 
@@ -65,8 +67,18 @@ class ClassifierScore(nn.Module):
             score: Any = self.classifier.score
             logits: Tensor = score(packed_hidden(self.trunk, tokens).index_select(0, _last_places(tokens, pad)))
         else:
-            logits = self.classifier(**padded_inputs(tokens, pad)).logits
+            logits = self._padded_logits(tokens, pad)
         return logits[:, 0].float()
+
+    def _padded_logits(self, tokens: PackedTokens, pad: int) -> Tensor:
+        groups = text_groups(self.trunk, tokens)
+        if groups is None:
+            return cast(Tensor, self.classifier(**padded_inputs(tokens, pad)).logits)
+        logits = []
+        for rows in groups:
+            reset_rope(self.classifier)
+            logits.append(self.classifier(**padded_inputs(tokens.select(rows)[0], pad)).logits)
+        return torch.cat(logits)[torch.cat(groups).argsort()]
 
 
 def is_linear_score(classifier: PreTrainedModel) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone import language_model as subject
+from rlhf_lightning.backbone import text_vectors
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
 
@@ -24,7 +24,7 @@ def by_transformers(language_model, row) -> torch.Tensor:
 @pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
 def test_they_are_transformers_own(language_model, either_tokenizer, monkeypatch, packs):
     if not packs:
-        monkeypatch.setattr(subject, "supports_packing", lambda trunk: False)
+        monkeypatch.setattr(text_vectors, "supports_packing", lambda trunk: False)
     for model in (language_model, either_tokenizer):
         rows = TextRows(model.tokenizer, Reading(), 64)
         expected, counts = zip(*[by_transformers(model, rows.row(text)) for text in TEXTS], strict=True)

@@ -8,11 +8,11 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertGenerationConfig
 
 from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.backbone.text_rows import TextRows
+from rlhf_lightning.backbone.text_vectors import token_vectors
 from rlhf_lightning.backbone.trunk import (
     fitting_length,
     max_positions,
     reading_of,
-    token_vectors,
     trunk_and_tokenizer,
     trunk_kind,
     trunk_width,

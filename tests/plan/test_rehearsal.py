@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens, supports_packing
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.backbone.token_log_probs import token_log_probs
 from rlhf_lightning.plan.models import Trunk, policy_of_config
@@ -49,7 +50,7 @@ def test_ppo_s_forward_and_backward(family, entropy):
     starts = tokens.lengths.cumsum(0) - tokens.lengths
     places = torch.cat([torch.arange(s + b - 1, s + b - 1 + a) for s, b, a in zip(starts.tolist(), BEFORE, AFTER, strict=True)])
     with alive(real) as live:
-        hidden = causal_vectors(real.model.base_model, tokens)
+        hidden = text_vectors(real.model.base_model, tokens)
         activations = live.now
         log_probs, entropies = token_log_probs(
             real.model.get_output_embeddings(), hidden.index_select(0, places), tokens.ids[places], 1.0, entropy
@@ -74,7 +75,7 @@ def test_the_log_probabilities_of_supervised_training(family):
 def test_reading_keeps_no_layer():
     real, passes = pair("llama", layers=4)
     with alive(real) as live, torch.no_grad():
-        causal_vectors(real.model.base_model, packed())
+        text_vectors(real.model.base_model, packed())
     read = passes.read(TEXTS)
     assert read.activations == pytest.approx(live.peak, rel=CLOSE)
     assert read.peak < passes.learned(TEXTS).peak / 2

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.advantage.gae import gae
-from rlhf_lightning.backbone import language_model as language_models
+from rlhf_lightning.backbone import text_vectors
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Experience, Prompts, Rollout
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
@@ -89,7 +89,7 @@ def test_a_minibatch_learned_in_parts_is_the_minibatch(language_model, experienc
 def test_packed_and_padded_learn_the_same(language_model, experience, monkeypatch, separate):
     module = module_of(language_model, separate, entropy_coef=0.1)
     packed = learned(module, experience, None)
-    monkeypatch.setattr(language_models, "supports_packing", lambda trunk: False)
+    monkeypatch.setattr(text_vectors, "supports_packing", lambda trunk: False)
     assert_same(packed, learned(module, experience, None))
 
 

@@ -41,7 +41,7 @@ def test_packed_padded_batched_and_single_scores_agree(saved_policy, pooling, mo
     together = model.score_texts(*zip(*TEXTS, strict=True))
     in_pairs = model.score_texts(*zip(*TEXTS, strict=True), batch_size=2)
     alone = torch.cat([model.score_texts([prompt], [response]) for prompt, response in TEXTS])
-    monkeypatch.setattr("rlhf_lightning.backbone.trunk.supports_packing", lambda trunk: False)
+    monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
     padded = model.score_texts(*zip(*TEXTS, strict=True))
     monkeypatch.undo()
     plain = reward_model(saved_policy, pooling)  # its attention was never switched
@@ -60,7 +60,7 @@ def test_packed_and_padded_train_alike(tiny_of, tmp_path, family, monkeypatch):
     for packed in (True, False):
         with monkeypatch.context() as patch:
             if not packed:
-                patch.setattr("rlhf_lightning.backbone.trunk.supports_packing", lambda trunk: False)
+                patch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
             model = reward_model(str(tmp_path / "policy"))
             model(model.tokenise(TEXTS)).square().sum().backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

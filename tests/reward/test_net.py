@@ -61,7 +61,7 @@ def test_packed_padded_left_padded_batched_and_single_scores_agree(model_of, tru
         plain.resize_token_embeddings(model.net.trunk.get_input_embeddings().num_embeddings)
         # BART takes no positions, so that transformers itself can't run it padded on the left.
         others += [padded_by(side, model, plain) for side in ("right", "left") if (family, side) != ("bart", "left")]
-        monkeypatch.setattr("rlhf_lightning.backbone.trunk.supports_packing", lambda trunk: False)
+        monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
         others.append(model.score_texts(*zip(*TEXTS, strict=True)))
         monkeypatch.undo()
         for other in others:

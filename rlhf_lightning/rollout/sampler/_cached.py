@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.backbone.forward_arguments import accepted, cache_argument
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors
+from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.flow import Prompts
 
 
@@ -74,16 +75,21 @@ class PaddedDecoder:
 
 
 class EqualLengthDecoder:
-    """Prompts of equal length together, so that none has padding: a recurrent state would read it."""
+    """Prompts of equal length together, so that none has padding: a recurrent state would read it.
 
-    def __init__(self, language_model: LanguageModel, prompts: Prompts, drops_rows: bool = True) -> None:
+    Args:
+        drops_rows: as of PaddedDecoder.
+        is_masked: give the model masks and positions, though there is no padding.
+    """
+
+    def __init__(self, language_model: LanguageModel, prompts: Prompts, drops_rows: bool = True, is_masked: bool = False) -> None:
         mask = prompts.prompt_mask.bool()
         lengths = mask.sum(1)
         self.groups: list[tuple[PaddedDecoder, Tensor]] = []
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero().squeeze(1)
             ids = prompts.prompt_ids[rows][mask[rows]].view(len(rows), length)
-            self.groups.append((PaddedDecoder(language_model, ids, None, drops_rows), rows))
+            self.groups.append((PaddedDecoder(language_model, ids, torch.ones_like(ids) if is_masked else None, drops_rows), rows))
 
     def start(self) -> Tensor:
         return self._merge([decoder.start() for decoder, _ in self.groups])
@@ -121,7 +127,7 @@ class CachelessDecoder:
         tokens = _packed(self.rows)
         if self.context is not None:
             tokens = PackedTokens(tokens.ids, tokens.lengths, context=_packed(self.context))
-        hidden = causal_vectors(self.language_model.trunk, tokens)
+        hidden = text_vectors(self.language_model.trunk, tokens)
         return self.language_model.logits(hidden[tokens.lengths.cumsum(0) - 1])
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ def _candidates(language_model: LanguageModel, packs: bool) -> Iterator[MakeDeco
     if not is_recurrent(language_model.model):
         yield _padded
     yield _equal_lengths
+    yield _equal_lengths_masked
     yield _equal_lengths_all_rows
 
 
@@ -90,6 +91,10 @@ def _padded(language_model: LanguageModel, prompts: Prompts, room: int) -> Decod
 
 def _equal_lengths(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
     return EqualLengthDecoder(language_model, prompts)
+
+
+def _equal_lengths_masked(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+    return EqualLengthDecoder(language_model, prompts, is_masked=True)
 
 
 def _equal_lengths_all_rows(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:

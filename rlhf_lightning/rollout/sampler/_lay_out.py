@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel, causal_vectors, pad_rows
+from rlhf_lightning.backbone.language_model import LanguageModel, pad_rows
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.token_log_probs import token_log_probs
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
 
@@ -37,10 +37,8 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
     places = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
     log_probs = torch.zeros(ids.shape, device=device)
     with torch.no_grad():
-        hidden = causal_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[places.to(device)]
-        layer = language_model.model.get_output_embeddings()
-        hidden = language_model.before_output(hidden)
-        log_probs[mask.bool()] = token_log_probs(layer, hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
+        hidden = text_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[places.to(device)]
+        log_probs[mask.bool()] = language_model.log_probs(hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
         responses=language_model.decode(ids, mask, prompts), response_ids=ids, response_mask=mask,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.causal import causal
-from rlhf_lightning.backbone.language_model import causal_vectors
+from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.policy.critic.reward_model import reward_model
@@ -30,7 +30,7 @@ def test_the_critic_begins_as_the_reward_model(world, policy):
     assert critic.warmup == 3
     tokens = scorer.model.tokenise(TEXTS)
     ends = tokens.lengths.cumsum(0) - 1
-    values = critic.head(causal_vectors(critic.trunk, tokens)[ends]).squeeze(-1)
+    values = critic.head(text_vectors(critic.trunk, tokens)[ends]).squeeze(-1)
     assert torch.allclose(values, scorer.model(tokens), atol=1e-5)
     assert values.std() > 1e-3
 

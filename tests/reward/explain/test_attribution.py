@@ -60,7 +60,7 @@ def test_it_is_complete_on_every_family(family_model, family, baseline):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
     # captum wants a row of the batch for each step.
-    monkeypatch.setattr("rlhf_lightning.backbone.trunk.supports_packing", lambda trunk: False)
+    monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
     attr = pytest.importorskip("captum.attr")
     model = family_model(family)
     view = TokenView(model, TEXT)

@@ -15,7 +15,7 @@ from rlhf_lightning.rollout.sampler.continuous import continuous
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
 
-STATEFUL = ["mamba", "mamba2", "lfm2", "qwen3_next", "jamba", "falcon_h1", "bamba", "rwkv", "xlstm", "minimax"]
+STATEFUL = ["mamba", "mamba2", "lfm2", "qwen3_next", "jamba", "falcon_h1", "bamba", "recurrent_gemma", "rwkv", "xlstm", "minimax"]
 OTHERS = ["openai-gpt", "bloom", "mistral", "gpt_oss", "roberta", "opt", "bart", "llama4_text"]
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "A quiet fan", "A quick fan"]
 
