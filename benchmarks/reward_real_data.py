@@ -1,10 +1,12 @@
 """reward_head=features on real feedback, held out by prompt, beside bag-of-words plus length on the same folds.
 
     python benchmarks/reward_real_data.py DATA [--sets hh_harmless,...] [--features length,ngrams] [--folds 5] [--json OUT.json]
+    python benchmarks/reward_real_data.py DATA --embedding MODEL --records 800 --no-baseline
 
 DATA holds a folder for each set, with dev.jsonl.gz in it. Each fold leaves out the prompts of one part and trains on the others;
 figures are the mean over the folds with Student's 95 % interval. Pairs and edits: share of held-out pairs in the right order (a tie is
-half right). Ratings: Spearman's correlation with the mean rating.
+half right). Ratings: Spearman's correlation with the mean rating. With --embedding, also the features beside the embedding of a model
+(reward_feature=embedding), and the embedding alone.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from rlhf_lightning.registry import load_components, make
 from rlhf_lightning.reward.features import FeatureScore
 from rlhf_lightning.reward.fitting import fit
 
+FEWEST_PROMPTS = 20
 BASELINE: dict[str, dict[str, Any]] = {"length": {}, "ngrams": {"orders": [1]}}
 """Bag-of-words plus length."""
 
@@ -63,6 +66,26 @@ SETS: dict[str, tuple[float, Callable[[Path], list[Feedback]]]] = {
     "topical_chat_turn_ratings": (0.05, lambda folder: read(folder, "rating", {"ratings": None, "scale": [1, 5]})),
 }
 """The figure that bag-of-words plus length reaches on data not given here, and how the set is read."""
+
+
+def sample(feedback: list[Feedback], records: int | None) -> list[Feedback]:
+    """About this many records of prompts in random order, of each prompt as many as there would be of all prompts, four at least; of
+    responses, where there are hardly any prompts."""
+    if records is None:
+        return feedback
+    few = len({record.prompt_text for record in feedback}) < FEWEST_PROMPTS
+    groups: dict[str, list[Feedback]] = {}
+    for record in feedback:
+        groups.setdefault(record.responses[0] if few else record.prompt_text, []).append(record)
+    names = sorted(groups)
+    random.Random(1).shuffle(names)
+    chosen: list[Feedback] = []
+    for name in names:
+        random.Random(2).shuffle(groups[name])
+        chosen += groups[name][: max(4, records // len(names) + 1)]
+        if len(chosen) >= records:
+            break
+    return chosen
 
 
 def parts(feedback: list[Feedback], folds: int, seed: int) -> list[list[Feedback]]:
@@ -104,7 +127,7 @@ def measure(dealt: list[list[Feedback]], features: dict[str, dict[str, Any]], l2
         seconds = time.perf_counter() - started
         found.append(judge(score, held_out))
         print(
-            f"    fold {i}: {found[-1]:.4f}  l2 {done.l2:g}  {len(score.weight)} features  {len(training)} judgements  {seconds:.1f} s",
+            f"    fold {i}: {found[-1]:.4f}  {done}  {len(score.weight)} features  {len(training)} judgements  {seconds:.1f} s",
             flush=True,
         )
     print("    " + ", ".join(f"{name} {weight:+.2f}" for name, weight in score.weights()[:12]))
@@ -122,6 +145,8 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--l2", type=float, default=None)
     arguments.add_argument("--limit", type=int, default=None, help="records of each set")
+    arguments.add_argument("--records", type=int, default=None, help="a sample of about so many records of each set, by prompt")
+    arguments.add_argument("--embedding", default=None, help="a model's folder: the features beside its embedding, and that alone")
     arguments.add_argument("--no-baseline", action="store_true")
     arguments.add_argument("--json", type=Path, default=None)
     chosen = arguments.parse_args()
@@ -132,10 +157,13 @@ def main() -> None:
     runs = {"features": {name: chosen.settings.get(name, {}) for name in names}}
     if not chosen.no_baseline:
         runs["bag of words + length"] = BASELINE
+    if chosen.embedding:
+        alone = {"embedding": {"path": chosen.embedding}}
+        runs |= {"features + embedding": runs["features"] | alone, "embedding": alone}
     results: dict[str, Any] = {}
     for name in chosen.sets.split(","):
         stated, load = SETS[name]
-        feedback = load(chosen.data / name)[: chosen.limit]
+        feedback = sample(load(chosen.data / name)[: chosen.limit], chosen.records)
         dealt = parts(feedback, chosen.folds, chosen.seed)
         print(f"{name}: {len(feedback)} records, stated baseline {stated:g}", flush=True)
         for title, features in runs.items():

@@ -132,6 +132,8 @@ class FeatureScore(nn.Module):
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = TOGETHER) -> Tensor:
         """Scores [B], float32."""
         texts = list(zip(map(prompt_text, prompts), responses, strict=True))
+        for family in self.families.values():
+            family.prefetch(texts)
         scores = [self._scores(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
         return torch.cat(scores).float() if scores else torch.zeros(0)
 

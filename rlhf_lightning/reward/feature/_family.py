@@ -36,6 +36,9 @@ class Family:
     def fit(self, texts: Sequence[Text]) -> None:
         """Learn from the training texts what the features are, where that isn't known beforehand."""
 
+    def prefetch(self, texts: Sequence[Text]) -> None:
+        """Compute what is faster for all texts together; `rows` is then called with some of them at a time."""
+
     def rows(self, texts: Sequence[Text]) -> Iterable[Row]:
         """The features of each text, in order."""
         return (self(prompt, response) for prompt, response in texts)

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from rlhf_lightning.schema import ModelPath
 SETTING = "reward_feature.embedding.path"
 CACHE_BYTES = 2**29
 """Memory for the vectors of the texts that were met last."""
+CANARY, TOLERANCE = "The quick brown fox, 1 + 1 = 2.", 1e-3
+"""A text, and how far its unit vector may be from the one that was saved."""
 LINES, QUIET_SECONDS = 5, 5.0
 """How often the progress of a long job is reported, and how long a job must have run for it."""
 
@@ -34,7 +36,7 @@ class Embedding(Family):
     (backbone.sentence_encoder). Vectors have length 1; a blank text has the vector 0. A feature per dimension, "response 17" and
     "product 17" (with the prompt's vector): they tell how much the model's view of the text counts, not why. Beside other features the
     dimensions' penalty is chosen for them alone. The model isn't saved with the reward model: its folder must still be there, with as
-    many dimensions, when that is loaded.
+    many dimensions and the same vector for a fixed text, when that is loaded.
 
     Args:
         path: folder or Hub name of any Hugging Face language model or sentence encoder.
@@ -68,13 +70,26 @@ class Embedding(Family):
             longer = math.log1p(len(response)) - math.log1p(len(prompt))
             yield np.concatenate([answer, answer * asked, [longer]]).astype(np.float64)
 
+    def prefetch(self, texts: Sequence[Text]) -> None:
+        self._embed(texts)
+
     def state(self) -> dict[str, Any]:
-        return {"dimensions": len(self.names)}
+        return {"dimensions": len(self.names), "canary": self._canary().tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._load()
         if len(self.names) != state["dimensions"]:
             raise DataError(f"{self.path} gives {len(self.names)} features now, and the reward model was trained on {state['dimensions']}")
+        difference = float(np.abs(self._canary() - np.array(state["canary"])).max())
+        if difference > TOLERANCE:
+            raise DataError(
+                f"{self.path} is another model than the reward model was trained on: the vector of {CANARY!r} differs by {difference:.2g}; "
+                "put that model back, or train the reward model again"
+            )
+
+    def _canary(self) -> np.ndarray:
+        """The vector [D] of a fixed text, by which a model is recognised."""
+        return self._embed([("", CANARY)])[CANARY, False]
 
     def _load(self) -> None:
         self.embedder = _embedder(self.path, self.max_length, _stamp(self.path))
@@ -86,7 +101,11 @@ class Embedding(Family):
         if self.embedder is None:
             raise RuntimeError("fit or restore the embedding before its rows are computed")
         sides: list[_Side] = [side for prompt, response in texts for side in ((prompt, True), (response, False))]
-        return self.embedder.vectors(sides, self.batch_size, self.report)
+        vectors = self.embedder.vectors(sides, self.batch_size, self.report)
+        broken = next((text for (text, _), vector in vectors.items() if not np.isfinite(vector).all()), None)
+        if broken is not None:
+            raise DataError(f"{SETTING}: {self.path} gives a vector that isn't finite, for {broken[:60]!r}; its weights are damaged")
+        return vectors
 
 
 _Side = tuple[str, bool]
@@ -101,7 +120,7 @@ class _Embedder:
         self.cache: OrderedDict[_Side, np.ndarray] = OrderedDict()
         self.capacity = max(1, CACHE_BYTES // (4 * encoder.width))
 
-    def vectors(self, sides: Sequence[_Side], batch_size: int, report: Any) -> dict[_Side, np.ndarray]:
+    def vectors(self, sides: Sequence[_Side], batch_size: int, report: Callable[[str], None]) -> dict[_Side, np.ndarray]:
         """The vector [D] of each side; those that aren't remembered are embedded, each once."""
         distinct = dict.fromkeys(sides)
         vectors: dict[_Side, np.ndarray] = {side: self.cache[side] for side in distinct if side in self.cache}
@@ -128,7 +147,7 @@ class _Embedder:
 class _Progress:
     """Reports the progress of a long job in a few lines."""
 
-    def __init__(self, total: int, report: Any) -> None:
+    def __init__(self, total: int, report: Callable[[str], None]) -> None:
         self.total, self.report, self.start, self.next = total, report, 0, 1
         self.began = time.perf_counter()
 

@@ -26,6 +26,8 @@ TEXTS = [("why", "a good day"), ("", "cat"), ("the bad cat sat", "why not"), ("w
 @pytest.fixture(autouse=True)
 def _fresh_cache():
     embedding._embedder.cache_clear()
+    yield
+    embedding._embedder.cache_clear()
 
 
 @pytest.fixture(params=["bert", "gpt2", "t5"])
@@ -141,10 +143,36 @@ def test_a_saved_model_scores_and_explains_as_before(folder, tmp_path):
     assert bias + math.fsum(reason.contribution for reason in reasons) == pytest.approx(float(other._scores(TEXTS[:1])[0]), abs=1e-9)
     assert any(reason.name.startswith("embedding: product ") for reason in reasons)
     card = json.loads((tmp_path / "model" / CARD).read_text())
+    card["features"]["embedding"]["state"]["canary"][0] += 0.01
+    (tmp_path / "model" / CARD).write_text(json.dumps(card))
+    with pytest.raises(DataError, match="another model than the reward model was trained on"):
+        load_features(tmp_path / "model")
     card["features"]["embedding"]["state"]["dimensions"] = 7
     (tmp_path / "model" / CARD).write_text(json.dumps(card))
     with pytest.raises(DataError, match="was trained on 7"):
         load_features(tmp_path / "model")
+
+
+def test_vectors_that_are_not_finite_are_refused(trunk_folder):
+    family = Embedding(path=trunk_folder("bert"))
+    family.fit(TEXTS)
+    with torch.no_grad():
+        family.embedder.encoder.trunk.embeddings.word_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match="isn't finite, for 'new text'"):
+        family.prefetch([("", "new text")])
+
+
+def test_texts_are_scored_in_batches_of_like_length(folder, monkeypatch):
+    score = FeatureScore({"embedding": {"path": folder}})
+    score.prepare(TEXTS)
+    sizes: list[int] = []
+    encode = SentenceEncoder.encode
+    monkeypatch.setattr(
+        SentenceEncoder, "encode", lambda self, texts, **settings: sizes.append(len(texts)) or encode(self, texts, **settings)
+    )
+    score.score_texts(["new"] * 9, [f"cat {i}" for i in range(9)], batch_size=2)
+    assert max(sizes) == 9
+    assert sum(sizes) == 10
 
 
 def test_regression_tables_leave_it_out(folder):
