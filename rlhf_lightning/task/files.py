@@ -8,7 +8,7 @@ import json
 import random
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.registry import register
+from rlhf_lightning.row_fields import CONTEXT, STRENGTH, reject_unread
 from rlhf_lightning.schema import FilePath, did_you_mean
 
 
@@ -99,6 +100,7 @@ def _distinct(path: str, field: str) -> dict[str, str]:
     """The file's prompts by their NFC form, first ones kept."""
     found: dict[str, str] = {}
     for where, record in _records(path):
+        _check_fields(record, {field}, CONTEXT, where)
         prompt = _text(record, field, where)
         found.setdefault(_key(prompt), prompt)
     if not found:
@@ -107,7 +109,18 @@ def _distinct(path: str, field: str) -> dict[str, str]:
 
 
 def _pairs(path: str, prompt_field: str, response_field: str) -> list[tuple[str, str]]:
-    return [(_text(record, prompt_field, where), _text(record, response_field, where)) for where, record in _records(path)]
+    pairs = []
+    for where, record in _records(path):
+        _check_fields(record, {prompt_field, response_field}, CONTEXT | STRENGTH, where)
+        pairs.append((_text(record, prompt_field, where), _text(record, response_field, where)))
+    return pairs
+
+
+def _check_fields(record: dict[str, object], read: set[str], fields: Mapping[str, str], where: str) -> None:
+    try:
+        reject_unread(record, read, fields, {}, "write it into the prompt, or take it out of the file")
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _key(prompt: str) -> str:

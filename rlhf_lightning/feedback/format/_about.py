@@ -1,4 +1,5 @@
-"""What every format reads beside the judgement: who gave it, when, how long it took, and which models wrote the responses."""
+"""What every format reads beside the judgement: who gave it, when, how long it took, how much it counts, and which models wrote the
+responses."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.row import Row, finite, kind_of, label
 
 T = TypeVar("T")
-TIME, SECONDS = "time", "seconds"
-"""The fields of every format for when it was said and how many seconds it took; a source's `rename` maps other names to them."""
+TIME, SECONDS, WEIGHT = "time", "seconds", "weight"
+"""The fields of every format for when it was said, how many seconds it took and how much it counts; a source's `rename` maps other names to
+them."""
 
 
 class About:
@@ -29,27 +31,32 @@ class About:
     def __init__(self, annotator: str | None, models: str | Iterable[str | None] = ()) -> None:
         self.annotator, self.models = annotator, models if isinstance(models, str) else tuple(models)
         named = (self.models,) if isinstance(self.models, str) else self.models
-        self.fields = frozenset(name for name in (annotator, *named, TIME, SECONDS) if name is not None)
+        self.fields = frozenset(name for name in (annotator, *named, TIME, SECONDS, WEIGHT) if name is not None)
 
     def __call__(self, row: Row) -> dict[str, Any]:
-        """annotator, time, seconds, models and origin, as Feedback takes them; what is absent or null is None."""
+        """annotator, time, seconds, weight, models and origin, as Feedback takes them; what is absent or null is None, a weight 1."""
         return {
             "annotator": row.label(self.annotator),
             "time": _one(row, TIME, moment),
             "seconds": _one(row, SECONDS, duration),
+            "weight": _weight(_one(row, WEIGHT, counted)),
         } | self._same(row)
 
     def each(self, row: Row, count: int, of: str) -> list[dict[str, Any]]:
         """The same for each of the `count` judgements in the list `of`.
 
         The annotator field must be a list of as many names. Without it they are rater0, rater1, ... by position, which need not be
-        the same people in another row. Time and seconds are a list of as many, or one for all.
+        the same people in another row. Time, seconds and weight are a list of as many, or one for all.
         """
         given = self.annotator if self.annotator is not None and row.get(self.annotator) is not None else None
         names = [f"rater{i}" for i in range(count)] if given is None else per_item(row, given, count, of, label)
         times, seconds = _all(row, TIME, count, of, moment), _all(row, SECONDS, count, of, duration)
+        weights = map(_weight, _all(row, WEIGHT, count, of, counted))
         same = self._same(row)
-        return [{"annotator": name, "time": when, "seconds": taken} | same for name, when, taken in zip(names, times, seconds, strict=True)]
+        return [
+            {"annotator": name, "time": when, "seconds": taken, "weight": weight} | same
+            for name, when, taken, weight in zip(names, times, seconds, weights, strict=True)
+        ]
 
     def _same(self, row: Row) -> dict[str, Any]:
         names: Iterable[str | None] = ()
@@ -92,6 +99,18 @@ def duration(value: Any, name: str) -> float:
     if seconds < 0:
         raise DataError(f"{name} is {seconds:g}; it says how many seconds the judgement took, so it can't be below 0")
     return seconds
+
+
+def counted(value: Any, name: str) -> float:
+    """A weight: a finite number that is at least 0."""
+    weight = finite(value, name)
+    if weight < 0:
+        raise DataError(f"{name} is {weight:g}; it says how much the judgement counts, so it can't be below 0")
+    return weight
+
+
+def _weight(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 def _one(row: Row, name: str, parse: Callable[[Any, str], T]) -> T | None:

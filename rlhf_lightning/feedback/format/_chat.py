@@ -12,6 +12,8 @@ from rlhf_lightning.flow import Message, Prompt
 
 ROLES = get_args(Message.model_fields["role"].annotation)
 TURN = "\n\nAssistant:"
+HUMAN = "\n\nHuman:"
+"""How the turns of an HH-RLHF dialogue begin. Its responses may hold an "Assistant:" of their own, which is no other turn."""
 
 
 def prompt_of(row: Row, name: str | None) -> Prompt:
@@ -94,6 +96,11 @@ def _message(item: Any, where: str, beside: Collection[str]) -> Message:
     extra = [key for key, value in item.items() if key not in ("role", "content", *beside) and value is not None]
     if extra:
         raise DataError(f"{where} holds {listed(extra)}, which a message of text doesn't have; take it out, or set it to null")
+    if isinstance(item["content"], list):
+        kinds = sorted({str(part.get("type")) for part in item["content"] if isinstance(part, dict)})
+        raise DataError(
+            f"{where}.content must be text, not a list of parts{f' of type {listed(kinds)}' if kinds else ''}: models here read texts alone"
+        )
     return Message(role=item["role"], content=filled(item["content"], f"{where}.content"))
 
 
@@ -113,12 +120,32 @@ def _answer(talk: tuple[Message, ...], where: str) -> str:
 
 def _split(row: Row, prompt: str, names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     texts = [row.text(name) for name in names]
-    end = texts[0][: min(shared_start(texts[0], text) for text in texts)].rfind(TURN)
+    shared = min(shared_start(texts[0], text) for text in texts)
+    end = texts[0][:shared].rfind(TURN)
     if end < 0:
         raise DataError(f"field '{row.where}{prompt}' is missing, and the texts share no dialogue up to {TURN!r}")
     end += len(TURN)
+    _check_last_turn(row, names, texts, shared, end)
     answers = tuple(text[end:].strip() for text in texts)
     for name, answer in zip(names, answers, strict=True):
         if not answer:
             raise DataError(f"{row.where}{name} has no text after the shared dialogue")
     return texts[0][:end], answers
+
+
+def _check_last_turn(row: Row, names: Sequence[str], texts: Sequence[str], shared: int, end: int) -> None:
+    """Reject dialogues that differ elsewhere than in their last turn.
+
+    Args:
+        shared: characters that all texts begin with. end: where the last turn of the assistant that begins in them starts.
+
+    Raises:
+        DataError: naming the field that has another turn of the human behind it.
+    """
+    for name, text in zip(names, texts, strict=True):
+        if HUMAN in text[end:]:
+            apart = "inside a turn of the human" if HUMAN in texts[0][end:shared] else "before their last turn"
+            raise DataError(
+                f"{row.where}{name} goes on with {HUMAN!r} behind the dialogue that {' and '.join(names)} share: they differ {apart}, and "
+                "a response is one turn of the assistant to the same prompt; give the prompt in a field of its own, or leave such rows out"
+            )

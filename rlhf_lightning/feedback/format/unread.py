@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.row_fields import CONTEXT, REMEDIES, STRENGTH, reject_unread
 
 SHOWN = 20
 
 
 class UnreadFields:
-    """Fields that no chosen format reads: noted once each, or refused where one is a slip of the finger away from one that is.
+    """Fields that no chosen format reads: noted once each, or rejected where one changes what the row says (row_fields), or where one looks
+    like a typo of one that is read.
 
     Args:
         declared: the fields that each format reads; None for one that doesn't say, which switches all of this off.
@@ -23,10 +26,11 @@ class UnreadFields:
         self.told = None not in declared
         self.slip_of: dict[str, str | None] = {}
 
-    def check(self, given: Iterable[str]) -> None:
-        """Note the fields of a row. Raises DataError for a slip."""
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Note the fields of a row. Raises DataError for a typo, or for a field that changes what the row says."""
         if not self.told or self.known.issuperset(given):
             return
+        reject_unread(given, self.known, CONTEXT | STRENGTH, REMEDIES, "drop it by feedback_source.NAME.ignore_fields=[{name}]")
         for name in sorted(set(given) - self.known):
             if name not in self.slip_of:
                 self.slip_of[name] = next((known for known in sorted(self.known) if is_slip(name, known)), None)

@@ -115,3 +115,41 @@ def test_equal_talks_part_before_their_last_message() -> None:
 def test_pairs_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         both(**data)
+
+
+HH = "\n\nHuman: hi\n\nAssistant: hello"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "words"),
+    [
+        (f"{HH}\n\nHuman: and a cat?\n\nAssistant: yes", f"{HH}\n\nHuman: and a dog?\n\nAssistant: no", "inside a turn of the human"),
+        (f"{HH}\n\nHuman: one\n\nAssistant: a", f"{HH} there\n\nHuman: one\n\nAssistant: b", "before their last turn"),
+        (f"{HH}\n\nHuman: one\n\nAssistant: a", f"{HH} there", "before their last turn"),
+        (f"{HH} there", f"{HH}\n\nHuman: one\n\nAssistant: a", "rejected goes on with"),
+    ],
+)
+def test_dialogues_that_differ_before_their_last_turn_are_rejected(chosen: str, rejected: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        responses_of(Row({"chosen": chosen, "rejected": rejected}, "f:1"), "prompt", ("chosen", "rejected"))
+
+
+def test_dialogues_that_share_all_but_their_last_turn_are_read() -> None:
+    asked = f"{HH}\n\nHuman: and a cat?\n\nAssistant:"
+    row = Row({"chosen": f"{asked} a Human: yes\n\nAssistant: sure", "rejected": f"{asked} a Human: no"}, "f:1")
+    assert responses_of(row, "prompt", ("chosen", "rejected")) == (asked, ("a Human: yes\n\nAssistant: sure", "a Human: no"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": "u"}],
+            "parts of type image_url, text: models here read texts alone",
+        ),
+        (["hi"], "must be text, not a list of parts"),
+    ],
+)
+def test_lists_of_parts_are_rejected_with_their_types(content: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        prompt_of(Row({"prompt": [{"role": "user", "content": content}]}, "f:1"), "prompt")

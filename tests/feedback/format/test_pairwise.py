@@ -44,11 +44,11 @@ def test_shared_dialogue_is_the_prompt() -> None:
     assert (record.prompt, record.responses) == (TALK, ("Because it is.", "Because I say so."))
 
 
-def test_dialogues_that_part_before_the_last_turn_keep_what_they_share() -> None:
+def test_dialogues_that_part_before_the_last_turn_are_rejected() -> None:
+    """A response with a turn of the human in it would teach the policy to write both sides."""
     start = "\n\nHuman: Hi\n\nAssistant:"
-    (record,) = read({"chosen": f"{start} A\n\nHuman: x\n\nAssistant: y", "rejected": f"{start} B\n\nHuman: x\n\nAssistant: y"}) or []
-    assert record.prompt == start
-    assert record.responses[0] == "A\n\nHuman: x\n\nAssistant: y"
+    with pytest.raises(DataError, match="they differ before their last turn"):
+        read({"chosen": f"{start} A\n\nHuman: x\n\nAssistant: y", "rejected": f"{start} B\n\nHuman: x\n\nAssistant: y"})
 
 
 def test_not_mine() -> None:

@@ -12,7 +12,7 @@ from rlhf_lightning.feedback.format.unread import UnreadFields, is_slip, listed,
 def test_slips(name: str) -> None:
     assert is_slip(name, "chosen")
     with pytest.raises(DataError, match="did you mean 'chosen'"):
-        UnreadFields([["chosen"]]).check([name])
+        UnreadFields([["chosen"]]).check({name: 1})
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_other_words(name: str, known: str) -> None:
 
 def test_the_first_part_of_a_path_is_read() -> None:
     unread = UnreadFields([["ratings.overall"], ["prompt"]])
-    unread.check(["ratings", "prompt", "doc"])
+    unread.check({"ratings": 1, "prompt": "", "doc": 2})
     assert unread.notes() == ["fields that no chosen feedback_format reads: doc"]
 
 
