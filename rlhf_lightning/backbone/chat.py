@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.backbone.boundary import start_ids
 from rlhf_lightning.backbone.encoding import Rendered, encode, special_tokens
-from rlhf_lightning.errors import DataError
+from rlhf_lightning.backbone.template_limits import render_bounded
+from rlhf_lightning.errors import DataError, UserError
 from rlhf_lightning.flow import Message, Prompt, prompt_text
 
 if TYPE_CHECKING:
@@ -83,10 +84,18 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
 
     try:
         chat = [message.model_dump() for message in messages]
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        template = tokenizer.get_chat_template()
+        return render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)))
+    except UserError:
+        raise
     except jinja2.TemplateError as refusal:
         roles = ", ".join(message.role for message in messages)
         raise DataError(
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses a prompt of the roles {roles}: {refusal}; "
             "leave such chats out, or give another chat_template"
         ) from refusal
+    except Exception as fault:  # a template is a program: it may fail in any way
+        raise DataError(
+            f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} fails ({type(fault).__name__}: {fault}): it is damaged; "
+            "give the model another chat_template"
+        ) from fault
