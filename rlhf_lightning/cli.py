@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from rlhf_lightning.checkpoint.interrupted import heeded
 from rlhf_lightning.checkpoint.restarts import meet_elsewhere
 from rlhf_lightning.choices import check, expand_paths
 from rlhf_lightning.command_paths import expand_home
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import UserError, file_error
 from rlhf_lightning.folder_lock import FolderLock
 from rlhf_lightning.plan.process import peak_bytes
 from rlhf_lightning.presets import CONF
@@ -35,6 +37,9 @@ from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
 from rlhf_lightning.trainer import devices_on_a_node
 
+CLOSED = 128 + signal.SIGPIPE
+"""The exit code where nobody reads the output any more, as of other programs."""
+
 config_check.register()
 launch.register()  # here, so that the workers of a sweep have it too
 
@@ -45,23 +50,40 @@ def program() -> None:
     Where processes trained together it ends without taking torch's threads apart: under torch 2.13 with gloo that aborts now and then
     (SIGABRT, one in four on a loaded machine), when all is done and written.
     """
+    code = 0
     try:
         main()
     except SystemExit as stop:
-        _end(stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1)
-        raise
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
     except Exception as error:
-        print_traceback(error)
-        _end(1)
-        sys.exit(1)
-    _end(0)
-
-
-def _end(code: int) -> None:
+        code = 1
+        if _is_unread() and isinstance(error, BrokenPipeError):
+            code = CLOSED
+        else:
+            print_traceback(error)
+    if _is_unread():
+        code = code or CLOSED
     if process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
+    sys.exit(code)
+
+
+def _is_unread() -> bool:
+    """Write out stdout and stderr. Returns whether nobody reads one of them any more (`| head`): what is left of it is dropped."""
+    unread = []
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+            poll = select.poll()
+            poll.register(stream, 0)
+            unread += [stream for _, event in poll.poll(0) if event & select.POLLERR]
+        except BrokenPipeError:
+            unread.append(stream)
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
 
 
 def main() -> None:
@@ -96,7 +118,7 @@ def _command() -> None:
         with FolderLock.given_back(), SweepTable.told_if_interrupted(), config_check.checked_composition():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
     except Exception as cause:
-        told = refused(cause) or cause
+        told = refused(cause) or file_error(cause) or cause
         if not wrong_command.is_wrong(told):
             raise
         sys.exit(wrong_command.tell(told))
@@ -137,7 +159,7 @@ def run_job(config: DictConfig) -> float:
         refuse_space_without_sweep(about, in_sweep)
         return whole_run(config)
     except Exception as cause:
-        error = refused(cause, Path(about.runtime.output_dir)) or cause
+        error = refused(cause, Path(about.runtime.output_dir)) or file_error(cause) or cause
         mendable = wrong_command.is_wrong(error)
         if not in_sweep:
             if mendable:

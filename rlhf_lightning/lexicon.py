@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from rlhf_lightning.errors import DataError
@@ -10,7 +11,7 @@ from rlhf_lightning.errors import DataError
 
 def read_lexicon(path: Path, key: str) -> dict[str, float]:
     """Words and their valence. Raises DataError naming file and line; `key` is the setting that named the file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{key}: no lexicon file {path}; give a text file with one `word<tab>valence` a line")
     content = path.read_bytes()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from rlhf_lightning.tracking import Tracker
 
 
+class RunConsole(Console):
+    """The terminal of a run, which goes on without it where nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Run(Choices):
     """What a stage is given: settings, components, a Trainer, a folder and a clock.
 
@@ -44,7 +53,7 @@ class Run(Choices):
         super().__init__(config)
         self.folder = Path(folder)
         self.seed = int(config.seed)
-        self.console = console or Console(stderr=False)
+        self.console = console or RunConsole(stderr=False)
         self.seconds: dict[str, float] = {}
         self.results: dict[str, float] = {}
         self.speeds: dict[str, dict[str, float]] = {}

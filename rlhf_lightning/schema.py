@@ -10,7 +10,6 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -145,7 +144,7 @@ def expand_user(path: str) -> str:
 def local_or_hub(path: str) -> str:
     """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be an existing folder."""
     path = expand_user(path)
-    if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).is_dir():
+    if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not os.path.isdir(path):
         raise ValueError("no such folder; give a local Hugging Face folder or a Hub name")
     return path
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import os
 import random
+import stat
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 from pydantic import Field, PositiveInt
@@ -18,6 +20,9 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.registry import register
 from rlhf_lightning.row_fields import CONTEXT, STRENGTH, reject_unread
 from rlhf_lightning.schema import FilePath, did_you_mean
+
+MAX_RATIO, SMALL = 200, 64 << 20
+"""Unpacked bytes for each packed one, beyond the first SMALL: text packs to a twentieth, an archive bomb to a thousandth."""
 
 
 @register("task", "files")
@@ -134,12 +139,7 @@ def _place(key: str) -> float:
 
 def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(file:line, object) of each line that isn't empty."""
-    try:
-        raw = Path(path).read_bytes()
-        data = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-    except (OSError, EOFError, zlib.error) as cause:
-        raise DataError(f"{path} can't be read: {cause}") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(_content(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         where = f"{path}:{number}"
         if not line.strip():
             continue
@@ -150,6 +150,29 @@ def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
         if not isinstance(record, dict):
             raise DataError(f"{where}: a JSON object is expected, not {type(record).__name__}")
         yield where, record
+
+
+def _content(path: str) -> bytes:
+    """The file's bytes, unpacked where it is gzip."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            kind = "a folder" if os.path.isdir(path) else "no regular file (a FIFO, socket or device)"
+            raise DataError(f"{path} is {kind}: give the name of a JSON Lines file")
+        with open(path, "rb") as handle:
+            content = handle.read()
+        return _unpacked(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, ValueError, zlib.error) as cause:
+        raise DataError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from None
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """The content of a gzip file. Raises ValueError where it is too large to be one of text, before it fills the memory."""
+    limit = max(SMALL, MAX_RATIO * len(packed))
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"the gzip file unpacks to more than {MAX_RATIO} times its size, as no file of text does: unpack it yourself")
+    return content
 
 
 def _text(record: dict[str, object], field: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 
@@ -128,3 +129,24 @@ def test_real_stories() -> None:
     assert len(train) + len(test) == len({row["prompt"] for row in rows}) == 1214
     assert 80 < len(test) < 170
     assert task.demonstrations() == [(row["prompt"], row["sample"]) for row in rows if row["prompt"] in set(train)]
+
+
+def test_an_archive_bomb_is_not_unpacked(tmp_path):
+    bomb = tmp_path / "bomb.jsonl"
+    bomb.write_bytes(b"".join([gzip.compress(b" " * (40 << 20), 9, mtime=0)] * 3))
+    with pytest.raises(DataError, match="unpacks to more than 200 times its size"):
+        Files(prompts=str(bomb))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "circle", "long", "zero byte"])
+def test_what_is_no_file_is_named(tmp_path, kind):
+    path = tmp_path / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "circle":
+        path.symlink_to(path)
+    name = {"device": "/dev/zero", "long": str(tmp_path / ("x" * 300)), "zero byte": "a\0b"}.get(kind, str(path))
+    with pytest.raises(DataError, match=r"is a folder|no regular file|can't be read"):
+        Files(prompts=name)

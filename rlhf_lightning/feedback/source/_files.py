@@ -13,6 +13,8 @@ from typing import BinaryIO
 from rlhf_lightning.errors import DataError
 
 BLOCK = 1 << 20
+MAX_RATIO, SMALL = 200, 64 << 20
+"""Unpacked bytes for each packed one, beyond the first SMALL: text packs to a twentieth, an archive bomb to a thousandth."""
 MAX_BYTES = 8 << 20
 """How many bytes a row may have unless the source is told otherwise."""
 # What a file may start with that is surely no UTF-8 text; the longer marks first.
@@ -81,28 +83,41 @@ class Stream:
         self.handle = handle
         self.fault: str | None = None
         self.is_truncated = False
+        self._packed = 0
 
     def blocks(self) -> Iterator[bytes]:
         """The blocks, none of them much larger than BLOCK however well the file is packed."""
-        data = self.handle.read(BLOCK)
+        data = self._read()
         if data[:2] == b"\x1f\x8b":
             yield from self._unpacked(data)
             return
         while data:
             yield data
-            data = self.handle.read(BLOCK)
+            data = self._read()
+
+    def _read(self) -> bytes:
+        data = self.handle.read(BLOCK)
+        self._packed += len(data)
+        return data
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        member = zlib.decompressobj(wbits=31)
+        member, unpacked = zlib.decompressobj(wbits=31), 0
         try:
             while data:
-                yield member.decompress(data, BLOCK)
+                block = member.decompress(data, BLOCK)
+                unpacked += len(block)
+                if unpacked > max(SMALL, MAX_RATIO * self._packed):
+                    self.fault = (
+                        f"the gzip file unpacks to more than {MAX_RATIO} times its size, as no file of text does: unpack it yourself"
+                    )
+                    return
+                yield block
                 data = member.unconsumed_tail
                 if member.eof:
                     # A gzip file may hold several members, and zero padding after the last.
-                    data = (member.unused_data or self.handle.read(BLOCK)).lstrip(b"\x00")
+                    data = (member.unused_data or self._read()).lstrip(b"\x00")
                     member = zlib.decompressobj(wbits=31) if data else member
-                data = data or self.handle.read(BLOCK)
+                data = data or self._read()
             yield member.flush()
         except zlib.error as error:
             self.fault = f"the gzip file is damaged ({error}); fetch it again"

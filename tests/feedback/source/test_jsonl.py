@@ -246,3 +246,10 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b'{"a":1}')
     (tmp_path / "good").symlink_to(tmp_path / "real")
     assert len(read(tmp_path / "good")) == 1
+
+
+def test_an_archive_bomb_is_a_fault_in_bounded_memory(tmp_path):
+    bomb = tmp_path / "bomb.jsonl.gz"
+    bomb.write_bytes(gzip.compress(b" " * (40 << 20)) * 3)
+    found = list(jsonl(path=str(bomb)))
+    assert [(item.verdict, "more than 200 times its size" in item.reason) for item in found] == [("fatal", True)]
