@@ -10,13 +10,15 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from rlhf_lightning.errors import ConfigError, RegistryError
+from rlhf_lightning.errors import ConfigError, DataError, RegistryError
+from rlhf_lightning.model_files import check_model_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +144,14 @@ def expand_user(path: str) -> str:
 
 
 def local_or_hub(path: str) -> str:
-    """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be an existing folder."""
+    """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be a model's folder."""
     path = expand_user(path)
-    if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not os.path.isdir(path):
+    if os.path.exists(path):
+        try:
+            check_model_folder(Path(path))
+        except DataError as fault:
+            raise ValueError(str(fault)) from fault
+    elif path.startswith(("/", ".", "~")) or path.count("/") > 1:
         raise ValueError("no such folder; give a local Hugging Face folder or a Hub name")
     return path
 

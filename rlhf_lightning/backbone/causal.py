@@ -8,7 +8,8 @@ from typing import Literal
 from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.text_vectors import check_reading
-from rlhf_lightning.backbone.trunk import check_kind, load_config
+from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config
+from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
 from rlhf_lightning.registry import register
 from rlhf_lightning.schema import ModelPath
 
@@ -29,9 +30,13 @@ def causal(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", 
     import torch
     from transformers import AutoModelForCausalLM
 
-    check_kind(load_config(path), path, "decoder")
+    config = load_config(path)
+    check_kind(config, path, "decoder")
+    check_writer(config, path)
     model = load_pretrained(AutoModelForCausalLM, path, "backbone.path", dtype=getattr(torch, dtype))
     language_model = LanguageModel(model, load_tokenizer(path))
+    check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
+    check_end_tokens(model, f"backbone.path: {path!r}")
     check_reading(language_model.trunk, causal=True)
     check_output_layer(language_model)
     return language_model

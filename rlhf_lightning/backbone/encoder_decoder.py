@@ -15,7 +15,8 @@ from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import TextRow, TextRows
 from rlhf_lightning.backbone.text_vectors import READ_ERRORS, check_reading, decoder_hidden
 from rlhf_lightning.backbone.trial import trial
-from rlhf_lightning.backbone.trunk import check_kind, load_config, max_positions, reading_of
+from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, max_positions, reading_of
+from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.registry import register
@@ -94,9 +95,13 @@ def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["f
     """
     from transformers import AutoModelForSeq2SeqLM
 
-    check_kind(load_config(path), path, "encoder_decoder")
+    config = load_config(path)
+    check_kind(config, path, "encoder_decoder")
+    check_writer(config, path)
     model: Any = load_pretrained(AutoModelForSeq2SeqLM, path, "backbone.path", dtype=getattr(torch, dtype))
     language_model = EncoderDecoder(model, load_tokenizer(path))
+    check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
+    check_end_tokens(model, f"backbone.path: {path!r}")
     check_reading(model, causal=True)
     check_decoder_output(language_model)
     return language_model

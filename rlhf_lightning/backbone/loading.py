@@ -2,54 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from rlhf_lightning.backbone.checkpoint_tensors import checkpoint_state, some_of, written_shapes
+from rlhf_lightning.backbone.quiet import quiet_transformers
+from rlhf_lightning.backbone.weight_report import check_finite, check_report
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.model_files import check_model_folder, damaged_tokenizer_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
-    """`auto_class.from_pretrained(path)` in float32, never running code from the folder, with an error that says what to mend."""
-    from transformers.utils import logging
+    """`auto_class.from_pretrained(path)`, never running code and never reading pickles from the folder.
 
-    if "/" in path and not Path(path).is_dir() and path.startswith((".", "/", "~")):
+    A model's weights must be exactly those of its class; the trunk of a folder (AutoModel) may leave the folder's output layer.
+
+    Args:
+        what: the setting whose value this is, for messages.
+
+    Raises:
+        DataError: a missing, damaged or truncated file, a weight that is missing, unexpected or of another shape, or one that isn't finite.
+    """
+    is_model = hasattr(auto_class, "from_config")
+    if Path(path).exists():
+        check_files(path, what, is_model)
+    elif "/" in path and path.startswith((".", "/", "~")):
         raise DataError(f"{what}: no folder {path!r}; give a local Hugging Face folder or a Hub name")
-    logging.disable_progress_bar()
+    options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True} if is_model else {}
     try:
-        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as cause:
-        raise DataError(f"{what}: {path!r} can't be loaded: {cause}") from cause
+        with quiet_transformers():
+            loaded = auto_class.from_pretrained(path, trust_remote_code=False, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as cause:  # of a damaged file, transformers and tokenizers raise any
+        fault = _misfit(auto_class, Path(path)) if is_model and Path(path).is_dir() else ""
+        raise DataError(f"{what}: {path!r} can't be loaded: {fault or _explained(cause)}") from cause
+    if not is_model:
+        return loaded
+    model, report = loaded
+    check_report(model, report, f"{what}: {path!r}")
+    check_finite(model, f"{what}: {path!r}")
+    return model
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def check_files(path: str, what: str, needs_weights: bool) -> None:
+    """Check a local folder's files. Raises DataError."""
+    try:
+        check_model_folder(Path(path), needs_weights)
+    except DataError as fault:
+        raise DataError(f"{what}: {fault}") from fault
+
+
+def load_tokenizer(path: str, what: str = "tokenizer") -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub model. Raises DataError: there is none, it is damaged, or it has no vocabulary."""
     from transformers import AutoTokenizer
 
-    return load_pretrained(AutoTokenizer, path, "tokenizer")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Inside, transformers logs errors only and draws no progress bars; its settings are restored after that."""
-    from transformers.utils import logging
-
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
+        tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, path, what)
+    except DataError as fault:
+        damage = damaged_tokenizer_file(Path(path))
+        if damage is not None:
+            raise DataError(f"{what}: {damage}") from fault
+        if "instantiate the backend tokenizer" in str(fault):
+            raise DataError(f"{what}: {_NO_TOKENIZER.format(path)}") from fault
+        raise
+    if Path(path).is_dir() and not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+        raise DataError(f"{what}: {_NO_TOKENIZER.format(path)}")
+    return tokenizer
 
 
-def some_of(names: Iterable[str], shown: int = 4) -> str:
-    """The number of names, with the first few of them."""
-    names = list(names)
-    more = ", ..." if len(names) > shown else ""
-    return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({', '.join(names[:shown])}{more})"
+_NO_TOKENIZER = (
+    "{} has no tokenizer: tokenizer.json, or the vocabulary that its tokenizer_config.json needs, is missing; copy it beside the model"
+)
+
+
+def _misfit(auto_class: Any, folder: Path) -> str:
+    """How a folder's tensors differ from those of its config, where loading them failed; "" where they don't or it can't be told."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            twin = auto_class.from_config(AutoConfig.from_pretrained(folder))
+            expected = {name: tuple(value.shape) for name, value in checkpoint_state(twin).items()}
+        stored = written_shapes(folder)
+    except Exception:  # the first error is reported
+        return ""
+    lost = sorted(expected.keys() - stored.keys())
+    resized = sorted(name for name in expected.keys() & stored.keys() if expected[name] != stored[name])
+    faults = [f"it lacks {some_of(lost)}"] if lost else []
+    faults += [f"it holds {some_of(resized)} in another shape than config.json describes"] if resized else []
+    return "; ".join(faults)
+
+
+def _explained(cause: Exception) -> str:
+    """An exception's text, with its type where the text alone says little."""
+    text = str(cause)
+    return text if isinstance(cause, OSError | ValueError) and len(text) > 20 else f"{type(cause).__name__}: {text}"

@@ -6,6 +6,7 @@ Shapes: U texts, L tokens of the longest, N of all of them, D width.
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.backbone.vocabulary import check_config_ids, check_tokens
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.model_files import CARD
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +28,8 @@ EXAMPLES = {
 }
 OPTION: dict[TrunkKind, str] = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
 """The backbone that takes a family."""
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "RewardModel")
+"""Endings of transformers' classes that have another layer in the output layer's place."""
 
 
 def trunk_kind(config: PretrainedConfig) -> TrunkKind:
@@ -55,10 +60,27 @@ def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
 
 
 def load_config(path: str, what: str = "backbone.path") -> Any:
-    """The transformers config of a folder or Hub model. Raises DataError where there is none."""
+    """The transformers config of a folder or Hub model. Raises DataError where there is none, or one with ids out of range."""
     from transformers import AutoConfig
 
-    return load_pretrained(AutoConfig, path, what)
+    config = load_pretrained(AutoConfig, path, what)
+    check_config_ids(config, f"{what}: config.json of {path!r}")
+    return config
+
+
+def check_writer(config: PretrainedConfig, path: str) -> None:
+    """Reject a reward model as a policy.
+
+    Raises:
+        DataError: it has no output layer to write with.
+    """
+    architecture = str(next(iter(getattr(config, "architectures", None) or []), ""))
+    is_ours = (Path(path) / CARD).is_file()
+    if is_ours or architecture.endswith(CLASSIFIERS):
+        kind = f"a reward model's folder ({CARD})" if is_ours else f"a classifier ({architecture})"
+        raise DataError(
+            f"backbone.path: {path!r} is {kind}: it has no output layer to write texts with; give the folder of a language model"
+        )
 
 
 def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -73,15 +95,15 @@ def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[Pre
         ConfigError: a model of another family.
     """
     from transformers import AutoModel
-    from transformers.utils import logging
 
+    config = load_config(path, "reward model" if wanted is None else "backbone.path")
     if wanted is not None:
-        check_kind(load_config(path), path, wanted)
-    logging.set_verbosity_error()  # the language model's output layer is left behind on purpose
+        check_kind(config, path, wanted)
     trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
     if getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     tokenizer = load_tokenizer(path)
+    check_tokens(trunk, tokenizer, f"reward model: {path!r}")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         trunk.resize_token_embeddings(len(tokenizer))

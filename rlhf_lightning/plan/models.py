@@ -15,7 +15,8 @@ from torch import nn
 
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.backbone.trunk import load_config, trunk_kind
+from rlhf_lightning.backbone.trunk import check_writer, load_config, trunk_kind
+from rlhf_lightning.backbone.vocabulary import check_tokens
 from rlhf_lightning.plan.rehearsal import rehearsable
 
 
@@ -85,10 +86,13 @@ def policy_of_path(path: str, dtype: torch.dtype) -> LanguageModel:
     from rlhf_lightning.backbone.encoder_decoder import EncoderDecoder
 
     config = load_config(path)
+    check_writer(config, path)
     model = policy_of_config(config, dtype)
     model.name_or_path = path
     made = EncoderDecoder if trunk_kind(config) == "encoder_decoder" else LanguageModel
-    return made(model, load_tokenizer(path))
+    language_model = made(model, load_tokenizer(path))
+    check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
+    return language_model
 
 
 def trunk_of_path(path: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, Prompt
+from rlhf_lightning.reward.card_schema import DIVERGED
 
 if TYPE_CHECKING:
     from rlhf_lightning.reward.model import RewardModel
@@ -55,6 +56,8 @@ def check_canary(model: RewardModel, score: Score, path: str) -> None:
         found, alone = score(prompts, responses), _directly(model, TEXTS)
     except IndexError as cause:
         raise DataError(f"{path}: its tokenizer makes tokens that the model doesn't know ({cause}): it is another model's") from cause
+    if not alone.isfinite().all():
+        raise DataError(f"{path}: its scores aren't finite numbers: {DIVERGED}")
     gap = _gap(model, found, alone)
     if not gap <= TOLERANCE * coarseness:
         raise DataError(

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.flow import Prompt, prompt_text
+from rlhf_lightning.model_files import check_safetensors, read_json_object
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.feature._family import Family, One, Text, family_of
 from rlhf_lightning.reward.sparse import Sparse
@@ -219,16 +220,20 @@ def load_features(folder: Path | str) -> FeatureScore:
     from safetensors.torch import load_file
 
     folder = Path(folder)
+    card = read_json_object(folder / CARD)
+    check_safetensors(folder / WEIGHTS)
     try:
-        card = json.loads((folder / CARD).read_text())
         tensors = load_file(folder / WEIGHTS)
         score = FeatureScore({name: entry["settings"] for name, entry in card["features"].items()})
         for name, family in score.families.items():
             family.restore(card["features"][name]["state"])
         score.kept, score.centre, score.scale, score.weight = (tensors[name] for name in ("kept", "centre", "scale", "weight"))
         score.bias, score.deviation = float(tensors["bias"]), float(tensors["deviation"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as cause:
-        raise DataError(f"{folder} holds no whole reward model of reward_head=features: {cause!r}") from cause
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError, RuntimeError, UserError, SafetensorError) as cause:
+        fault = str(cause) if isinstance(cause, UserError) else repr(cause)
+        raise DataError(f"{folder} holds no whole reward model of reward_head=features: {fault}") from cause
+    if not all(t.dim() == 1 for t in (score.kept, score.centre, score.scale, score.weight)) or score.kept.dtype != torch.bool:
+        raise DataError(f"{folder / WEIGHTS} isn't what reward_head=features writes: its tensors have other shapes or types")
     if len(score.kept) != len(score.all_names) or not all(
         len(t) == int(score.kept.sum()) for t in (score.centre, score.scale, score.weight)
     ):

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.adapters import merge_adapters
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.saving import save_model
-from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_kind, trunk_width
-from rlhf_lightning.errors import DataError
+from rlhf_lightning.backbone.trunk import CLASSIFIERS, fitting_length, load_config, trunk_and_tokenizer, trunk_kind, trunk_width
+from rlhf_lightning.backbone.vocabulary import check_tokens
+from rlhf_lightning.errors import DataError, UserError
+from rlhf_lightning.model_files import check_safetensors
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.canary import recorded
 from rlhf_lightning.reward.card import readme
+from rlhf_lightning.reward.card_schema import DIVERGED, check_card, read_card
 from rlhf_lightning.reward.features import FeatureScore, load_features
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
@@ -108,9 +111,13 @@ def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
         DataError: no such folder, a file of it missing, or a classifier with more than one label.
     """
     card = _card(path)
+    if card is not None:
+        check_card(card, Path(path) / CARD)
     if card is None or card.get("net") == "classifier":
         score = load_classifier(path)
-        model = RewardModel(score, load_tokenizer(path), fitting_length(score.trunk, max_length))
+        tokenizer = load_tokenizer(path, "reward model")
+        check_tokens(score.classifier, tokenizer, f"reward model: {path!r}")
+        model = RewardModel(score, tokenizer, fitting_length(score.trunk, max_length))
     else:
         model = _load_composed(path, card)
     if card is not None:
@@ -141,15 +148,27 @@ def held_out_by(path: str) -> str | None:
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
     from safetensors.torch import load_file
 
-    trunk, tokenizer = trunk_and_tokenizer(path)
-    width = trunk_width(trunk)
-    head = make("reward_head", card["head"], card["head_settings"], *head_arguments(card["head"], width, card.get("aspects", [None])))
-    pooling = make("reward_pooling", card["pooling"], card.get("pooling_settings", {}), *pooling_arguments(card["pooling"], width))
-    net = ComposedScore(trunk, pooling, head)
     weights = _file(path, HEAD_WEIGHTS)
     if weights is None:
         raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the folder again, whole")
-    load_parts(net, load_file(weights))
+    check_safetensors(weights)
+    trunk, tokenizer = trunk_and_tokenizer(path)
+    width = trunk_width(trunk)
+    try:
+        aspects = card.get("aspects", [None])
+        head = make("reward_head", card["head"], card.get("head_settings", {}), *head_arguments(card["head"], width, aspects))
+        pooling = make("reward_pooling", card["pooling"], card.get("pooling_settings", {}), *pooling_arguments(card["pooling"], width))
+    except UserError as fault:
+        raise DataError(f"{Path(path) / CARD}: {fault}") from fault
+    net = ComposedScore(trunk, pooling, head)
+    try:
+        load_parts(net, load_file(weights))
+    except (RuntimeError, ValueError) as cause:
+        reason = " ".join(str(cause).split())
+        raise DataError(f"{weights} doesn't fit the head and pooling that {CARD} names, or the model's width {width}: {reason}") from cause
+    unfit = [name for name, value in parts_state(net).items() if not value.isfinite().all()]
+    if unfit:
+        raise DataError(f"{weights} holds NaN or infinite numbers in {unfit[0]}: {DIVERGED}")
     return RewardModel(net, tokenizer, card["max_length"])
 
 
@@ -164,9 +183,16 @@ def load_classifier(path: str, **options: Any) -> ClassifierScore:
     """
     from transformers import AutoModelForSequenceClassification
 
+    config = load_config(path, "reward model")
+    architecture = str(next(iter(getattr(config, "architectures", None) or []), ""))
+    if architecture and not architecture.endswith(CLASSIFIERS):
+        raise DataError(
+            f"reward model: {path!r} is no reward model but a {architecture}, which gives no score: train one on it by stage=reward, or "
+            "give the folder of a classifier with one label"
+        )
+    if config.num_labels != 1:
+        raise DataError(f"{path} has {config.num_labels} labels; a reward model has one (num_labels=1 in its config.json)")
     classifier = load_pretrained(AutoModelForSequenceClassification, path, "reward model", **options)
-    if classifier.config.num_labels != 1:
-        raise DataError(f"{path} has {classifier.config.num_labels} labels; a reward model has one (num_labels=1 in its config.json)")
     if classifier.config.pad_token_id is None:
         classifier.config.pad_token_id = load_tokenizer(path).pad_token_id
     if classifier.config.pad_token_id is None:
@@ -185,10 +211,7 @@ def downloaded(path: str, **how: Any) -> str:
 
 def _card(path: str) -> dict[str, Any] | None:
     file = _file(path, CARD)
-    try:
-        return None if file is None else dict(json.loads(file.read_text()))
-    except ValueError as cause:
-        raise DataError(f"{path}: {CARD} can't be read: {cause}") from cause
+    return None if file is None else read_card(file)
 
 
 def _file(path: str, name: str) -> Path | None:

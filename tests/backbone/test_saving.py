@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 
 from rlhf_lightning.backbone import saving
 from rlhf_lightning.backbone.adapters import add_adapters, merged_state
-from rlhf_lightning.backbone.saving import check_saved, checkpoint_state, save_model
+from rlhf_lightning.backbone.checkpoint_tensors import checkpoint_state
+from rlhf_lightning.backbone.saving import check_saved, save_model
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.whole_file import write_folder
 

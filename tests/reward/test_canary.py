@@ -48,7 +48,7 @@ def test_a_folder_as_it_was_saved_passes(saved, family):
 def test_another_tokenizer_is_caught(saved, family):
     folder = saved(family)
     byte_level_bpe(["Another corpus, whose pieces are others. Hello, answers, questions, the sea."] * 20, 300).save_pretrained(folder)
-    with pytest.raises(DataError, match=r"aren't the ones that it was trained with|tokens that the model doesn't know"):
+    with pytest.raises(DataError, match=r"aren't the ones that it was trained with|the tokenizer is another model's"):
         checked(folder)
 
 

@@ -215,7 +215,7 @@ def test_what_can_not_be_loaded_is_told(model_of, trunk_folder, tmp_path):
         load_reward_model(str(tmp_path / "rm"))
     Path(tmp_path / "rm" / HEAD_WEIGHTS).write_bytes(weights)
     (tmp_path / "rm" / CARD).write_text("{")
-    with pytest.raises(DataError, match=f"{CARD} can't be read"):
+    with pytest.raises(DataError, match=rf"{CARD} isn't valid JSON"):
         load_reward_model(str(tmp_path / "rm"))
 
 

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from rlhf_lightning.backbone.checkpoint_tensors import checkpoint_state
 from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.saving import checkpoint_state
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.registry import register

@@ -1,0 +1,71 @@
+"""Token ids that a model's embedding has no row for, by its config, its generation config or its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from rlhf_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def check_config_ids(config: Any, where: str) -> None:
+    """Reject a config whose padding or start token isn't in its vocabulary.
+
+    Args:
+        where: beginning of the message, which names the file.
+
+    Raises:
+        DataError: naming the key, its value and the ids that it may have.
+    """
+    text = config.get_text_config()
+    vocabulary = getattr(text, "vocab_size", None)
+    if not isinstance(vocabulary, int):
+        return
+    for name in ("pad_token_id", "decoder_start_token_id"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and not 0 <= value < vocabulary:
+            raise DataError(f"{where}: {name} is {value}, and must be null or from 0 to {vocabulary - 1} (vocab_size is {vocabulary})")
+
+
+def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Reject a tokenizer with tokens that the model's embedding has no row for.
+
+    Raises:
+        DataError: naming the first such token, the number of rows, and the remedy.
+    """
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, nn.Embedding):
+        return
+    rows = embedding.num_embeddings
+    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows)
+    if beyond:
+        number, token = beyond[0]
+        others = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+        size = max(vocabulary.values()) + 1
+        raise DataError(
+            f"{where}: its tokenizer has the token {token!r} with id {number}{others}, and the model's embedding has {rows:,} rows: the "
+            "tokenizer is another model's, or tokens were added to it alone; in that case load the model with transformers, call "
+            f"model.resize_token_embeddings({size}) and save it, or remove the tokens"
+        )
+
+
+def check_end_tokens(model: PreTrainedModel, where: str) -> None:
+    """Reject a generation config whose end-of-text tokens the embedding has no row for. Raises DataError."""
+    embedding = model.get_input_embeddings()
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    for number in ends if isinstance(ends, list) else [ends]:
+        if (
+            number is not None
+            and isinstance(embedding, nn.Embedding)
+            and not (isinstance(number, int) and 0 <= number < embedding.num_embeddings)
+        ):
+            raise DataError(
+                f"{where}: eos_token_id of its generation_config.json (or config.json) is {number!r}, and must be a token's id, from 0 to "
+                f"{embedding.num_embeddings - 1}"
+            )
