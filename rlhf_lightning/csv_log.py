@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from rlhf_lightning.display import csv_cell
+from rlhf_lightning.whole_file import temporary_sibling
 
 
 class WholeRows(ExperimentWriter):
@@ -49,13 +50,13 @@ class WholeRows(ExperimentWriter):
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with all rows, or leave the old one; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
-    beside = path.with_name(f".new-{path.name}")
+    temporary = temporary_sibling(path)
     try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

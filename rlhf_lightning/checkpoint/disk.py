@@ -9,22 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.whole_file import BESIDE, sync
+from rlhf_lightning.whole_file import BESIDE, OLD
 
 REASONS = (*map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)), "PytorchStreamWriter failed", "inline_container.cc")
 """What is in the message of such an error, whichever library hands it on."""
 
 
-def sync_tree(folder: Path) -> None:
-    """`sync` of everything below a folder, and of the folder itself last."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        sync(path)
-    sync(folder)
-
-
 def remove(path: Path) -> None:
     """Take a file or folder away. It is renamed first, so that a half removed one isn't met under its name."""
-    hidden = path if path.name.startswith(".") else path.with_name(f".old-{path.name}")
+    hidden = path if path.name.startswith(".") else path.with_name(f"{OLD}{path.name}")
     if hidden != path:
         if hidden.exists():
             remove(hidden)
@@ -37,7 +30,7 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> list[str]:
     """Take away what `write_whole`, `remove` or a save left when the process was killed; returns the names."""
-    found = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, ".old-")))
+    found = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, OLD)))
     for path in found:
         remove(path)
     return [path.name for path in found]

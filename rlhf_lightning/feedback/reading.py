@@ -20,6 +20,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.unread import SHOWN, UnreadFields, listed
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.flow import Feedback
+from rlhf_lightning.whole_file import temporary_sibling
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _set_aside(target: Path | None) -> Iterator[Callable[[BadLine], None]]:
     if target is None:
         yield lambda line: None
         return
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = temporary_sibling(target)
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         file = beside.open("w", encoding="utf-8")

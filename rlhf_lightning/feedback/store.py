@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast, overload
 
 from rlhf_lightning.flow import Feedback
+from rlhf_lightning.whole_file import temporary_sibling
 
 TOGETHER = 256
 """Records read from the file at a time when all are."""
@@ -33,19 +35,18 @@ class FeedbackFile(Sequence[Feedback]):
             keep: let the file stand at `path`; else it has no name, and is gone with this object.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        starts = array("q", [0])
+        if not keep:
+            unnamed = tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}-")  # noqa: SIM115
+            return cls(cast(BinaryIO, unnamed), _write_records(feedback, cast(BinaryIO, unnamed)))
+        temporary = temporary_sibling(path)
         try:
-            with beside.open("wb") as file:
-                for record in feedback:
-                    starts.append(starts[-1] + file.write(record.model_dump_json().encode() + b"\n"))
-                file.flush()
+            with temporary.open("wb") as file:
+                starts = _write_records(feedback, file)
                 os.fsync(file.fileno())
-            handle = cast(BinaryIO, beside.open("rb", buffering=0))
-            if keep:
-                beside.replace(path)
+            handle = cast(BinaryIO, temporary.open("rb", buffering=0))
+            temporary.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return cls(handle, starts)
 
     def __len__(self) -> int:
@@ -69,3 +70,12 @@ class FeedbackFile(Sequence[Feedback]):
     def _bytes(self, first: int, end: int) -> bytes:
         # pread leaves the file's position alone, so that threads and forked processes may read at once.
         return os.pread(self._handle.fileno(), self._starts[end] - self._starts[first], self._starts[first])
+
+
+def _write_records(feedback: Iterable[Feedback], file: BinaryIO) -> array[int]:
+    """Write records as JSON Lines; returns the offset of each, and the length at the end."""
+    starts = array("q", [0])
+    for record in feedback:
+        starts.append(starts[-1] + file.write(record.model_dump_json().encode() + b"\n"))
+    file.flush()
+    return starts
