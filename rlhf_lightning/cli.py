@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning import config_check, launch, menu, plugin_loading, resume, saved_config, wrong_command
+from rlhf_lightning import config_check, launch, menu, plugin_loading, resume, saved_config, stopwatch, wrong_command
 from rlhf_lightning.checkpoint.disk import refused
 from rlhf_lightning.checkpoint.interrupted import heeded
 from rlhf_lightning.checkpoint.restarts import meet_elsewhere
@@ -26,6 +27,8 @@ from rlhf_lightning.choices import check, expand_paths
 from rlhf_lightning.command_paths import expand_home
 from rlhf_lightning.errors import UserError, file_error
 from rlhf_lightning.folder_lock import FolderLock
+from rlhf_lightning.output_folder import check_working_folder, output_folder
+from rlhf_lightning.overrides import check_words
 from rlhf_lightning.plan.process import peak_bytes
 from rlhf_lightning.presets import CONF
 from rlhf_lightning.processes import meet, process_count
@@ -36,6 +39,7 @@ from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_withou
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
 from rlhf_lightning.trainer import devices_on_a_node
+from rlhf_lightning.whole_file import write_whole
 
 CLOSED = 128 + signal.SIGPIPE
 """The exit code where nobody reads the output any more, as of other programs."""
@@ -95,7 +99,7 @@ def main() -> None:
 
 def _command() -> None:
     try:
-        sys.argv[1:] = words = expand_home(plugin_loading.take_flag(sys.argv[1:]))
+        sys.argv[1:] = words = launch.inherited_words(expand_home(plugin_loading.take_flag(sys.argv[1:])))
     except UserError as error:
         sys.exit(wrong_command.tell(error))
     broken = load_for_good()
@@ -105,10 +109,11 @@ def _command() -> None:
     if answered(words):
         return
     if (complete := resume.finished(words)) is not None:
+        resume.tidy(complete)
         print(safe_message(f"{complete} is already complete: {complete / resume.RESULT}"))
         return
     try:
-        sys.argv[1:] = saved_config.flags_last([*launch.no_files(), *saved_config.from_here(resume.spelled_out(words))])
+        sys.argv[1:] = hydra_words(words)
     except UserError as error:
         sys.exit(wrong_command.tell(error))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar per saved shard would bury the run's own
@@ -129,6 +134,15 @@ def _command() -> None:
 def print_traceback(error: BaseException) -> None:
     """Print an error with its traceback on stderr, without secrets and control characters."""
     print(safe_message("".join(traceback.format_exception(error))), file=sys.stderr)
+
+
+def hydra_words(words: Sequence[str]) -> list[str]:
+    """The command as Hydra takes it. Raises UserError for one that it couldn't read."""
+    check_words(words)
+    check_working_folder()
+    launch.hand_on(words=list(words))
+    composed = saved_config.from_store(saved_config.from_here(resume.spelled_out(words)))
+    return saved_config.flags_last([*launch.no_files(), *composed])
 
 
 def load_for_good() -> list[str]:
@@ -154,12 +168,12 @@ def run_job(config: DictConfig) -> float:
     saved_config.mask_hydra_s(config, about)
     in_sweep = about.mode == RunMode.MULTIRUN
     try:
-        if in_sweep and (objective := earlier_objective(config, Path(about.runtime.output_dir))) is not None:
+        if in_sweep and (objective := earlier_objective(config, output_folder(about))) is not None:
             return objective
         refuse_space_without_sweep(about, in_sweep)
         return whole_run(config)
     except Exception as cause:
-        error = refused(cause, Path(about.runtime.output_dir)) or file_error(cause) or cause
+        error = refused(cause, output_folder(about)) or file_error(cause) or cause
         mendable = wrong_command.is_wrong(error)
         if not in_sweep:
             if mendable:
@@ -170,7 +184,7 @@ def run_job(config: DictConfig) -> float:
         else:
             print_traceback(error)
         said = wrong_command.told(error) if mendable else f"{type(error).__name__}: {error}"
-        (Path(about.runtime.output_dir) / ERROR_FILE).write_text(safe_message(said), encoding="utf-8")
+        write_whole(output_folder(about) / ERROR_FILE, safe_message(said))
         return math.nan
 
 
@@ -180,21 +194,26 @@ def whole_run(config: DictConfig) -> float:
     expand_paths(config)
     written: Any = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
     launch.check_folder(written["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
-    run = Run(config, Path(HydraConfig.get().runtime.output_dir))
+    run = Run(config, output_folder(HydraConfig.get()))
     if run.is_main:
         resume.prepare(config, run.folder, run.say)
-        saved_config.save(config, run.folder)
     if (objective := resume.complete(run.folder)) is not None:
+        resume.tidy(run.folder)
         run.say(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
         return objective
+    if run.is_main:
+        saved_config.save(config, run.folder)
     meet_elsewhere()
-    try:
-        objective = float(build(config.stage)(run))
-    finally:
-        run.close()
+    with run.stopwatch.recorded(run.folder) if run.is_main else nullcontext():
+        try:
+            objective = float(build(config.stage)(run))
+        finally:
+            run.close()
     result = {"objective": objective, "figures": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
     run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
+    if run.is_main:
+        (run.folder / stopwatch.FILE).unlink(missing_ok=True)
     meet()  # a process whose starter has ended ends at once
     return objective
 

@@ -56,7 +56,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             result = super().load_config(config_path)
         except (OSError, UnicodeError, RecursionError) as cause:
             raise ConfigError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from cause
-        _check_search_path(result.config, path)
+        check_search_path(result.config, path)
         return result
 
 
@@ -93,8 +93,8 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
     return sizes[id(node)]
 
 
-def _check_search_path(config: Any, path: str) -> None:
-    """Hydra imports the packages of its search path before a configuration is composed."""
+def check_search_path(config: Any, path: str) -> None:
+    """Refuse packages in a file's search path, which Hydra imports before a configuration is composed. Raises ConfigError."""
     content = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
     hydra = content.get("hydra") if isinstance(content, dict) else None
     entries = hydra.get("searchpath") if isinstance(hydra, dict) else hydra

@@ -1,33 +1,37 @@
-"""A run's or a sweep's folder belongs to one command at a time, from before Hydra writes into it."""
+"""A run's or a sweep's folder belongs to one command at a time, from before Hydra writes into it; and it must be one to write into."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rlhf_lightning import wrong_command
+from rlhf_lightning import launch, resume, saved_config, wrong_command
 from rlhf_lightning.checkpoint.lock import held
-from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.launch import this_launch
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.output_folder import check_run, check_sweep, make_unused, stand_in
+from rlhf_lightning.overrides import escaped, quoted
+
+CLOCKS = ("${started", "${now")
 
 
 class FolderLock(Callback):
-    """Takes the lock where Hydra's run or sweep starts; ends the program with 2 where another process has it. Of several processes of one
-    run the first has it for all."""
+    """Checks the folder and takes its lock where Hydra's run or sweep starts; ends the program with 2 where the folder isn't one to write
+    into, or another process has it. Of several processes of one run the first does so for all."""
 
     stack: ClassVar[ExitStack | None] = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._take(Path(config.hydra.run.dir))
+        self._take(config, "run", check_run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._take(Path(config.hydra.sweep.dir))
+        self._take(config, "sweep", check_sweep)
 
     @classmethod
     @contextmanager
@@ -40,10 +44,39 @@ class FolderLock(Callback):
         finally:
             cls.stack = before
 
-    def _take(self, folder: Path) -> None:
-        if self.stack is None or this_launch().rank():
+    def _take(self, config: DictConfig, mode: str, check: Callable[[DictConfig, Path], None]) -> None:
+        if self.stack is None:
             return
         try:
-            self.stack.enter_context(held(folder))
-        except ConfigError as error:
+            folder = Path(config.hydra[mode].dir)
+            if not launch.this_launch().rank():
+                check(config, folder)
+                if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
+                    resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's words there
+                folder = self._unused(config, mode, folder)
+                self.stack.enter_context(held(folder))
+                check(config, folder)  # what another process has left that had the lock meanwhile
+            launch.hand_on(folder=os.path.abspath(folder))
+            self._store(config, mode, folder)
+        except UserError as error:
             sys.exit(wrong_command.tell(error))  # Hydra would turn an error of a callback into a warning
+
+    def _unused(self, config: DictConfig, mode: str, folder: Path) -> Path:
+        """The folder, or the next free one beside it where its name is the time, at which another run has begun, too."""
+        raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
+        by_time = any(clock in raw["dir"] for clock in CLOCKS)
+        starts = launch.this_launch()
+        together = starts.outside or starts.world is not None or OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
+        if not by_time or together or resume.is_resumed(folder):
+            return folder
+        return make_unused(folder)
+
+    def _store(self, config: DictConfig, mode: str, folder: Path) -> None:
+        """Let Hydra write into the folder that was chosen, under a name that it can hold."""
+        path = stand_in(folder) or folder
+        if str(path) != config.hydra[mode].dir:
+            with open_dict(config.hydra):
+                config.hydra[mode].dir = str(path)
+                config.hydra.overrides.hydra.append(f"hydra.{mode}.dir={quoted(str(path))}")  # the jobs of a sweep are composed of these
+        if "${" in os.getcwd():
+            config.hydra.runtime.cwd = escaped(os.getcwd())

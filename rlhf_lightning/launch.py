@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.overrides import quoted
 
 FOLDER_KEY = "rlhf_lightning/started"
+COMMAND = "RLHF_LIGHTNING_COMMAND"
+"""The environment variable with the words of the first process's command, and the folder of its run."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,26 @@ def started(pattern: str) -> str:
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     name: bytes = store.compare_set(FOLDER_KEY, "", mine)
     return name.decode()
+
+
+def hand_on(**parts: Any) -> None:
+    """Let the processes that Lightning starts from this one read its command, and its run's folder, as they are."""
+    record = {"process": os.getpid(), **json.loads(os.environ.get(COMMAND, "{}")), **parts}
+    os.environ[COMMAND] = json.dumps(record)
+
+
+def inherited_words(words: Sequence[str]) -> list[str]:
+    """The command of the process that started this one, where Lightning did, with its run's folder; else `words`.
+
+    Lightning repeats the folder between plain double quotes, which hold few of the names that a folder may have.
+    """
+    launch = this_launch()
+    record = {} if launch.outside or not launch.local else json.loads(os.environ.get(COMMAND, "{}"))
+    if record.get("process") != os.getppid():
+        os.environ.pop(COMMAND, None)
+        return list(words)
+    names_run = any(word.startswith("resume=") and word != "resume=auto" for word in record["words"])
+    return record["words"] if names_run else [*record["words"], f"hydra.run.dir={quoted(record['folder'])}"]
 
 
 def no_files() -> list[str]:

@@ -63,6 +63,11 @@ def list_presets(conf: Path | None = None) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+def preset_file(group: str, name: str) -> Path:
+    """The file of a preset in conf/ or in the conf/ of a plugin."""
+    return next(file for folder in (CONF, *_of_plugins) if (file := folder / group / f"{name}.yaml").is_file())
+
+
 def root(conf: Path = CONF) -> Mapping[str, Any]:
     """conf/config.yaml as it is written, its list of defaults included."""
     content: Any = OmegaConf.to_container(OmegaConf.load(conf / "config.yaml"), resolve=False)

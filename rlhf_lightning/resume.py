@@ -9,23 +9,36 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
+from rlhf_lightning import stopwatch
 from rlhf_lightning.checkpoint import begun
 from rlhf_lightning.checkpoint.inputs import changed
+from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.launch import this_launch
+from rlhf_lightning.overrides import quoted
+from rlhf_lightning.presets import CONF
 from rlhf_lightning.saved_config import FILE
+from rlhf_lightning.secrets import LEFT_OUT
+from rlhf_lightning.whole_file import remove_temporaries
 
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FLAG = "RLHF_LIGHTNING_RESUMES"
 """Names the folder that this process resumes, or says AUTO."""
 AUTO = "auto"
+SWEEP = "multirun.yaml"
+"""What Hydra writes of a sweep into its folder."""
+_OF_THE_FOLDER = ("hydra.sweep.dir=", "hydra.mode=")
 
 
 def finished(words: Sequence[str]) -> Path | None:
@@ -46,6 +59,8 @@ def spelled_out(words: Sequence[str]) -> list[str]:
         return list(words)
     if str(folder) == AUTO:
         return _automatic(words)
+    if (folder / SWEEP).is_file():
+        return [*_sweep_words(folder), *(word for word in words if not word.startswith("resume="))]
     if not (folder / FILE).is_file():
         raise ConfigError(f"resume={folder}: there is no {FILE}, so this is not the folder of a run; name the folder that a run printed")
     others = [word for word in words if not word.startswith("resume=")]
@@ -56,7 +71,28 @@ def spelled_out(words: Sequence[str]) -> list[str]:
             f"begin anew with `{other[0]} --config-path {folder}`; a resumed run may be told trainer, logger and checkpoint settings"
         )
     os.environ[FLAG] = str(folder.resolve())
-    return [*others, f"hydra.run.dir={folder.resolve()}", "--config-path", str(folder.resolve())]
+    return [*others, f"hydra.run.dir={quoted(str(folder.resolve()))}", "--config-path", str(folder.resolve())]
+
+
+def _sweep_words(folder: Path) -> list[str]:
+    """The command of a sweep, from what Hydra wrote of it into its folder.
+
+    Raises:
+        ConfigError: the command had a secret, or a configuration of its own, and must be given again.
+        DataError: it can't be read.
+    """
+    try:
+        node: Any = OmegaConf.to_container(OmegaConf.load(folder / SWEEP), resolve=False)
+        overrides, name = node["hydra"]["overrides"], node["hydra"]["job"]["config_name"]
+        sources = {source["provider"]: source["path"] for source in node["hydra"]["runtime"]["config_sources"]}
+        words = [*map(str, overrides["task"]), *(str(word) for word in overrides["hydra"] if not word.startswith(_OF_THE_FOLDER))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError) as cause:
+        raise DataError(f"{folder / SWEEP} can't be read ({type(cause).__name__}: {cause}): give the sweep's command again") from cause
+    if name != "config" or sources.get("main") != str(CONF) or "command-line" in sources or any(LEFT_OUT in word for word in words):
+        why = "a secret in its command" if any(LEFT_OUT in word for word in words) else "a configuration of its own"
+        shown = shlex.quote(f"hydra.sweep.dir={quoted(str(folder))}")
+        raise ConfigError(f"resume={folder}: the sweep has {why}, which its folder doesn't hold: give the command again with {shown}")
+    return ["-m", *words, f"hydra.sweep.dir={quoted(str(folder.resolve()))}"]
 
 
 def _may_be_told(word: str) -> bool:
@@ -88,23 +124,70 @@ def complete(folder: Path) -> float | None:
 def prepare(config: DictConfig, folder: Path, say: Callable[[str], None]) -> None:
     """Make sure that this command may begin in the folder, or go on there, and record what it begins with. On the first process alone.
 
-    Settings of how it is run (trainer, logger, checkpoint) may differ from those that it was begun with, and are said.
+    Settings of how it is run (trainer, logger, checkpoint) may differ from those that it was begun with, and are said, as are libraries of
+    other versions. What a killed process left of its writes is deleted.
 
     Raises:
-        ConfigError: the folder holds a stopped run that the command doesn't resume, or was begun with other settings.
+        ConfigError: the folder holds another run, finished or stopped, or this one was begun with other settings.
         DataError: files that the run read when it began have another content, and `checkpoint.accept_changed_inputs` isn't set.
     """
     check_folder(folder)
-    if not _resumed(folder) or not (folder / FILE).is_file():
-        (folder / RESULT).unlink(missing_ok=True)  # of a run that was here before
+    if not is_resumed(folder) or not (folder / FILE).is_file():
+        for file in (stopwatch.FILE, "quarantine.jsonl") if (folder / begun.FILE).is_file() else ():
+            (folder / file).unlink(missing_ok=True)  # of an attempt that had no checkpoint
+        remove_leftovers(folder, say)
         begun.write(config, folder)
         return
+    record = check_settings(config, folder, say)
+    if (folder / RESULT).is_file():
+        return
+    for change in begun.version_changes(record):
+        say(f"{folder} was begun with other libraries: {change}; numbers may differ in their last digits")
+    remove_leftovers(folder, say)
+    if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), say):
+        begun.write(config, folder)
+
+
+def check_settings(config: DictConfig, folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Hold the settings to those that the folder's run was begun with; returns its record, None where there is none.
+
+    Raises:
+        ConfigError: a setting of what is learned is another.
+    """
     record = begun.read(folder)
     saved: Any = OmegaConf.load(folder / FILE)
     before = begun.settings_of(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
-    _hold_settings(folder, before if record is None else record["settings"], begun.settings_of(config), say)
-    if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), say):
-        begun.write(config, folder)
+    now = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    _hold_settings(folder, before if record is None else record["settings"], begun.settings_of(now), say)
+    return record
+
+
+def remove_leftovers(folder: Path, say: Callable[[str], None]) -> None:
+    """Delete what a killed process left in a run's folder: half-written files and folders, and stacks that no watchdog wrote."""
+    removed = remove_temporaries(folder)
+    for file in folder.glob("stalled_*.txt"):
+        if file.is_file() and not file.stat().st_size:
+            file.unlink()
+            removed.append(file.name)
+    if removed:
+        say(f"{folder}: removed what a killed process had left ({', '.join(sorted(removed))})")
+
+
+def tidy(folder: Path) -> None:
+    """Delete what is left in the folder of a run that was killed behind its last line: checkpoints, the lock, half-written files. Nothing
+    where another process works there."""
+    try:
+        saved: Any = OmegaConf.to_container(OmegaConf.load(folder / FILE), resolve=False)
+        keep = bool(saved["checkpoint"]["keep_finished"])
+    except (OSError, ValueError, KeyError, TypeError, YAMLError):
+        keep = True
+    with suppress(ConfigError, OSError), held(folder):
+        remove_leftovers(folder, lambda text: None)
+        (folder / stopwatch.FILE).unlink(missing_ok=True)
+        if not keep:
+            remove_checkpoints(folder / CHECKPOINTS)
+            for file in folder.glob("logs/*_before_*.csv"):
+                file.unlink()
 
 
 def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -134,17 +217,30 @@ def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, say: Callab
     return bool(told)
 
 
-def _resumed(folder: Path) -> bool:
+def check_result(folder: Path) -> None:
+    """Raises ConfigError where the folder holds a finished run."""
+    if (folder / RESULT).is_file():
+        raise ConfigError(
+            f"{folder} holds a run that is finished, and its files stay as they are: choose another folder (hydra.run.dir), or leave "
+            "hydra.run.dir out for a new one"
+        )
+
+
+def is_resumed(folder: Path) -> bool:
+    """Whether the command goes on with the run of this folder."""
     return os.environ.get(FLAG) in (AUTO, str(folder.resolve()))
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to begin anew where another run was stopped.
+    """Refuse to begin anew where another run was finished or stopped.
 
     Raises:
-        ConfigError: the folder holds checkpoints, and the command doesn't resume them.
+        ConfigError: the folder holds a result or checkpoints, and the command doesn't resume that run.
     """
-    if (folder / CHECKPOINTS).is_dir() and not _resumed(folder):
+    if is_resumed(folder):
+        return
+    check_result(folder)
+    if (folder / CHECKPOINTS).is_dir():
         raise ConfigError(
             f"{folder} holds the checkpoints of a run that was stopped: go on with it by resume={folder}, choose another folder "
             f"(hydra.run.dir), or delete {folder / CHECKPOINTS}"
@@ -152,5 +248,11 @@ def check_folder(folder: Path) -> None:
 
 
 def _named(words: Sequence[str]) -> Path | None:
+    """The folder as it is typed, also with quotes of Hydra's around it or a ~ in front."""
     paths = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
-    return Path(paths[-1]) if paths else None
+    if not paths:
+        return None
+    name = paths[-1]
+    bare = name[1:-1] if len(name) > 2 and name[0] == name[-1] and name[0] in "'\"" else name
+    candidates = [Path(name), Path(name).expanduser(), Path(bare), Path(bare).expanduser()]
+    return next((path for path in candidates if path.is_dir()), candidates[0])

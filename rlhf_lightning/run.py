@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from rlhf_lightning.processes import process_rank
 from rlhf_lightning.registry import make
 from rlhf_lightning.resume import CHECKPOINTS
 from rlhf_lightning.secrets import safe_message
+from rlhf_lightning.stopwatch import Stopwatch
 from rlhf_lightning.trainer import devices_on_a_node, lightning_trainer
 from rlhf_lightning.whole_file import write_whole
 
@@ -54,10 +53,15 @@ class Run(Choices):
         self.folder = Path(folder)
         self.seed = int(config.seed)
         self.console = console or RunConsole(stderr=False)
-        self.seconds: dict[str, float] = {}
+        self.stopwatch = Stopwatch()
         self.results: dict[str, float] = {}
         self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each stage, summed over the attempts of a resumed run."""
+        return self.stopwatch.seconds
 
     @property
     def is_main(self) -> bool:
@@ -135,9 +139,13 @@ class Run(Choices):
         fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, say=self.say)
 
     def drop_checkpoints(self) -> None:
-        """Checkpoints are for a run that isn't finished yet."""
+        """Delete what is for a run that isn't finished yet: checkpoints, and the curves of attempts that were stopped."""
+        from rlhf_lightning.checkpoint.store import remove_checkpoints
+
         if self.is_main and not self.settings("checkpoint").keep_finished:
-            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            remove_checkpoints(self.folder / CHECKPOINTS)
+            for file in self.folder.glob("logs/*_before_*.csv"):
+                file.unlink()
 
     def save(self, trainer: L.Trainer, folder: Path, write: Callable[[Path], None]) -> None:
         """Let the first process write a folder, and the others wait until it stands."""
@@ -173,9 +181,8 @@ class Run(Choices):
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        with self.stopwatch.measure(stage):
+            yield
 
     def say(self, text: str) -> None:
         """Print a message literally and without secrets, whatever text is in it; on the first process alone."""

@@ -6,15 +6,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from rlhf_lightning.presets import root
+from rlhf_lightning.config_check import check_search_path, check_yaml
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.overrides import FLAGS_WITH_VALUE
+from rlhf_lightning.presets import list_presets, preset_file, root
 from rlhf_lightning.secrets import without_secrets
 from rlhf_lightning.whole_file import write_whole
 
 FILE = "config.yaml"
-_FLAGS = ("--config-path", "-cp")
-FLAGS_WITH_VALUE = (*_FLAGS, "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c", "--info", "-i")
+HEADING = "# To run this again: python train.py --config-path THIS_FOLDER\n"
+PRESETS = ("trainer", "logger")
+"""Groups whose options may be chosen anew for a saved configuration: how it is run."""
+_PATH_FLAGS = ("--config-path", "-cp")
+_FOLDER_FLAGS = (*_PATH_FLAGS, "--config-dir", "-cd")
+_STORED = "saved_run"
+"""The name of a saved configuration in Hydra's store, which takes it whatever its folder is called."""
 
 
 def save(config: DictConfig, folder: Path) -> None:
@@ -30,20 +40,87 @@ def text(config: DictConfig) -> str:
     menu = root()
     hydra_s = [{key: value} for entry in menu["defaults"] if isinstance(entry, dict) for key, value in entry.items() if "hydra/" in key]
     whole = {"defaults": [*hydra_s, "_self_"], **without_secrets(config), "hydra": menu["hydra"]}
-    heading = "# To run this again: python train.py --config-path THIS_FOLDER\n"
-    return heading + OmegaConf.to_yaml(OmegaConf.create(whole))
+    return HEADING + OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
 def from_here(words: Sequence[str]) -> list[str]:
-    """The words with a `--config-path` of the working folder as an absolute path: Hydra looks for it beside the program."""
+    """The words with a `--config-path` or `--config-dir` of the working folder as an absolute path: Hydra looks for the first beside the
+    program, and takes a name that begins with a dash for a flag."""
     found = list(words)
     for i, word in enumerate(found):
         flag, equals, path = word.partition("=")
-        if flag in _FLAGS and equals and Path(path).is_dir():
+        if flag in _FOLDER_FLAGS and equals and Path(path).is_dir():
             found[i] = f"{flag}={Path(path).resolve()}"
-        elif word in _FLAGS and i + 1 < len(found) and Path(found[i + 1]).is_dir():
+        elif word in _FOLDER_FLAGS and i + 1 < len(found) and Path(found[i + 1]).is_dir():
             found[i + 1] = str(Path(found[i + 1]).resolve())
     return found
+
+
+def from_store(words: Sequence[str]) -> list[str]:
+    """The words with `--config-path RUN` replaced by the name under which that run's configuration is put into Hydra's store.
+
+    Hydra writes the path of a configuration into the configuration itself, where it doesn't take every name. `trainer=...` and `logger=...`
+    choose presets in place of the saved ones; another path is left to Hydra.
+
+    Raises:
+        ConfigError: a name that Hydra can't take, of a folder that is no run's.
+        DataError: the run's configuration can't be read.
+    """
+    rest, folder = _without_path(words)
+    if any(word.partition("=")[0] in ("--config-name", "-cn") for word in words) or folder is None or not is_saved(folder):
+        _check_names(words)
+        return list(words)
+    content, presets = _load(folder), list_presets()
+    others = []
+    for word in rest:
+        group, _, option = word.partition("=")
+        if group in PRESETS and option in presets.get(group, {}):
+            content[group] = OmegaConf.load(preset_file(group, option))
+        else:
+            others.append(word)
+    ConfigStore.instance().store(name=_STORED, node=content)
+    return [*others, "--config-name", _STORED]
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds what `save` writes."""
+    try:
+        with (folder / FILE).open(encoding="utf-8") as file:
+            return file.readline() == HEADING
+    except (OSError, ValueError):
+        return False
+
+
+def _load(folder: Path) -> Any:
+    try:
+        check_yaml(str(folder / FILE))
+        content = OmegaConf.load(folder / FILE)
+    except (OSError, ValueError, YAMLError) as cause:
+        raise DataError(f"{folder / FILE} can't be read as YAML ({' '.join(str(cause).split())}): bring it back from a copy") from cause
+    if not isinstance(content, DictConfig):
+        raise DataError(f"{folder / FILE} holds no settings: bring it back from a copy")
+    check_search_path(content, str(folder / FILE))
+    return content
+
+
+def _without_path(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without `--config-path`, and its folder."""
+    rest, folder, remaining = [], None, iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag in _PATH_FLAGS and (equals or flag == word):
+            folder = Path(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    return rest, folder
+
+
+def _check_names(words: Sequence[str]) -> None:
+    for before, word in zip(["", *words], words, strict=False):
+        flag, _, value = word.partition("=")
+        path = value if flag in _FOLDER_FLAGS else word if before in _FOLDER_FLAGS else ""
+        if "${" in path or (path.endswith((".yaml", ".yml")) and Path(path).is_dir()):
+            raise ConfigError(f"{path}: Hydra can't read configurations in a folder of this name (no ${{, no .yaml at its end): rename it")
 
 
 def flags_last(words: Sequence[str]) -> list[str]:

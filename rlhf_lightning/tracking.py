@@ -182,6 +182,8 @@ def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
     if kind == "wandb":
         return wandb_tracker(run, stage, settings)
     if kind == "tensorboard":
+        if run.is_main:
+            remove_events(run.folder / "logs" / stage)
         return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
     if run.is_main:
         set_aside(run.folder / "logs", stage)
@@ -191,6 +193,12 @@ def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
 def _said(cause: Exception) -> str:
     """An error in one line."""
     return without_any_secret(f"{type(cause).__name__}: {cause}").strip().split("\n")[0]
+
+
+def remove_events(folder: Path) -> None:
+    """Delete the TensorBoard files of a training that was stopped: a resumed one writes all of its curves again."""
+    for file in folder.glob("events.out.tfevents.*"):
+        file.unlink()
 
 
 def set_aside(folder: Path, stage: str) -> None:

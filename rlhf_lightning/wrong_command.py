@@ -14,9 +14,9 @@ from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from rlhf_lightning import schema
 from rlhf_lightning.command_paths import quoting_hint
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.overrides import FLAGS_WITH_VALUE
 from rlhf_lightning.presets import list_presets
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
-from rlhf_lightning.saved_config import FLAGS_WITH_VALUE
 from rlhf_lightning.schema import did_you_mean
 from rlhf_lightning.secrets import safe_message
 
@@ -94,7 +94,10 @@ def _wrong_key(found: re.Match[str], presets: Presets) -> str:
     if top not in tops:
         return f"no setting {key!r}{did_you_mean(top, tops)}; the top of the menu: {', '.join(tops)}"
     if not rest and (top in GROUPS or top in presets):
-        return f"a saved configuration takes settings, as in {top}.NAME=VALUE, and no options but its own: leave {top}=... out"
+        return (
+            f"a saved configuration takes settings, as in {top}.NAME=VALUE, and no options but its own and those of trainer and logger: "
+            f"leave {top}=... out"
+        )
     of_option = _settings(top, presets)
     owners = [option for option, settings in of_option.items() if rest in settings]
     if owners:

@@ -77,8 +77,8 @@ def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatc
 def config(**changes):
     made = OmegaConf.create(
         {
-            "seed": 1, "trainer": {"devices": 1}, "checkpoint": {"accept_changed_inputs": False}, "reward": {"learning_rate": 0.1},
-            "feedback_source": {"jsonl": {"path": "pairs.jsonl"}},
+            "seed": 1, "trainer": {"devices": 1}, "checkpoint": {"accept_changed_inputs": False, "keep_finished": False},
+            "reward": {"learning_rate": 0.1}, "feedback_source": {"jsonl": {"path": "pairs.jsonl"}},
         }
     )  # fmt: skip
     for name, value in changes.items():
@@ -142,8 +142,43 @@ def test_a_run_that_is_over_is_so_for_the_same_command_alone(begun, monkeypatch)
     assert resume.complete(begun) == 0.5
 
 
-def test_a_run_that_begins_takes_an_old_result_away(tmp_path, monkeypatch):
+def test_a_finished_run_is_not_begun_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "result.json").write_text('{"objective": 0.5}')
-    resume.prepare(config(), tmp_path, pytest.fail)
-    assert not (tmp_path / "result.json").exists()
+    with pytest.raises(ConfigError, match="holds a run that is finished, and its files stay as they are"):
+        resume.prepare(config(), tmp_path, pytest.fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_what_a_kill_left_is_gone_after_the_next_start(begun):
+    for name in (".new-config.yaml.12", ".new-policy.7/model.safetensors", "stalled_0.txt", "stalled_1.txt", "notes.txt"):
+        (begun / name).parent.mkdir(exist_ok=True)
+        (begun / name).write_text("stack" if name in ("stalled_1.txt", "notes.txt") else "")
+    said: list[str] = []
+    resume.prepare(config(), begun, said.append)
+    assert said == [f"{begun}: removed what a killed process had left (.new-config.yaml.12, .new-policy.7, stalled_0.txt)"]
+    names = ["begun.json", "checkpoints", "config.yaml", "notes.txt", "pairs.jsonl", "stalled_1.txt"]
+    assert sorted(path.name for path in begun.iterdir()) == [name for name in names if name != "pairs.jsonl"]
+
+
+def test_a_run_that_was_killed_behind_its_result_is_tidied(begun):
+    (begun / "result.json").write_text('{"objective": 0.5}')
+    step = begun / "checkpoints" / "sft" / "step_1"
+    step.mkdir(parents=True)
+    for file in (begun / "lock.json", begun / "seconds.json", step / "trainer.ckpt", step.parent / "index.json", step.parent / "lock.json"):
+        file.write_text("{}")
+    resume.tidy(begun)
+    assert sorted(path.name for path in begun.iterdir()) == ["begun.json", "config.yaml", "result.json"]
+    step.mkdir(parents=True)
+    (step.parent / "precious").mkdir()
+    resume.tidy(begun)
+    assert [path.name for path in (begun / "checkpoints" / "sft").iterdir()] == ["precious"]
+
+
+def test_libraries_of_other_versions_are_said(begun):
+    record = json.loads((begun / "begun.json").read_text())
+    record["versions"]["torch"], now = "1.0", record["versions"]["torch"]
+    (begun / "begun.json").write_text(json.dumps(record))
+    said: list[str] = []
+    resume.prepare(config(), begun, said.append)
+    assert said == [f"{begun} was begun with other libraries: torch 1.0 -> {now}; numbers may differ in their last digits"]

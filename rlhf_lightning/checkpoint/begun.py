@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ MAY_CHANGE = ("trainer.", "logger.", "checkpoint.", "ppo.micro_batch")
 """Settings that a resumed run may be told anew: how it is run, not what is learned. A smaller micro-batch has the same gradient, and a run
 may have stopped for want of memory."""
 ABSENT = "(not set)"
+LIBRARIES = ("rlhf-lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")
+"""Those whose version may change the numbers of a run."""
 
 
 def flat(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -61,7 +65,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {"settings": dict(found["settings"]), "inputs": dict(found["inputs"])}
+        return {"settings": dict(found["settings"]), "inputs": dict(found["inputs"]), "versions": dict(found.get("versions", {}))}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as cause:
@@ -79,11 +83,15 @@ def write(config: DictConfig, folder: Path) -> None:
     write_whole(folder / FILE, json.dumps(record, indent=1) + "\n")
 
 
+def version_changes(record: Mapping[str, Any] | None) -> list[str]:
+    """The libraries whose version is another than the recorded one, as "torch 2.12.0 -> 2.13.0"."""
+    before = {} if record is None else record["versions"]
+    return [f"{name} {before[name]} -> {now}" for name, now in _versions().items() if before.get(name, now) != now]
+
+
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("rlhf-lightning", "torch", "lightning", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

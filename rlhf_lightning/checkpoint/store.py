@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.checkpoint.disk import remove, remove_leftovers
+from rlhf_lightning.checkpoint.lock import NAME as LOCK
 from rlhf_lightning.checkpoint.manifest import NAME, Checkpoint, Damaged, describe, read, verify
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.whole_file import sync, sync_tree, write_whole
 
 INDEX = "index.json"
 """Names the checkpoints that should be there, so that one that was taken away is missed."""
+_STEP = re.compile(r"step_\d+(\.\d+)?")
+"""The name of a checkpoint's folder."""
 
 
 class CheckpointStore:
@@ -179,7 +183,7 @@ class CheckpointStore:
             self.say(f"{self.folder}: {free:,} bytes are free and a checkpoint takes {size:,}: less than two more fit")
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in self.folder.iterdir() if path.is_dir() and _is_checkpoint(path))
 
     def _read(self) -> tuple[list[Checkpoint], dict[Path, str]]:
         """The checkpoints whose manifests can be read, and what is wrong with the others."""
@@ -201,6 +205,24 @@ class CheckpointStore:
             return []
         except (OSError, ValueError, KeyError, TypeError) as cause:
             return [f"{path} can't be read ({type(cause).__name__}: {cause})"]
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete a finished run's stores, one for each training; files that no store wrote stay, and the folders that hold them."""
+    for training in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            remove_leftovers(training)
+            for path in training.iterdir():
+                if path.name in (INDEX, LOCK) or _is_checkpoint(path):
+                    remove(path)
+            training.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a store wrote it: by its name, or by its manifest where it was renamed."""
+    return not path.name.startswith(".") and bool(_STEP.fullmatch(path.name) or (path / NAME).is_file())
 
 
 def _free(folder: Path) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning import resume, saved_config
+from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.secrets import without_secrets
 from rlhf_lightning.sweep.jobs import ERROR_FILE
@@ -22,7 +22,7 @@ def refuse_another_sweep(config: DictConfig) -> None:
     Raises:
         ConfigError: the folder's sweep was started with other words or another search space.
     """
-    file = Path(config.hydra.sweep.dir) / "multirun.yaml"
+    file = Path(config.hydra.sweep.dir).resolve() / resume.SWEEP
     if not file.is_file():
         return
     before, now = asked(OmegaConf.load(file)), asked(config)
@@ -45,18 +45,21 @@ def asked(config: Any) -> list[str]:
 def earlier_objective(config: DictConfig, folder: Path) -> float | None:
     """The objective of a job that has ended well in this folder with these very settings; None where it is still to run.
 
-    A job that was killed goes on from its newest checkpoint. What another job left, or this one of its end, is taken away, so that a
-    job that fails shows no old result.
+    A job that was killed goes on from its newest checkpoint. Checkpoints of other settings, and why an earlier attempt failed, are deleted.
+
+    Raises:
+        ConfigError: a job of other settings has ended well in this folder.
     """
     settings, result = folder / saved_config.FILE, folder / resume.RESULT
-    if settings.is_file() and settings.read_text() == saved_config.text(config):
+    if settings.is_file() and settings.read_text(encoding="utf-8") == saved_config.text(config):
         if result.is_file():
-            return float(json.loads(result.read_text())["objective"])
+            resume.tidy(folder)
+            return float(json.loads(result.read_text(encoding="utf-8"))["objective"])
         os.environ[resume.FLAG] = str(folder.resolve())
     else:
-        shutil.rmtree(folder / resume.CHECKPOINTS, ignore_errors=True)
-    for file in (result, folder / ERROR_FILE):
-        file.unlink(missing_ok=True)
+        resume.check_result(folder)
+        remove_checkpoints(folder / resume.CHECKPOINTS)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
     return None
 
 

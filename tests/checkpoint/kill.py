@@ -1,9 +1,11 @@
-"""`python tests/checkpoint/kill.py --kills 200`: tiny trainings are killed at random, resumed, and compared with uninterrupted ones.
+"""`python tests/checkpoint/kill.py --kills 200`: tiny trainings and commands of every stage are killed at random, resumed, and compared.
 
-Every training is killed (SIGKILL) at least once: at a time drawn evenly from its length, or, two in five, at a touch of the disk within a
-save. Then it is resumed, now and then killed again, until it ends. A quarter has TMPDIR on another file system. After each kill the newest
-checkpoint must be readable, and not older than the last one that the dead process had called saved; at the end all of the state must be
-bitwise that of a training without a kill. Prints the counts; exits with 1 if one of them is not what it must be.
+Every training and command is killed (SIGKILL) at least once: at a time drawn evenly from its length, or at a touch of the disk (of
+trainings within a save, of commands anywhere). Then it is resumed, now and then killed again, until it ends. A quarter of the trainings has TMPDIR
+on another file system. After each kill of a training the newest checkpoint must be readable, and not older than the last one that the dead
+process had called saved; at the end all of the state must be bitwise that of a training without a kill. A command (commands.py) must leave
+the listing of an undisturbed one, and bitwise the same contents but for times. Ends after the run in which the kills are reached; prints
+the counts; exits with 1 if one of them is not what it must be.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ ELSEWHERE = Path("/dev/shm")
 CALLS = {os: ("open", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "scandir"), io: ("open",)}
 
 
-def load_trainings() -> Any:
-    spec = importlib.util.spec_from_file_location("checkpoint_trainings", Path(__file__).with_name("trainings.py"))
+def load_sibling(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"checkpoint_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -173,26 +176,57 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--kills", type=int, default=200)
     words.add_argument("--seed", type=int, default=0)
-    words.add_argument("--kinds", nargs="*")
+    words.add_argument("--kinds", nargs="*", help="of trainings (train_sft ...) and of commands (sft, reward ...)")
+    words.add_argument("--scratch", help="the folder for all files; default: TMPDIR")
     given = words.parse_args()
-    trainings, draw = load_trainings(), random.Random(given.seed)
-    kinds = given.kinds or sorted(trainings.KINDS)
-    wholes, counts = {}, Counter[str]()
-    with tempfile.TemporaryDirectory() as top:
+    # forked processes have what is imported here
+    import rlhf_lightning.cli
+    import rlhf_lightning.evaluation.page
+    import rlhf_lightning.tracking
+
+    rlhf_lightning.cli.load_components()
+    trainings, commands, draw = load_sibling("trainings"), load_sibling("commands"), random.Random(given.seed)
+    counts = Counter[str]()
+    with tempfile.TemporaryDirectory(dir=given.scratch) as top:
+        of_stages = commands.commands(commands.make_world(Path(top) / "world"))
+        kinds = given.kinds or [*(f"train_{kind}" for kind in sorted(trainings.KINDS)), *of_stages]
+        wholes: dict[str, Any] = {}
         for kind in kinds:
-            wholes[kind] = Attempt(kind, Path(top) / kind, every=1, keep=1).run(trainings)
-        for number in range(given.kills):
+            folder = Path(top) / f"whole_{kind}"
+            if kind in of_stages:
+                wholes[kind] = commands.undisturbed(of_stages[kind], folder)
+            else:
+                wholes[kind] = Attempt(kind.removeprefix("train_"), folder, every=1, keep=1).run(trainings)
+        number = 0
+        while counts["kills"] < given.kills:
             kind, folder = kinds[number % len(kinds)], Path(top) / str(number)
-            counts["of this one"] = 0
-            left = killed_and_resumed(trainings, kind, wholes[kind].lasted, folder, draw, counts)
-            counts["trainings"] += 1
-            counts["trainings that left bitwise the same"] += left == wholes[kind].left
-            counts["files left over"] += sum(path.name.startswith(".") for path in folder.iterdir())
-            shutil.rmtree(folder)
+            number += 1
+            if kind in of_stages:
+                commands.killed_and_gone_on_with(kind, wholes[kind], folder, draw, counts)
+            else:
+                one_training(trainings, kind.removeprefix("train_"), wholes[kind], folder, draw, counts)
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"{number} {kind}: {counts['kills']} kills", file=sys.stderr, flush=True)
+    print(json.dumps({**{name: 0 for name in MUST_BE_ZERO}, **counts}, indent=1))
+    same = all(counts[total] == counts[part] for total, part in MUST_BE_ALL)
+    sys.exit(int(not same or any(counts[name] for name in MUST_BE_ZERO)))
+
+
+MUST_BE_ZERO = ("unreadable newest checkpoints", "steps lost beyond the last checkpoint", "files left over", "commands that failed")
+MUST_BE_ALL = (
+    ("trainings", "trainings that left bitwise the same"),
+    ("runs", "runs with the listing of an undisturbed one"),
+    ("runs", "runs with bitwise the same contents"),
+)
+
+
+def one_training(trainings: Any, kind: str, whole: Attempt, folder: Path, draw: random.Random, counts: Counter[str]) -> None:
+    counts["of this one"] = 0
+    left = killed_and_resumed(trainings, kind, whole.lasted, folder, draw, counts)
     del counts["of this one"]
-    shown = ("unreadable newest checkpoints", "steps lost beyond the last checkpoint", "files left over")
-    print(json.dumps({**{name: 0 for name in shown}, **counts}, indent=1))
-    sys.exit(int(counts["trainings that left bitwise the same"] != given.kills or any(counts[name] for name in shown)))
+    counts["trainings"] += 1
+    counts["trainings that left bitwise the same"] += left == whole.left
+    counts["files left over"] += sum(path.name.startswith(".") for path in folder.iterdir())
 
 
 if __name__ == "__main__":

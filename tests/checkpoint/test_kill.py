@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+KINDS = ["train_sft", "train_ppo", "sft", "reward", "ppo", "inspect"]
+
 
 @pytest.mark.slow
-def test_five_killed_trainings_leave_what_uninterrupted_ones_leave():
+def test_killed_trainings_and_commands_leave_what_uninterrupted_ones_leave(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, str(Path(__file__).with_name("kill.py")), "--kills", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
+    script = str(Path(__file__).with_name("kill.py"))
+    command = [sys.executable, script, "--kills", "7", "--scratch", str(tmp_path), "--kinds", *KINDS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout)
-    assert counts["trainings"] == counts["trainings that left bitwise the same"] == 5
-    assert counts["kills"] >= 5
+    assert counts["trainings"] == counts["trainings that left bitwise the same"] >= 2
+    assert counts["runs"] == counts["runs with the listing of an undisturbed one"] == counts["runs with bitwise the same contents"] >= 2
+    assert counts["kills"] >= 7

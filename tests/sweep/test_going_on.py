@@ -43,11 +43,18 @@ def test_a_job_that_ended_well_is_not_run_again(tmp_path):
 def test_a_job_of_other_settings_is_run_from_its_start_and_its_old_end_is_gone(tmp_path):
     saved_config.save(OmegaConf.create({"seed": 1}), tmp_path)
     (tmp_path / resume.CHECKPOINTS).mkdir()
-    for name in (resume.RESULT, ERROR_FILE):
-        (tmp_path / name).write_text('{"objective": 0.25}')
+    (tmp_path / ERROR_FILE).write_text("failed")
     assert earlier_objective(OmegaConf.create({"seed": 2}), tmp_path) is None
     assert sorted(file.name for file in tmp_path.iterdir()) == [saved_config.FILE]
     assert os.environ[resume.FLAG] == ""
+
+
+def test_a_job_of_other_settings_that_has_a_result_stays(tmp_path):
+    saved_config.save(OmegaConf.create({"seed": 1}), tmp_path)
+    (tmp_path / resume.RESULT).write_text('{"objective": 0.25}')
+    with pytest.raises(ConfigError, match="holds a run that is finished"):
+        earlier_objective(OmegaConf.create({"seed": 2}), tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [saved_config.FILE, resume.RESULT]
 
 
 def test_a_job_that_was_killed_goes_on_from_its_checkpoints(tmp_path):
