@@ -182,3 +182,33 @@ def test_libraries_of_other_versions_are_said(begun):
     said: list[str] = []
     resume.prepare(config(), begun, said.append)
     assert said == [f"{begun} was begun with other libraries: torch 1.0 -> {now}; numbers may differ in their last digits"]
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["logger=none"], ["logger.kind: csv -> none", "logger.naming: trl -> (not set)"]),
+        (["logger=tensorboard"], ["logger.kind: csv -> tensorboard"]),
+        (["trainer=ddp", "trainer.devices=1", "trainer.accelerator=cpu"], ["trainer.strategy: auto -> ddp"]),
+        (["logger.naming=verl"], ["logger.naming: trl -> verl"]),
+        (["trainer.precision=64-true"], ["trainer.precision: 32-true -> 64-true"]),
+        (["checkpoint.every=3", "checkpoint.keep_finished=true"], ["checkpoint.every: 20 -> 3", "checkpoint.keep_finished: False -> True"]),
+        (["ppo.micro_batch=2"], ["ppo.micro_batch: None -> 2"]),
+    ],
+)
+def test_how_it_is_run_may_be_changed_by_settings_and_presets(command, world, tmp_path, words, changes):
+    begin = [word for word in world.inspect() if not word.startswith("logger=")]
+    assert command(*begin, folder=tmp_path).code == 0
+    (tmp_path / "result.json").unlink()
+    outcome = command(f"resume={tmp_path}", *words)
+    assert outcome.code == 0, outcome.error
+    said = [line.rpartition("was begun with another setting: ")[2] for line in outcome.out.splitlines() if "another setting" in line]
+    assert sorted(said) == sorted(changes)
+    assert (tmp_path / "result.json").is_file()
+
+
+def test_a_saved_configuration_takes_the_presets_of_how_it_is_run(command, world, tmp_path):
+    assert command(*world.inspect(), folder=tmp_path / "one").code == 0
+    outcome = command("--config-path", str(tmp_path / "one"), "logger=csv", folder=tmp_path / "two")
+    assert outcome.code == 0, outcome.error
+    assert OmegaConf.load(tmp_path / "two" / "config.yaml").logger == {"kind": "csv", "naming": "trl"}

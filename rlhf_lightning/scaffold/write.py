@@ -40,7 +40,11 @@ def write_new(words: Sequence[str], folder: Path) -> list[Path]:
         if file.exists():
             raise ConfigError(f"{file} is there already and stays as it is: choose another name")
     source = renamed(model, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        why = "is a file" if folder.is_file() else f"can't be made ({cause.strerror})"
+        raise ConfigError(f"{folder} {why}, and a folder for plugins is needed: rename it, or start the command elsewhere") from cause
     for file, text in ((plugin, source), (test, test_of(group, name, like in (None, CONTRACTS[group].like)))):
         with file.open("x") as handle:
             handle.write(text)

@@ -1,11 +1,11 @@
 """`python tests/checkpoint/kill.py --kills 200`: tiny trainings and commands of every stage are killed at random, resumed, and compared.
 
 Every training and command is killed (SIGKILL) at least once: at a time drawn evenly from its length, or at a touch of the disk (of
-trainings within a save, of commands anywhere). Then it is resumed, now and then killed again, until it ends. A quarter of the trainings has TMPDIR
-on another file system. After each kill of a training the newest checkpoint must be readable, and not older than the last one that the dead
-process had called saved; at the end all of the state must be bitwise that of a training without a kill. A command (commands.py) must leave
-the listing of an undisturbed one, and bitwise the same contents but for times. Ends after the run in which the kills are reached; prints
-the counts; exits with 1 if one of them is not what it must be.
+trainings within a save, of commands anywhere). Then it is resumed, now and then killed again, until it ends. A quarter of the trainings
+has TMPDIR on another file system. After each kill of a training the newest checkpoint must be readable, and not older than the last one
+that the dead process had called saved; at the end all of the state must be bitwise that of a training without a kill. A command
+(commands.py) must leave the listing of an undisturbed one, and bitwise the same contents but for times. Ends after the run in which the
+kills are reached; prints the counts; exits with 1 if one of them is not what it must be.
 """
 
 from __future__ import annotations
