@@ -106,7 +106,9 @@ def held_out_notes(found: HeldOut) -> list[str]:
             f"a text's score changes by up to {found.batch_change:.2g} standard deviations with the texts beside it (rounding stays below "
             f"{ROUNDING:g}): look at the model's padding and precision"
         )
-    if found.tied is not None and found.tied > MANY_TIES:
+    if found.same_scores:
+        notes.append(f"the model gives all {found.same_scores} texts the same score: it tells nothing apart")
+    elif found.tied is not None and found.tied > MANY_TIES:
         notes.append(f"{100 * found.tied:.1f} % of the held-out comparisons have equal scores, which count as wrong")
     if length.model is not None and length.people is not None and length.model.low > length.people.high:
         notes.append(

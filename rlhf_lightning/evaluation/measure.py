@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.policy.model import Policy, reference_policy
@@ -35,6 +36,28 @@ class Measured:
     def mean(self, metric: str) -> float:
         known = [value for value in self.values[metric] if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
+
+
+def score_doubts(measured: Measured) -> list[str]:
+    """What makes the scores doubtful: responses without one, or the same one for all.
+
+    Raises:
+        UserError: no response has a score.
+    """
+    scores = measured.values.get("score", [])
+    known = [score for score in scores if not math.isnan(score)]
+    if scores and not known:
+        raise UserError(
+            f"the scorer couldn't score any of the {len(scores)} responses (NaN or None), as {measured.responses[0][:80]!r}: mend it"
+        )
+    notes = []
+    if len(known) < len(scores):
+        notes.append(
+            f"the scorer couldn't score {len(scores) - len(known)} of {len(scores)} responses (NaN or None); the means are over the others"
+        )
+    if len(set(measured.responses)) > 1 and len(known) > 1 and len(set(known)) == 1:
+        notes.append(f"the scorer gives all {len(known)} responses the same score ({known[0]:.4g}): it tells nothing apart")
+    return notes
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model_files import check_safetensors, read_json_object
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.feature._family import Family, One, Text, family_of
+from rlhf_lightning.reward.sound_scores import check_finite
 from rlhf_lightning.reward.sparse import Sparse
 from rlhf_lightning.whole_file import write_folder
 
@@ -61,6 +62,7 @@ class FeatureScore(nn.Module):
         self.kept = torch.zeros(0, dtype=torch.bool)
         self.centre = self.scale = self.weight = torch.zeros(0, dtype=torch.float64)
         self.bias, self.deviation = 0.0, 1.0
+        self.name = "the reward model"
 
     @property
     def all_names(self) -> list[str]:
@@ -131,12 +133,13 @@ class FeatureScore(nn.Module):
         return self.scaled(texts).dense() - self.centre
 
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = TOGETHER) -> Tensor:
-        """Scores [B], float32."""
+        """Scores [B], float32. Raises UserError: one isn't a finite number."""
         texts = list(zip(map(prompt_text, prompts), responses, strict=True))
         for family in self.families.values():
             family.prefetch(texts)
         scores = [self._scores(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-        return torch.cat(scores).float() if scores else torch.zeros(0)
+        found = torch.cat(scores).float() if scores else torch.zeros(0)
+        return check_finite(found, prompts, responses, self.name)
 
     def _scores(self, texts: Sequence[Text]) -> Tensor:
         found = self.scaled(texts)

@@ -130,7 +130,9 @@ def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
 
 def load_any_reward_model(path: str, max_length: int = 512) -> RewardModel | FeatureScore:
     """`load_reward_model`, or the features model of a folder that `reward_head=features` wrote."""
-    return load_features(path) if is_features_model(path) else load_reward_model(path, max_length)
+    model = load_features(path) if is_features_model(path) else load_reward_model(path, max_length)
+    model.name = f"the reward model {path}"
+    return model
 
 
 def is_features_model(path: str) -> bool:

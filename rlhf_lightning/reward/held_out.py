@@ -21,6 +21,7 @@ from rlhf_lightning.interval import Interval, clustered_mean_interval, clustered
 from rlhf_lightning.reward.calibration import Calibration, calibration
 from rlhf_lightning.reward.comparisons import comparisons
 from rlhf_lightning.reward.ranks import area_under_curve, kendall_tau_b, partial_rank_correlation
+from rlhf_lightning.reward.sound_scores import are_same
 
 FEWEST = 3
 """Texts or ratings from which a rank correlation is taken."""
@@ -62,6 +63,7 @@ class HeldOut:
         auc: area under the curve for thumbs.
         batch_change: by how much a score changes at most when texts are scored in other company, in standard deviations of the score; it
             should be rounding, below 1e-4.
+        same_scores: of how many texts, where all have the same score; else 0.
     """
 
     accuracy: dict[str, Interval]
@@ -74,6 +76,7 @@ class HeldOut:
     auc: Interval | None
     length: Length
     batch_change: float
+    same_scores: int = 0
 
     @property
     def objective(self) -> float:
@@ -201,7 +204,12 @@ class HeldOutMetric(Metric):
             auc=area_under_curve(thumbed, up > 0),
             length=self._length(cluster, right, difference, longer),
             batch_change=float(self.batch_change),
+            same_scores=self._same_scores(),
         )
+
+    def _same_scores(self) -> int:
+        scores = self._table("texts")[1]
+        return len(scores) if are_same(torch.from_numpy(scores)) else 0
 
     def _within(self) -> Interval | None:
         cluster, score, _, z_score, _ = self._table("texts")

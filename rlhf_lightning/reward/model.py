@@ -14,6 +14,7 @@ from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.sound_scores import check_finite, scale_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +29,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
     Attributes:
         about: what its card says: pooling and head with their settings, figures of the training.
         truncated: how many texts were longer than max_length since it was last set to 0.
+        name: for messages; the folder it was loaded from.
     """
 
     mean: Tensor
@@ -38,6 +40,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         self.net, self.tokenizer, self.max_length = net, tokenizer, max_length
         self.about: dict[str, Any] = {}
         self.truncated = 0
+        self.name = "the reward model"
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("deviation", torch.tensor(1.0))
 
@@ -71,20 +74,26 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
 
     @torch.no_grad()
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Scores [B] of responses to prompts, texts or chats, in batches of like length."""
+        """Scores [B] of responses to prompts, texts or chats, in batches of like length. Raises UserError: one isn't a finite number."""
         texts = list(zip(prompts, responses, strict=True))
         scores = torch.zeros(len(texts))
         order = sorted(range(len(texts)), key=lambda i: len(prompt_text(texts[i][0])) + len(texts[i][1]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             scores[rows] = self(self.tokenise([texts[i] for i in rows]).to(self.mean.device)).cpu()
-        return scores
+        return check_finite(scores, prompts, responses, self.name)
 
-    def normalise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
-        """Set the constants so that the scores of these reference samples have mean 0 and variance 1 (Ziegler et al. 2019)."""
+    def normalise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
+        """Set the constants so that the scores of these reference samples have mean 0 and variance 1 (Ziegler et al. 2019).
+
+        Returns:
+            their scores [B] before that.
+        """
         raw = self.score_texts(prompts, responses) * self.deviation.cpu() + self.mean.cpu()
-        self.mean.copy_(raw.mean())
-        self.deviation.copy_(raw.std().clamp(min=1e-6))
+        mean, deviation = scale_of(raw)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        return raw
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write the folder of reward.folder, whole or not at all.

@@ -34,6 +34,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         ConfigError: neither a scorer nor a metric that the task can give.
     """
     from rlhf_lightning.evaluation.figures import compared, metric_figures, side_by_side
+    from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.stage.ending import end
     from rlhf_lightning.stage.fitting_task import fitting_task
 
@@ -48,6 +49,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     with run.timed("evaluate"):
         before = None if start is None else measured(run, task, start, scorer, start)
         after = measured(run, task, policy, scorer, start)
+    notes += score_doubts(after)
     results = compared(before, after)
     end(run, "Evaluation", figures=metric_figures(before, after), results=results, notes=notes,
         samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
@@ -55,19 +57,26 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
 
 
 def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
-    """Responses to the held-out prompts under the run's sampler, by the scorer and every chosen metric that the task can give."""
+    """Responses to the held-out prompts under the run's sampler, by the scorer and every chosen metric that the task can give.
+
+    Raises:
+        UserError: the scorer can't score any of them.
+    """
     from functools import partial
 
-    from rlhf_lightning.evaluation.measure import measure
+    from rlhf_lightning.evaluation.measure import measure, score_doubts
     from rlhf_lightning.rollout.scorer.scorer import checked_scores
 
     metrics: dict[str, Metric] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
     metrics |= metrics_for(run, task)
     prompts = task.test_prompts() or task.train_prompts()
-    return measure(
+    found = measure(
         policy, prompts, run.component("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.response_room, seed=run.seed, reference=reference,
     )  # fmt: skip
+    for doubt in score_doubts(found):
+        run.say(doubt)
+    return found
 
 
 def metrics_for(run: Run, task: Task) -> dict[str, Metric]:

@@ -163,11 +163,15 @@ def _regression(run: Run, model: RewardModel | FeatureScore, records: Sequence[F
     from rlhf_lightning.flow import prompt_text
     from rlhf_lightning.reward.explain.cases import distinct_texts
     from rlhf_lightning.reward.explain.regression import regressed
+    from rlhf_lightning.reward.sound_scores import are_same
 
     texts = distinct_texts(records, most)
+    scores = scores_of(model, texts)
+    if are_same(scores):
+        return None, [f"the model gives all {len(scores)} texts the same score: it tells nothing apart, and there is nothing to explain"]
     nodes = run.config.get("reward_feature") or {}
     features = {str(name): {key: value for key, value in node.items() if not key.startswith("_")} for name, node in nodes.items()}
     try:
-        return regressed([(prompt_text(prompt), response) for prompt, response in texts], scores_of(model, texts), features), []
+        return regressed([(prompt_text(prompt), response) for prompt, response in texts], scores, features), []
     except DataError as reason:
         return None, [f"no regression on features: {reason}"]

@@ -120,6 +120,7 @@ def scores_shaped_late(shapings: Iterable[Any]) -> str | None:
 def ppo(run: Run) -> float:
     """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
     from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.stage.ending import end
     from rlhf_lightning.stage.evaluate import measured
@@ -145,7 +146,7 @@ def ppo(run: Run) -> float:
         figures=metric_figures(before, after),
         curves=ppo_curves({"": module.history}),
         samples=side_by_side(before, after, run.settings("evaluation").samples),
-        notes=[*notes, *alarm_notes({"": module.history})],
+        notes=[*notes, *score_doubts(after), *alarm_notes({"": module.history})],
         results=compared(before, after),
     )
     run.say(f"policy: {run.folder / 'policy'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +42,11 @@ class TrainedReward:
     history: list[dict[str, float]]
     division: Division
     measured: HeldOut
+    doubt: str = ""
 
     @property
     def notes(self) -> list[str]:
-        return [self.division.note] if self.division.note else []
+        return [note for note in (self.division.note, self.doubt) if note]
 
 
 def check_combination(choices: Choices) -> None:
@@ -168,12 +169,12 @@ def tune_trunk(
     merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
     model.eval()
     model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
-    normalise(run, model, training, name)
+    note = normalise(run, model, training, name, module.history)
     measured = measure_held_out(model, division.held_out, truth=truth)
     about = described(run) | learned_from(backbone, division) | {"aspects": list(training.aspects), "figures": measured.card()}
     model.cpu()
     run.save(trainer, folder, lambda target: model.save(target, about))
-    return TrainedReward(model, module.history, division, measured)
+    return TrainedReward(model, module.history, division, measured, note)
 
 
 def fit_features(
@@ -221,16 +222,28 @@ def divided(judged: Judgements, fraction: float, section: str = "reward") -> Div
     return division
 
 
-def normalise(run: Run, model: RewardModel, training: Judgements, name: str) -> None:
-    """Bring the scores of training responses to mean 0 and variance 1, and say how many of them are too long to be read whole."""
+def normalise(run: Run, model: RewardModel, training: Judgements, name: str, history: Sequence[Mapping[str, float]]) -> str:
+    """Bring the scores of training responses to mean 0 and variance 1, and log how many of them are too long to be read in full.
+
+    Returns:
+        what makes the model doubtful, see `check_training`.
+
+    Raises:
+        UserError: the training diverged.
+    """
     from rlhf_lightning.reward.module import level_members
+    from rlhf_lightning.reward.sound_scores import check_training
 
     texts = reference_texts(training, run.seed)
     level_members(model, texts)
     model.truncated = 0
-    model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
+    raw = model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     if model.truncated:
         run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
+    doubt = check_training(history, raw, name)
+    if doubt:
+        run.say(f"{name}: {doubt}")
+    return doubt
 
 
 def reference_texts(training: Judgements, seed: int) -> list[Text]:
