@@ -33,6 +33,25 @@ Prompt = str | tuple[Message, ...]
 """What a response answers: a text, or the messages of a chat before it."""
 
 
+class FramedPrompt(str):
+    """A text prompt between a prefix and a suffix by the author of the configuration, who may write special tokens in the two.
+
+    It is the joined text wherever a text is wanted.
+    """
+
+    prefix: str
+    content: str
+    suffix: str
+
+    def __new__(cls, prefix: str, content: str, suffix: str) -> Self:
+        framed = super().__new__(cls, f"{prefix}{content}{suffix}")
+        framed.prefix, framed.content, framed.suffix = prefix, content, suffix
+        return framed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.prefix, self.content, self.suffix)
+
+
 def prompt_text(prompt: Prompt) -> str:
     """A prompt as plain text: a chat as "User: ...\\nAssistant: ...\\nUser: ...\\nAssistant:". Texts stay as they are."""
     if isinstance(prompt, str):

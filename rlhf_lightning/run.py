@@ -57,6 +57,7 @@ class Run(Choices):
         self.results: dict[str, float] = {}
         self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
+        self._said: set[str] = set()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -88,7 +89,19 @@ class Run(Choices):
         torch.manual_seed(self.seed)
         load = self.component("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
         language_model: LanguageModel = load(corpus)
+        self._say_ends(language_model)
         return language_model
+
+    def _say_ends(self, language_model: LanguageModel) -> None:
+        """Log once how responses end where that isn't plain, and which special tokens the author of the command wrote."""
+        from rlhf_lightning.backbone.turns import frame_notes
+
+        task = self.config.get("task") or {}
+        frame = [str(task.get(name) or "") for name in ("prefix", "suffix")]
+        for note in [*language_model.end_notes, *frame_notes(language_model.tokenizer, *frame)]:
+            if note not in self._said:
+                self._said.add(note)
+                self.say(note)
 
     def corpus(self, task: Task) -> list[str]:
         """What a tokenizer that is made on the spot is fitted to."""

@@ -84,12 +84,13 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 def _difference(text: str, other: str) -> int:
     """Characters between the common start and the common end of two texts."""
-    start = _common_start(text, other)
-    end = _common_start(text[start:][::-1], other[start:][::-1])
+    start = common_start(text, other)
+    end = common_start(text[start:][::-1], other[start:][::-1])
     return max(len(text), len(other)) - start - end
 
 
-def _common_start(text: str, other: str) -> int:
+def common_start(text: str, other: str) -> int:
+    """The number of characters with which both texts begin."""
     return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
 
 

@@ -10,7 +10,7 @@ from rlhf_lightning.backbone.boundary import start_ids
 from rlhf_lightning.backbone.encoding import Rendered, encode, special_tokens
 from rlhf_lightning.backbone.template_limits import render_bounded
 from rlhf_lightning.errors import DataError, UserError
-from rlhf_lightning.flow import Message, Prompt, prompt_text
+from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,12 +34,17 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """What comes before the ids of the rendered prompt; a chat template writes its own."""
+    """What comes before the ids of a rendered prompt; a chat template writes its own, and so may the author of a prefix."""
     if is_templated(tokenizer, prompt):
         return []
     start = start_ids(tokenizer)
     if not start and not prompt and tokenizer.bos_token_id is not None:
         return [int(tokenizer.bos_token_id)]
+    tokens = special_tokens(tokenizer)
+    if start and isinstance(prompt, FramedPrompt) and tokens.exact is not None:
+        match = tokens.exact.match(prompt.prefix)
+        if match is not None and tokens.ids[match[0]] == start[0]:
+            return []
     return start
 
 
@@ -50,17 +55,33 @@ def is_templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
 
 def rendered_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendered:
     """The text of a prompt, and which of it people wrote. Raises DataError where the template rejects the chat."""
+    if isinstance(prompt, FramedPrompt) and has_special_tokens(tokenizer, prompt):
+        start = len(prompt.prefix)
+        return Rendered(str(prompt), ((start, start + len(prompt.content)),))
     if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
         return Rendered.plain(prompt_text(prompt))
     return rendered_chat(tokenizer, prompt)
 
 
-def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendered:
-    """A chat as its template renders it. The string of a special token in a message is hidden from the template and stays plain text."""
+def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt) -> bool:
+    """Whether the author of the prefix and suffix wrote special tokens of this tokenizer."""
+    pattern = special_tokens(tokenizer).exact
+    return pattern is not None and any(map(pattern.search, (prompt.prefix, prompt.suffix)))
+
+
+def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool = True) -> Rendered:
+    """A chat as its template renders it. The string of a special token in a message is hidden from the template and stays plain text.
+
+    Args:
+        generation: end with what asks for an answer.
+
+    Raises:
+        DataError: the template rejects the chat.
+    """
     pattern = special_tokens(tokenizer).any_case
     contents = [message.content for message in messages]
     if pattern is None or not any(map(pattern.search, contents)):
-        return Rendered(_rendered(tokenizer, messages))
+        return Rendered(_rendered(tokenizer, messages, generation))
     used = set().union(*contents)
     first, last = [chr(code) for code in MASKS if chr(code) not in used][:2]
     hidden: list[str] = []
@@ -70,7 +91,7 @@ def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
         return f"{first}{len(hidden) - 1}{last}"
 
     masked = [Message(role=message.role, content=pattern.sub(hide, message.content)) for message in messages]
-    pieces = re.split(f"{first}([0-9]+){last}", _rendered(tokenizer, masked))
+    pieces = re.split(f"{first}([0-9]+){last}", _rendered(tokenizer, masked, generation))
     text, literal = pieces[0], []
     for number, rest in zip(pieces[1::2], pieces[2::2], strict=True):
         string = hidden[int(number)]
@@ -79,13 +100,13 @@ def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return Rendered(text, tuple(literal))
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
     import jinja2
 
     try:
         chat = [message.model_dump() for message in messages]
         template = tokenizer.get_chat_template()
-        return render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)))
+        return render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)))
     except UserError:
         raise
     except jinja2.TemplateError as refusal:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import UNLIMITED, LanguageModel, compare_logits, pad_rows
+from rlhf_lightning.backbone.language_model import LanguageModel, compare_logits, pad_rows
+from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.text_rows import TextRow, TextRows
+from rlhf_lightning.backbone.text_rows import Reading, TextRow
 from rlhf_lightning.backbone.text_vectors import READ_ERRORS, check_reading, decoder_hidden
 from rlhf_lightning.backbone.trial import trial
 from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, max_positions, reading_of
+from rlhf_lightning.backbone.turns import text_end
 from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
@@ -41,7 +42,7 @@ class EncoderDecoder(LanguageModel):
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
         row = self._row(prompt, response)
-        return [*row.before, *row.answer, self.eos_ids[-1]], len(row.before), row.context
+        return [*row.before, *row.answer, *text_end(self.tokenizer, self.eos_ids)], len(row.before), row.context
 
     def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
         """Right-padded prompts for the encoder, in the tokenizer's template for one text.
@@ -70,9 +71,9 @@ class EncoderDecoder(LanguageModel):
         rows = [row[:n] for row, n in zip(ids.tolist(), mask.long().sum(1).tolist(), strict=True)]
         return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
 
-    @functools.cached_property
-    def text_rows(self) -> TextRows:
-        return TextRows(self.tokenizer, reading_of(self.model), UNLIMITED)
+    @property
+    def _reading(self) -> Reading:
+        return reading_of(self.model)
 
     def _row(self, prompt: str, response: str) -> TextRow:
         return self.text_rows.row((prompt, response))

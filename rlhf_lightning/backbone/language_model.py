@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +13,20 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.boundary import begins_text, continuation_text
 from rlhf_lightning.backbone.chat import prompt_ids
 from rlhf_lightning.backbone.kernels import use_fast_kernels
+from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.output_layer import before_output, output_log_probs, output_logits, trunk_of
 from rlhf_lightning.backbone.rope import rope_limit
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.backbone.text_vectors import READ_ERRORS
 from rlhf_lightning.backbone.trial import agree, trial
+from rlhf_lightning.backbone.turns import end_notes, generation_ends, stop_ids
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.whole_file import write_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-UNLIMITED = 2**31
-"""A number of tokens that no text has."""
 
 
 @dataclass
@@ -37,6 +35,7 @@ class LanguageModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    _rows: TextRows | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         use_fast_kernels(self.model)
@@ -49,12 +48,20 @@ class LanguageModel:
 
     @property
     def eos_ids(self) -> list[int]:
-        """Every token that ends a response: the generation config's, else the tokenizer's."""
-        said = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = said if isinstance(said, list) else [said if said is not None else self.tokenizer.eos_token_id]
-        if ids == [None]:
+        """Every token that ends a response (`turns.stop_ids`). Raises ConfigError where there is none."""
+        ids = stop_ids(self.tokenizer, self._generation_eos)
+        if not ids:
             raise ConfigError(f"{self.model.name_or_path}: neither generation_config nor tokenizer names an end-of-text token")
-        return [int(i) for i in ids]
+        return ids
+
+    @property
+    def end_notes(self) -> list[str]:
+        """Where tokenizer, generation config and chat template disagree on the end of a text."""
+        return end_notes(self.tokenizer, self._generation_eos)
+
+    @property
+    def _generation_eos(self) -> Any:
+        return getattr(self.model.generation_config, "eos_token_id", None)
 
     @property
     def pad_id(self) -> int:
@@ -106,12 +113,19 @@ class LanguageModel:
         """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
         an encoder reads (None without one)."""
         row = self.text_rows.row((prompt, response))
-        return [*row.before, *row.answer, self.eos_ids[-1]], max(1, len(row.before)), None
+        return row.ids, max(1, len(row.before)), None
 
-    @functools.cached_property
+    @property
     def text_rows(self) -> TextRows:
         """Lays out texts for the model, uncut."""
-        return TextRows(self.tokenizer, Reading(), UNLIMITED)
+        stops = tuple(self.eos_ids)
+        if self._rows is None or self._rows.stop_ids != stops:
+            self._rows = TextRows(self.tokenizer, self._reading, UNLIMITED, stops)
+        return self._rows
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading()
 
     def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
         """Left-padded prompts that leave `room` tokens for the response.
@@ -161,6 +175,9 @@ class LanguageModel:
         """
 
         def write(target: Path) -> None:
+            ends = generation_ends(self._generation_eos)
+            if ends and ends != self.eos_ids:
+                self.model.generation_config.eos_token_id = self.eos_ids  # plain transformers must stop at a learned end of turn, too
             save_model(self.model, target)
             self.tokenizer.save_pretrained(target)
 

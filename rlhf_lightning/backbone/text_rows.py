@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from rlhf_lightning.backbone.boundary import Continuation, continuation, continuation_spans
-from rlhf_lightning.backbone.chat import opening_ids, rendered_prompt
 from rlhf_lightning.backbone.encoding import Rendered, encode, encode_with_spans
+from rlhf_lightning.backbone.joined_ids import EncodedPrompt, JoinedIds, encode_prompts, joined_ids, response_spans
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.flow import Prompt
+from rlhf_lightning.flow import FramedPrompt, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +44,7 @@ class TextRow(NamedTuple):
 
     Attributes:
         types: of before, answer and end together. context: what the encoder of an encoder-decoder reads.
-        is_cut: something was longer than allowed.
+        is_cut: something was longer than allowed. is_rewritten: the chat template drops a part of the response (its thoughts).
     """
 
     before: list[int]
@@ -54,18 +53,11 @@ class TextRow(NamedTuple):
     types: list[int]
     context: list[int]
     is_cut: bool
+    is_rewritten: bool = False
 
     @property
     def ids(self) -> list[int]:
         return [*self.before, *self.answer, *self.end]
-
-
-class EncodedPrompt(NamedTuple):
-    """A prompt's text, what comes before its ids, and its ids."""
-
-    rendered: Rendered
-    opening: list[int]
-    ids: list[int]
 
 
 class Frame(NamedTuple):
@@ -82,7 +74,8 @@ class Frame(NamedTuple):
 class TextRows:
     """Lays texts out as ids.
 
-    - decoder: begin-of-text (where the tokenizer puts one), prompt, response, end-of-text.
+    - decoder: what the tokenizer puts before a text, prompt, response, end-of-text; a chat as its template renders the conversation
+      with the answer, to the end of the turn (backbone.turns).
     - encoder: the tokenizer's own template for a pair, [CLS] prompt [SEP] response [SEP], with its token types where the trunk has them;
       as a decoder where the tokenizer has no template.
     - encoder_decoder: the encoder reads the prompt in the template for one text; the decoder its start token and the response in that
@@ -91,21 +84,28 @@ class TextRows:
     A chat prompt goes through the tokenizer's chat template, or is `flow.prompt_text`. Special-token strings in texts are plain text. What
     is longer than max_length loses the beginning of its prompt (not the begin-of-text token), then the end of its response, never what the
     template adds; the two sides of an encoder-decoder have max_length each.
+
+    Attributes:
+        stop_ids: tokens at which a policy stops, one of which ends a response; empty for a model that doesn't write.
     """
 
     tokenizer: PreTrainedTokenizerBase
     reading: Reading
     max_length: int
-    _memory: dict[Prompt, EncodedPrompt] = field(default_factory=dict, repr=False, compare=False)
+    stop_ids: tuple[int, ...] = ()
+    _memory: dict[Any, EncodedPrompt] = field(default_factory=dict, repr=False, compare=False)
 
     def packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
         """The texts' rows, and how many of them were cut."""
         rows = self.rows(texts)
+        return self.pack(rows), sum(row.is_cut for row in rows)
+
+    def pack(self, rows: Sequence[TextRow]) -> PackedTokens:
+        """Rows without padding."""
         two = self.reading.kind == "encoder_decoder"
         types = [row.types for row in rows] if self.reading.typed else None
         context = PackedTokens.of([row.context for row in rows]) if two else None
-        packed = PackedTokens.of([row.ids for row in rows], [len(row.before) for row in rows], types, context)
-        return packed, sum(row.is_cut for row in rows)
+        return PackedTokens.of([row.ids for row in rows], [len(row.before) for row in rows], types, context)
 
     def row(self, text: tuple[Prompt, str]) -> TextRow:
         """One text's row."""
@@ -117,8 +117,8 @@ class TextRows:
         if self._reads_apart:
             answers = encode(self.tokenizer, [Rendered.plain(response) for _, response in texts])
             return [self._apart(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        answers = [found.ids for found in self._continuations(prompts, [response for _, response in texts])]
-        return [self._joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        joined = joined_ids(self.tokenizer, prompts, [response for _, response in texts], self.stop_ids)
+        return [self._joined(*both) for both in zip(prompts, joined, strict=True)]
 
     def offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
         """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.
@@ -131,13 +131,13 @@ class TextRows:
                 f"feedback on stretches of a text needs a fast tokenizer, and {type(self.tokenizer).__name__} is none: "
                 "save the model with its tokenizer.json, or leave out that kind of feedback"
             )
-        row, response = self.row(text), Rendered.plain(text[1])
+        row, (prompt, response) = self.row(text), text
         if self._reads_apart:
-            spans = encode_with_spans(self.tokenizer, response)[1]
+            spans = encode_with_spans(self.tokenizer, Rendered.plain(response))[1]
         else:
-            (prompt,) = self._encoded_prompts(text[:1])
-            (found,) = self._continuations([prompt], text[1:])
-            spans = continuation_spans(self.tokenizer, found, prompt.rendered, response)
+            (encoded,) = self._encoded_prompts([prompt])
+            (joined,) = joined_ids(self.tokenizer, [encoded], [response], self.stop_ids)
+            spans = response_spans(self.tokenizer, encoded, joined, response)
         return len(row.before), spans[: len(row.answer)]
 
     @property
@@ -152,29 +152,21 @@ class TextRows:
         """The prompts' ids, from memory where a text had the same prompt before."""
         if len(self._memory) > REMEMBERED:
             self._memory.clear()
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._memory]
-        rendered = [rendered_prompt(self.tokenizer, prompt) for prompt in new]
-        for prompt, text, ids in zip(new, rendered, encode(self.tokenizer, rendered), strict=True):
-            self._memory[prompt] = EncodedPrompt(text, opening_ids(self.tokenizer, prompt), ids)
-        return [self._memory[prompt] for prompt in prompts]
+        keys = [_key(prompt) for prompt in prompts]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._memory}
+        self._memory.update(zip(new, encode_prompts(self.tokenizer, list(new.values())), strict=True))
+        return [self._memory[key] for key in keys]
 
-    def _continuations(self, prompts: Sequence[EncodedPrompt], responses: Sequence[str]) -> list[Continuation]:
-        joined = encode(self.tokenizer, [p.rendered + Rendered.plain(r) for p, r in zip(prompts, responses, strict=True)])
-        return [
-            continuation(self.tokenizer, prompt.ids, prompt.rendered, response, ids)
-            for prompt, response, ids in zip(prompts, responses, joined, strict=True)
-        ]
-
-    def _joined(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
+    def _joined(self, prompt: EncodedPrompt, joined: JoinedIds) -> TextRow:
         """A text from end to end, as a decoder reads it."""
-        end = self._end()
-        start, asked = self._split_start(prompt)
-        cut, answer, is_cut = self._fitting(asked, answer, len(start) + len(end))
-        return TextRow([*start, *cut], answer, end, [0] * (len(start) + len(cut) + len(answer) + len(end)), [], is_cut)
+        start, asked = self._split_start(joined.before, prompt.opening)
+        cut, answer, is_cut = self._fitting(asked, joined.answer, len(start) + len(joined.end))
+        types = [0] * (len(start) + len(cut) + len(answer) + len(joined.end))
+        return TextRow([*start, *cut], answer, joined.end, types, [], is_cut, joined.exchange.is_rewritten)
 
     def _apart(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
         """Prompt and response in the places of a template, or one before the encoder and one before the decoder."""
-        asked = self._split_start(prompt)[1]
+        asked = self._split_start([*prompt.opening, *prompt.ids], prompt.opening)[1]
         if self.reading.kind == "encoder_decoder":
             return self._for_encoder_decoder(asked, answer)
         frame = self._frame("a")
@@ -194,15 +186,10 @@ class TextRows:
         # An encoder can't read nothing: where there is neither prompt nor template it reads what the decoder begins with.
         return TextRow(before, answer, frame.last, [], context or before[:1], is_cut or context_is_cut)
 
-    def _split_start(self, prompt: EncodedPrompt) -> tuple[list[int], list[int]]:
-        """What begins every text, which is never cut, and the rest of the prompt."""
-        if prompt.opening:
-            return prompt.opening, prompt.ids
-        begins = int(bool(prompt.ids) and prompt.ids[0] == self.tokenizer.bos_token_id)
-        return prompt.ids[:begins], prompt.ids[begins:]
-
-    def _end(self) -> list[int]:
-        return [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+    def _split_start(self, ids: list[int], opening: list[int]) -> tuple[list[int], list[int]]:
+        """What begins every text, which is never cut, and the rest of what comes before a response."""
+        size = len(opening) or int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
+        return ids[:size], ids[size:]
 
     def _fitting(self, asked: list[int], answer: list[int], fixed: int) -> tuple[list[int], list[int], bool]:
         """Prompt and response cut to max_length less `fixed` tokens, and whether they had to be."""
@@ -214,6 +201,11 @@ class TextRows:
 
     def _frame(self, pair: str | None) -> Frame:
         return _frame(self.tokenizer, pair)
+
+
+def _key(prompt: Prompt) -> Any:
+    """What a prompt is remembered by: a prefix and suffix make another prompt of an equal text."""
+    return (prompt.prefix, prompt.content, prompt.suffix) if isinstance(prompt, FramedPrompt) else prompt
 
 
 def read_back(tokenizer: PreTrainedTokenizerBase, tokens: PackedTokens) -> list[dict[str, str]]:

@@ -23,15 +23,15 @@ class TextTable:
     """Texts by place, 4 bytes a token. A text longer than max_length isn't in it: cut, its response would end where it doesn't.
 
     Attributes:
-        too_long: how many distinct texts were left out.
+        too_long: how many distinct texts were left out. rewritten: of how many answers the chat template drops a part.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, stop_ids: Sequence[int] = ()) -> None:
         self.max_length = max_length
-        self._rows = TextRows(tokenizer, Reading(), max_length)
+        self._rows = TextRows(tokenizer, Reading(), max_length, tuple(stop_ids))
         self._places: dict[Text, int] = {}
         self._ids, self._ends, self._response_starts = array("i"), array("q", [0]), array("q")
-        self.too_long = 0
+        self.too_long = self.rewritten = 0
 
     def __len__(self) -> int:
         return len(self._response_starts)
@@ -42,6 +42,7 @@ class TextTable:
             row = self._rows.row(text)
             self._places[text] = LEFT_OUT if row.is_cut else len(self)
             self.too_long += row.is_cut
+            self.rewritten += row.is_rewritten
             if not row.is_cut:
                 self._ids.extend(row.ids)
                 self._ends.append(len(self._ids))

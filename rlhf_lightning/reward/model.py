@@ -28,7 +28,8 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
 
     Attributes:
         about: what its card says: pooling and head with their settings, figures of the training.
-        truncated: how many texts were longer than max_length since it was last set to 0.
+        truncated: how many texts were longer than max_length since it was last set to 0. rewritten: of how many responses the chat template
+            dropped a part.
         name: for messages; the folder it was loaded from.
     """
 
@@ -39,7 +40,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.net, self.tokenizer, self.max_length = net, tokenizer, max_length
         self.about: dict[str, Any] = {}
-        self.truncated = 0
+        self.truncated = self.rewritten = 0
         self.name = "the reward model"
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("deviation", torch.tensor(1.0))
@@ -56,9 +57,11 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
         """(prompt, response) texts as rows of ids, laid out as the net reads them (backbone.text_rows.TextRows); `truncated` counts those
         that were longer than max_length."""
-        packed, cut = self._rows.packed(texts)
-        self.truncated += cut
-        return packed
+        layout = self._rows
+        rows = layout.rows(texts)
+        self.truncated += sum(row.is_cut for row in rows)
+        self.rewritten += sum(row.is_rewritten for row in rows)
+        return layout.pack(rows)
 
     def response_offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
         """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for.

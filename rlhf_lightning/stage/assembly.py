@@ -315,7 +315,7 @@ class Assembly:
 
         def batches() -> list[Texts]:
             limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
-            table = TextTable(policy.tokenizer, limit.tokens)
+            table = TextTable(policy.tokenizer, limit.tokens, policy.eos_ids)
             examples = examples_of(run, training, table, limit)
             return self.sizes(preference_loader(examples, table, settings.batch_size, run.seed, 0, self.setup.processes))
 

@@ -187,11 +187,11 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     training, aside = division.training, division.held_out
     with run.timed("preference"):
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
-        table = TextTable(policy.tokenizer, limit.tokens)
+        table = TextTable(policy.tokenizer, limit.tokens, policy.eos_ids)
         examples = examples_of(run, training, table, limit)
         learned_texts = examples.texts() if "reference" in run.chosen("preference_loss").needs else np.zeros(0, dtype=int)
         held_out, places = in_table(aside, table)
-        notes = left_out_notes(run, division, examples, limit, len(aside) - len(held_out))
+        notes = left_out_notes(run, division, examples, limit, len(aside) - len(held_out), table.rewritten)
 
         def loader(rank: int, world: int) -> Any:
             return preference_loader(examples, table, settings.batch_size, run.seed, rank, world)
@@ -231,7 +231,7 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
     return examples
 
 
-def left_out_notes(run: Run, division: Division, examples: Examples, limit: LengthLimit, unmeasured: int) -> list[str]:
+def left_out_notes(run: Run, division: Division, examples: Examples, limit: LengthLimit, unmeasured: int, rewritten: int) -> list[str]:
     """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
     from rlhf_lightning.preference.examples import not_learned
 
@@ -246,6 +246,8 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
         notes.append(f"{examples.left_out} judgements have a text of more than {limit.tokens} tokens and are left out: {limit.remedy}")
     if unmeasured:
         notes.append(f"{unmeasured} held-out judgements have a text of more than {limit.tokens} tokens and are not measured")
+    if rewritten:
+        notes.append(f"the chat template drops a part of {rewritten} responses (such as their thoughts), which is not learned")
     if thumbs and len(set(examples.prompt.tolist())) == 1:
         notes.append("all thumbs are on one prompt, so that the KL of preference_loss=kto is estimated on that prompt's own responses")
     for note in notes:

@@ -236,10 +236,12 @@ def normalise(run: Run, model: RewardModel, training: Judgements, name: str, his
 
     texts = reference_texts(training, run.seed)
     level_members(model, texts)
-    model.truncated = 0
+    model.truncated = model.rewritten = 0
     raw = model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     if model.truncated:
         run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
+    if model.rewritten:
+        run.say(f"{name}: the chat template drops a part of {model.rewritten} of {len(texts)} responses (such as their thoughts)")
     doubt = check_training(history, raw, name)
     if doubt:
         run.say(f"{name}: {doubt}")

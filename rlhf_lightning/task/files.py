@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import stat
 import unicodedata
 import zlib
@@ -17,6 +18,7 @@ from typing import Annotated, NoReturn
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import FramedPrompt
 from rlhf_lightning.registry import register
 from rlhf_lightning.row_fields import CONTEXT, STRENGTH, reject_unread
 from rlhf_lightning.schema import FilePath, did_you_mean
@@ -41,7 +43,8 @@ class Files:
         test_fraction: the part of `prompts` that is held out where no test_prompts are given. A prompt's own sha256 decides, so
             that it stays on its side whatever is added to the file.
         limit: how many prompts, test prompts and demonstrations to keep of each, the first ones; null keeps all.
-        prefix, suffix: put around every prompt.
+        prefix, suffix: put around every prompt. The strings of the model's special tokens in them are special tokens, as a chat format
+            needs (<|im_start|>), and \\n and \\t a line break and a tab; in the prompts themselves they stay plain text.
 
     Raises:
         DataError: naming file, line and field.
@@ -67,13 +70,18 @@ class Files:
             held_out = _distinct(test_prompts, prompt_field)
         else:
             held_out = {key: text for key, text in found.items() if _place(key) < test_fraction}
-        train = [f"{prefix}{text}{suffix}" for key, text in found.items() if key not in held_out]
+        prefix, suffix = _unescaped(prefix), _unescaped(suffix)
+
+        def framed(text: str) -> str:
+            return FramedPrompt(prefix, text, suffix) if prefix or suffix else text
+
+        train = [framed(text) for key, text in found.items() if key not in held_out]
         if not train:
             raise DataError(f"{prompts}: no prompts are left to train on, {len(found)} were read and all of them are held out")
         pairs = _pairs(demonstrations, prompt_field, response_field) if demonstrations is not None else []
-        shown = [(f"{prefix}{prompt}{suffix}", response) for prompt, response in pairs if _key(prompt) not in held_out]
+        shown = [(framed(prompt), response) for prompt, response in pairs if _key(prompt) not in held_out]
         self._train = train[:limit]
-        self._test = [f"{prefix}{text}{suffix}" for text in held_out.values()][:limit]
+        self._test = [framed(text) for text in held_out.values()][:limit]
         self._demonstrations = shown[:limit]
 
     def train_prompts(self) -> list[str]:
@@ -95,6 +103,11 @@ class Files:
     def improve(self, prompt: str, response: str, rng: random.Random) -> str:
         """Raises ConfigError: what people would change in these texts is not known."""
         _unknown("edits")
+
+
+def _unescaped(text: str) -> str:
+    """The text with \\n and \\t as a line break and a tab: a command's quotes keep the two characters."""
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], text)
 
 
 def _unknown(what: str) -> NoReturn:
@@ -179,6 +192,12 @@ def _text(record: dict[str, object], field: str, where: str) -> str:
     if field not in record:
         raise DataError(f"{where}: no field {field!r}{did_you_mean(field, record)}; it has: {', '.join(record) or 'none'}")
     value = record[field]
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
+        raise DataError(
+            f"{where}: field {field!r} is a chat, and task=files takes texts: write the last user message alone as text, and the chat "
+            r"""format around it as task.prefix="<|im_start|>user\n" task.suffix="<|im_end|>\n<|im_start|>assistant\n" """
+            "(the special tokens of your model); stage=preference and stage=reward read chats"
+        )
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: field {field!r} must be text that isn't blank, not {value!r:.80}")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.flow import FramedPrompt
 from rlhf_lightning.task.files import Files
 from rlhf_lightning.task.task import Task
 
@@ -150,3 +151,19 @@ def test_what_is_no_file_is_named(tmp_path, kind):
     name = {"device": "/dev/zero", "long": str(tmp_path / ("x" * 300)), "zero byte": "a\0b"}.get(kind, str(path))
     with pytest.raises(DataError, match=r"is a folder|no regular file|can't be read"):
         Files(prompts=name)
+
+
+def test_a_prefix_and_suffix_are_known_apart_from_the_prompt_and_their_line_breaks_are_read(tmp_path):
+    path = written(tmp_path, [{"prompt": "a \\n b", "response": "c"}])
+    task = Files(prompts=path, demonstrations=path, test_fraction=0.0, prefix="<|im_start|>user\\n", suffix="<|im_end|>\\n\\tA\\\\n:")
+    ((prompt, _),) = task.demonstrations()
+    assert isinstance(prompt, FramedPrompt)
+    assert (prompt.prefix, prompt.content, prompt.suffix) == ("<|im_start|>user\n", "a \\n b", "<|im_end|>\n\tA\\n:")
+    assert task.train_prompts() == [prompt] == ["<|im_start|>user\na \\n b<|im_end|>\n\tA\\n:"]
+    assert not isinstance(Files(prompts=path, test_fraction=0.0).train_prompts()[0], FramedPrompt)
+
+
+def test_a_chat_is_rejected_with_what_to_write_instead(tmp_path):
+    path = written(tmp_path, [{"prompt": [{"role": "user", "content": "a"}]}])
+    with pytest.raises(DataError, match=r"prompts.jsonl:1: field 'prompt' is a chat, and task=files takes texts: .* task.prefix"):
+        Files(prompts=path)
