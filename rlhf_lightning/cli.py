@@ -34,7 +34,7 @@ from rlhf_lightning.presets import CONF
 from rlhf_lightning.processes import meet, process_count
 from rlhf_lightning.registry import build, load_components
 from rlhf_lightning.run import Run
-from rlhf_lightning.secrets import safe_message
+from rlhf_lightning.secrets import mask_logs, safe_message
 from rlhf_lightning.sweep.going_on import earlier_objective, refuse_space_without_sweep
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 from rlhf_lightning.sweep.table import SweepTable
@@ -93,6 +93,7 @@ def _is_unread() -> bool:
 def main() -> None:
     """`python train.py` and `rlhf-lightning`. Exits with 0, with 1 after an error of the run, with 2 after a wrong command, with 143 or 130
     after SIGTERM or SIGINT."""
+    mask_logs()
     with heeded():
         _command()
 
@@ -164,6 +165,7 @@ def run_job(config: DictConfig) -> float:
     A module-level function, so that the workers of a sweep find it by import.
     """
     load_components()
+    mask_logs()
     about = HydraConfig.get()
     saved_config.mask_hydra_s(config, about)
     in_sweep = about.mode == RunMode.MULTIRUN

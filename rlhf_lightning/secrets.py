@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_lightning.display import message
+from rlhf_lightning.display import message, visible
 
 LEFT_OUT = "***"
 _NAMES = r"key|token|password|passwd|passphrase|secret|credentials?"
@@ -104,6 +105,18 @@ def without_any_secret(text: str) -> str:
     for value in sorted(set(_values()), key=len, reverse=True):
         text = text.replace(value, LEFT_OUT)
     return without_secret(text)
+
+
+class SafeRecord(logging.LogRecord):
+    """A log record whose message, arguments included, has no secrets and no control characters."""
+
+    def getMessage(self) -> str:
+        return visible(without_any_secret(super().getMessage()))
+
+
+def mask_logs() -> None:
+    """Make every log record of this process a SafeRecord; Hydra's sweepers log each job's overrides as they were typed."""
+    logging.setLogRecordFactory(SafeRecord)
 
 
 def _values() -> Iterator[str]:

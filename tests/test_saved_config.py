@@ -25,7 +25,7 @@ from rlhf_lightning.registry import register
 class Keyed:
     """Length, for who has the key."""
 
-    def __init__(self, *, api_key: str, url: str = "") -> None:
+    def __init__(self, *, api_key: str, url: str = "", command: str = "", note: str = "") -> None:
         assert api_key == "abc123", api_key
 
     def __call__(self, rollout):
@@ -98,7 +98,10 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     words += [
         "rollout_scorer=keyed",
         "rollout_scorer.api_key=abc123",
-        "rollout_scorer.url=https://me:hunter2@host/x",
+        "rollout_scorer.url=redis://:hunter2@host/x",
+        "rollout_scorer.command='judge --api-key swordfish --n 2'",
+        "rollout_scorer.note='Bearer opensesame'",
+        "+hydra.job.env_set.MY_TOKEN=mellon99",
         "ppo.self_checks=false",
     ]
     command = [sys.executable, str(ROOT / "train.py"), *(["-m", "seed=1,2"] if sweep else []), *words]
@@ -106,8 +109,10 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([*command, place], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
-    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file() and file.suffix not in (".safetensors",)]
-    assert [str(file) for file in files if "abc123" in file.read_text() or "hunter2" in file.read_text()] == []
+    secrets = [b"abc123", b"hunter2", b"swordfish", b"opensesame", b"mellon99"]
+    files = {str(file): file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    files |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    assert [name for name, content in files.items() if any(secret in content for secret in secrets)] == []
     job = tmp_path / "out" / "0" if sweep else tmp_path / "out"
     assert "rollout_scorer.api_key=***" in (job / ".hydra" / "overrides.yaml").read_text()
     if not sweep:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_lightning.secrets import left_out, safe_message, without_secret, without_secrets
+from rlhf_lightning.secrets import SafeRecord, left_out, safe_message, without_secret, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,8 @@ def test_a_message_holds_no_secret_of_the_environment_or_the_command(monkeypatch
 )
 def test_what_was_left_out_is_missed(content, place):
     assert left_out(without_secrets(content)) == place
+
+
+def test_a_log_record_holds_no_secret_and_no_control_character():
+    record = SafeRecord("x", logging.INFO, "file", 1, "#0 : %s \x1b[31m", ("scorer.api_key=abc",), None)
+    assert record.getMessage() == "#0 : scorer.api_key=*** ␛[31m"

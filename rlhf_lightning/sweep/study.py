@@ -21,7 +21,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.schema import config_class, validated
-from rlhf_lightning.secrets import safe_message
+from rlhf_lightning.secrets import safe_message, without_secrets
 
 if TYPE_CHECKING:
     import optuna
@@ -88,7 +88,7 @@ class OptunaSearch(Sweeper):
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        OmegaConf.save(OmegaConf.create(without_secrets(self.config)), folder / "multirun.yaml")
         study = make_study(settings, folder)
         space = {key: distribution(override) for key, override in swept.items()}
         own = own_trials(study, folder)

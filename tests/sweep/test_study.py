@@ -183,3 +183,11 @@ def test_without_optuna_the_extra_is_named(search, monkeypatch):
     monkeypatch.delitem(sys.modules, "optuna.distributions", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'rlhf-lightning\[optuna\]'"):
         search(Jobs(far_from_a_third))
+
+
+def test_an_address_of_a_database_keeps_its_password_to_itself(command, tmp_path):
+    storage = "hydra.sweeper.storage='postgresql://me:hunter2hunter2@no.example/db'"
+    outcome = command("-m", "hydra/sweeper=optuna", storage, "seed=range(0,3)", "stage=inspect", folder=tmp_path / "sweep")
+    assert outcome.code == 2
+    assert "hydra.sweeper.storage=postgresql://me:***@no.example/db can't be opened" in outcome.error
+    assert "hunter2" not in outcome.error + outcome.out + (tmp_path / "sweep" / "multirun.yaml").read_text()
