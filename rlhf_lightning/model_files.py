@@ -37,9 +37,9 @@ def check_model_folder(folder: Path, needs_weights: bool = False) -> None:
     """
     _check_readable(folder)
     names = sorted(entry.name for entry in folder.iterdir())
-    if CONFIG not in names and CARD not in names:
-        if "modules.json" not in names:  # of sentence-transformers, whose model is in a folder inside
-            raise DataError(_without_model(folder, names))
+    # Of a sentence encoder, modules.json names the folder inside that holds the model.
+    if not {CONFIG, CARD, "modules.json"} & set(names):
+        raise DataError(_without_model(folder, names))
     for file in (folder / name for name in names if name.endswith(TEXT_FILES)):
         if file.is_symlink() and not file.exists():
             raise DataError(f"{file} is a link to a file that doesn't exist: download or copy the folder again")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.language_model import frozen, pad_rows
 from rlhf_lightning.backbone.loading import load_pretrained
 from rlhf_lightning.backbone.trunk import fitting_length, load_config, trunk_kind
+from rlhf_lightning.backbone.vocabulary import check_tokens
 from rlhf_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedM
         trunk.pooler = None
     if config.is_encoder_decoder and not is_encoder_alone:
         trunk = trunk.get_encoder()
-    return cast("PreTrainedModel", frozen(trunk)), load_pretrained(AutoTokenizer, inside, what, **options)
+    tokenizer = load_pretrained(AutoTokenizer, inside, what, **options)
+    check_tokens(trunk, tokenizer, f"{what}: {path!r}")
+    return cast("PreTrainedModel", frozen(trunk)), tokenizer
 
 
 def _auto_config() -> Any:

@@ -16,6 +16,8 @@ BUFFERS = ("position_ids", "inv_freq", ".masked_bias", ".attn.bias", ".attention
 UNUSED = ("pooler.", "seq_relationship.")
 """Parts of BERT's pretraining that nothing here reads."""
 
+OTHER_MODALITIES = ("vision", "visual", "image", "audio", "speech", "multi_modal", "mm_projector", "connector", "resampler")
+"""Beginnings of the names of a multimodal model's parts beside its language model."""
 SCORES = ("score.", "classifier.", "classification_head.", "pre_classifier.", "v_head.", "value_head.", "reward_head.")
 """Beginnings of the names of layers that classifiers have in the output layer's place."""
 
@@ -23,7 +25,8 @@ SCORES = ("score.", "classifier.", "classification_head.", "pre_classifier.", "v
 def check_report(model: PreTrainedModel, report: Mapping[str, Any], where: str) -> None:
     """Reject a model whose weights aren't exactly those of its folder.
 
-    Heads that the folder holds beside a trunk may be left behind; so may tables that are computed, and BERT's pooler.
+    Heads that the folder holds beside a trunk may be left behind; so may parts for images and sound, tables that are computed, and BERT's
+    pooler.
 
     Args:
         report: from_pretrained's loading info: missing_keys, unexpected_keys and mismatched_keys.
@@ -70,8 +73,10 @@ def _is_part(name: str, parts: Iterable[str]) -> bool:
 
 
 def _may_be_left(model: PreTrainedModel, name: str) -> bool:
-    """Whether a tensor of the folder isn't needed: a table that is computed, or a head beside a trunk."""
+    """Whether a tensor of the folder isn't needed: a table that is computed, images' and sounds' parts, or a head beside a trunk."""
     if name.endswith(BUFFERS) or _is_part(name, UNUSED):
+        return True
+    if any(part.startswith(OTHER_MODALITIES) for part in name.split(".")[:2]):
         return True
     inside = name.startswith(f"{model.base_model_prefix}.") or name.split(".")[0] in dict(model.named_children())
     return _is_trunk(model) and not inside

@@ -94,9 +94,10 @@ def test_complete_folders_load_and_heads_may_be_left_behind(saved, architecture,
         ("bert", TRUNK, TRUNK, add("embeddings.position_ids")),
         ("bert", MASKED, TRUNK, add("bert.embeddings.position_ids", "cls.seq_relationship.weight")),
         ("bart", SEQ2SEQ, SEQ2SEQ, drop("final_logits_bias")),
+        ("llama", WRITER, WRITER, add("vision_model.patch_embedding.weight", "multi_modal_projector.linear_1.weight")),
     ],
 )
-def test_tables_that_a_model_computes_are_no_weights(saved, architecture, made_by, loaded_as, change):
+def test_tables_and_parts_that_no_text_needs_may_be_there(saved, architecture, made_by, loaded_as, change):
     load_pretrained(getattr(hf, loaded_as), saved(architecture, made_by, change), "backbone.path")
 
 
