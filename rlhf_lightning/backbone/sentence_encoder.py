@@ -62,7 +62,7 @@ class SentenceEncoder:
         by_kind = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
         folder = by_kind[0][1] if by_kind else ""
         self.trunk, self.tokenizer = _trunk_and_tokenizer(path, folder, what)
-        self.kind = trunk_kind(self.trunk.config)
+        self.kind = "encoder" if type(self.trunk).__name__.endswith("EncoderModel") else trunk_kind(self.trunk.config)
         self.modes = ["mean"]
         self.layers: list[Callable[[Tensor], Tensor]] = []
         self.width = int(self.trunk.config.get_text_config().hidden_size)
@@ -160,8 +160,8 @@ def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedM
     elif folder:
         options = {"subfolder": folder}
     config = load_config(inside, what) if not options else load_pretrained(_auto_config(), path, what, **options)
-    # Folders of sentence-transformers hold the encoder of a T5 alone.
-    is_encoder_alone = config.is_encoder_decoder and config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    # Folders of sentence-transformers hold the encoder of a T5 alone, and their config names no encoder-decoder.
+    is_encoder_alone = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel")
     auto_class = AutoModelForTextEncoding if is_encoder_alone else AutoModel
     trunk = load_pretrained(auto_class, inside, what, dtype=torch.float32, **options)
     if getattr(trunk, "pooler", None) is not None:

@@ -54,6 +54,14 @@ def test_encoders_average_all_tokens_with_the_tokenizer_s_own(trunk_folder, fami
         torch.testing.assert_close(row, hidden.mean(0), atol=1e-5, rtol=1e-5)
 
 
+def test_the_encoder_of_a_t5_saved_alone(trunk_folder, tmp_path):
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    T5EncoderModel.from_pretrained(trunk_folder("t5")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(trunk_folder("t5")).save_pretrained(tmp_path)
+    torch.testing.assert_close(encoder_of(str(tmp_path)).encode(TEXTS), encoder_of(trunk_folder("t5")).encode(TEXTS), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_decoders_read_begin_of_text_first_and_leave_it_out_of_the_mean(trunk_folder, family):
     encoder = encoder_of(trunk_folder(family))
