@@ -95,7 +95,12 @@ def main() -> None:
     after SIGTERM or SIGINT."""
     mask_logs()
     with heeded():
-        _command()
+        try:
+            _command()
+        except OSError as cause:
+            if (error := file_error(cause)) is None:
+                raise
+            sys.exit(wrong_command.tell(error))
 
 
 def _command() -> None:

@@ -41,8 +41,13 @@ class OverlongPrompt(DataError):
     """A prompt that leaves no room for its response in the model's positions."""
 
 
+FAILED_READS = (errno.EIO, errno.ESTALE, errno.EISDIR)
+"""Those of reading an open file, which name none."""
+
+
 def file_error(error: BaseException) -> UserError | None:
-    """A message for an error of the file system that names its file and is of FILE_ERRORS; None for another."""
-    if not isinstance(error, OSError) or error.errno not in FILE_ERRORS or error.filename is None:
+    """A message for an error of FILE_ERRORS, with the file where it names one; None for another."""
+    if not isinstance(error, OSError) or error.errno not in FILE_ERRORS or (error.filename is None and error.errno not in FAILED_READS):
         return None
-    return UserError(f"{error.filename}: {error.strerror}; {FILE_ERRORS[error.errno]}")
+    file = "" if error.filename is None else f"{error.filename}: "
+    return UserError(f"{file}{error.strerror}; {FILE_ERRORS[error.errno]}")
