@@ -87,12 +87,12 @@ def test_a_kind_that_no_loss_learns_from_is_refused(command, world):
     assert "none of reward_loss=[BradleyTerry] learns from them" in outcome.error
 
 
-def test_feedback_on_one_prompt_can_not_be_split(command, world, tmp_path):
+def test_a_single_judgement_can_not_be_divided(command, world, tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     outcome = command(*world.reward(f"feedback_source.jsonl.path={file}"))
     assert outcome.code == 2
-    assert "give feedback on more prompts, or change reward.validation_fraction" in outcome.error
+    assert "give feedback on more prompts or texts, or change reward.validation_fraction" in outcome.error
 
 
 def test_a_bad_line_stops_the_run_or_is_set_aside(command, world, tmp_path):
