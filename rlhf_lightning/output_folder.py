@@ -182,5 +182,9 @@ def stand_in(folder: Path) -> Path | None:
 
 def output_folder(hydra: Any) -> Path:
     """The folder of a job, from its `hydra` node, and not a stand-in's."""
-    path = Path(hydra.runtime.output_dir)
-    return path.resolve() if _STAND_IN.fullmatch(str(path)) else path
+    return real_folder(hydra.runtime.output_dir)
+
+
+def real_folder(path: str | Path) -> Path:
+    """The folder that a path of the configuration means, and not a stand-in's."""
+    return Path(path).resolve() if _STAND_IN.fullmatch(str(path)) else Path(path)

@@ -14,7 +14,7 @@ from rlhf_lightning.schema import did_you_mean
 FLAGS_WITH_VALUE = (
     "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c", "--info", "-i",
 )  # fmt: skip
-_UNQUOTED = re.compile(r"/[A-Za-z0-9_./-]*")
+_UNQUOTED = re.compile(r"/[A-Za-z0-9_./-]*|[A-Za-z_][A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+")
 _NAME = re.compile(r"[A-Za-z_][\w./@]*")
 _BLANKS = re.compile(r"(?P<name>[A-Za-z_][\w./@]*)(\s*:\s+|\s+=\s*|=\s+)(?P<value>\S+)")
 _REFUSED = ("--experimental-rerun",)

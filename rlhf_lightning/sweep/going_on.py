@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_lightning import resume, saved_config
 from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.output_folder import real_folder
 from rlhf_lightning.secrets import without_secrets
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 
@@ -22,7 +23,7 @@ def refuse_another_sweep(config: DictConfig) -> None:
     Raises:
         ConfigError: the folder's sweep was started with other words or another search space.
     """
-    file = Path(config.hydra.sweep.dir).resolve() / resume.SWEEP
+    file = real_folder(config.hydra.sweep.dir) / resume.SWEEP
     if not file.is_file():
         return
     before, now = asked(OmegaConf.load(file)), asked(config)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.output_folder import real_folder
 from rlhf_lightning.schema import config_class, validated
 from rlhf_lightning.secrets import safe_message, without_secrets
 
@@ -86,7 +88,7 @@ class OptunaSearch(Sweeper):
         if not swept:
             raise ConfigError("hydra/sweeper=optuna has nothing to search: add hparams=NAME, or a range such as 'seed=range(0,9)'")
         assert self.config is not None
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = real_folder(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(without_secrets(self.config)), folder / "multirun.yaml")
         study = make_study(settings, folder)
@@ -121,7 +123,7 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
     except ModuleNotFoundError as cause:
         raise ConfigError(f"hydra/sweeper=optuna needs more packages: pip install 'rlhf-lightning[optuna]' ({cause})") from cause
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{folder.resolve() / 'study.db'}" if settings.storage == SQLITE else settings.storage
+    storage = f"sqlite:///{quote(str(folder.resolve() / 'study.db'))}" if settings.storage == SQLITE else settings.storage
     try:
         study = optuna.create_study(
             storage=storage, study_name=settings.study_name or folder.name, direction=settings.direction, load_if_exists=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from rlhf_lightning.display import csv_cell, literal, message, visible
+from rlhf_lightning.output_folder import real_folder
+from rlhf_lightning.overrides import quoted
 from rlhf_lightning.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied
 
 FAILED = "failed"
@@ -33,11 +36,11 @@ class SweepTable(Callback):
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SweepTable.folder = Path(config.hydra.sweep.dir)
+        SweepTable.folder = real_folder(config.hydra.sweep.dir)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         SweepTable.folder = None
-        SweepTable.failed = tell(Path(config.hydra.sweep.dir), Console())
+        SweepTable.failed = tell(real_folder(config.hydra.sweep.dir), Console())
 
     @classmethod
     @contextmanager
@@ -49,7 +52,8 @@ class SweepTable(Callback):
             folder, cls.folder = cls.folder, None
             if folder is not None and folder.is_dir() and read_jobs(folder):
                 tell(folder, Console())
-                print(visible(f"the sweep has ended early; to go on: the same command with hydra.sweep.dir={folder}"), file=sys.stderr)
+                typed = shlex.quote(f"hydra.sweep.dir={quoted(str(folder))}")
+                print(visible(f"the sweep has ended early; to go on: the same command with {typed}"), file=sys.stderr)
             raise
 
 

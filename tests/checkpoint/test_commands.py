@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlhf_lightning.overrides import quoted
+
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
 """Sends this process a signal, once, in the second epoch or after the training: KILL=PLACE:RANK:SIGNAL."""
@@ -142,20 +144,21 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="orphans are told by /proc")
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_of_two_is_killed_the_other_ends_and_the_run_goes_on(tmp_path, left_alone, rank):
+@pytest.mark.parametrize(("rank", "name"), [(0, "out"), (1, 'it\'s "a=b", ${x}\\ [é]')])
+def test_a_process_of_two_is_killed_the_other_ends_and_the_run_goes_on(tmp_path, left_alone, rank, name):
     folder = world(tmp_path)
-    killed = Command(folder, *WORDS, *TWO, "hydra.run.dir=out", KILL=f"training:{rank}:9").ended()
+    killed = Command(folder, *WORDS, *TWO, f"hydra.run.dir={quoted(name)}", KILL=f"training:{rank}:9").ended()
     assert killed.code != 0
     waited = time.time() - (folder / "struck").stat().st_mtime
     print(f"rank {rank} killed: exit {killed.code} within {waited:.1f} s")
     assert waited < 30, "the other one waits"
     assert killed.left_running() == []
-    assert list((folder / "out" / "checkpoints" / "sft").glob("step_*"))
-    resumed = Command(folder, "resume=out").ended()
+    assert list((folder / name / "checkpoints" / "sft").glob("step_*"))
+    resumed = Command(folder, f"resume={name}").ended()
     assert resumed.code == 0, resumed.error
     assert "going on after step" in resumed.out
-    assert same(weights(folder / "out"), left_alone(2))
+    assert same(weights(folder / name), left_alone(2))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["plugins", "prompts.jsonl", "struck", name])
 
 
 @pytest.mark.slow
