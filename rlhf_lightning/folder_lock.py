@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning import launch, resume, saved_config, wrong_command
 from rlhf_lightning.checkpoint.lock import held
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.output_folder import check_run, check_sweep, make_unused, stand_in
 from rlhf_lightning.overrides import escaped, quoted
 
@@ -50,10 +50,10 @@ class FolderLock(Callback):
         try:
             folder = Path(config.hydra[mode].dir)
             if not launch.this_launch().rank():
+                folder = self._unused(config, mode, folder)
                 check(config, folder)
                 if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
                     resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's words there
-                folder = self._unused(config, mode, folder)
                 self.stack.enter_context(held(folder))
                 check(config, folder)  # what another process has left that had the lock meanwhile
             launch.hand_on(folder=os.path.abspath(folder))
@@ -64,12 +64,15 @@ class FolderLock(Callback):
     def _unused(self, config: DictConfig, mode: str, folder: Path) -> Path:
         """The folder, or the next free one beside it where its name is the time, at which another run has begun, too."""
         raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
-        by_time = any(clock in raw["dir"] for clock in CLOCKS)
+        by_time = any(clock in str(raw["dir"]) for clock in CLOCKS)
         starts = launch.this_launch()
         together = starts.outside or starts.world is not None or OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
         if not by_time or together or resume.is_resumed(folder):
             return folder
-        return make_unused(folder)
+        try:
+            return make_unused(folder)
+        except OSError as cause:
+            raise ConfigError(f"{folder} can't be made ({cause.strerror}): name a folder that can be written (hydra.{mode}.dir)") from cause
 
     def _store(self, config: DictConfig, mode: str, folder: Path) -> None:
         """Let Hydra write into the folder that was chosen, under a name that it can hold."""

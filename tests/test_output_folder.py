@@ -141,7 +141,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 def run(command, top, words):
     home = os.environ["HOME"]
-    filled = [word.format(top=top, home=home) for word in words]
+    filled = [word.replace("{top}", str(top)).replace("{home}", home) for word in words]
     before = contents(top.parent)
     outcome = command(*filled, folder=top / "unused", workdir=top)
     after = contents(top.parent)
