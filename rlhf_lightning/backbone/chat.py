@@ -69,6 +69,11 @@ def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt)
     return pattern is not None and any(map(pattern.search, (prompt.prefix, prompt.suffix)))
 
 
+def unframed(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """The prompts, framed only where prefix or suffix have special tokens of this tokenizer: other frames are text for every reader."""
+    return [str(p) if isinstance(p, FramedPrompt) and not has_special_tokens(tokenizer, p) else p for p in prompts]
+
+
 def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool = True) -> Rendered:
     """A chat as its template renders it. The string of a special token in a message is hidden from the template and stays plain text.
 

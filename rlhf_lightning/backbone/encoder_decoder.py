@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rlhf_lightning.backbone.chat import unframed
 from rlhf_lightning.backbone.language_model import LanguageModel, compare_logits, pad_rows
 from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
@@ -64,7 +65,7 @@ class EncoderDecoder(LanguageModel):
                     "shorten it or filter it out"
                 )
         padded, mask = pad_rows(rows, self.pad_id)
-        return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+        return Prompts(prompts=unframed(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
         """Texts of [B, T] right-padded responses, without special tokens; the decoder begins a text of its own."""

@@ -49,11 +49,15 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
 
 
 def joined_ids(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[EncodedPrompt], responses: Sequence[str], stop_ids: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[EncodedPrompt],
+    responses: Sequence[str],
+    stop_ids: Sequence[int],
+    template_tail: bool = False,
 ) -> list[JoinedIds]:
     """Ids of each prompt with its response, as `turns.exchange` joins them."""
     pairs = list(zip(prompts, responses, strict=True))
-    exchanges = [exchange(tokenizer, prompt.prompt, prompt.rendered, response, stop_ids) for prompt, response in pairs]
+    exchanges = [exchange(tokenizer, prompt.prompt, prompt.rendered, response, stop_ids, template_tail) for prompt, response in pairs]
     encoded = encode(tokenizer, [one.joined for one in exchanges])
     return [_divided(tokenizer, prompt, one, ids) for prompt, one, ids in zip(prompts, exchanges, encoded, strict=True)]
 

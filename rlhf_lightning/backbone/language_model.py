@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.boundary import begins_text, continuation_text
-from rlhf_lightning.backbone.chat import prompt_ids
+from rlhf_lightning.backbone.chat import prompt_ids, unframed
 from rlhf_lightning.backbone.kernels import use_fast_kernels
 from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.output_layer import before_output, output_log_probs, output_logits, trunk_of
@@ -154,7 +154,7 @@ class LanguageModel:
                     f"{text[:60]!r}...; shorten it or filter it out{lower}"
                 )
         padded, mask = pad_rows(rows, self.pad_id, left=True)
-        return Prompts(prompts=list(prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+        return Prompts(prompts=unframed(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
         """Texts of [B, T] right-padded responses, without special tokens: what they add behind their prompts, a leading space included."""

@@ -87,12 +87,16 @@ class TextRows:
 
     Attributes:
         stop_ids: tokens at which a policy stops, one of which ends a response; empty for a model that doesn't write.
+        eos: end each row with the tokenizer's EOS (True), or a text without one (False). template_tail: keep what a chat template writes
+            behind the end of a turn. Both are of foreign classifiers.
     """
 
     tokenizer: PreTrainedTokenizerBase
     reading: Reading
     max_length: int
     stop_ids: tuple[int, ...] = ()
+    eos: bool | None = None
+    template_tail: bool = False
     _memory: dict[Any, EncodedPrompt] = field(default_factory=dict, repr=False, compare=False)
 
     def packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
@@ -114,10 +118,10 @@ class TextRows:
     def rows(self, texts: Sequence[tuple[Prompt, str]]) -> list[TextRow]:
         """A row for each text; a prompt of several texts is encoded once."""
         prompts = self._encoded_prompts([prompt for prompt, _ in texts])
-        if self._reads_apart:
+        if self.reads_apart:
             answers = encode(self.tokenizer, [Rendered.plain(response) for _, response in texts])
             return [self._apart(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        joined = joined_ids(self.tokenizer, prompts, [response for _, response in texts], self.stop_ids)
+        joined = joined_ids(self.tokenizer, prompts, [response for _, response in texts], self.stop_ids, self.template_tail)
         return [self._joined(*both) for both in zip(prompts, joined, strict=True)]
 
     def offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
@@ -132,16 +136,16 @@ class TextRows:
                 "save the model with its tokenizer.json, or leave out that kind of feedback"
             )
         row, (prompt, response) = self.row(text), text
-        if self._reads_apart:
+        if self.reads_apart:
             spans = encode_with_spans(self.tokenizer, Rendered.plain(response))[1]
         else:
             (encoded,) = self._encoded_prompts([prompt])
-            (joined,) = joined_ids(self.tokenizer, [encoded], [response], self.stop_ids)
+            (joined,) = joined_ids(self.tokenizer, [encoded], [response], self.stop_ids, self.template_tail)
             spans = response_spans(self.tokenizer, encoded, joined, response)
         return len(row.before), spans[: len(row.answer)]
 
     @property
-    def _reads_apart(self) -> bool:
+    def reads_apart(self) -> bool:
         """Prompt and response are texts of their own, in a template for pairs or in encoder and decoder."""
         if self.reading.kind == "encoder":
             frame = self._frame("a")
@@ -160,9 +164,16 @@ class TextRows:
     def _joined(self, prompt: EncodedPrompt, joined: JoinedIds) -> TextRow:
         """A text from end to end, as a decoder reads it."""
         start, asked = self._split_start(joined.before, prompt.opening)
-        cut, answer, is_cut = self._fitting(asked, joined.answer, len(start) + len(joined.end))
-        types = [0] * (len(start) + len(cut) + len(answer) + len(joined.end))
-        return TextRow([*start, *cut], answer, joined.end, types, [], is_cut, joined.exchange.is_rewritten)
+        end = self._end(joined)
+        cut, answer, is_cut = self._fitting(asked, joined.answer, len(start) + len(end))
+        types = [0] * (len(start) + len(cut) + len(answer) + len(end))
+        return TextRow([*start, *cut], answer, end, types, [], is_cut, joined.exchange.is_rewritten)
+
+    def _end(self, joined: JoinedIds) -> list[int]:
+        eos, end = self.tokenizer.eos_token_id, joined.end
+        if self.eos is False and not self.template_tail:
+            return []
+        return [*end, int(eos)] if self.eos and eos is not None and end[-1:] != [eos] else end
 
     def _apart(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
         """Prompt and response in the places of a template, or one before the encoder and one before the decoder."""

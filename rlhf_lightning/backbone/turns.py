@@ -110,7 +110,12 @@ def text_end(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -
 
 
 def exchange(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rendered: Rendered, response: str, stop_ids: Sequence[int] = ()
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    rendered: Rendered,
+    response: str,
+    stop_ids: Sequence[int] = (),
+    template_tail: bool = False,
 ) -> Exchange:
     """A prompt with the response to it, as a chat template renders the whole conversation, or one behind the other.
 
@@ -119,6 +124,7 @@ def exchange(
 
     Args:
         rendered: the prompt as a sampler reads it.
+        template_tail: keep what the template writes behind the end of the turn.
     """
     turn = turn_of(tokenizer, stop_ids)
     size = len(rendered.text)
@@ -134,11 +140,11 @@ def exchange(
     answer_end, lead = len(conversation.text) - len(turn.tail), turn.lead
     if not conversation.text.endswith(turn.tail):  # the template writes something else behind this answer
         answer_end, lead = _before_end(tokenizer, conversation.text, turn), ""
-    joined = conversation.until(answer_end + len(lead))
+    joined = conversation if template_tail else conversation.until(answer_end + len(lead))
     prompt_end = size
     if not joined.text.startswith(rendered.text):
         prompt_end = _common_prompt(tokenizer, prompt, rendered.text, joined.text, response)
-    end, is_rewritten = turn.end or text_end(tokenizer, stop_ids), response.strip() not in joined.text
+    end, is_rewritten = () if template_tail else turn.end or text_end(tokenizer, stop_ids), response.strip() not in joined.text
     return Exchange(joined, prompt_end, answer_end, end, is_rewritten)
 
 

@@ -15,7 +15,7 @@ from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.trunk import CLASSIFIERS, fitting_length, load_config, trunk_and_tokenizer, trunk_kind, trunk_width
 from rlhf_lightning.backbone.vocabulary import check_tokens
-from rlhf_lightning.errors import DataError, UserError
+from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.model_files import check_safetensors
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.canary import recorded
@@ -26,6 +26,7 @@ from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
 from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
+from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, own_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,38 +102,59 @@ def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: Mapp
     return classifier
 
 
-def load_reward_model(path: str, max_length: int = 512) -> RewardModel:
+def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None) -> RewardModel:
     """A reward model from its folder, or any AutoModelForSequenceClassification with one label; by folder or Hub name.
 
     Args:
-        max_length: of a classifier that no card says it of.
+        max_length: of a classifier without a card.
+        layout, eos: how a classifier without a card reads texts (`text_layout`).
 
     Raises:
         DataError: no such folder, a file of it missing, or a classifier with more than one label.
+        ConfigError: a layout for a model with a card, or one that the classifier's tokenizer doesn't have.
     """
     card = _card(path)
     if card is not None:
         check_card(card, Path(path) / CARD)
+        check_own_layout(path, layout, eos)
     if card is None or card.get("net") == "classifier":
         score = load_classifier(path)
         tokenizer = load_tokenizer(path, "reward model")
         check_tokens(score.classifier, tokenizer, f"reward model: {path!r}")
         model = RewardModel(score, tokenizer, fitting_length(score.trunk, max_length))
+        model.layout = foreign_layout(tokenizer, score.reading, layout, eos)
     else:
         model = _load_composed(path, card)
     if card is not None:
         model.max_length = int(card["max_length"])
         model.mean.fill_(card["mean"])
         model.deviation.fill_(card["deviation"])
+        model.layout = own_layout(card)
         model.about = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
     return model
 
 
-def load_any_reward_model(path: str, max_length: int = 512) -> RewardModel | FeatureScore:
+def load_any_reward_model(
+    path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None
+) -> RewardModel | FeatureScore:
     """`load_reward_model`, or the features model of a folder that `reward_head=features` wrote."""
-    model = load_features(path) if is_features_model(path) else load_reward_model(path, max_length)
+    model: RewardModel | FeatureScore
+    if is_features_model(path):
+        check_own_layout(path, layout, eos)
+        model = load_features(path)
+    else:
+        model = load_reward_model(path, max_length, layout, eos)
     model.name = f"the reward model {path}"
     return model
+
+
+def check_own_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
+    """Reject a layout for a model of stage=reward, which reads texts as it was trained. Raises ConfigError."""
+    if layout != "auto" or eos is not None:
+        raise ConfigError(
+            f"{path} was written by stage=reward and reads texts as it was trained: leave out rollout_scorer.layout and "
+            "rollout_scorer.eos, which are for classifiers of other programs"
+        )
 
 
 def is_features_model(path: str) -> bool:

@@ -15,6 +15,7 @@ from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.reward.scored import Scored
 from rlhf_lightning.reward.sound_scores import check_finite, scale_of
+from rlhf_lightning.reward.text_layout import TextLayout, own_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
     save_pretrained and push_to_hub read and write the folder of reward.folder: safetensors only.
 
     Attributes:
+        layout: how it reads prompts and responses.
         about: what its card says: pooling and head with their settings, figures of the training.
         truncated: how many texts were longer than max_length since it was last set to 0. rewritten: of how many responses the chat template
             dropped a part.
@@ -40,6 +42,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.net, self.tokenizer, self.max_length = net, tokenizer, max_length
         self.about: dict[str, Any] = {}
+        self.layout = TextLayout()
         self.truncated = self.rewritten = 0
         self.name = "the reward model"
         self.register_buffer("mean", torch.tensor(0.0))
@@ -58,7 +61,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         """(prompt, response) texts as rows of ids, laid out as the net reads them (backbone.text_rows.TextRows); `truncated` counts those
         that were longer than max_length."""
         layout = self._rows
-        rows = layout.rows(texts)
+        rows = layout.rows([(self.layout.prompt(prompt), response) for prompt, response in texts])
         self.truncated += sum(row.is_cut for row in rows)
         self.rewritten += sum(row.is_rewritten for row in rows)
         return layout.pack(rows)
@@ -69,11 +72,11 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         Raises:
             ConfigError: the tokenizer is one of transformers' slow ones, which don't say where their tokens stand.
         """
-        return self._rows.offsets(text)
+        return self._rows.offsets((self.layout.prompt(text[0]), text[1]))
 
     @property
     def _rows(self) -> TextRows:
-        return TextRows(self.tokenizer, getattr(self.net, "reading", Reading()), self.max_length)
+        return self.layout.rows(self.tokenizer, getattr(self.net, "reading", Reading()), self.max_length)
 
     @torch.no_grad()
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -106,7 +109,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         """
         from rlhf_lightning.whole_file import write_folder
 
-        self.about = dict(about)
+        self.about, self.layout = dict(about), own_layout(about)
         write_folder(folder, self._save_pretrained)
 
     def _save_pretrained(self, save_directory: Path) -> None:

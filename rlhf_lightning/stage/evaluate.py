@@ -23,6 +23,15 @@ def check_combination(choices: Choices) -> None:
     choices.hold("rollout_scorer", "evaluation_metric")
 
 
+def scorer_of(run: Run) -> Scorer:
+    """The command's scorer; how it reads texts is logged where that isn't plain."""
+    scorer: Scorer = run.component("rollout_scorer")
+    note = getattr(scorer, "note", "")
+    if note:
+        run.say(f"rollout_scorer: {note}")
+    return scorer
+
+
 @register("stage", "evaluate", check=check_combination)
 def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     """Measure the backbone on the task's held-out prompts. Returns the mean of the scorer, or of the first metric without one.
@@ -39,7 +48,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.stage.fitting_task import fitting_task
 
     task = run.component("task")
-    scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
+    scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
     if scorer is None and not metrics_for(run, task):
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
     policy = run.language_model(corpus=run.corpus(task))

@@ -123,11 +123,11 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.stage.ending import end
-    from rlhf_lightning.stage.evaluate import measured
+    from rlhf_lightning.stage.evaluate import measured, scorer_of
     from rlhf_lightning.stage.fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage.tuning import made_ready
 
-    scorer = run.component("rollout_scorer")
+    scorer = scorer_of(run)
     task = run.component("task")
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # refused before the model loads

@@ -15,7 +15,7 @@ from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.run import Run
-from rlhf_lightning.stage.evaluate import measured
+from rlhf_lightning.stage.evaluate import measured, scorer_of
 from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
 from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.reward import divided
@@ -77,7 +77,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     if not run.config.get("feedback_source") and not task.has_utility:
         names = "feedback_source=... feedback_source.NAME.path=..."
         raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
-    scorer = run.component("rollout_scorer") if run.config.get("rollout_scorer") else None
+    scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
     if run.config.get("feedback_source"):
         with run.timed("read"):
             intake = read(run, backbone_tokenizer(run))

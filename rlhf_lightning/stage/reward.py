@@ -304,11 +304,22 @@ def learned_from(backbone: str, division: Division) -> dict[str, Any]:
     from rlhf_lightning.feedback.judgements import KINDS
 
     training = division.training
-    sources = Counter(judged.feedback.source or "not named" for judged in training)
+    sources: Counter[str] = Counter()
+    chats = 0
+    for judged in training:
+        sources[judged.feedback.source or "not named"] += 1
+        chats += not isinstance(judged.feedback.prompt, str)
     kinds = Counter(KINDS[kind] for kind in training.rows["kind"].tolist())
     start = None if Path(backbone).exists() else backbone
     held_out = {"held_out_by": division.by, "held_out_note": division.note}
-    return {"backbone": start, "judgements": dict(kinds), "sources": dict(sources), **held_out}
+    return {
+        "backbone": start,
+        "judgements": dict(kinds),
+        "sources": dict(sources),
+        "chats": chats,
+        "texts": len(training) - chats,
+        **held_out,
+    }
 
 
 def settings_in(node: DictConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +25,34 @@ class RewardModelScorer:
     Responses go through text, so that policy and reward model may have different tokenizers. When it is loaded, a few texts are held to
     their scores alone and to those in the folder (reward.canary). A features model (reward_head=features) scores on the CPU.
 
+    Args:
+        path: of the folder, or a Hub name.
+        layout: how a classifier of another program reads a text: "chat" the chat template with the prompt as a user's message, "pair" the
+            tokenizer's template for pairs, "joined" prompt and response as one text; "auto" takes pair for encoders, chat where the
+            tokenizer has a template, else joined. A model of stage=reward reads texts as it was trained.
+        eos: of such a classifier: end each text with the tokenizer's EOS, or without; null adds one to joined texts alone.
+
+    Attributes:
+        note: how it reads texts, for the log; empty where that is plain.
+
     Raises:
         DataError: no such folder, or scores that padding, a wrong tokenizer or wrong weights have changed.
+        ConfigError: a layout for a model of stage=reward, or one that the classifier's tokenizer doesn't have.
     """
 
-    def __init__(self, *, path: ModelPath) -> None:
+    def __init__(self, *, path: ModelPath, layout: Literal["auto", "chat", "pair", "joined"] = "auto", eos: bool | None = None) -> None:
         # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
         from rlhf_lightning.reward.canary import check_canary
         from rlhf_lightning.reward.features import FeatureScore
         from rlhf_lightning.reward.folder import load_any_reward_model
+        from rlhf_lightning.reward.text_layout import layout_note
 
-        self.model = load_any_reward_model(path)
+        self.model = load_any_reward_model(path, layout=layout, eos=eos)
         use_fast_kernels(frozen(self.model))
         self.device = torch.device("cpu")
+        self.note = ""
         if not isinstance(self.model, FeatureScore):
+            self.note = layout_note(self.model.layout, self.model.tokenizer, path)
             check_canary(self.model, self.score, path)
 
     def __call__(self, rollout: Rollout) -> Tensor:

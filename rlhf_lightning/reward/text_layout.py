@@ -1,0 +1,94 @@
+"""How a reward model reads prompts and responses: as stage=reward trained it, or by a layout of a foreign classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhf_lightning.backbone.text_rows import Reading, TextRows
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LayoutName = Literal["auto", "chat", "pair", "joined"]
+DESCRIPTION = {
+    "chat": "the chat template's rendering of the conversation with the answer",
+    "pair": "the tokenizer's template for a pair of texts",
+    "joined": "prompt and response as one text",
+}
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How texts become rows.
+
+    Attributes:
+        name: "own" for a model of stage=reward: texts as they are, chats by the chat template to the end of the turn. The others are those
+            of foreign classifiers: "chat" renders text prompts as a user's message, with all that the template writes behind the answer;
+            "pair" and "joined" take chats as plain text.
+        eos: add the tokenizer's EOS (True), leave it out (False), or neither add it to what a template writes nor leave it out of a text.
+        chats: text prompts are a user's message.
+    """
+
+    name: Literal["own", "chat", "pair", "joined"] = "own"
+    eos: bool | None = None
+    chats: bool = False
+
+    def rows(self, tokenizer: PreTrainedTokenizerBase, reading: Reading, max_length: int) -> TextRows:
+        """What lays the texts out for a model of this reading."""
+        if self.name == "own":
+            return TextRows(tokenizer, reading, max_length)
+        if self.name == "pair":
+            return TextRows(tokenizer, Reading("encoder", typed=reading.typed), max_length)
+        return TextRows(tokenizer, Reading("decoder", typed=reading.typed), max_length, eos=self.eos, template_tail=self.name == "chat")
+
+    def prompt(self, prompt: Prompt) -> Prompt:
+        """The prompt as this layout takes it. A prefix and suffix with the policy's special tokens are the policy's chat format alone."""
+        text = prompt.content if isinstance(prompt, FramedPrompt) else prompt
+        if isinstance(text, str):
+            return (Message(role="user", content=text),) if self.chats else text
+        return prompt_text(text) if self.name in ("pair", "joined") else text
+
+
+def own_layout(card: Mapping[str, Any]) -> TextLayout:
+    """The layout of a model of stage=reward, by its card: one that learned from chats alone takes a text prompt for a user's message."""
+    return TextLayout(chats=bool(card.get("chats")) and not card.get("texts"))
+
+
+def foreign_layout(tokenizer: PreTrainedTokenizerBase, reading: Reading, name: LayoutName, eos: bool | None) -> TextLayout:
+    """The layout of a classifier that wasn't trained here. "auto": the pair template of an encoder, the chat template where there is one,
+    else one text with an EOS.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template or no pair template, or no EOS to add.
+    """
+    has_pair = TextRows(tokenizer, Reading("encoder"), 8).reads_apart
+    chosen: Literal["chat", "pair", "joined"]
+    if name == "auto":
+        chosen = "pair" if reading.kind != "decoder" and has_pair else "chat" if getattr(tokenizer, "chat_template", None) else "joined"
+    else:
+        chosen = name
+    if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("rollout_scorer.layout=chat: the classifier's tokenizer has no chat template; choose pair or joined")
+    if chosen == "pair" and not has_pair:
+        raise ConfigError("rollout_scorer.layout=pair: the classifier's tokenizer has no template for pairs; choose chat or joined")
+    if chosen == "pair" and eos is not None:
+        raise ConfigError("rollout_scorer.eos: the template for pairs writes its own end; leave it out, or choose layout=joined")
+    if eos and tokenizer.eos_token_id is None:
+        raise ConfigError("rollout_scorer.eos=true: the classifier's tokenizer has no eos_token")
+    return TextLayout(chosen, eos, chats=chosen == "chat")
+
+
+def layout_note(layout: TextLayout, tokenizer: PreTrainedTokenizerBase, path: str) -> str:
+    """How a scorer reads texts, where that isn't plain; empty for a model of stage=reward that learned from texts."""
+    if layout.name == "own":
+        return f"{path} learned from chats: a text prompt is scored as the message of a user" if layout.chats else ""
+    has_end = layout.name == "joined" and layout.eos is not False
+    end = ", with an EOS" if layout.eos or (has_end and tokenizer.eos_token_id is not None) else ""
+    return (
+        f"{path} is no reward model of stage=reward: it reads layout={layout.name}, {DESCRIPTION[layout.name]}{end}; if it was trained on "
+        "others, choose rollout_scorer.layout=chat|pair|joined and rollout_scorer.eos=true|false"
+    )
