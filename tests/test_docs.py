@@ -26,6 +26,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_lightning import registry
 from rlhf_lightning.choices import check
@@ -135,7 +136,15 @@ def stock(tmp_path_factory, world) -> Callable[[Path], None]:
     files = {name: pairs for name in ("pairs.jsonl", "pairs.jsonl.gz", "P.jsonl", "F.jsonl", "ours.jsonl", "theirs.jsonl")}
     files |= {"prompts.jsonl": shown, "demos.jsonl": shown, "lexicon.tsv": "good\t2.0\nbad\t-2.0\n", "stars.csv": stars}
 
+    foreign = tmp_path_factory.mktemp("classifier")
+    classifier = AutoModelForSequenceClassification.from_pretrained(world.policy, num_labels=1)
+    tokenizer: Any = AutoTokenizer.from_pretrained(world.policy)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+    classifier.save_pretrained(foreign)
+    tokenizer.save_pretrained(foreign)
+
     def put(folder: Path) -> None:
+        (folder / "CLASSIFIER").symlink_to(foreign)
         for name, text in files.items():
             (folder / name).write_text(text)
         for kind, places in MODELS.items():
