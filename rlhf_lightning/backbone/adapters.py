@@ -58,11 +58,24 @@ def _inject(model: nn.Module, setting: str, targets: str | list[str], rank: int,
     except ImportError as cause:
         raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
     # peft takes no dropout for parameters of fused experts.
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+    left_out = _special_layers(model) if targets == ALL_LINEAR else None
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, exclude_modules=left_out)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft sets it right by itself
         warnings.filterwarnings("ignore", message=UNMATCHED_PATTERN)
         inject_adapter_in_model(config, model)
+
+
+def _special_layers(model: nn.Module) -> list[str] | None:
+    """Linear layers that aren't run as such: routers that return more than a product, and those whose weight Mamba's kernels read."""
+    routers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and is_special(module)]
+    reads_weights = "mamba" in str(getattr(getattr(model, "config", None), "model_type", ""))
+    fused = [name for name, _ in model.named_modules() if name.endswith(".out_proj")] if reads_weights else []
+    return routers + fused or None
+
+
+def is_special(layer: nn.Linear) -> bool:
+    return any(word in type(layer).__name__ for word in ("Router", "Grouped"))
 
 
 def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:

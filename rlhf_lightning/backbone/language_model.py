@@ -39,6 +39,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         use_fast_kernels(self.model)
+        freeze_unsaved(self.model)
 
     @property
     def decoder_prefix(self) -> list[int] | None:
@@ -195,6 +196,18 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tup
             ids[i, place] = torch.as_tensor(row, dtype=torch.long)
             mask[i, place] = 1
     return ids, mask
+
+
+def freeze_unsaved(model: PreTrainedModel) -> None:
+    """Take no gradient of tables that transformers computes when it loads a model and never saves (Marian's positions): trained, they
+    would be lost."""
+    unsaved = tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    if unsaved:
+        named = list(model.named_parameters(remove_duplicate=False))
+        saved = {id(parameter) for name, parameter in named if not name.endswith(unsaved)}
+        for name, parameter in named:
+            if name.endswith(unsaved) and id(parameter) not in saved:
+                parameter.requires_grad_(False)
 
 
 def check_output_layer(language_model: LanguageModel) -> None:

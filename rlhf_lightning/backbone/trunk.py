@@ -14,6 +14,7 @@ from torch import nn
 
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
+from rlhf_lightning.backbone.text_vectors import check_reading
 from rlhf_lightning.backbone.vocabulary import check_config_ids, check_tokens
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model_files import CARD
@@ -92,7 +93,7 @@ def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[Pre
 
     Raises:
         DataError: the folder or name can't be loaded.
-        ConfigError: a model of another family.
+        ConfigError: a model of another family, or one whose vectors of a text depend on other texts.
     """
     from transformers import AutoModel
 
@@ -107,6 +108,7 @@ def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[Pre
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         trunk.resize_token_embeddings(len(tokenizer))
+    check_reading(trunk, causal=trunk_kind(trunk.config) != "encoder")
     return trunk, tokenizer
 
 

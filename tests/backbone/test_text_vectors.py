@@ -122,7 +122,7 @@ def test_texts_are_written_within_the_positions_that_no_length_scales(tiny_of):
     language_model = LanguageModel(AutoModelForCausalLM.from_config(ROPES["longrope, phi3"]()), tiny_of("llama").tokenizer)
     assert (language_model.max_length, language_model.written_length) == (64, 16)
     with pytest.raises(OverlongPrompt, match="don't fit the model's 16 positions before they are scaled by the length of the text"):
-        language_model.encode_prompts(["A lamp."], 12)
+        language_model.encode_prompts(["A lamp that is bright and cheap"], 12)
 
 
 def test_a_model_that_sees_later_tokens_is_no_language_model():
