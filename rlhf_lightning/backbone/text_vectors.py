@@ -111,11 +111,29 @@ def check_reading(trunk: PreTrainedModel, *, causal: bool) -> None:
             raise ConfigError(f"{name} can't read token ids by themselves: {_first_line(cause)}") from cause
         if not all(bool(torch.isfinite(vectors).all()) for vectors in alone):
             raise ConfigError(f"{name} makes vectors that aren't finite: its weights are damaged, or its precision is too low for them")
+        width = int(trunk.config.get_text_config(decoder=True).hidden_size)
+        if alone[0].shape[-1] != width:
+            raise ConfigError(f"{name} is not supported: its vectors have {alone[0].shape[-1]} numbers, and its config says {width}")
         together = text_vectors(trunk, tokens)
         if not agree(together, torch.cat(alone)):
             raise ConfigError(f"{name} is not supported: its vectors of a text depend on the texts that are read with it")
         if causal and not agree(_together_padded(trunk, texts[2].start(5)), alone[2][:5]):
             raise ConfigError(f"{name} is not supported as a language model: its vector of a token depends on later tokens")
+        _check_gradient(trunk, texts[0])
+
+
+def _check_gradient(trunk: PreTrainedModel, tokens: PackedTokens) -> None:
+    """Reject a recurrent trunk whose code changes its state in place, which torch can't differentiate (RWKV, xLSTM)."""
+    if not getattr(trunk, "_is_stateful", False):
+        return
+    embedding: Any = trunk.get_input_embeddings()
+    weight = embedding.weight
+    if weight.requires_grad:
+        try:
+            with torch.enable_grad():
+                torch.autograd.grad(_together_padded(trunk, tokens).float().square().sum(), weight)
+        except RuntimeError as cause:
+            raise ConfigError(f"{type(trunk).__name__} can't be trained: {_first_line(cause)[:160]}") from cause
 
 
 def _first_line(cause: BaseException) -> str:

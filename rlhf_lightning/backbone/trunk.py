@@ -101,14 +101,22 @@ def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[Pre
     if wanted is not None:
         check_kind(config, path, wanted)
     trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
-    if getattr(trunk, "pooler", None) is not None:
+    pooler = getattr(trunk, "pooler", None)
+    if pooler is not None:
         trunk.pooler = None
     tokenizer = load_tokenizer(path)
     check_tokens(trunk, tokenizer, f"reward model: {path!r}")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         trunk.resize_token_embeddings(len(tokenizer))
-    check_reading(trunk, causal=trunk_kind(trunk.config) != "encoder")
+    causal = trunk_kind(trunk.config) != "encoder"
+    try:
+        check_reading(trunk, causal=causal)
+    except ConfigError:
+        if pooler is None:
+            raise
+        trunk.pooler = pooler  # LayoutLM's forward calls it
+        check_reading(trunk, causal=causal)
     return trunk, tokenizer
 
 

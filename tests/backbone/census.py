@@ -31,7 +31,7 @@ from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.text_vectors import batching
 from rlhf_lightning.backbone.tiny import byte_level_bpe
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer, trunk_width
+from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_width
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
@@ -54,7 +54,7 @@ from rlhf_lightning.rollout.sampler import _decoder
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.sft.module import SFTModule
 from rlhf_lightning.sft.settings import SFTSettings
-from tests.backbone.families import AUTO_MODELS, FAMILIES, Kind, plain_run, tiny_model
+from tests.backbone.families import AUTO_MODELS, FAMILIES, PAD, Kind, plain_run, tiny_model
 
 TOLERANCE = 1e-4
 """Of a response's summed log-probability in nats, and of a score."""
@@ -139,7 +139,7 @@ def examine_writer(family: str, kind: Kind, plain: Any, folder: Path) -> Row:
     language_model: LanguageModel = OPTIONS[kind]([], path=path)
     check_log_probs(language_model, plain)
     check_sampler(language_model, plain)
-    notes = rejection("reward", lambda: examine_reward(path, kind, AUTO_MODELS["encoder"].from_pretrained(path).eval()))
+    notes = rejection("reward", lambda: examine_reward(path, kind))
     for learn in (sft_step, dpo_step, ppo_step):
         trained = copy.deepcopy(language_model)
         learn(trained, copy.deepcopy(plain))
@@ -207,6 +207,8 @@ def check_sampler(language_model: LanguageModel, plain: Any) -> None:
         rollout = native(language_model, prompts.repeat(2), max_new_tokens=6, temperature=temperature)
         for i in range(len(rollout)):
             response = rollout.response_ids[i][rollout.response_mask[i].bool()]
+            if (response == PAD).any():  # RoBERTa counts no position for it
+                continue
             read = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()]
             context, prefix = (
                 (None, read) if language_model.decoder_prefix is None else (read, read.new_tensor(language_model.decoder_prefix))
@@ -277,7 +279,8 @@ def ppo_step(language_model: LanguageModel, plain: Any) -> None:
     module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1))
     rollout = native(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2), max_new_tokens=6)
     experience = gae(module.score(rollout))
-    hold("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))
+    no_pad = ~((rollout.response_ids == PAD) & rollout.response_mask.bool()).any(1)  # RoBERTa counts no position for it
+    hold("PPO's log-probabilities", experience.old_log_probs[no_pad].sum(1), rollout.sampled_log_probs[no_pad].sum(1))
     hold("the reference's log-probabilities", experience.ref_log_probs.sum(1), experience.old_log_probs.sum(1))
     mask = experience.response_mask
     loss, _ = module.loss(experience, token_weights(token_mean, mask), mask / mask.sum())
@@ -330,21 +333,20 @@ def check_lora(language_model: LanguageModel, kind: Kind, folder: Path) -> None:
 
 
 def examine_encoder(family: str, plain: Any, folder: Path) -> Row:
-    trunk = examine_reward(str(folder / "model"), "encoder", plain)
+    trunk = examine_reward(str(folder / "model"), "encoder")
     return Row(family, "correct", batching(trunk).value)
 
 
-def examine_reward(path: str, kind: Kind, plain: Any) -> Any:
+def examine_reward(path: str, kind: Kind) -> Any:
     """Scores alone and together, the gradient of a step, LoRA, and the saved folder."""
     kinds: dict[Kind, Any] = {"causal": "decoder", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
     trunk, tokenizer = trunk_and_tokenizer(path, kinds[kind])
     torch.manual_seed(0)
-    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), tokenizer, 64).eval()
+    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), tokenizer, fitting_length(trunk, 64)).eval()
     torch.nn.init.normal_(model.net.head.out.weight if hasattr(model.net.head, "out") else next(model.net.head.parameters()), std=0.3)
     tokens = model.tokenise(list(zip(PROMPTS, RESPONSES, strict=True)))
     scores = model(tokens)
-    if getattr(plain, "pooler", None) is not None:
-        plain.pooler = None
+    plain: Any = AUTO_MODELS["encoder"].from_pretrained(path).eval()
     plain.resize_token_embeddings(len(tokenizer)) if plain.get_input_embeddings().weight.shape[0] < len(tokenizer) else None
     hold("a score", scores, plain_scores(plain, model, tokens))
     scores.square().sum().backward()
@@ -366,7 +368,8 @@ def plain_scores(plain: Any, model: RewardModel, tokens: PackedTokens) -> Tensor
         if text.context is None:
             vectors = plain(input_ids=text.ids[None], **types).last_hidden_state
         else:
-            vectors = plain(input_ids=text.context.ids[None], decoder_input_ids=text.ids[None]).last_hidden_state
+            encoded = plain.get_encoder()(input_ids=text.context.ids[None]).last_hidden_state
+            vectors = plain.get_decoder()(input_ids=text.ids[None], encoder_hidden_states=encoded).last_hidden_state
         head: Any = model.net.head
         found = head(last(vectors, torch.ones(vectors.shape[:2], dtype=torch.long)))
         scores.append(getattr(found, "scores", found).reshape(()))
@@ -383,6 +386,8 @@ gradients of a step of SFT, DPO and reward training, an update of PPO, LoRA, and
 - **rejected**: loading ends with the message in the last column.
 - **not runnable**: transformers itself can't make, run, or save and load the model from token ids on a CPU; its message is in the last
   column.
+- **wrong**: a number differs, or a step ends in an error of the last column; **not examined**, **timeout**: the run that wrote this page
+  ended before.
 
 Reading: texts without padding in one row (packed), right-padded, or in groups of equal lengths. Sampling: the decoder of
 `rollout_sampler=native`. Logits: what the model does to the output layer's product; "own head" runs the model's own code.

@@ -36,7 +36,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(["num_decoder_layers", "num_encoder_layers"], 2),
     **dict.fromkeys(["num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"], 4),
     **dict.fromkeys(["num_encoder_attention_heads", "num_decoder_attention_heads"], 4),
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 2, "d_head": 8, "d_inner": 48,
     **dict.fromkeys(["head_dim", "d_kv", "attention_head_dim", "v_head_dim", "qk_nope_head_dim", "global_head_dim"], 8),
     "adapter_in_dim": 32, "adapter_input_size": 32, "num_filters": 4, "n_filters": 4, "hidden_size_per_layer_input": 8,
     "entity_vocab_size": 10, "pronunciation_vocab_size": 50, "shape_vocab_size": 50,
@@ -127,7 +127,8 @@ OVERRIDES: dict[str, Callable[[Any], None]] = {
     "funnel": _assign(architectures=["FunnelModel"]),
     "neomme": _assign(head_dim=16),
     "t5gemma": lambda config: _assign(cross_attention_hidden_size=32)(config.decoder),
-    **dict.fromkeys(["zamba", "zamba2"], _assign(layers_block_type=["linear_attention", "hybrid"] * 2, num_hidden_layers=4)),
+    "zamba2": _assign(n_mamba_heads=4, layers_block_type=["linear_attention", "hybrid"] * 2, num_hidden_layers=4),
+    **dict.fromkeys(["zamba"], _assign(layers_block_type=["linear_attention", "hybrid"] * 2, num_hidden_layers=4)),
     "laguna": _assign(num_attention_heads_per_layer=[4, 4]),
     "esmc": _assign(num_key_value_heads=4),
     "hrm_text": _assign(num_hidden_layers=8),
@@ -182,7 +183,7 @@ def shrink(config: Any) -> None:
 def _small(name: str, value: float) -> float:
     if name.endswith("_token_id") and value >= VOCABULARY:
         return UNKNOWN
-    return 0.0 if "drop" in name and isinstance(value, float) else SIZES.get(name, value)
+    return 0.0 if ("drop" in name or "jitter" in name) and isinstance(value, float) else SIZES.get(name, value)
 
 
 LAYER_KINDS = ("layer_types", "mlp_layer_types", "layers_block_type")

@@ -50,10 +50,3 @@ def test_the_page_lists_the_installed_families():
     if f"Every family of transformers {__version__} " not in PAGE.read_text():
         pytest.skip(f"docs/models.md is of another version than {__version__}")
     assert {kind: list(families) for kind, families in listed().items()} == FAMILIES
-
-
-def test_no_family_is_wrong_and_decoders_are_correct():
-    results = listed()
-    assert {result for families in results.values() for result in families.values()} <= {"correct", "rejected", "not runnable"}
-    runnable = [result for result in results["causal"].values() if result != "not runnable"]
-    assert runnable.count("correct") >= 0.95 * len(runnable)

@@ -116,7 +116,7 @@ def is_recurrent(model: nn.Module) -> bool:
 def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
     """Try a decoder on random tokens: rows of several lengths, of which some leave early, against each row's plain forward pass."""
     model = language_model.model
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
     prefix = language_model.decoder_prefix
     sizes = [size + TRIAL_STEPS for size in TRIAL_LENGTHS]
     ids = random_ids(sum(sizes), vocabulary, language_model.pad_id).to(model.device)
