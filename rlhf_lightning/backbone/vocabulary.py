@@ -43,7 +43,8 @@ def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whe
         return
     rows = embedding.num_embeddings
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows)
+    unreachable = unreachable_unknown(tokenizer)
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows and token != unreachable)
     if beyond:
         number, token = beyond[0]
         others = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
@@ -53,6 +54,16 @@ def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whe
             "tokenizer is another model's, or tokens were added to it alone; in that case load the model with transformers, call "
             f"model.resize_token_embeddings({size}) and save it, or remove the tokens"
         )
+
+
+def unreachable_unknown(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """An unknown token that no text becomes: the default of a tokenizer class, which transformers adds to byte-level ones without it."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    unknown = tokenizer.unk_token
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token}
+    if backend is None or unknown in used or getattr(backend.model, "unk_token", None) is not None:
+        return None
+    return unknown
 
 
 def check_end_tokens(model: PreTrainedModel, where: str) -> None:

@@ -47,6 +47,16 @@ def test_added_tokens_without_a_row_are_named(folder, name, added):
         LOADERS[name](str(path))
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama as a trunk"])
+def test_an_unknown_token_that_no_text_becomes_needs_no_row(folder, name):
+    """transformers adds one to byte-level tokenizers without one: Qwen2Tokenizer's <|endoftext|>."""
+    path = folder(name)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens({"unk_token": "<|unknown|>"})
+    tokenizer.save_pretrained(path)
+    LOADERS[name](str(path))
+
+
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("value", [9999, -1, -5000])
 def test_a_pad_token_out_of_range_is_rejected_with_the_file(folder, name, value):
