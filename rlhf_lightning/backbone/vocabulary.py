@@ -59,7 +59,7 @@ def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whe
 def unreachable_unknown(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """An unknown token that no text becomes: the default of a tokenizer class, which transformers adds to byte-level ones without it."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    unknown = tokenizer.unk_token
+    unknown: str | None = tokenizer.unk_token
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token}
     if backend is None or unknown in used or getattr(backend.model, "unk_token", None) is not None:
         return None
