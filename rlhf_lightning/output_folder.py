@@ -28,6 +28,9 @@ BEGUN = (
 """What a run that failed before its first checkpoint may have left: it can be begun again in the same folder."""
 KEPT = (resume.CHECKPOINTS, "policy", "reward_model", "sft", "backbone", "round_*", "logs", "wandb", "bad_batches", ".hydra")
 """Folders within a run's folder that a resumed run may replace."""
+HYDRA_FILES = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+HYDRA_END = "\n  verbose:"
+"""The last key of Hydra's settings in a complete file of it."""
 _STAND_IN = re.compile(r"/proc/\d+/fd/\d+(/.*)?")
 
 
@@ -80,6 +83,11 @@ def is_ours(file: Path) -> bool:
         return False
 
 
+def is_complete(file: Path) -> bool:
+    """Whether a file of Hydra's settings is there from its first key to its last."""
+    return file.is_file() and HYDRA_END in file.read_text(encoding="utf-8", errors="replace")
+
+
 def _check_kind(folder: Path, key: str) -> None:
     """Refuse what can't be a folder, and a place within another run's output."""
     if os.path.lexists(folder) and not folder.is_dir():
@@ -130,6 +138,7 @@ def _check_foreign(folder: Path, ours: Collection[str], key: str) -> None:
         path = folder / name
         is_log = path.is_file() and not path.is_symlink() and _fits(name, LOGS)
         is_hydras = name == ".hydra" and is_ours(path / "hydra.yaml")
+        is_hydras |= name in (".hydra", resume.SWEEP) and _is_unfinished(folder, name)
         if not (name == LOCK or is_hydras or is_log or _fits(name, ours)):
             foreign.append(name)
     if foreign:
@@ -137,6 +146,17 @@ def _check_foreign(folder: Path, ours: Collection[str], key: str) -> None:
         raise ConfigError(
             f"{folder} holds what this command didn't make ({listed}), and it stays as it is: choose a new or an empty folder ({key})"
         )
+
+
+def _is_unfinished(folder: Path, name: str) -> bool:
+    """Whether a killed command of this program left what Hydra was writing: the lock is there, and Hydra's file is not complete."""
+    path = folder / name
+    file = path / "hydra.yaml" if name == ".hydra" else path
+    if path.is_symlink() or not (folder / LOCK).is_file():
+        return False
+    if path.is_dir() and not set(os.listdir(path)) <= HYDRA_FILES:
+        return False
+    return not is_complete(file)
 
 
 def _fits(name: str, patterns: Collection[str]) -> bool:

@@ -213,6 +213,44 @@ def test_a_run_that_failed_before_its_first_checkpoint_begins_again_in_its_folde
     assert not (tmp_path / "run" / "quarantine.jsonl").exists()
 
 
+HYDRA = "hydra:\n  run:\n    dir: x\n"
+UNFINISHED = [{}, {"config.yaml": "seed: 0\n"}, {"config.yaml": "", "hydra.yaml": ""}, {"config.yaml": "seed: 0\n", "hydra.yaml": HYDRA}]
+
+
+@pytest.mark.parametrize("files", UNFINISHED)
+def test_a_command_killed_while_hydra_writes_begins_again(command, top, files):
+    folder = top / "runs" / "killed"
+    (folder / ".hydra").mkdir(parents=True)
+    for name, text in files.items():
+        (folder / ".hydra" / name).write_text(text)
+    refused = command(*STUB, folder=folder)
+    assert refused.code == 2
+    assert ".hydra" in refused.error
+    (folder / "lock.json").write_text("")
+    outcome = command(*STUB, "resume=auto", folder=folder)
+    assert outcome.code == 0, outcome.error
+
+
+def test_a_sweep_killed_while_hydra_writes_begins_again(command, top):
+    folder = top / "runs" / "killed_sweep"
+    folder.mkdir(parents=True)
+    (folder / "multirun.yaml").write_text(HYDRA)
+    words = ["-m", *STUB, "seed=1,2", f"hydra.sweep.dir={folder}"]
+    assert command(*words).code == 2
+    (folder / "lock.json").write_text("")
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.error
+
+
+def test_the_folder_of_another_hydra_program_stays_with_a_lock(command, top):
+    folder = top / "runs" / "foreign"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "hydra.yaml").write_text(f"{HYDRA}  verbose: false\n")
+    (folder / "lock.json").write_text("")
+    assert command(*STUB, folder=folder).code == 2
+    assert (folder / ".hydra" / "hydra.yaml").read_text() == f"{HYDRA}  verbose: false\n"
+
+
 def test_runs_of_the_same_second_get_folders_of_their_own(command, top, monkeypatch):
     from rlhf_lightning import launch
 

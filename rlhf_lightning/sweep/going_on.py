@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_lightning import resume, saved_config
 from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.output_folder import real_folder
+from rlhf_lightning.output_folder import is_complete, real_folder
 from rlhf_lightning.secrets import without_secrets
 from rlhf_lightning.sweep.jobs import ERROR_FILE
 
@@ -24,7 +24,7 @@ def refuse_another_sweep(config: DictConfig) -> None:
         ConfigError: the folder's sweep was started with other words or another search space.
     """
     file = real_folder(config.hydra.sweep.dir) / resume.SWEEP
-    if not file.is_file():
+    if not is_complete(file):  # none, or a kill while Hydra wrote it: no job has begun
         return
     before, now = asked(OmegaConf.load(file)), asked(config)
     gone, come = [word for word in before if word not in now], [word for word in now if word not in before]

@@ -20,7 +20,8 @@ def flag(monkeypatch):
 
 
 def multirun(folder, words, params=None) -> DictConfig:
-    return OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": {"params": params}, "overrides": {"task": words}}})
+    sweep, sweeper, overrides = {"dir": str(folder)}, {"params": params}, {"task": words}
+    return OmegaConf.create({"hydra": {"sweep": sweep, "sweeper": sweeper, "overrides": overrides, "verbose": False}})
 
 
 def test_the_same_words_go_on_and_others_are_refused(tmp_path):
