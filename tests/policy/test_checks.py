@@ -17,7 +17,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.policy.checks import COARSE, Check, FirstBatch, check_ends, check_numbers, hold_all, other_texts, within
 from rlhf_lightning.policy.model import Policy, PolicyOutput
-from rlhf_lightning.rollout.sampler._decoder import PaddedDecoder
+from rlhf_lightning.rollout.sampler._cached import PaddedDecoder
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
 from rlhf_lightning.tensors import log_probs_of
@@ -95,7 +95,7 @@ class Shifted(PaddedDecoder):
     """Counts positions over the padding."""
 
     def __init__(self, language_model: LanguageModel, prompts: Prompts, room: int) -> None:
-        super().__init__(language_model, prompts)
+        super().__init__(language_model, prompts.prompt_ids, prompts.prompt_mask)
         self.positions = torch.arange(self.ids.shape[1]).expand_as(self.ids)
 
 

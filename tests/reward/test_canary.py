@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.reward import net
 from rlhf_lightning.reward.canary import TEXTS, check_canary, recorded
 from rlhf_lightning.reward.folder import CARD, load_reward_model
 
@@ -90,13 +91,15 @@ def test_padding_that_changes_scores_is_caught(trunk_folder, tmp_path, monkeypat
     AutoTokenizer.from_pretrained(trunk_folder("gpt2")).save_pretrained(tmp_path)
     checked(str(tmp_path))
 
-    def left(self: PackedTokens, pad: int = 0):
-        longest = int(self.lengths.max())
-        rows = self.ids.split(self.lengths.tolist())
+    def left_padded(tokens: PackedTokens, pad: int):
+        longest = int(tokens.lengths.max())
+        rows = tokens.ids.split(tokens.lengths.tolist())
         ids = torch.stack([torch.cat([torch.full((longest - len(row),), pad), row]) for row in rows])
-        return ids, (ids != pad).long()
+        return {"input_ids": ids, "attention_mask": (ids != pad).long()}
 
-    monkeypatch.setattr(PackedTokens, "padded", left)
+    monkeypatch.setattr(net, "supports_packing", lambda trunk: False)
+    checked(str(tmp_path))
+    monkeypatch.setattr(net, "padded_inputs", left_padded)
     with pytest.raises(DataError, match="padding changes them"):
         checked(str(tmp_path))
 
