@@ -47,6 +47,10 @@ def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> An
     model, report = loaded
     check_report(model, report, f"{what}: {path!r}")
     check_finite(model, f"{what}: {path!r}")
+    if getattr(model.config, "rescale_every", 0):
+        # RWKV divides weights in eval mode and multiplies them back in training, against float16's overflow; a folder that is saved in
+        # between would be divided again when it is loaded.
+        model.config.rescale_every = 0
     return model
 
 

@@ -200,10 +200,16 @@ def _reaches_beyond_trial(trunk: PreTrainedModel) -> bool:
     tokens shows neither."""
     config = trunk.config.get_text_config()
     kinds = {str(kind) for kind in getattr(config, "layer_types", None) or ()}
-    bounded = [name for name in BOUNDED if getattr(config, name, None)]
+    bounded = [name for name in BOUNDED if _bounds(config, name)]
     if not getattr(config, "use_sliding_window", True):
         bounded = [name for name in bounded if name != "sliding_window"]
     return bool(bounded) or not kinds <= {"full_attention", "attention"} or bool(getattr(trunk, "_is_stateful", False))
+
+
+def _bounds(config: Any, name: str) -> bool:
+    """Whether a config bounds all layers, or some of them."""
+    layers = getattr(config, "per_layer_config", None)
+    return any(getattr(layer, name, None) for layer in layers) if layers else bool(getattr(config, name, None))
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.text_rows import Reading, TrunkKind
@@ -142,11 +141,9 @@ def max_positions(trunk: PreTrainedModel) -> int | None:
     if said is None or said < 1:
         return None
     # RoBERTa and its kin count positions from the padding's id on: as many rows of their table are never reached.
-    skipped = [
-        module.padding_idx + 1
-        for name, module in trunk.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
-    ]
+    # I-BERT's table is no nn.Embedding.
+    tables = [module for name, module in trunk.named_modules() if name.endswith("position_embeddings")]
+    skipped = [table.padding_idx + 1 for table in tables if isinstance(getattr(table, "padding_idx", None), int)]
     return int(said) - max(skipped, default=0)
 
 

@@ -1,22 +1,30 @@
 """Every family of the installed transformers, tiny: each stage's numbers against plain transformers, or the reason for its rejection.
 
 `python -m tests.backbone.census > docs/models.md` writes the page; with names of families behind it, a line for each of them.
+`--jobs 4` examines four families at a time; each has a process of its own and a limit on its CPU time.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
-import shutil
+import gc
+import json
+import multiprocessing
+import os
+import resource
+import signal
 import sys
 import tempfile
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -25,6 +33,7 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.backbone.causal import causal
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
+from rlhf_lightning.backbone.forward_arguments import accepted
 from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.output_layer import LogitForm, logit_form
 from rlhf_lightning.backbone.packing import PackedTokens
@@ -51,7 +60,7 @@ from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.rollout.sampler import _decoder
-from rlhf_lightning.rollout.sampler.native import native
+from rlhf_lightning.rollout.sampler.native import draw, native
 from rlhf_lightning.sft.module import SFTModule
 from rlhf_lightning.sft.settings import SFTSettings
 from tests.backbone.families import AUTO_MODELS, FAMILIES, PAD, Kind, plain_run, tiny_model
@@ -85,7 +94,13 @@ class Row:
 
 def examine(family: str, kind: Kind) -> Row:
     """Everything that is done with a model of the family, each result against plain transformers'."""
-    folder = Path(tempfile.mkdtemp())
+    with tempfile.TemporaryDirectory() as folder:
+        row = examine_in(family, kind, Path(folder))
+        return replace(row, note=row.note.replace(f"{folder}/", ""))
+
+
+def examine_in(family: str, kind: Kind, folder: Path) -> Row:
+    """`examine` with a folder for the models that it saves."""
     try:
         try:
             model = tiny_model(family, kind)
@@ -109,8 +124,6 @@ def examine(family: str, kind: Kind) -> Row:
     except Exception as cause:
         frame = traceback.extract_tb(cause.__traceback__)[-1]
         return Row(family, "wrong", note=f"{first_line(cause)} ({Path(frame.filename).name}:{frame.lineno})")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def first_line(cause: BaseException) -> str:
@@ -197,6 +210,28 @@ def check_log_probs(language_model: LanguageModel, plain: Any) -> None:
     hold("log-probability of a response", response_log_probs(in_eval(language_model), tokens)[0], plain_log_probs(plain, tokens))
 
 
+def sampled(language_model: LanguageModel, prompts: Any, temperature: float = 1.0) -> Any:
+    """Responses of 6 tokens at most; without the padding's token where the model counts positions by it.
+
+    RoBERTa, M2M-100 and their kin number a text's tokens by `cumsum(ids != pad)`: behind a drawn padding token, `generate` with a cache
+    counts on and a forward pass over the text doesn't, in plain transformers too, so that there is no number to compare with.
+    """
+    if not counts_padding(language_model.model):
+        return native(language_model, prompts, max_new_tokens=6, temperature=temperature)
+    with patch("rlhf_lightning.rollout.sampler.native.draw", draw_but_padding):
+        return native(language_model, prompts, max_new_tokens=6, temperature=temperature)
+
+
+def counts_padding(model: Any) -> bool:
+    return any(hasattr(part, "create_position_ids_from_input_ids") for part in model.modules())
+
+
+def draw_but_padding(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """`draw` of another token than PAD; log-probabilities stay those of the full distribution."""
+    token, _ = draw(logits.index_fill(1, torch.tensor([PAD]), -torch.inf), draws, temperature, top_p)
+    return token, (logits.float() / (temperature or 1.0)).log_softmax(-1).gather(-1, token[:, None])[:, 0]
+
+
 @torch.no_grad()
 def check_sampler(language_model: LanguageModel, plain: Any) -> None:
     """Sampled and greedy responses, of which some end early, against each row's plain forward pass."""
@@ -204,11 +239,9 @@ def check_sampler(language_model: LanguageModel, plain: Any) -> None:
     settings.eos_token_id = list(range(1, 290, 3))
     prompts = language_model.encode_prompts(PROMPTS, 6)
     for temperature in (1.0, 0.0):
-        rollout = native(language_model, prompts.repeat(2), max_new_tokens=6, temperature=temperature)
+        rollout = sampled(language_model, prompts.repeat(2), temperature=temperature)
         for i in range(len(rollout)):
             response = rollout.response_ids[i][rollout.response_mask[i].bool()]
-            if (response == PAD).any():  # RoBERTa counts no position for it
-                continue
             read = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()]
             context, prefix = (
                 (None, read) if language_model.decoder_prefix is None else (read, read.new_tensor(language_model.decoder_prefix))
@@ -218,8 +251,8 @@ def check_sampler(language_model: LanguageModel, plain: Any) -> None:
             hold("log-probability of a drawn response", rollout.sampled_log_probs[i, : len(response)].sum(), expected.sum())
             if temperature == 0:
                 inputs = {"input_ids": text[None]} if context is None else {"input_ids": context[None], "decoder_input_ids": text[None]}
-                best = plain(**inputs, use_cache=False).logits[0].float().log_softmax(-1).amax(-1)[len(prefix) - 1 : -1]
-                hold("greedy token's log-probability", expected, best)
+                best = plain(**inputs, use_cache=False).logits[0].float().log_softmax(-1)[len(prefix) - 1 : -1]
+                hold("greedy token's log-probability", expected, best[:, PAD + 1 :].amax(-1) if counts_padding(plain) else best.amax(-1))
     settings.eos_token_id = 1
 
 
@@ -273,14 +306,13 @@ def ppo_step(language_model: LanguageModel, plain: Any) -> None:
     in_eval(language_model)
     torch.manual_seed(0)
     critic = shared(language_model, None)
-    parts = PPOParts(partial(native, max_new_tokens=6), score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
+    parts = PPOParts(sampled, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     reference.__class__ = type(language_model)
     module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1))
-    rollout = native(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2), max_new_tokens=6)
+    rollout = sampled(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2))
     experience = gae(module.score(rollout))
-    no_pad = ~((rollout.response_ids == PAD) & rollout.response_mask.bool()).any(1)  # RoBERTa counts no position for it
-    hold("PPO's log-probabilities", experience.old_log_probs[no_pad].sum(1), rollout.sampled_log_probs[no_pad].sum(1))
+    hold("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))
     hold("the reference's log-probabilities", experience.ref_log_probs.sum(1), experience.old_log_probs.sum(1))
     mask = experience.response_mask
     loss, _ = module.loss(experience, token_weights(token_mean, mask), mask / mask.sum())
@@ -366,7 +398,7 @@ def plain_scores(plain: Any, model: RewardModel, tokens: PackedTokens) -> Tensor
         text, _ = tokens.select(torch.tensor([row]))
         types = {} if text.types is None else {"token_type_ids": text.types[None]}
         if text.context is None:
-            vectors = plain(input_ids=text.ids[None], **types).last_hidden_state
+            vectors = plain(input_ids=text.ids[None], **types, **accepted(plain, use_cache=False)).last_hidden_state
         else:
             encoded = plain.get_encoder()(input_ids=text.context.ids[None]).last_hidden_state
             vectors = plain.get_decoder()(input_ids=text.ids[None], encoder_hidden_states=encoded).last_hidden_state
@@ -386,8 +418,7 @@ gradients of a step of SFT, DPO and reward training, an update of PPO, LoRA, and
 - **rejected**: loading ends with the message in the last column.
 - **not runnable**: transformers itself can't make, run, or save and load the model from token ids on a CPU; its message is in the last
   column.
-- **wrong**: a number differs, or a step ends in an error of the last column; **not examined**, **timeout**: the run that wrote this page
-  ended before.
+- **wrong**: a number differs, or a step ends in an error of the last column; **timeout**: it took longer than the census allows.
 
 Reading: texts without padding in one row (packed), right-padded, or in groups of equal lengths. Sampling: the decoder of
 `rollout_sampler=native`. Logits: what the model does to the output layer's product; "own head" runs the model's own code.
@@ -419,21 +450,74 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")[:300]
 
 
-def main(names: list[str]) -> None:
+def examine_all(tasks: list[tuple[Kind, str]], jobs: int, seconds: int, finished: Path | None) -> dict[tuple[Kind, str], Row]:
+    """The rows of families, `jobs` at a time, each in a process forked from this one with a limit on its CPU time.
+
+    Args:
+        finished: a file of rows, JSON lines, that aren't examined again; rows are added to it as they come.
+    """
+    context = multiprocessing.get_context("fork")  # what this process has imported is imported once
+    rows: dict[tuple[Kind, str], Row] = {}
+    if finished is not None and finished.exists():
+        for line in finished.read_text().splitlines():
+            kind, values = json.loads(line)
+            rows[kind, values["family"]] = Row(**values)
+    waiting, running = [task for task in reversed(tasks) if task not in rows], {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            task = waiting.pop()
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=examine_alone, args=(*task, writer, seconds), daemon=True)
+            process.start()
+            writer.close()
+            running[reader] = task, process
+        for reader in wait(list(running)):
+            (kind, family), process = running.pop(reader)
+            try:
+                row = reader.recv()
+            except EOFError:  # the process was killed
+                process.join()
+                is_late = process.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
+                row = Row(family, "timeout" if is_late else "wrong", note=f"ended by signal {-process.exitcode}")
+            process.join()
+            rows[kind, family] = row
+            if finished is not None:
+                with finished.open("a") as lines:
+                    lines.write(json.dumps([kind, vars(row)]) + "\n")
+            print(f"{len(rows)}/{len(tasks)}", kind, *vars(row).values(), sep=" | ", file=sys.stderr, flush=True)
+    return rows
+
+
+def examine_alone(kind: Kind, family: str, writer: Connection, seconds: int) -> None:
+    """Send a family's row from a process of its own; the kernel ends it after `seconds` of CPU time, or ten times as many of waiting."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
+    signal.alarm(10 * seconds)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output is the page's
+    warnings.filterwarnings("ignore")
+    writer.send(examine(family, kind))
+
+
+def main(arguments: list[str]) -> None:
     from transformers.utils import logging
 
+    parser = argparse.ArgumentParser(prog="python -m tests.backbone.census", description=__doc__)
+    parser.add_argument("families", nargs="*", help="examine only these, and write no page")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="families that are examined at a time")
+    parser.add_argument("--seconds", type=int, default=120, help="CPU time of a family")
+    parser.add_argument("--rows", type=Path, help="file of an interrupted census of the same code: go on from its rows")
+    options = parser.parse_args(arguments)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.filterwarnings("ignore")
-    rows: dict[Kind, list[Row]] = {}
-    for kind, families in FAMILIES.items():
-        rows[kind] = []
-        for family in families:
-            if not names or family in names:
-                rows[kind].append(examine(family, kind))
-                print(kind, *vars(rows[kind][-1]).values(), sep=" | ", file=sys.stderr, flush=True)
-    if not names:
-        print(page(rows), end="")
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    examine("gpt2", "causal")  # what this imports, the processes forked from this one needn't: half of their time
+    gc.freeze()
+    chosen = set(options.families)
+    tasks = [(kind, family) for kind, families in FAMILIES.items() for family in families if not chosen or family in chosen]
+    rows = examine_all(tasks, options.jobs, options.seconds, options.rows)
+    if not chosen:
+        print(page({kind: [rows[kind, family] for family in families] for kind, families in FAMILIES.items()}), end="")
 
 
 if __name__ == "__main__":

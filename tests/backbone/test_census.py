@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,13 @@ def test_the_page_lists_the_installed_families():
     if f"Every family of transformers {__version__} " not in PAGE.read_text():
         pytest.skip(f"docs/models.md is of another version than {__version__}")
     assert {kind: list(families) for kind, families in listed().items()} == FAMILIES
+
+
+def test_no_row_of_the_page_is_wrong():
+    rows = {(kind, family): result for kind, families in listed().items() for family, result in families.items()}
+    assert {row: result for row, result in rows.items() if result not in ("correct", "rejected", "not runnable")} == {}
+
+
+def test_decoders_that_transformers_can_run_are_correct():
+    counts = Counter(listed()["causal"].values())
+    assert counts["correct"] / (counts.total() - counts["not runnable"]) >= 0.95, counts

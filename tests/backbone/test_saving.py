@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 from rlhf_lightning.backbone import saving
 from rlhf_lightning.backbone.adapters import add_adapters, merged_state
 from rlhf_lightning.backbone.checkpoint_tensors import checkpoint_state
+from rlhf_lightning.backbone.loading import load_pretrained
 from rlhf_lightning.backbone.saving import check_saved, save_model
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.whole_file import write_folder
@@ -120,3 +121,13 @@ def test_the_settings_of_transformers_stay(small_model, tmp_path):
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     save_model(small_model("gpt2"), Path(tmp_path))
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_rwkv_is_saved_as_it_was_trained(tiny_model, tmp_path):
+    """In eval mode RWKV divides weights of its later layers, once more with each loading of what was saved so."""
+    tiny_model("rwkv", "causal").save_pretrained(tmp_path / "model")
+    model = load_pretrained(AutoModelForCausalLM, str(tmp_path / "model"), "backbone.path").eval()
+    expected = outputs(model)
+    assert torch.allclose(expected, outputs(AutoModelForCausalLM.from_pretrained(tmp_path / "model")), atol=1e-5)
+    save_model(model, tmp_path / "saved")
+    assert torch.allclose(outputs(AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), expected, atol=1e-5)
