@@ -484,7 +484,7 @@ def examine_all(tasks: list[tuple[Kind, str]], jobs: int, seconds: int, finished
             if finished is not None:
                 with finished.open("a") as lines:
                     lines.write(json.dumps([kind, vars(row)]) + "\n")
-            print(f"{len(rows)}/{len(tasks)}", kind, *vars(row).values(), sep=" | ", file=sys.stderr, flush=True)
+            print(f"{sum(task in rows for task in tasks)}/{len(tasks)}", kind, *vars(row).values(), sep=" | ", file=sys.stderr, flush=True)
     return rows
 
 

@@ -159,6 +159,12 @@ def test_what_packing_would_get_wrong_is_refused_and_left_as_it_was(name):
         packed_hidden(trunk, tokens)
 
 
+def test_a_window_of_some_layers_is_not_packed(tiny_model):
+    trunk = tiny_model("neomme", "encoder")
+    assert any(layer.sliding_window for layer in trunk.config.per_layer_config)
+    assert not supports_packing(trunk)
+
+
 def test_the_trial_leaves_modes_and_randomness_alone(tmp_path):
     trunk = trunk_of(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=40, attn_pdrop=0.5)).train()
     trunk.h[0].eval()

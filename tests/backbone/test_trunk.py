@@ -100,6 +100,14 @@ def test_the_most_positions_are_run_and_one_more_is_not_asked_for(trunk_folder, 
     assert token_vectors(trunk, packed)[0].isfinite().all()
 
 
+def test_a_table_of_positions_that_is_no_embedding_counts_from_the_padding_too(tiny_model):
+    trunk = tiny_model("ibert", "encoder")
+    assert max_positions(trunk) == 63
+    assert trunk(torch.full((1, 63), 7)).last_hidden_state.isfinite().all()
+    with pytest.raises(IndexError):
+        trunk(torch.full((1, 64), 7))
+
+
 @pytest.mark.parametrize("wanted", ["decoder", "encoder", "encoder_decoder"])
 @pytest.mark.parametrize("family", ["llama", "bert", "t5"])
 def test_another_family_than_the_chosen_is_refused_with_the_option_that_takes_it(trunk_folder, family, wanted):
