@@ -123,7 +123,7 @@ def check_reading(trunk: PreTrainedModel, *, causal: bool) -> None:
 
 
 def _check_gradient(trunk: PreTrainedModel, tokens: PackedTokens) -> None:
-    """Reject a recurrent trunk whose code changes its state in place, which torch can't differentiate (RWKV, xLSTM)."""
+    """Reject a recurrent trunk that torch can't differentiate, as where its code changes its state in place."""
     if not getattr(trunk, "_is_stateful", False):
         return
     embedding: Any = trunk.get_input_embeddings()

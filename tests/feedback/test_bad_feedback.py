@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[int, str]] = {
     "only newline": (2, "no rows"),
     "deep nesting": (1, "JSON array"),
     "gzip truncated": (4928, "truncated"),
-    "zip bomb gz 100 MB of zeros": (1, "longer than the limit of 8388608 bytes"),
+    "zip bomb gz 100 MB of zeros": (1, "unpacks to more than 200 times its size"),
 }
 for _name in ("prompt", "chosen", "rejected"):
     REFUSED |= {

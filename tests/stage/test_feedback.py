@@ -23,10 +23,14 @@ def with_template(source: Path, target: Path) -> Path:
     return target
 
 
-def without_weights(folder: Path) -> Path:
-    for file in folder.glob("*.safetensors"):
-        file.write_bytes(b"")
-    return folder
+@pytest.fixture
+def no_weights(monkeypatch) -> None:
+    """Weights that must not be loaded."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", fail)
 
 
 @pytest.fixture
@@ -54,10 +58,9 @@ def words_of(stage: str, world, model: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", ["reward", "preference", "measure_reward", "explain"])
-def test_a_rejected_chat_is_named_before_the_weights_load(command, world, chats, tmp_path, stage):
+def test_a_rejected_chat_is_named_before_the_weights_load(command, world, chats, tmp_path, no_weights, stage):
     source = world.policy if stage in ("reward", "preference") else world.reward_model
-    model = without_weights(with_template(source, tmp_path / "model"))
-    outcome = command(*words_of(stage, world, model), *chats)
+    outcome = command(*words_of(stage, world, with_template(source, tmp_path / "model")), *chats)
     assert outcome.code == 2
     assert "chats.jsonl:14: the chat template" in outcome.error
     assert "System role not supported" in outcome.error
