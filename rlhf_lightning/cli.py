@@ -205,7 +205,8 @@ def whole_run(config: DictConfig) -> float:
     if run.is_main:
         resume.prepare(config, run.folder, run.say)
     if (objective := resume.complete(run.folder)) is not None:
-        resume.tidy(run.folder)
+        if run.is_main:
+            resume.clean_finished(run.folder)
         run.say(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
         return objective
     if run.is_main:

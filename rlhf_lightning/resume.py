@@ -174,20 +174,24 @@ def remove_leftovers(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what is left in the folder of a run that was killed behind its last line: checkpoints, the lock, half-written files. Nothing
-    where another process works there."""
+    """`clean_finished` under the folder's lock; nothing where another process works in the folder."""
+    with suppress(ConfigError, OSError), held(folder):
+        clean_finished(folder)
+
+
+def clean_finished(folder: Path) -> None:
+    """Delete what a run left that was killed after its result: checkpoints, seconds, half-written files. The caller has the lock."""
     try:
         saved: Any = OmegaConf.to_container(OmegaConf.load(folder / FILE), resolve=False)
         keep = bool(saved["checkpoint"]["keep_finished"])
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
         keep = True
-    with suppress(ConfigError, OSError), held(folder):
-        remove_leftovers(folder, lambda text: None)
-        (folder / stopwatch.FILE).unlink(missing_ok=True)
-        if not keep:
-            remove_checkpoints(folder / CHECKPOINTS)
-            for file in folder.glob("logs/*_before_*.csv"):
-                file.unlink()
+    remove_leftovers(folder, lambda text: None)
+    (folder / stopwatch.FILE).unlink(missing_ok=True)
+    if not keep:
+        remove_checkpoints(folder / CHECKPOINTS)
+        for file in folder.glob("logs/*_before_*.csv"):
+            file.unlink()
 
 
 def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], say: Callable[[str], None]) -> None:

@@ -212,3 +212,16 @@ def test_a_saved_configuration_takes_the_presets_of_how_it_is_run(command, world
     outcome = command("--config-path", str(tmp_path / "one"), "logger=csv", folder=tmp_path / "two")
     assert outcome.code == 0, outcome.error
     assert OmegaConf.load(tmp_path / "two" / "config.yaml").logger == {"kind": "csv", "naming": "trl"}
+
+
+def test_the_same_command_again_tidies_a_run_that_was_killed_behind_its_result(command, world, tmp_path):
+    words = [*world.inspect(), "resume=auto"]
+    first = command(*words, folder=tmp_path / "run")
+    assert first.code == 0, first.error
+    listing = sorted(path.name for path in first.folder.iterdir())
+    (first.folder / "seconds.json").write_text("{}")
+    (first.folder / "checkpoints").mkdir()
+    again = command(*words, folder=first.folder)
+    assert again.code == 0, again.error
+    assert "is already complete" in again.out
+    assert sorted(path.name for path in first.folder.iterdir()) == listing
