@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 _FLAGS = ("--config-path", "-cp", "--config-dir", "-cd")
@@ -43,9 +44,7 @@ def hydra_quoted(value: str) -> str:
     """A value as Hydra reads it back to the letter: plain where it can be, else in double quotes."""
     if re.fullmatch(r"[\w./-]+", value):
         return value
-    # Backslashes count only before a quote and at the end.
-    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
-    return f'"{escaped}"'
+    return QuotedString(value, Quote.double).with_quotes()
 
 
 def quoting_hint(word: str) -> str:

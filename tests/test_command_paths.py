@@ -120,4 +120,5 @@ def test_a_run_in_and_from_the_home_folder(command, home):
     outcome = command(*words, "hydra.run.dir=~/run")
     assert outcome.code == 0, outcome.error
     assert (home / "run" / "result.json").is_file()
-    assert f"path: {home}/p.jsonl" in (home / "run" / "config.yaml").read_text()
+    # Read as YAML, which wraps a long path.
+    assert OmegaConf.load(home / "run" / "config.yaml").feedback_source.jsonl.path == f"{home}/p.jsonl"

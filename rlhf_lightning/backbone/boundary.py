@@ -89,8 +89,8 @@ def _difference(text: str, other: str) -> int:
     return max(len(text), len(other)) - start - end
 
 
-def common_start(text: str, other: str) -> int:
-    """The number of characters with which both texts begin."""
+def common_start(text: Sequence[Any], other: Sequence[Any]) -> int:
+    """The number of equal items, characters or ids, at the start of both."""
     return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from rlhf_lightning.backbone.boundary import Continuation, continuation, continuation_spans
+from rlhf_lightning.backbone.boundary import Continuation, common_start, continuation, continuation_spans
 from rlhf_lightning.backbone.chat import opening_ids, rendered_prompt
 from rlhf_lightning.backbone.encoding import Rendered, Span, encode, encode_with_spans
 from rlhf_lightning.backbone.turns import Exchange, exchange
@@ -68,7 +68,7 @@ def _divided(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, one: Exc
         before, answer = [*prompt.opening, *prompt.ids], found.ids
         joined, size = found.anchor is None, len(prompt.ids)
     else:
-        found, joined, size = None, True, _common(encode(tokenizer, [one.joined.until(one.prompt_end)])[0], ids)
+        found, joined, size = None, True, common_start(encode(tokenizer, [one.joined.until(one.prompt_end)])[0], ids)
         before, answer = ids[:size], ids[size:]
     end = list(one.end)
     if joined and one.answer_end < len(one.joined.text):
@@ -107,7 +107,3 @@ def _places(answer: str, response: str) -> list[int]:
             places += range(block.b, block.b + block.size)
         return [*places, limit]
     return [min(max(0, i + shift), limit) for i in range(len(answer) + 1)]
-
-
-def _common(ids: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), min(len(ids), len(other)))
