@@ -14,8 +14,8 @@ from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import Reading, TextRow
-from rlhf_lightning.backbone.text_vectors import READ_ERRORS, check_reading, decoder_hidden
-from rlhf_lightning.backbone.trial import trial
+from rlhf_lightning.backbone.text_vectors import check_reading, decoder_hidden
+from rlhf_lightning.backbone.trial import READ_ERRORS, trial
 from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, max_positions, reading_of
 from rlhf_lightning.backbone.turns import text_end
 from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens

@@ -18,8 +18,7 @@ from rlhf_lightning.backbone.output_layer import before_output, output_log_probs
 from rlhf_lightning.backbone.rope import rope_limit
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
-from rlhf_lightning.backbone.text_vectors import READ_ERRORS
-from rlhf_lightning.backbone.trial import agree, trial
+from rlhf_lightning.backbone.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.backbone.turns import end_notes, generation_ends, stop_ids
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.token_log_probs import softcapped, token_log_probs
-from rlhf_lightning.backbone.trial import agree, trial
+from rlhf_lightning.backbone.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.tensors import entropy_of, log_probs_of
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _tried_form(model: PreTrainedModel) -> LogitForm | None:
         hidden = _trial_vectors(model)
         try:
             expected = [own_logits(model, part) for part in hidden]
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
+        except READ_ERRORS:
             return read  # `check_output_layer` compares it with the model's whole forward pass
         for form in (read, LogitForm(), _fitted(model, read, hidden[0], expected[0])):
             if all(_agrees(model, part, form, logits) for part, logits in zip(hidden, expected, strict=True)):

@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rlhf_lightning.backbone.forward_arguments import cache_argument
 from rlhf_lightning.backbone.layout import Layout
-from rlhf_lightning.backbone.trial import agree
+from rlhf_lightning.backbone.trial import READ_ERRORS, agree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -240,7 +240,7 @@ def _agree(trunk: PreTrainedModel, tokens: PackedTokens, first_position: int, ex
     try:
         with torch.autocast(trunk.device.type, enabled=False):
             found = _packed_hidden(trunk, tokens, first_position)
-    except (NotPackedError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
+    except (NotPackedError, *READ_ERRORS):
         return False
     return agree(found, expected)
 

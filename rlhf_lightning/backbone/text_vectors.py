@@ -14,15 +14,13 @@ from torch import Tensor, nn
 
 from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
 from rlhf_lightning.backbone.rope import reset_rope, rope_limit
-from rlhf_lightning.backbone.trial import agree, random_ids, trial
+from rlhf_lightning.backbone.trial import READ_ERRORS, agree, random_ids, trial
 from rlhf_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TRIAL_LENGTHS = (7, 2, 12, 7)
-READ_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError, NotImplementedError)
-"""What a model raises whose forward can't read token ids alone."""
 
 
 class Batching(enum.Enum):

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """The largest difference that counts as rounding, times the values' root mean square where that is above 1."""
 
+READ_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError)
+"""What a model raises whose forward can't read what a trial gives it."""
+
 
 @contextmanager
 def trial(module: nn.Module) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.backbone.language_model import LanguageModel, pad_rows
 from rlhf_lightning.backbone.packing import supports_packing
-from rlhf_lightning.backbone.trial import agree, random_ids, trial
+from rlhf_lightning.backbone.trial import READ_ERRORS, agree, random_ids, trial
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.rollout.sampler._cached import CachelessDecoder, CrossDecoder, EqualLengthDecoder, NoCacheError, PaddedDecoder
 from rlhf_lightning.rollout.sampler._packed import PackedDecoder
@@ -129,7 +129,7 @@ def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
         try:
             decoder = make(language_model, prompts, TRIAL_STEPS)
             return _follows(decoder, [text[size:] for text, size in zip(texts, TRIAL_LENGTHS, strict=True)], expected)
-        except (NoCacheError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError):
+        except (NoCacheError, *READ_ERRORS):
             return False
 
 
