@@ -10,13 +10,12 @@ from torch import Tensor
 
 from rlhf_lightning.backbone.chat import unframed
 from rlhf_lightning.backbone.language_model import LanguageModel, compare_logits, pad_rows
-from rlhf_lightning.backbone.length_limit import UNLIMITED
 from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.text_rows import Reading, TextRow
 from rlhf_lightning.backbone.text_vectors import check_reading, decoder_hidden
 from rlhf_lightning.backbone.trial import READ_ERRORS, trial
-from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, max_positions, reading_of
+from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, reading_of
 from rlhf_lightning.backbone.turns import text_end
 from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
@@ -35,11 +34,6 @@ class EncoderDecoder(LanguageModel):
     @property
     def decoder_prefix(self) -> list[int]:
         return self._row("", "").before
-
-    @property
-    def max_length(self) -> int:
-        """Of either side."""
-        return max_positions(self.model) or UNLIMITED
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
         row = self._row(prompt, response)

@@ -19,6 +19,7 @@ from rlhf_lightning.backbone.rope import rope_limit
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.backbone.trial import READ_ERRORS, agree, trial
+from rlhf_lightning.backbone.trunk import max_positions
 from rlhf_lightning.backbone.turns import end_notes, generation_ends, stop_ids
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
@@ -71,7 +72,8 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        return int(getattr(self.model.config, "max_position_embeddings", UNLIMITED))
+        """The most tokens of a text; of either side of an encoder-decoder."""
+        return max_positions(self.model) or UNLIMITED
 
     @property
     def written_length(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, RobertaConfig
 
 from rlhf_lightning.backbone.boundary import plain_ids
 from rlhf_lightning.backbone.language_model import (
@@ -75,6 +75,19 @@ def test_prompts_may_fill_what_the_response_leaves_and_no_more(either_tokenizer)
     assert either_tokenizer.encode_prompts(["The kettle boils"], room).prompt_ids.shape == (1, length)
     with pytest.raises(DataError, match=rf"a prompt of {length} tokens .*64 positions"):
         either_tokenizer.encode_prompts(["The kettle boils"], room + 1)
+
+
+@torch.no_grad()
+def test_a_decoder_that_counts_positions_from_its_padding_has_fewer(tiny_of):
+    """RoBERTa begins behind its padding's id; a text of all positions of the config would leave its table."""
+    tokenizer = tiny_of("llama").tokenizer
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40}
+    config = RobertaConfig(vocab_size=len(tokenizer), is_decoder=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=1, **sizes)
+    language_model = LanguageModel(AutoModelForCausalLM.from_config(config), tokenizer)
+    assert language_model.max_length == 38
+    language_model.model(input_ids=torch.full((1, 38), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        language_model.model(input_ids=torch.full((1, 39), 5))
 
 
 def test_decoding_reads_the_mask_and_leaves_special_tokens_out(either_tokenizer):
