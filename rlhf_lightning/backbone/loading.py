@@ -62,6 +62,23 @@ def check_files(path: str, what: str, needs_weights: bool) -> None:
         raise DataError(f"{what}: {fault}") from fault
 
 
+def find_file(path: str, name: str) -> Path | None:
+    """A file of a folder or Hub model, below it where the name has slashes; None where there is none."""
+    if Path(path).is_dir() or path.startswith((".", "/", "~")):
+        local = Path(path) / name
+        return local if local.is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(
+            path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+    except OSError:  # neither a folder nor a name that the Hub could have: loading the model says so
+        return None
+    return None if found is None else Path(str(found))
+
+
 def load_tokenizer(path: str, what: str = "tokenizer") -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub model. Raises DataError: there is none, it is damaged, or it has no vocabulary."""
     from transformers import AutoTokenizer

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.language_model import frozen, pad_rows
-from rlhf_lightning.backbone.loading import load_pretrained
+from rlhf_lightning.backbone.loading import find_file, load_pretrained
 from rlhf_lightning.backbone.trunk import fitting_length, load_config, trunk_kind
 from rlhf_lightning.backbone.vocabulary import check_tokens
 from rlhf_lightning.errors import ConfigError, DataError
@@ -159,7 +159,7 @@ def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedM
         inside = str(Path(path) / folder)
     elif folder:
         options = {"subfolder": folder}
-    config = load_config(inside, what) if not options else load_pretrained(_auto_config(), path, what, **options)
+    config = load_config(inside, what, **options)
     # Folders of sentence-transformers hold the encoder of a T5 alone, and their config names no encoder-decoder.
     is_encoder_alone = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel")
     auto_class = AutoModelForTextEncoding if is_encoder_alone else AutoModel
@@ -171,12 +171,6 @@ def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedM
     tokenizer = load_pretrained(AutoTokenizer, inside, what, **options)
     check_tokens(trunk, tokenizer, f"{what}: {path!r}")
     return cast("PreTrainedModel", frozen(trunk)), tokenizer
-
-
-def _auto_config() -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig
 
 
 def _pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
@@ -201,7 +195,7 @@ def _dense(path: str, where: str, settings: dict[str, Any], what: str) -> nn.Mod
     name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if name not in ACTIVATIONS:
         raise ConfigError(f"{what}: {path!r} has a dense layer with the activation {name}; supported are {', '.join(ACTIVATIONS)}")
-    weights = _locate(path, _join(where, "model.safetensors"))
+    weights = find_file(path, _join(where, "model.safetensors"))
     if weights is None:
         raise DataError(f"{what}: {path!r} has no {_join(where, 'model.safetensors')}; save the model again with safetensors")
     linear = nn.Linear(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
@@ -211,21 +205,13 @@ def _dense(path: str, where: str, settings: dict[str, Any], what: str) -> nn.Mod
 
 def _read_json(path: str, name: str, default: Any) -> Any:
     """The content of a JSON file of a folder or Hub model, `default` where there is none. Raises DataError where it is damaged."""
-    file = _locate(path, name)
+    file = find_file(path, name)
     if file is None:
         return default
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
         raise DataError(f"{file} is not valid JSON: {cause}") from cause
-
-
-def _locate(path: str, name: str) -> str | None:
-    """A file of a folder or Hub model; None where there is none."""
-    from transformers.utils import cached_file
-
-    file: str | None = cached_file(path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
-    return file
 
 
 def _join(folder: str, name: str) -> str:

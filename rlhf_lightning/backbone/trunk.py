@@ -59,11 +59,15 @@ def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
         )
 
 
-def load_config(path: str, what: str = "backbone.path") -> Any:
-    """The transformers config of a folder or Hub model. Raises DataError where there is none, or one with ids out of range."""
+def load_config(path: str, what: str = "backbone.path", **options: Any) -> Any:
+    """The transformers config of a folder or Hub model. Raises DataError where there is none, or one with ids out of range.
+
+    Args:
+        options: of from_pretrained.
+    """
     from transformers import AutoConfig
 
-    config = load_pretrained(AutoConfig, path, what)
+    config = load_pretrained(AutoConfig, path, what, **options)
     check_config_ids(config, f"{what}: config.json of {path!r}")
     return config
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.backbone.adapters import merge_adapters
-from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.backbone.loading import find_file, load_pretrained, load_tokenizer
 from rlhf_lightning.backbone.saving import save_model
 from rlhf_lightning.backbone.trunk import CLASSIFIERS, fitting_length, load_config, trunk_and_tokenizer, trunk_kind, trunk_width
 from rlhf_lightning.backbone.vocabulary import check_tokens
@@ -172,7 +172,7 @@ def held_out_by(path: str) -> str | None:
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
     from safetensors.torch import load_file
 
-    weights = _file(path, HEAD_WEIGHTS)
+    weights = find_file(path, HEAD_WEIGHTS)
     if weights is None:
         raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the folder again, whole")
     check_safetensors(weights)
@@ -234,22 +234,5 @@ def downloaded(path: str, **how: Any) -> str:
 
 
 def _card(path: str) -> dict[str, Any] | None:
-    file = _file(path, CARD)
+    file = find_file(path, CARD)
     return None if file is None else read_card(file)
-
-
-def _file(path: str, name: str) -> Path | None:
-    """A file of a folder or Hub model, None where there is none."""
-    if Path(path).is_dir() or path.startswith((".", "/", "~")):
-        local = Path(path) / name
-        return local if local.is_file() else None
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(
-            path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
-    except OSError:  # neither a folder nor a name that the Hub could have: loading the model says so
-        return None
-    return None if found is None else Path(str(found))
