@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -78,14 +78,27 @@ class Choices:
 
 def expand_paths(config: DictConfig) -> None:
     """Expand `~` in the settings that are paths by their type, in place, so that whatever reads the configuration sees the same path."""
+    for _, target, node in _targets(config):
+        schema.expand_paths(target, node)
+
+
+def path_settings(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Key and path of every setting that is a path by its type."""
+    for key, target, node in _targets(config):
+        for name, paths in schema.path_settings(target, node).items():
+            yield from ((f"{key}.{name}", path) for path in paths)
+
+
+def _targets(config: DictConfig) -> Iterator[tuple[str, Callable[..., Any], Any]]:
+    """Key, class or function, and node of every section and option of a composed configuration."""
     for name in section_names():
-        schema.expand_paths(section_class(name), config.get(name))
+        yield name, section_class(name), config.get(name)
     for group, about in GROUPS.items():
         node = config.get(group)
         if node and isinstance(node, Mapping):
-            for option in node.values() if about.many else [node]:
+            for key, option in [(f"{group}.{name}", option) for name, option in node.items()] if about.many else [(group, node)]:
                 if isinstance(option, Mapping):
-                    schema.expand_paths(component_of(option).target, option)
+                    yield key, component_of(option).target, option
 
 
 def check(config: DictConfig) -> None:

@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning import launch, resume, saved_config, wrong_command
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import check_free, held
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.output_folder import check_run, check_sweep, make_unused, stand_in
 from rlhf_lightning.overrides import escaped, quoted
@@ -51,6 +51,7 @@ class FolderLock(Callback):
             folder = Path(config.hydra[mode].dir)
             if not launch.this_launch().rank():
                 folder = self._unused(config, mode, folder)
+                check_free(folder)  # of all that is wrong with a folder in use, this is the reason
                 check(config, folder)
                 if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
                     resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's words there

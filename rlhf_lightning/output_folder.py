@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf.errors import GrammarParseError
 from rlhf_lightning import resume, saved_config, stopwatch
 from rlhf_lightning.checkpoint import begun
 from rlhf_lightning.checkpoint.lock import NAME as LOCK
+from rlhf_lightning.choices import path_settings
 from rlhf_lightning.errors import ConfigError
 
 OURS = "rlhf_lightning"
@@ -106,29 +107,18 @@ def _check_kind(folder: Path, key: str) -> None:
 def _check_inputs(config: DictConfig, folder: Path, key: str) -> None:
     """Refuse settings that name a file or folder within the folder that is written."""
     target = folder.resolve()
-    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"]), resolve=False)
-    for name, value in begun.flat(settings):
-        for text in _texts(value):
-            try:
-                literal = text if os.path.lexists(text) else re.split(r"[*?\[]", text)[0]
-                path = Path(literal).expanduser()
-                inside = bool(literal) and path.exists() and target in (path.resolve(), *path.resolve().parents)
-            except (OSError, ValueError, RuntimeError):  # no name that a file could have
-                continue
-            if inside:
-                raise ConfigError(
-                    f"{name}={text} is within {folder}, the folder that the command writes into: read it from where nothing is written, or "
-                    f"choose another folder ({key})"
-                )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Texts that may be paths: one without a separator is more often a name than a path, and is looked at all the same."""
-    if isinstance(value, str) and value.strip(" .") and "${" not in value:
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
+    for name, text in path_settings(config):
+        try:
+            literal = text if os.path.lexists(text) else re.split(r"[*?\[]", text)[0]
+            path = Path(literal).expanduser()
+            inside = bool(literal) and path.exists() and target in (path.resolve(), *path.resolve().parents)
+        except (OSError, ValueError, RuntimeError):  # no name that a file could have
+            continue
+        if inside:
+            raise ConfigError(
+                f"{name}={text} is within {folder}, the folder that the command writes into: read it from where nothing is written, or "
+                f"choose another folder ({key})"
+            )
 
 
 def _check_foreign(folder: Path, ours: Collection[str], key: str) -> None:

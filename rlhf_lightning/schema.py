@@ -111,16 +111,24 @@ def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]
     return {name: getattr(checked, name) for name in settings}
 
 
-def expand_paths(target: Callable[..., Any], node: Any) -> None:
-    """Expand `~` in the settings of a composed node that are paths by their type, in place."""
+def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]:
+    """The paths that a composed node names, by setting: those of the settings that are paths, or lists of them, by their type."""
+    paths = {}
     for setting in settings_of(target):
-        if not OmegaConf.is_dict(node) or setting.name not in node or OmegaConf.is_interpolation(node, setting.name):
+        if not OmegaConf.is_dict(node) or setting.name not in node or not _is_path(setting.type):
+            continue
+        if OmegaConf.is_interpolation(node, setting.name) or OmegaConf.is_missing(node, setting.name):
             continue
         value = node[setting.name]
-        if isinstance(value, str) and value.startswith("~") and _is_path(setting.type):
-            node[setting.name] = expand_user(value)
-        elif OmegaConf.is_list(value) and _is_path(setting.type):
-            node[setting.name] = [expand_user(item) if isinstance(item, str) else item for item in value]
+        paths[setting.name] = [item for item in (value if OmegaConf.is_list(value) else [value]) if isinstance(item, str)]
+    return paths
+
+
+def expand_paths(target: Callable[..., Any], node: Any) -> None:
+    """Expand `~` in the settings of a composed node that are paths by their type, in place."""
+    for name, paths in path_settings(target, node).items():
+        if any(path.startswith("~") for path in paths):
+            node[name] = list(map(expand_user, paths)) if OmegaConf.is_list(node[name]) else expand_user(paths[0])
 
 
 def _is_path(annotation: Any) -> bool:

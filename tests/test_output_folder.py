@@ -48,7 +48,7 @@ INPUTS = [
     "feedback_source=jsonl feedback_source.jsonl.path=runs/done/*.jsonl",
     "feedback_source=csv feedback_source.csv.path=runs/done",
     "task=files task.prompts=runs/done/feedback.jsonl",
-    "stage.models=[model,runs/done/reward_model]",
+    "feedback_filter=[leakage] feedback_filter.leakage.against=[data/more.jsonl,runs/done/feedback.jsonl]",
 ]
 SWEEPS = [
     "hydra.sweep.dir=.", "hydra.sweep.dir=model", "hydra.sweep.dir=data", "hydra.sweep.dir=notes.txt", "hydra.sweep.dir=runs/done",
@@ -167,6 +167,13 @@ def test_inputs_in_the_folder_that_is_written_are_refused(command, top):
         outcome, new = run(command, top, [*STUB, *words.split(), "hydra.run.dir=runs/done"])
         assert (outcome.code, new) == (2, []), (words, outcome)
         assert "is within runs/done, the folder that the command writes into" in outcome.error
+
+
+def test_a_name_that_is_also_the_folder_s_is_no_input(command, top):
+    """plan.job=ppo in a folder called ppo: only settings that are paths by their type are looked at."""
+    write(top, "ppo/train.log")
+    outcome, _ = run(command, top, [*STUB, "plan.job=ppo", "hydra.run.dir=ppo"])
+    assert outcome.code == 0, outcome.error
 
 
 def test_sweeps_are_held_to_the_same(command, top):

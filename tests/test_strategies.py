@@ -26,7 +26,7 @@ ORDINAL = ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning
 CASES = {
     # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
     "sft": ("sft", ["sft.batch_size=5", "sft.learning_rate=1e-4"], ["ddp", "fsdp2"]),
-    "reward": ("reward", ["reward_loss=[bradley_terry,plackett_luce,gaussian_rating]"], ["ddp", "fsdp2"]),
+    "reward": ("reward", ["reward_loss=[bradley_terry,plackett_luce,gaussian_rating]", "reward.learning_rate=1e-4"], ["ddp", "fsdp2"]),
     "reward, thresholds of ratings learned": (
         "reward",
         ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"],

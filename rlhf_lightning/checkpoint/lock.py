@@ -36,6 +36,19 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder whose lock another process has. Raises ConfigError."""
+    path = folder / NAME
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        _take(handle, path, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)
+
+
 def _taken(path: Path) -> int:
     """The open file that holds the lock."""
     while True:
@@ -47,7 +60,7 @@ def _taken(path: Path) -> int:
                 f"{path.parent}: a run can't be kept there ({cause.strerror}): give it a folder that can be written (hydra.run.dir)"
             ) from cause
         try:
-            _take(handle, path)
+            _take(handle, path, fcntl.LOCK_EX)
             if _is_at(handle, path):
                 os.truncate(handle, 0)
                 os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
@@ -66,9 +79,9 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _take(handle: int, path: Path) -> None:
+def _take(handle: int, path: Path, kind: int) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
             f"{path.parent} is in use: {_holder(handle)} works there; wait for it or end it, or give this run a folder of its own "
