@@ -9,7 +9,7 @@ What happens: the registered components become options (rlhf_lightning/registry.
 the result is checked before any model loads, and the chosen stage (rlhf_lightning/stage/) runs from top to bottom.
 """
 
-from rlhf_lightning.program import program
+from rlhf_lightning.cli.program import program
 
 if __name__ == "__main__":
     program()

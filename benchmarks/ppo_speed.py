@@ -44,9 +44,8 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
 
     from rlhf_lightning.advantage.gae import gae
     from rlhf_lightning.backbone.causal import causal
-    from rlhf_lightning.backbone.language_model import pad_rows
-    from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.flow import Prompts
+    from rlhf_lightning.model.language_model import pad_rows
     from rlhf_lightning.policy.critic.separate import separate
     from rlhf_lightning.policy.critic.shared import shared
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
@@ -59,7 +58,8 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.rollout.sampler.native import native
     from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
     from rlhf_lightning.rollout.shaping.kl import kl
-    from rlhf_lightning.run import hush_hints
+    from rlhf_lightning.runtime.run import hush_hints
+    from rlhf_lightning.training.datamodule import ShardedData
 
     class Timed(PPOModule):
         """PPOModule with a clock around its phases."""

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from rlhf_lightning.feedback.annotator.simulated import SimulatedAnnotators
 from rlhf_lightning.flow import Feedback
-from rlhf_lightning.interval import mean_interval, paired_interval
-from rlhf_lightning.reward.folder import load_reward_model
+from rlhf_lightning.reward.storage.folder import load_reward_model
+from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 from rlhf_lightning.task.reviews import Reviews
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
-from rlhf_lightning.interval import mean_interval, paired_interval
 from rlhf_lightning.registry import option
-from rlhf_lightning.reward.collation import collated
 from rlhf_lightning.reward.losses import build_losses
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.regression.collation import collated
+from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
 JUDGEMENTS = 5000
 ANNOTATORS, AT_RANDOM = 20, 6

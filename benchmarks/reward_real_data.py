@@ -32,10 +32,10 @@ from rlhf_lightning.feedback.judgements import prompt_share, standardised
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback, Rating
-from rlhf_lightning.interval import mean_interval
 from rlhf_lightning.registry import load_components, make
-from rlhf_lightning.reward.features import FeatureScore
-from rlhf_lightning.reward.fitting import fit
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
+from rlhf_lightning.reward.regression.fitting import fit
+from rlhf_lightning.statistics.intervals import mean_interval
 
 FEWEST_PROMPTS = 20
 BASELINE: dict[str, dict[str, Any]] = {"length": {}, "ngrams": {"orders": [1]}}

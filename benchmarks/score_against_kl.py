@@ -33,8 +33,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rlhf_lightning.interval import mean_interval  # noqa: E402
 from rlhf_lightning.registry import load_components, make  # noqa: E402
+from rlhf_lightning.statistics.intervals import mean_interval  # noqa: E402
 
 SIDES = ("ours", "shared", "trl")
 WINDOW = 5
@@ -118,7 +118,7 @@ def write_one_end(model: Path, folder: Path) -> None:
     """A copy of the model with a single end-of-text token, the first that its generation config names: TRL knows one only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rlhf_lightning.whole_file import write_folder
+    from rlhf_lightning.config.atomic_write import write_folder
 
     tokenizer, policy = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     ends = policy.generation_config.eos_token_id

@@ -28,11 +28,11 @@ from transformers.utils import logging  # noqa: E402
 from trl.experimental.ppo import PPOConfig, PPOTrainer  # noqa: E402
 from trl.experimental.ppo import ppo_trainer as inner  # noqa: E402
 
-from rlhf_lightning.backbone.boundary import plain_ids  # noqa: E402
-from rlhf_lightning.backbone.language_model import LanguageModel  # noqa: E402
-from rlhf_lightning.backbone.loading import load_tokenizer  # noqa: E402
 from rlhf_lightning.flow import Prompts, Rollout  # noqa: E402
+from rlhf_lightning.model.language_model import LanguageModel  # noqa: E402
+from rlhf_lightning.model.loading import load_tokenizer  # noqa: E402
 from rlhf_lightning.registry import load_components, make  # noqa: E402
+from rlhf_lightning.tokenization.boundary import plain_ids  # noqa: E402
 
 
 class ThroughText:

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
-from rlhf_lightning.interval import mean_interval
 from rlhf_lightning.rollout.scorer.lexicon import LexiconScorer
+from rlhf_lightning.statistics.intervals import mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW_TOKENS = 64

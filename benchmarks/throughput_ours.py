@@ -27,8 +27,8 @@ def trained(spec: Spec) -> dict[str, Any]:
     import lightning as L
     from lightning.pytorch.loggers import CSVLogger
 
-    from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.run import hush_hints
+    from rlhf_lightning.runtime.run import hush_hints
+    from rlhf_lightning.training.datamodule import ShardedData
 
     clock = CLOCKS[spec["clock"]]
 
@@ -101,9 +101,9 @@ def grpo(spec: Spec) -> Made:
 def reward(spec: Spec) -> Made:
     from torch.utils.data import DataLoader
 
-    from rlhf_lightning.backbone.trunk import trunk_and_tokenizer, trunk_width
     from rlhf_lightning.feedback.batch import collate
     from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.model.trunk import trunk_and_tokenizer, trunk_width
     from rlhf_lightning.reward.head.linear import LinearHead
     from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
     from rlhf_lightning.reward.model import RewardModel
@@ -111,7 +111,7 @@ def reward(spec: Spec) -> Made:
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.pooling.last import last
     from rlhf_lightning.reward.settings import RewardSettings
-    from rlhf_lightning.reward.start import begun
+    from rlhf_lightning.reward.storage.warm_start import begun
 
     folder = str(Path(spec["models"]) / spec["size"] / "reward")
     trunk, tokenizer = trunk_and_tokenizer(folder, "decoder")

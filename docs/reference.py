@@ -10,14 +10,14 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from rlhf_lightning import errors, flow, registry
-from rlhf_lightning.loggers import LOGGERS
-from rlhf_lightning.menu import shown_default
-from rlhf_lightning.presets import default_options
+from rlhf_lightning.cli.help import shown_default
+from rlhf_lightning.cli.type_names import type_name
+from rlhf_lightning.config.presets import default_options
+from rlhf_lightning.config.schema import settings_of
 from rlhf_lightning.registry import GROUPS, Component
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.schema import settings_of
-from rlhf_lightning.trainer import TrainerSettings
-from rlhf_lightning.type_names import type_name
+from rlhf_lightning.tracking.logger_settings import LOGGERS
+from rlhf_lightning.training.trainer import TrainerSettings
 
 FOLDER = "reference"
 PYTHON: dict[str, tuple[Any, ...]] = {

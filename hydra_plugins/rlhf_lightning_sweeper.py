@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.sweep.study import OptunaSearch
+from rlhf_lightning.cli.sweep.optuna import OptunaSearch
 
 
 class OptunaSweeper(OptunaSearch):

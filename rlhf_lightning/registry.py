@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
-from rlhf_lightning import plugin_loading, presets, schema
+from rlhf_lightning.config import plugins, presets, schema
+from rlhf_lightning.config.schema import config_class, did_you_mean, validated
 from rlhf_lightning.errors import ConfigError, RegistryError
-from rlhf_lightning.schema import config_class, did_you_mean, validated
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
@@ -177,7 +177,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
         _refuse_taken(group, name, target)
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
-        config.__module__, config.__qualname__ = "rlhf_lightning.option_configs", f"{group}={name}"
+        config.__module__, config.__qualname__ = "rlhf_lightning.runtime.option_configs", f"{group}={name}"
         _components[group, name] = Component(group, name, target, config, frozenset(needs), check)
         package = f"{group}.{name}" if GROUPS[group].many else group
         ConfigStore.instance().store(group=group, name=name, node=config, package=package)
@@ -202,7 +202,7 @@ def _refuse_taken(group: str, name: str, target: Any) -> None:
 
 def _owned(target: Any) -> str:
     """A component's file, and the installed package that it is of."""
-    package = plugin_loading.packages().get(target.__module__.split(".")[0])
+    package = plugins.packages().get(target.__module__.split(".")[0])
     return f"{_file_of(target)} ({package})" if package else _file_of(target)
 
 
@@ -256,12 +256,12 @@ def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
             importlib.import_module(f"rlhf_lightning.{'.'.join(file.relative_to(PACKAGE).with_suffix('').parts)}")
     for file in sorted(PACKAGE.glob("*/settings.py")):
         importlib.import_module(f"rlhf_lightning.{file.parent.name}.settings")
-    folders = plugin_loading.plugin_folders() if plugin_folders is None else plugin_folders
+    folders = plugins.plugin_folders() if plugin_folders is None else plugin_folders
     broken = []
-    for complaint in plugin_loading.load(folders):
+    for complaint in plugins.load(folders):
         broken.append(complaint)
         _forget_failed()
-    for folder in plugin_loading.preset_folders(folders):
+    for folder in plugins.preset_folders(folders):
         broken += presets.add(folder, _components)
     return broken
 

@@ -21,9 +21,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.flow import Experience, ScoredRollout, score_on_last_token
+from rlhf_lightning.model.language_model import LanguageModel
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other, and tests run in several processes
 GOLDENS = Path(__file__).resolve().parents[2] / "shared" / "goldens" / "peer_goldens.json.gz"
@@ -293,7 +293,7 @@ def tiny_of() -> Callable[..., LanguageModel]:
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Any]:
     """A tiny model with random weights of any family of transformers: `tiny_model("mamba", "causal")`."""
-    from tests.backbone.families import tiny_model
+    from tests.model.families import tiny_model
 
     return tiny_model
 
@@ -319,7 +319,7 @@ def run_command(*words: str, folder: Path, workdir: Path | None = None) -> Outco
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from rlhf_lightning.cli import main
+    from rlhf_lightning.cli.main import main
 
     GlobalHydra.instance().clear()
     runs = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
@@ -375,7 +375,8 @@ def untouched() -> Iterator[None]:
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
-    from rlhf_lightning import presets, registry
+    from rlhf_lightning import registry
+    from rlhf_lightning.config import presets
 
     registry.load_components()
     Plugins.instance()  # Hydra's own put their configurations into the store once
@@ -478,8 +479,8 @@ class World:
     def preference(self, *words: str) -> list[str]:
         return ["stage=preference", *self.task, *self.trained, *self.feedback, *self.sizes, *words]
 
-    def measure_reward(self, *words: str) -> list[str]:
-        return ["stage=measure_reward", *self.feedback, "logger=none", f"stage.models=[{self.reward_model}]", *words]
+    def evaluate_reward(self, *words: str) -> list[str]:
+        return ["stage=evaluate_reward", *self.feedback, "logger=none", f"stage.models=[{self.reward_model}]", *words]
 
     def inspect(self, *words: str) -> list[str]:
         return ["stage=inspect", *self.feedback, "logger=none", *words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ def test_a_group_has_its_folder_and_an_option(group):
     assert registry.group_folder(group) == registry.PACKAGE / folder_of(group)
     assert registry.group_folder(group).is_dir()
     assert registry.components(group)
+
+
+@pytest.mark.parametrize("group", registry.GROUPS)
+def test_a_group_s_folder_holds_options_and_private_files(group):
+    options = {Path(component.file) for component in BUILT_IN}
+    others = {file for file in registry.group_folder(group).glob("*.py") if not file.name.startswith("_")}
+    assert others - options == set()
+
+
+def test_a_private_file_is_imported_within_its_folder_alone():
+    outside = []
+    for file in registry.PACKAGE.rglob("*.py"):
+        for module in re.findall(r"^\s*(?:from|import) (rlhf_lightning[.\w]*)", file.read_text(), re.MULTILINE):
+            folder, _, name = module.rpartition(".")
+            package = ".".join(file.parent.relative_to(registry.PACKAGE.parent).parts)
+            if name.startswith("_") and folder != package:
+                outside.append(f"{file}: {module}")
+    assert outside == []
+
+
+def test_five_modules_at_most_are_at_the_top():
+    modules = [file.name for file in registry.PACKAGE.glob("*.py") if not file.name.startswith("_")]
+    assert len(modules) <= 5, modules
 
 
 def test_a_file_holds_one_component_at_most():

@@ -29,10 +29,10 @@ from hydra.core.global_hydra import GlobalHydra
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_lightning import registry
-from rlhf_lightning.choices import check
+from rlhf_lightning.config.presets import CONF, list_presets
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.metric_names import NAMINGS
-from rlhf_lightning.presets import CONF, list_presets
+from rlhf_lightning.runtime.composition import check
+from rlhf_lightning.tracking.metric_names import NAMINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "docs").is_dir():

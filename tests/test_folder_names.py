@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rlhf_lightning import launch, resume
-from rlhf_lightning.overrides import quoted
+from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.runtime import resume
+from rlhf_lightning.training import launch
 
 NAMES = [
     "plain", "two words", " blanks around ", "tab\there", "a=b", "=", "a==b", "a=b=c", "a,b", ",", "(a)", "a(b", "a)b", "[a]", "a[0]",

@@ -17,9 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rlhf_lightning import registry
-from rlhf_lightning.choices import check
-from rlhf_lightning.presets import CONF
-from rlhf_lightning.sweep.check import values_of
+from rlhf_lightning.cli.sweep.check import values_of
+from rlhf_lightning.config.presets import CONF
+from rlhf_lightning.runtime.composition import check
 
 registry.load_components()
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -12,10 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from rlhf_lightning import menu, plugin_loading, registry
-from rlhf_lightning.choices import check
+from rlhf_lightning import registry
+from rlhf_lightning.cli import help
+from rlhf_lightning.config import plugins
+from rlhf_lightning.config.presets import CONF, list_presets
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.presets import CONF, list_presets
+from rlhf_lightning.runtime.composition import check
 
 pytestmark = pytest.mark.usefixtures("untouched")
 HEADING = "from rlhf_lightning.registry import register\n"
@@ -74,9 +76,9 @@ def test_a_folder_is_named_by_the_flag_or_the_variable(monkeypatch, tmp_path):
         (folder / f"of_{folder.name[:2]}.py").write_text(HEADING + HEAD.format(name=f"Of{folder.name[:2]}", size=1))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RLHF_PLUGINS", "others")
-    assert plugin_loading.take_flag(["stage=sft", "--plugins", "my-heads", "-m", "seed=1,2"]) == ["stage=sft", "-m", "seed=1,2"]
+    assert plugins.take_flag(["stage=sft", "--plugins", "my-heads", "-m", "seed=1,2"]) == ["stage=sft", "-m", "seed=1,2"]
     assert os.environ["RLHF_PLUGINS"] == f"{one}{os.pathsep}{two}"
-    assert plugin_loading.take_flag([f"--plugins={one}", "seed=1"]) == ["seed=1"]
+    assert plugins.take_flag([f"--plugins={one}", "seed=1"]) == ["seed=1"]
     monkeypatch.chdir("/")
     assert registry.load_components() == []
     assert registry.component_of(composed("reward_head=Ofmy").reward_head).file == str(one / "of_my.py")
@@ -91,7 +93,7 @@ def test_a_folder_that_is_named_twice_is_read_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RLHF_PLUGINS", os.pathsep.join(["plugins", str(tmp_path / "plugins"), "link"]))
     assert registry.load_components() == []
-    assert plugin_loading.plugin_folders() == [tmp_path / "plugins"]
+    assert plugins.plugin_folders() == [tmp_path / "plugins"]
     assert composed("experiment=once").seed == 7
 
 
@@ -99,7 +101,7 @@ def test_a_folder_that_is_named_twice_is_read_once(monkeypatch, tmp_path):
 def test_a_folder_that_is_not_there_is_refused(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"--plugins .*: no such folder; give a folder that holds \.py files of plugins"):
-        plugin_loading.take_flag(words)
+        plugins.take_flag(words)
 
 
 def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
@@ -222,7 +224,7 @@ def test_presets_of_a_plugin_compose_and_are_on_the_menu(plugin, tmp_path, capsy
     check(config)
     assert (config.seed, config.reward_head.size, config.reward_head._target_) == (7, 41, "plugins.preset.Preset")
     assert composed("reward_head=large_head").reward_head.size == 40
-    menu.print_help()
+    help.print_help()
     lines = capsys.readouterr().out.splitlines()
     assert sum("large_head" in line for line in lines) == 1
     assert any(line.startswith("  experiment") and "mine" in line for line in lines) or any(" mine" in line for line in lines)
@@ -258,7 +260,7 @@ def test_a_plugin_that_anyone_may_write_is_not_run(tmp_path, open_to_all):
     file = folder / "written.py"
     file.write_text("raise SystemExit('it ran')\n")
     (file if open_to_all == "file" else folder).chmod(0o777)
-    (line,) = plugin_loading.load([folder])
+    (line,) = plugins.load([folder])
     assert "anyone may write to" in line
     assert f"chmod o-w {file if open_to_all == 'file' else folder}" in line
 
@@ -272,4 +274,4 @@ def test_a_plugin_of_another_user_is_run_where_it_is_named(tmp_path, monkeypatch
     os.chown(file, owner, owner) if os.geteuid() == 0 else pytest.skip("only root gives files away")
     os.chown(tmp_path, owner, owner)
     monkeypatch.setattr("os.geteuid", lambda: user)
-    assert (plugin_loading._unsafe(file, named) == "") is runs
+    assert (plugins._unsafe(file, named) == "") is runs

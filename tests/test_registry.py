@@ -19,10 +19,10 @@ from torch import nn
 
 from rlhf_lightning import registry
 from rlhf_lightning.advantage.gae import gae
-from rlhf_lightning.choices import check
+from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.errors import ConfigError, RegistryError
-from rlhf_lightning.presets import CONF
 from rlhf_lightning.reward.head.mlp import MLPHead
+from rlhf_lightning.runtime.composition import check
 
 ROOT = Path(__file__).resolve().parents[1]
 

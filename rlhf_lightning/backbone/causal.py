@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from rlhf_lightning.backbone.language_model import LanguageModel, check_output_layer
-from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.backbone.text_vectors import check_reading
-from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config
-from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
+from rlhf_lightning.config.schema import ModelPath
+from rlhf_lightning.model.language_model import LanguageModel, check_output_layer
+from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.model.text_vectors import check_reading
+from rlhf_lightning.model.trunk import check_kind, check_writer, load_config
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import ModelPath
+from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_tokens
 
 
 @register("backbone", "causal")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
+from rlhf_lightning.config.schema import ModelPath
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import ModelPath
 
 
 @register("backbone", "encoder", needs=["reading"])

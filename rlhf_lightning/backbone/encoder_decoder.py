@@ -8,20 +8,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.chat import unframed
-from rlhf_lightning.backbone.language_model import LanguageModel, compare_logits, pad_rows
-from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.text_rows import Reading, TextRow
-from rlhf_lightning.backbone.text_vectors import check_reading, decoder_hidden
-from rlhf_lightning.backbone.trial import READ_ERRORS, trial
-from rlhf_lightning.backbone.trunk import check_kind, check_writer, load_config, reading_of
-from rlhf_lightning.backbone.turns import text_end
-from rlhf_lightning.backbone.vocabulary import check_end_tokens, check_tokens
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.model.language_model import LanguageModel, compare_logits, pad_rows
+from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.prompt_encoding import Reading, TextRow
+from rlhf_lightning.model.text_vectors import check_reading, decoder_hidden
+from rlhf_lightning.model.trial import READ_ERRORS, trial
+from rlhf_lightning.model.trunk import check_kind, check_writer, load_config, reading_of
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import ModelPath
+from rlhf_lightning.tokenization.chat_template import unframed
+from rlhf_lightning.tokenization.turns import text_end
+from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_tokens
 
 
 class EncoderDecoder(LanguageModel):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint as LastOfCallbacks
 
-from rlhf_lightning.bad_updates import Guarded
-from rlhf_lightning.checkpoint.file_io import StraightIO
+from rlhf_lightning.checkpoint.checkpoint_io import StraightIO
+from rlhf_lightning.checkpoint.graceful_stop import StopSignal, exit_code
 from rlhf_lightning.checkpoint.manifest import Checkpoint
-from rlhf_lightning.checkpoint.randomness import random_state, set_random_state
-from rlhf_lightning.checkpoint.stop import StopSignal, exit_code
+from rlhf_lightning.checkpoint.rng_state import random_state, set_random_state
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.processes import gathered
+from rlhf_lightning.training.distributed import gathered
+from rlhf_lightning.training.nonfinite import Guarded
 
 FILE = "trainer.ckpt"
 KEY = "rlhf_lightning"

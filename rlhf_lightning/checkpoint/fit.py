@@ -10,9 +10,9 @@ from pathlib import Path
 import lightning as L
 
 from rlhf_lightning.checkpoint.callback import FILE, KeepCheckpoints
-from rlhf_lightning.checkpoint.interrupted import heed
+from rlhf_lightning.checkpoint.graceful_stop import end_children
 from rlhf_lightning.checkpoint.lock import held
-from rlhf_lightning.checkpoint.stop import end_children
+from rlhf_lightning.checkpoint.signals import heed
 from rlhf_lightning.checkpoint.store import CheckpointStore
 
 UNTRUE = ("You're resuming from a checkpoint that ended before the epoch ended", "Experiment logs directory .* exists and is not empty")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.checkpoint.disk import remove, remove_leftovers
+from rlhf_lightning.checkpoint.durable import remove, remove_leftovers
 from rlhf_lightning.checkpoint.lock import NAME as LOCK
 from rlhf_lightning.checkpoint.manifest import NAME, Checkpoint, Damaged, describe, read, verify
+from rlhf_lightning.config.atomic_write import sync, sync_tree, write_whole
 from rlhf_lightning.errors import ConfigError, DataError, UserError
-from rlhf_lightning.whole_file import sync, sync_tree, write_whole
 
 INDEX = "index.json"
 """Names the checkpoints that should be there, so that one that was taken away is missed."""

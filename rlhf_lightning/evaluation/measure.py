@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, reference_policy
-from rlhf_lightning.rollout.sampler.sampler import Sampler
+from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.tensors import kl_estimate
 
 Metric = Callable[[Rollout], Tensor]

@@ -10,10 +10,10 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.feedback.judgements import Judged, Text
 from rlhf_lightning.feedback.standardise import comparisons, edit_spans, ranking_levels, unit_rating
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Spans, Thumbs
+from rlhf_lightning.model.packing import PackedTokens
 
 Row = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.processes import shared_loader
+from rlhf_lightning.training.distributed import shared_loader
 
 B = TypeVar("B")
 

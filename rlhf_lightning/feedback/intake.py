@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, Filter
+from rlhf_lightning.feedback.cleaning import Cleaning, Filter
 from rlhf_lightning.feedback.judgements import judgement_kind
 from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.store import Store

@@ -16,11 +16,11 @@ from typing import Literal, Protocol
 
 import pydantic
 
+from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format.unread import SHOWN, UnreadFields, listed
 from rlhf_lightning.feedback.row import BadLine, Row
+from rlhf_lightning.feedback.unknown_fields import SHOWN, UnreadFields, listed
 from rlhf_lightning.flow import Feedback
-from rlhf_lightning.whole_file import temporary_sibling
 
 
 @dataclass(frozen=True)

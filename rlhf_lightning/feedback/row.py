@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format.unread import near
+from rlhf_lightning.feedback.unknown_fields import near
 
 _MISSING = object()
 

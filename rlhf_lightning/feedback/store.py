@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast, overload
 
+from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.flow import Feedback
-from rlhf_lightning.whole_file import temporary_sibling
 
 TOGETHER = 256
 """Records read from the file at a time when all are."""

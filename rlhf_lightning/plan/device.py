@@ -120,7 +120,7 @@ def memory_here() -> float:
 
 
 def _products_a_second(dtype: torch.dtype) -> float:
-    from rlhf_lightning.backbone.kernels import product
+    from rlhf_lightning.model.kernels import product
 
     matrix = torch.randn(SAMPLE, SAMPLE).to(dtype)
     with torch.no_grad():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf_lightning.evaluation.settings import EvaluationSettings
+from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import Part, largest_layer
 from rlhf_lightning.plan.passes import Passes, Scoring, Taken, record_bytes
 from rlhf_lightning.plan.phases import (
@@ -22,8 +23,7 @@ from rlhf_lightning.plan.phases import (
     states_of,
     weights_of,
 )  # fmt: skip
-from rlhf_lightning.plan.rehearsal import Texts
-from rlhf_lightning.plan.seconds import Clock
+from rlhf_lightning.plan.time_estimate import Clock
 from rlhf_lightning.policy.settings import PPOSettings
 
 SCORED_TOGETHER = 64

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.backbone.trunk import check_writer, load_config, trunk_kind
-from rlhf_lightning.backbone.vocabulary import check_tokens
-from rlhf_lightning.plan.rehearsal import rehearsable
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.model.trunk import check_writer, load_config, trunk_kind
+from rlhf_lightning.plan.fake_run import rehearsable
+from rlhf_lightning.tokenization.vocabulary import check_tokens
 
 
 @dataclass(frozen=True)

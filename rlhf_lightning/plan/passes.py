@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.token_log_probs import linear_log_probs, token_log_probs
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.token_log_probs import linear_log_probs, token_log_probs
+from rlhf_lightning.plan.fake_run import HEAP_BLOCK, Live, Texts, counted, row_hidden
 from rlhf_lightning.plan.models import Trunk, head_sizes, layer_count
-from rlhf_lightning.plan.rehearsal import HEAP_BLOCK, Live, Texts, counted, row_hidden
 from rlhf_lightning.rollout.sampler.native import draw
 from rlhf_lightning.tensors import log_probs_of
 

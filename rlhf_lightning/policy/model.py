@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.adapters import without_adapters
-from rlhf_lightning.backbone.language_model import LanguageModel, frozen
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.response_log_probs import response_log_probs
-from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.model.adapters import without_adapters
+from rlhf_lightning.model.language_model import LanguageModel, frozen
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.model.text_vectors import text_vectors
 
 
 class PolicyOutput(NamedTuple):

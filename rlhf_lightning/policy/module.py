@@ -10,26 +10,26 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel, frozen
-from rlhf_lightning.bad_updates import Guarded, clip
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
-from rlhf_lightning.optimizer import check_steps
+from rlhf_lightning.model.language_model import LanguageModel, frozen
 from rlhf_lightning.policy.alarms import sounded
-from rlhf_lightning.policy.checks import FirstBatch, hold_all
-from rlhf_lightning.policy.extremes import extremes, refuse_wild
-from rlhf_lightning.policy.memory import Work, within_memory
+from rlhf_lightning.policy.components import PPOParts
+from rlhf_lightning.policy.metrics import held_out_metrics, objective_metrics, response_metrics
 from rlhf_lightning.policy.model import Policy, StartPolicy
-from rlhf_lightning.policy.parts import PPOParts
+from rlhf_lightning.policy.oom_retry import Work, within_memory
+from rlhf_lightning.policy.self_checks import FirstBatch, hold_all
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
-from rlhf_lightning.policy.watch import held_out_metrics, objective_metrics, response_metrics
-from rlhf_lightning.processes import batch_at, process_count, summed, summed_by_name, unsynchronised
-from rlhf_lightning.rollout.processes import fanned_out, joined, of_all_processes
-from rlhf_lightning.rollout.sampler.sampler import Sampler
-from rlhf_lightning.rollout.scorable import scorable
+from rlhf_lightning.policy.value_ranges import extremes, refuse_wild
+from rlhf_lightning.rollout.drop_unscored import scorable
+from rlhf_lightning.rollout.gather import fanned_out, joined, of_all_processes
+from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.rollout.scorer.reward_model import scorer_shared_out
-from rlhf_lightning.rollout.scorer.scorer import agreed_scores, name_of
-from rlhf_lightning.sharding import FullySharded, shared_out, whole
+from rlhf_lightning.rollout.scoring import agreed_scores, name_of
+from rlhf_lightning.training.distributed import batch_at, process_count, summed, summed_by_name, unsynchronised
+from rlhf_lightning.training.nonfinite import Guarded, clip
+from rlhf_lightning.training.optimizer import check_steps
+from rlhf_lightning.training.sharding import FullySharded, shared_out, whole
 
 T = TypeVar("T")
 UPDATES_OF_A_SEED = 1_000_003

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.registry import section
-from rlhf_lightning.schema import ModelPath
 
 
 @section("ppo")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind, prompt_number
 from rlhf_lightning.flow import Ranking, Thumbs
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
-from rlhf_lightning.reward.comparisons import weighted_comparisons
+from rlhf_lightning.reward.evaluation.comparisons import weighted_comparisons
 
 GROUPS_IN_BATCH = 4
 """A prompt with more judgements than this share of a batch comes in several groups: a batch should know more prompts than one."""

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.flow import Prompt
-from rlhf_lightning.interval import Interval, clustered_mean_interval
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.preference.module import text_log_probs
 from rlhf_lightning.preference.record import Answers, PreferenceLoss
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
-from rlhf_lightning.reward.comparisons import comparisons
+from rlhf_lightning.reward.evaluation.comparisons import comparisons
+from rlhf_lightning.statistics.intervals import Interval, clustered_mean_interval
 
 
 class ImplicitReward:

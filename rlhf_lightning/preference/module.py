@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.response_log_probs import ResponseLogProbs, response_log_probs
-from rlhf_lightning.backbone.text_rows import read_back
-from rlhf_lightning.bad_updates import Guarded
-from rlhf_lightning.optimizer import adamw
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.prompt_encoding import read_back
+from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_log_probs
 from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
-from rlhf_lightning.processes import process_count, summed
-from rlhf_lightning.sharding import whole
+from rlhf_lightning.training.distributed import process_count, summed
+from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.sharding import whole
 
 TOGETHER = 64
 """Texts of like length that the reference reads at a time."""

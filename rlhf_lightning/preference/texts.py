@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.feedback.judgements import Text
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

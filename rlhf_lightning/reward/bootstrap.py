@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.feedback.batch import JudgementBatch
-from rlhf_lightning.reward.collation import JUDGED_TEXT
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.reward.regression.collation import JUDGED_TEXT
 
 _MOST = 12
 """Draws above it come once in 10^10 times."""

@@ -10,11 +10,11 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.flow import Prompt, prompt_text
-from rlhf_lightning.reward.scored import Scored
-from rlhf_lightning.reward.sound_scores import check_finite, scale_of
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.reward.evaluation.score_checks import check_finite, scale_of
+from rlhf_lightning.reward.scored_batch import Scored
 from rlhf_lightning.reward.text_layout import TextLayout, own_layout
 
 if TYPE_CHECKING:
@@ -107,19 +107,19 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         Args:
             about: what loading needs and a reader wants: pooling and head with their settings, figures of the training.
         """
-        from rlhf_lightning.whole_file import write_folder
+        from rlhf_lightning.config.atomic_write import write_folder
 
         self.about, self.layout = dict(about), own_layout(about)
         write_folder(folder, self._save_pretrained)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from rlhf_lightning.reward.folder import write_reward_model
+        from rlhf_lightning.reward.storage.folder import write_reward_model
 
         write_reward_model(self, save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, max_length: int = 512, revision: str | None = None, **download: Any) -> RewardModel:
-        from rlhf_lightning.reward.folder import downloaded, load_reward_model
+        from rlhf_lightning.reward.storage.folder import downloaded, load_reward_model
 
         download = {name: download.get(name) for name in ("cache_dir", "force_download", "local_files_only", "token")}
         return load_reward_model(downloaded(model_id, revision=revision, **download), max_length)

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.backbone.text_rows import read_back
-from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judgements, Text
-from rlhf_lightning.optimizer import adamw
-from rlhf_lightning.processes import process_count, summed
+from rlhf_lightning.model.prompt_encoding import read_back
 from rlhf_lightning.reward.bootstrap import bootstrapped
+from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.parts import needs_of
 from rlhf_lightning.reward.settings import RewardSettings
+from rlhf_lightning.training.distributed import process_count, summed
+from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.optimizer import adamw
 
 
 class Likelihood(nn.Module):

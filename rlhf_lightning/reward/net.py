@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden, padded_inputs, supports_packing
-from rlhf_lightning.backbone.rope import reset_rope
-from rlhf_lightning.backbone.text_rows import Reading
-from rlhf_lightning.backbone.text_vectors import text_groups, token_vectors
-from rlhf_lightning.backbone.trunk import reading_of, trunk_kind
-from rlhf_lightning.reward.parts import Pooling, said
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.model.packing import PackedTokens, packed_hidden, padded_inputs, supports_packing
+from rlhf_lightning.model.prompt_encoding import Reading
+from rlhf_lightning.model.rope import reset_rope
+from rlhf_lightning.model.text_vectors import text_groups, token_vectors
+from rlhf_lightning.model.trunk import reading_of, trunk_kind
+from rlhf_lightning.reward.components import Pooling, said
+from rlhf_lightning.reward.scored_batch import Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

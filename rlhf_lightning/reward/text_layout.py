@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
-from rlhf_lightning.processes import Places
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.training.distributed import Places
 
 ENCODED_TOGETHER = 256
 """Prompts whose lengths are checked at a time."""

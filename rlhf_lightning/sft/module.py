@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.length_limit import length_limit
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.response_log_probs import ResponseLogProbs
-from rlhf_lightning.backbone.text_rows import read_back
-from rlhf_lightning.bad_updates import Guarded
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.optimizer import adamw
-from rlhf_lightning.processes import process_count, shared_loader, summed
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.prompt_encoding import read_back
+from rlhf_lightning.model.response_log_probs import ResponseLogProbs
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.tokenization.length_limit import length_limit
+from rlhf_lightning.training.distributed import process_count, shared_loader, summed
+from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.optimizer import adamw
 
 
 class SFTModule(Guarded):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.choices import Choices
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.run import Run
-from rlhf_lightning.schema import ModelPath
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
-    from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.evaluation.measure import Measured, Metric
-    from rlhf_lightning.rollout.scorer.scorer import Scorer
-    from rlhf_lightning.task.task import Task
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.rollout.scoring import Scorer
 
 
 def check_combination(choices: Choices) -> None:
@@ -42,10 +42,10 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     Raises:
         ConfigError: neither a scorer nor a metric that the task can give.
     """
-    from rlhf_lightning.evaluation.figures import compared, metric_figures, side_by_side
     from rlhf_lightning.evaluation.measure import score_doubts
-    from rlhf_lightning.stage.ending import end
-    from rlhf_lightning.stage.fitting_task import fitting_task
+    from rlhf_lightning.report.policy import compared, metric_figures, side_by_side
+    from rlhf_lightning.stage._fitting_task import fitting_task
+    from rlhf_lightning.stage._report import end
 
     task = run.component("task")
     scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
@@ -74,7 +74,7 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     from functools import partial
 
     from rlhf_lightning.evaluation.measure import measure, score_doubts
-    from rlhf_lightning.rollout.scorer.scorer import checked_scores
+    from rlhf_lightning.rollout.scoring import checked_scores
 
     metrics: dict[str, Metric] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
     metrics |= metrics_for(run, task)

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.registry import register
-from rlhf_lightning.run import Run
-from rlhf_lightning.schema import ModelPath
-from rlhf_lightning.stage.feedback import read
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import read
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlhf_lightning.evaluation.explanation import ExplainedCase
     from rlhf_lightning.feedback.judgements import Text
     from rlhf_lightning.flow import Feedback
+    from rlhf_lightning.report.explanation import ExplainedCase
     from rlhf_lightning.reward.explain.cases import Case
     from rlhf_lightning.reward.explain.explanation import Settings
     from rlhf_lightning.reward.explain.regression import Regression
-    from rlhf_lightning.reward.features import FeatureScore
     from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 TITLE = "Why the reward model scores so"
 
@@ -59,7 +59,7 @@ def explain(
     """
     from rlhf_lightning.reward.explain.cases import sample
     from rlhf_lightning.reward.explain.explanation import Settings
-    from rlhf_lightning.reward.folder import is_features_model
+    from rlhf_lightning.reward.storage.folder import is_features_model
 
     with run.timed("read"):
         intake = read(run, [] if is_features_model(model) else [model])
@@ -75,7 +75,7 @@ def explain(
 
 
 def _explained(model: RewardModel | FeatureScore, case: Case, settings: Settings, regression: Regression | None) -> ExplainedCase:
-    from rlhf_lightning.evaluation.explanation import ExplainedCase
+    from rlhf_lightning.report.explanation import ExplainedCase
     from rlhf_lightning.reward.explain.explanation import explained
     from rlhf_lightning.reward.explain.pairwise import compared
 
@@ -86,7 +86,7 @@ def _explained(model: RewardModel | FeatureScore, case: Case, settings: Settings
 
 def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regression | None, notes: list[str]) -> float:
     """Write and print everything. Returns the number of texts."""
-    from rlhf_lightning.evaluation.explanation import (
+    from rlhf_lightning.report.explanation import (
         explanation_figures,
         explanation_json,
         preferred,
@@ -94,7 +94,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regre
         words_table,
         write_explanation,
     )
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.stage._report import end
 
     sides = [side for one in told for side in one.sides]
     broken = sum(side.is_complete is False for side in sides)
@@ -122,8 +122,8 @@ def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
     """The reward model, frozen, on the GPU if the trainer takes one; a features model where the folder holds one."""
     import torch
 
-    from rlhf_lightning.backbone.language_model import frozen
-    from rlhf_lightning.reward.folder import load_any_reward_model
+    from rlhf_lightning.model.language_model import frozen
+    from rlhf_lightning.reward.storage.folder import load_any_reward_model
 
     model = load_any_reward_model(path)
     frozen(model)
@@ -149,7 +149,7 @@ def chosen(
 def scores_of(model: RewardModel | FeatureScore, texts: Sequence[Text]) -> Tensor:
     """Normalised scores [U]; a model without tokens reads a chat as its text."""
     from rlhf_lightning.flow import prompt_text
-    from rlhf_lightning.reward.features import FeatureScore
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
     responses = [response for _, response in texts]
     if isinstance(model, FeatureScore):
@@ -161,9 +161,9 @@ def _regression(run: Run, model: RewardModel | FeatureScore, records: Sequence[F
     """The regression on the features of the command, or why there is none."""
     from rlhf_lightning.errors import DataError
     from rlhf_lightning.flow import prompt_text
+    from rlhf_lightning.reward.evaluation.score_checks import are_same
     from rlhf_lightning.reward.explain.cases import distinct_texts
     from rlhf_lightning.reward.explain.regression import regressed
-    from rlhf_lightning.reward.sound_scores import are_same
 
     texts = distinct_texts(records, most)
     scores = scores_of(model, texts)

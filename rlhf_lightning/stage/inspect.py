@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.run import Run
-from rlhf_lightning.stage.feedback import read
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import read
 
 
 @register("stage", "inspect")
 def inspect(run: Run) -> float:
     """Read and clean feedback and measure its quality: tables, quality.json, a page. Returns the number of judgements kept."""
-    from rlhf_lightning.evaluation.figures import feedback_counts
-    from rlhf_lightning.evaluation.quality import cleaning_table, quality_curves, quality_figures, quality_tables
     from rlhf_lightning.feedback.quality.quality import measure_quality
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.feedback import cleaning_table, quality_curves, quality_figures, quality_tables
+    from rlhf_lightning.report.policy import feedback_counts
+    from rlhf_lightning.stage._report import end
 
     with run.timed("read"):
         intake = read(run)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.choices import Choices
 from rlhf_lightning.registry import option, register
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
-    from rlhf_lightning.evaluation.report import Figure, Table
     from rlhf_lightning.plan.device import Device
     from rlhf_lightning.plan.phases import Plan
+    from rlhf_lightning.report.report import Figure, Table
 
 MIB, GIB = 2**20, 2**30
 
@@ -31,12 +31,12 @@ def plan(run: Run) -> float:
     Nothing is trained, and of a model's folder or Hub name only the config and the tokenizer are read. What layers keep for their gradients
     is counted in a rehearsal of the training's own code on tensors without numbers, with the batches that the job would have.
     """
+    from rlhf_lightning.plan.cache import Known
     from rlhf_lightning.plan.device import device_named
-    from rlhf_lightning.plan.known import Known
-    from rlhf_lightning.plan.process import bytes_after_imports
-    from rlhf_lightning.stage.ending import end
-    from rlhf_lightning.stage.planning import Planner
-    from rlhf_lightning.trainer import kind_of
+    from rlhf_lightning.plan.process_memory import bytes_after_imports
+    from rlhf_lightning.stage._planning import Planner
+    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.training.trainer import kind_of
 
     settings = run.settings("plan")
     base = bytes_after_imports()
@@ -65,7 +65,7 @@ def fits(found: Plan, device: Device) -> bool:
 
 def figures_of(found: Plan, device: Device) -> list[Figure]:
     """The peak, what there is, and what an update takes."""
-    from rlhf_lightning.evaluation.report import Figure
+    from rlhf_lightning.report.report import Figure
 
     processes = found.setup.processes
     what = f"Peak of a process{'' if processes == 1 else f', of {processes}'}"
@@ -86,7 +86,7 @@ def unit_of(found: Plan) -> tuple[str, float]:
 
 def models_table(found: Plan) -> Table:
     """What each model takes for as long as it is there."""
-    from rlhf_lightning.evaluation.report import Table
+    from rlhf_lightning.report.report import Table
 
     name, unit = unit_of(found)
     rows: list[list[str | float | None]] = [
@@ -99,8 +99,8 @@ def models_table(found: Plan) -> Table:
 
 def phases_table(found: Plan) -> Table:
     """The largest pass of each phase, and the peak."""
-    from rlhf_lightning.evaluation.report import Table
     from rlhf_lightning.plan.passes import Taken
+    from rlhf_lightning.report.report import Table
 
     name, unit = unit_of(found)
     rows: list[list[str | float | None]] = []
@@ -116,7 +116,7 @@ def phases_table(found: Plan) -> Table:
 
 def switches_table(found: Plan, others: list[tuple[str, Plan]], device: Device) -> Table:
     """What the same job would take with one setting changed."""
-    from rlhf_lightning.evaluation.report import Table
+    from rlhf_lightning.report.report import Table
 
     name, unit = unit_of(found)
     rows: list[list[str | float | None]] = [

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage.sft import demonstrations_of, log_skipped
-from rlhf_lightning.trainer import processes
+from rlhf_lightning.training.trainer import processes
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.policy.components import PPOParts
     from rlhf_lightning.policy.module import PPOModule
-    from rlhf_lightning.policy.parts import PPOParts
-    from rlhf_lightning.rollout.scorer.scorer import Scorer
-    from rlhf_lightning.task.task import Task
+    from rlhf_lightning.rollout.scoring import Scorer
 
 PROVIDED = ("values", "groups", "greedy")
 """What an advantage estimator may need and this stage has."""
@@ -119,13 +119,13 @@ def scores_shaped_late(shapings: Iterable[Any]) -> str | None:
 @register("stage", "ppo", check=check_combination)
 def ppo(run: Run) -> float:
     """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
-    from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.policy import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
+    from rlhf_lightning.stage._reference import made_ready
+    from rlhf_lightning.stage._report import end
     from rlhf_lightning.stage.evaluate import measured, scorer_of
-    from rlhf_lightning.stage.fitting_task import critic_prompts, fitting_task
-    from rlhf_lightning.stage.tuning import made_ready
 
     scorer = scorer_of(run)
     task = run.component("task")
@@ -188,10 +188,10 @@ def train_ppo(
     """
     import torch
 
-    from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.policy.model import Policy, reference_policy
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
+    from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("ppo")
     with run.timed("ppo"):
@@ -230,8 +230,8 @@ def parts_of(
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None,
 ) -> PPOParts:
     """The components that the command chooses for an iteration."""
+    from rlhf_lightning.policy.components import PPOParts
     from rlhf_lightning.policy.objective import objective
-    from rlhf_lightning.policy.parts import PPOParts
 
     corrected = bool(run.config.get("policy_correction"))
     correction = run.component("policy_correction") if corrected else None

@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveInt
 
-from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, weighed
+from rlhf_lightning.stage._fitting_task import fitting_task
+from rlhf_lightning.stage._reference import made_ready
 from rlhf_lightning.stage.evaluate import measured, scorer_of
-from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
-from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.reward import divided
 from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
 from rlhf_lightning.stage.sft import train_sft
-from rlhf_lightning.stage.tuning import made_ready
 
 if TYPE_CHECKING:
-    from rlhf_lightning.backbone.language_model import LanguageModel
-    from rlhf_lightning.backbone.length_limit import LengthLimit
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.feedback.judgements import Judgements
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.preference.examples import Examples
     from rlhf_lightning.preference.implicit_reward import HeldOutRatios
     from rlhf_lightning.preference.texts import TextTable
-    from rlhf_lightning.reward.held_out import HeldOut
-    from rlhf_lightning.task.task import Task
+    from rlhf_lightning.reward.evaluation.held_out import HeldOut
+    from rlhf_lightning.tokenization.length_limit import LengthLimit
 
 LOOKED_AT = 1_000
 """Records by whose prompts the stage sees whether the feedback is on the task."""
@@ -171,14 +171,14 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     """
     import numpy as np
 
-    from rlhf_lightning.backbone.length_limit import length_limit
-    from rlhf_lightning.datamodule import ShardedData
     from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.preference.examples import preference_loader
     from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
     from rlhf_lightning.preference.module import PreferenceModule
     from rlhf_lightning.preference.texts import TextTable
-    from rlhf_lightning.reward.measure import measure_held_out
+    from rlhf_lightning.reward.evaluation.measure import measure_held_out
+    from rlhf_lightning.tokenization.length_limit import length_limit
+    from rlhf_lightning.training.datamodule import ShardedData
 
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
@@ -257,9 +257,9 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
 
 def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured | None, after: Measured | None) -> None:
     """The report: what the policy does now, what its implicit rewards are worth on held-out feedback, and how it came there."""
-    from rlhf_lightning.evaluation.figures import compared, curve, feedback_counts, metric_figures, side_by_side
-    from rlhf_lightning.evaluation.held_out import held_out_notes, held_out_tables, reliability_curve
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.policy import compared, curve, feedback_counts, metric_figures, side_by_side
+    from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve
+    from rlhf_lightning.stage._report import end
 
     measured_figures = [] if after is None else metric_figures(before, after)
     curves = [
@@ -289,8 +289,8 @@ def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured 
 
 def preference_figures(trained: TrainedPreference) -> Sequence[Any]:
     """Accuracy of the implicit rewards on held-out feedback, their margin, and how far the policy has moved on its responses."""
-    from rlhf_lightning.evaluation.held_out import held_out_figures
-    from rlhf_lightning.evaluation.report import Figure
+    from rlhf_lightning.report.report import Figure
+    from rlhf_lightning.report.reward import held_out_figures
 
     figures = [
         dataclasses.replace(figure, label=figure.label.replace("Reward-model", "Implicit-reward"))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
-from rlhf_lightning.run import Run
-from rlhf_lightning.stage.feedback import backbone_tokenizer, read, weighed
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, weighed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.judgements import Judgements, Text
     from rlhf_lightning.flow import Feedback, Prompt
-    from rlhf_lightning.reward.features import FeatureScore
-    from rlhf_lightning.reward.held_out import HeldOut
+    from rlhf_lightning.reward.evaluation.held_out import HeldOut
     from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
     Truth = Callable[[Prompt, str], float]
 
@@ -63,9 +63,9 @@ def reward(run: Run) -> float:
 
     Without comparisons held out that is the rank correlation with ratings, or the area under the curve of thumbs.
     """
-    from rlhf_lightning.evaluation.figures import curve, feedback_counts
-    from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, held_out_tables, reliability_curve
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.policy import curve, feedback_counts
+    from rlhf_lightning.report.reward import held_out_figures, held_out_notes, held_out_tables, reliability_curve
+    from rlhf_lightning.stage._report import end
 
     reads_texts = "texts" in run.chosen("reward_head").needs
     with run.timed("read"):
@@ -148,10 +148,10 @@ def tune_trunk(
     """Pooling and head on a trunk, by Lightning."""
     import torch
 
-    from rlhf_lightning.backbone.adapters import merge_adapters
-    from rlhf_lightning.datamodule import ShardedData
-    from rlhf_lightning.reward.measure import measure_held_out
+    from rlhf_lightning.model.adapters import merge_adapters
+    from rlhf_lightning.reward.evaluation.measure import measure_held_out
     from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
+    from rlhf_lightning.training.datamodule import ShardedData
 
     settings, training = run.settings("reward"), division.training
     torch.manual_seed(run.seed)
@@ -187,8 +187,8 @@ def fit_features(
     truth: Truth | None,
 ) -> TrainedReward:
     """The linear regression on named features: no trunk and no trainer; every process fits the same, the first writes it."""
-    from rlhf_lightning.reward.features import save_features
-    from rlhf_lightning.reward.measure import measure_held_out
+    from rlhf_lightning.reward.evaluation.measure import measure_held_out
+    from rlhf_lightning.reward.regression.feature_score import save_features
 
     features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
     head, training = run.component("reward_head", features), division.training
@@ -231,8 +231,8 @@ def normalise(run: Run, model: RewardModel, training: Judgements, name: str, his
     Raises:
         UserError: the training diverged.
     """
+    from rlhf_lightning.reward.evaluation.score_checks import check_training
     from rlhf_lightning.reward.module import level_members
-    from rlhf_lightning.reward.sound_scores import check_training
 
     texts = reference_texts(training, run.seed)
     level_members(model, texts)
@@ -263,11 +263,11 @@ def reference_texts(training: Judgements, seed: int) -> list[Text]:
 
 def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
     """The model to train: the trunk with the chosen pooling and head, or the classifier that the backbone is, tuned as chosen."""
-    from rlhf_lightning.backbone.trunk import OPTION, fitting_length, trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.model.trunk import OPTION, fitting_length, trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.reward.components import head_arguments, pooling_arguments
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.net import ComposedScore
-    from rlhf_lightning.reward.parts import head_arguments, pooling_arguments
-    from rlhf_lightning.reward.start import begun
+    from rlhf_lightning.reward.storage.warm_start import begun
 
     chosen, pooling_name = run.chosen("backbone"), run.chosen("reward_pooling").name
     if "reading" in chosen.needs:

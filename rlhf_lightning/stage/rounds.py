@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveFloat, PositiveInt
 
-from rlhf_lightning.choices import Choices
+from rlhf_lightning.config.atomic_write import write_whole
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import taken
+from rlhf_lightning.stage._fitting_task import fitting_task
+from rlhf_lightning.stage._reference import made_ready
 from rlhf_lightning.stage.evaluate import measured
-from rlhf_lightning.stage.feedback import taken
-from rlhf_lightning.stage.fitting_task import fitting_task
 from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
-from rlhf_lightning.stage.tuning import made_ready
-from rlhf_lightning.whole_file import write_whole
 
 if TYPE_CHECKING:
-    from rlhf_lightning.backbone.language_model import LanguageModel
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.flow import Prompt
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.stage.reward import TrainedReward
-    from rlhf_lightning.task.task import Task
 
 
 @dataclass
@@ -122,7 +122,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     """
     import torch
 
-    from rlhf_lightning.processes import meet
+    from rlhf_lightning.training.distributed import meet
 
     with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
@@ -156,7 +156,7 @@ def take_in_all(run: Run, rounds: int) -> Intake:
 
 def ceiling_of(task: Task, reward: TrainedReward) -> float:
     """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
-    from rlhf_lightning.reward.comparisons import comparisons
+    from rlhf_lightning.reward.evaluation.comparisons import comparisons
 
     orders, utility = comparisons(reward.division.held_out), utility_of(task)
     return sum(utility(one.prompt, one.better) > utility(one.prompt, one.worse) for one in orders) / max(1, len(orders))
@@ -171,11 +171,11 @@ def utility_of(task: Task) -> Callable[[Prompt, str], float]:
 
 def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     """The report of all rounds."""
-    from rlhf_lightning.evaluation.figures import compared, metric_figures, ppo_curves, side_by_side
-    from rlhf_lightning.evaluation.held_out import held_out_figures, held_out_notes, reliability_curve
-    from rlhf_lightning.evaluation.report import FeedbackCount, Target
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.policy import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.report.report import FeedbackCount, Target
+    from rlhf_lightning.report.reward import held_out_figures, held_out_notes, reliability_curve
+    from rlhf_lightning.stage._report import end
 
     last = story.rounds[-1]
     story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
@@ -207,9 +207,9 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
 
 def round_results(story: Story) -> list[Any]:
     """A row for the start and for each round. The intake of a round holds all feedback so far; the row counts its own."""
-    from rlhf_lightning.evaluation.figures import prompt_means
-    from rlhf_lightning.evaluation.report import RoundResult
-    from rlhf_lightning.interval import mean_interval
+    from rlhf_lightning.report.policy import prompt_means
+    from rlhf_lightning.report.report import RoundResult
+    from rlhf_lightning.statistics.intervals import mean_interval
 
     rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(story.start, "utility").values())), kl=0.0)]
     collected = kept = 0

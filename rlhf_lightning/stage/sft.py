@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.choices import Choices
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
-    from rlhf_lightning.backbone.language_model import LanguageModel
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.sft.module import SFTModule
-    from rlhf_lightning.task.task import Task
 
 
 def check_combination(choices: Choices) -> None:
@@ -24,8 +24,8 @@ def check_combination(choices: Choices) -> None:
 @register("stage", "sft", check=check_combination)
 def sft(run: Run) -> float:
     """Supervised fine-tuning of the backbone on the task's demonstrations; leaves the folder policy/. Returns the final loss."""
-    from rlhf_lightning.evaluation.figures import curve, mean_of_last
-    from rlhf_lightning.stage.ending import end
+    from rlhf_lightning.report.policy import curve, mean_of_last
+    from rlhf_lightning.stage._report import end
 
     task = run.component("task")
     demonstrations_of(task)  # refused before the model loads
@@ -44,10 +44,10 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     Raises:
         ConfigError: the task has no demonstrations.
     """
-    from rlhf_lightning.backbone.adapters import merge_adapters
-    from rlhf_lightning.datamodule import ShardedData
+    from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
-    from rlhf_lightning.stage.tuning import tune_start
+    from rlhf_lightning.stage._reference import tune_start
+    from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("sft")
     demonstrations = demonstrations_of(task)
@@ -67,7 +67,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
 
 def log_skipped(run: Run, name: str, language_model: LanguageModel, skipped: int, total: int) -> None:
     """Log how many demonstrations were too long, and which limit they exceed."""
-    from rlhf_lightning.backbone.length_limit import length_limit
+    from rlhf_lightning.tokenization.length_limit import length_limit
 
     limit = length_limit(run.settings("sft").max_length, language_model.max_length, "sft.max_length")
     if skipped:

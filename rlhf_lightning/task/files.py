@@ -17,11 +17,11 @@ from typing import Annotated, NoReturn
 
 from pydantic import Field, PositiveInt
 
+from rlhf_lightning.config.schema import FilePath, did_you_mean
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.feedback.row_fields import CONTEXT, STRENGTH, reject_unread
 from rlhf_lightning.flow import FramedPrompt
 from rlhf_lightning.registry import register
-from rlhf_lightning.row_fields import CONTEXT, STRENGTH, reject_unread
-from rlhf_lightning.schema import FilePath, did_you_mean
 
 MAX_RATIO, SMALL = 200, 64 << 20
 """Unpacked bytes for each packed one, beyond the first SMALL: text packs to a twentieth, an archive bomb to a thousandth."""

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
+from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import did_you_mean
-from rlhf_lightning.task.grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
+from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 
 # What the first, second, ... sentence of a kind adds; the last number holds for all that follow. In units of utility.
 WEIGHTS: dict[str, tuple[float, ...]] = {

@@ -48,7 +48,7 @@ def commands(world: Any) -> dict[str, list[str]]:
         "evaluate": world.evaluate(),
         "inspect": world.inspect(),
         "explain": world.explain(),
-        "measure_reward": world.measure_reward(),
+        "evaluate_reward": world.evaluate_reward(),
     }
 
 
@@ -127,7 +127,7 @@ def _main(words: list[str]) -> int:
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from rlhf_lightning.cli import main
+    from rlhf_lightning.cli.main import main
 
     torch.set_num_threads(1)
     GlobalHydra.instance().clear()

@@ -180,11 +180,11 @@ def main() -> None:
     words.add_argument("--scratch", help="the folder for all files; default: TMPDIR")
     given = words.parse_args()
     # forked processes have what is imported here
-    import rlhf_lightning.cli
-    import rlhf_lightning.evaluation.page
-    import rlhf_lightning.tracking
+    import rlhf_lightning.cli.main
+    import rlhf_lightning.report.page
+    import rlhf_lightning.tracking.loggers
 
-    rlhf_lightning.cli.load_components()
+    rlhf_lightning.cli.main.load_components()
     trainings, commands, draw = load_sibling("trainings"), load_sibling("commands"), random.Random(given.seed)
     counts = Counter[str]()
     with tempfile.TemporaryDirectory(dir=given.scratch) as top:

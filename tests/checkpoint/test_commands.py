@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_lightning.overrides import quoted
+from rlhf_lightning.config.overrides import quoted
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
@@ -23,8 +23,8 @@ PLUGIN = '''
 import os
 from pathlib import Path
 
-from rlhf_lightning.processes import SharedBatches
-from rlhf_lightning.run import Run
+from rlhf_lightning.training.distributed import SharedBatches
+from rlhf_lightning.runtime.run import Run
 
 PLACE, RANK, NUMBER = os.environ.get("KILL", "nowhere:0:0").split(":")
 EVERY_BATCH, SAVE = SharedBatches.__iter__, Run.save

@@ -18,9 +18,9 @@ import torch
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.checkpoint.lock import held
 from rlhf_lightning.checkpoint.store import CheckpointStore
-from rlhf_lightning.datamodule import ShardedData
 from rlhf_lightning.errors import ConfigError, DataError, UserError
-from rlhf_lightning.processes import shared_loader
+from rlhf_lightning.training.datamodule import ShardedData
+from rlhf_lightning.training.distributed import shared_loader
 
 KINDS = ["sft", "reward", "dpo", "ppo", "grpo"]
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,14 +19,13 @@ import torch
 
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.advantage.grpo import grpo
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.checkpoint.fit import fit
-from rlhf_lightning.checkpoint.randomness import random_state
-from rlhf_lightning.datamodule import ShardedData
+from rlhf_lightning.checkpoint.rng_state import random_state
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -53,6 +52,7 @@ from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.training.datamodule import ShardedData
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and", "A", "The"]
 THINGS = ["lamp", "fan", "kettle", "tent", "desk"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.contradictions import contradictions
 from rlhf_lightning.feedback.filter.duplicates import duplicates
 from rlhf_lightning.feedback.filter.encoding import encoding

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.judgements import Text, standardised
 from rlhf_lightning.feedback.standardise import edit_spans
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Prompt, Ranking, Rating, SpanLabel, Spans, Thumbs
+from rlhf_lightning.model.packing import PackedTokens
 
 
 def ranked(

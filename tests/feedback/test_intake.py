@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.format.edit import EditFormat
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.ranking import RankingFormat

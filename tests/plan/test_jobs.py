@@ -8,11 +8,11 @@ from torch import nn
 from transformers import LlamaConfig
 
 from rlhf_lightning.plan.device import Device
+from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config
 from rlhf_lightning.plan.passes import Taken
 from rlhf_lightning.plan.phases import HEAP_SLACK, HOST_SLACK, ROLLOUT, TRAINING, Phase, Plan, Setup
-from rlhf_lightning.plan.rehearsal import Texts
-from rlhf_lightning.plan.seconds import LAYER_SECONDS, Clock, forward_flops
+from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Clock, forward_flops
 
 CONFIG = LlamaConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24, vocab_size=50,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.advantage.gae import gae
-from rlhf_lightning.backbone import text_vectors
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Experience, Prompts, Rollout
+from rlhf_lightning.model import text_vectors
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL

@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.model import Critic, Policy, response_places

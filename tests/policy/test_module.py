@@ -26,25 +26,22 @@ from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.advantage.reinforce_pp import reinforce_pp
 from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.response_log_probs import response_log_probs
 from rlhf_lightning.backbone.tiny import tiny
-from rlhf_lightning.datamodule import ShardedData
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
+from rlhf_lightning.policy.metrics import objective_metrics
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule, PPOParts
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
-from rlhf_lightning.policy.watch import objective_metrics
-from rlhf_lightning.processes import batch_at
-from rlhf_lightning.progress import StageProgress
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.kl import kl
@@ -52,6 +49,9 @@ from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 from rlhf_lightning.sft.module import demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.tracking.progress import StageProgress
+from rlhf_lightning.training.datamodule import ShardedData
+from rlhf_lightning.training.distributed import batch_at
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 6

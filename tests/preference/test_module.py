@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
 from rlhf_lightning.preference.loss.dpo import DPO

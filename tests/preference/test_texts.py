@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.backbone.text_rows import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
 
 TEXTS = [("It", " costs"), ("The kettle", ""), ("", "A quiet fan"), ("It", " costs"), ("It", " is")]
@@ -25,7 +25,7 @@ def test_a_text_has_one_place_and_its_rows_are_those_of_text_rows(either_tokeniz
 
 
 def test_the_tokens_of_an_answer_are_those_that_something_predicts(language_model):
-    from rlhf_lightning.backbone.response_log_probs import response_log_probs
+    from rlhf_lightning.model.response_log_probs import response_log_probs
 
     table = TextTable(language_model.tokenizer, 64)
     places = [table.place(text) for text in dict.fromkeys(TEXTS)]

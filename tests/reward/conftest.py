@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.trunk import fitting_length, trunk_and_tokenizer, trunk_width
 from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
 from rlhf_lightning.feedback.judgements import Text, standardised
 from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.trunk import fitting_length, trunk_and_tokenizer, trunk_width
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.bootstrap import bootstrapped, draw_keys, draws
 
 

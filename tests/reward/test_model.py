@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from rlhf_lightning.backbone.packing import supports_packing
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Message, prompt_text
+from rlhf_lightning.model.packing import supports_packing
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
@@ -41,7 +41,7 @@ def test_packed_padded_batched_and_single_scores_agree(saved_policy, pooling, mo
     together = model.score_texts(*zip(*TEXTS, strict=True))
     in_pairs = model.score_texts(*zip(*TEXTS, strict=True), batch_size=2)
     alone = torch.cat([model.score_texts([prompt], [response]) for prompt, response in TEXTS])
-    monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
+    monkeypatch.setattr("rlhf_lightning.model.text_vectors.supports_packing", lambda trunk: False)
     padded = model.score_texts(*zip(*TEXTS, strict=True))
     monkeypatch.undo()
     plain = reward_model(saved_policy, pooling)  # its attention was never switched
@@ -60,7 +60,7 @@ def test_packed_and_padded_train_alike(tiny_of, tmp_path, family, monkeypatch):
     for packed in (True, False):
         with monkeypatch.context() as patch:
             if not packed:
-                patch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
+                patch.setattr("rlhf_lightning.model.text_vectors.supports_packing", lambda trunk: False)
             model = reward_model(str(tmp_path / "policy"))
             model(model.tokenise(TEXTS)).square().sum().backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

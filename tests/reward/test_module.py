@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import collate
 from rlhf_lightning.feedback.grouping import Groups
 from rlhf_lightning.feedback.judgements import Judged, Judgements, standardised
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
 from rlhf_lightning.reward.bootstrap import bootstrapped
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.head.linear import LinearHead

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from rlhf_lightning.backbone.adapters import merge_adapters
-from rlhf_lightning.backbone.packing import PackedTokens, padded_inputs, supports_packing
-from rlhf_lightning.backbone.text_rows import Reading
+from rlhf_lightning.model.adapters import merge_adapters
+from rlhf_lightning.model.packing import PackedTokens, padded_inputs, supports_packing
+from rlhf_lightning.model.prompt_encoding import Reading
 from rlhf_lightning.reward.net import ClassifierScore
 from rlhf_lightning.reward.pooling.mean import mean
 from rlhf_lightning.reward.tuning.lora import lora
@@ -61,7 +61,7 @@ def test_packed_padded_left_padded_batched_and_single_scores_agree(model_of, tru
         plain.resize_token_embeddings(model.net.trunk.get_input_embeddings().num_embeddings)
         # BART takes no positions, so that transformers itself can't run it padded on the left.
         others += [padded_by(side, model, plain) for side in ("right", "left") if (family, side) != ("bart", "left")]
-        monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
+        monkeypatch.setattr("rlhf_lightning.model.text_vectors.supports_packing", lambda trunk: False)
         others.append(model.score_texts(*zip(*TEXTS, strict=True)))
         monkeypatch.undo()
         for other in others:
@@ -74,7 +74,7 @@ def test_a_classifier_of_transformers_scores_each_text_as_it_does_alone(trunk_fo
     """In its tokenizer's own pair, whatever the batch."""
     from transformers import AutoTokenizer
 
-    from rlhf_lightning.reward.folder import load_reward_model
+    from rlhf_lightning.reward.storage.folder import load_reward_model
 
     torch.manual_seed(0)
     classifier = AutoModelForSequenceClassification.from_pretrained(trunk_folder(family), num_labels=1).eval()

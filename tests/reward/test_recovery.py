@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from rlhf_lightning.interval import paired_interval
+from rlhf_lightning.statistics.intervals import paired_interval
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "reward_losses.py"
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import FramedPrompt, Message
-from rlhf_lightning.reward.folder import load_any_reward_model, load_reward_model
+from rlhf_lightning.reward.storage.folder import load_any_reward_model, load_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 TEMPLATE = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.boundary import plain_ids
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.tokenization.boundary import plain_ids
 
 DEMONSTRATIONS = [
     ("Review of a lamp:\n", "It is a quiet fan."),

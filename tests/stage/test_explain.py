@@ -51,7 +51,7 @@ def test_the_page_shows_every_text_and_the_terminal_the_words(command, world):
 
 
 def test_a_features_model_is_explained_exactly(command, world, tmp_path):
-    from rlhf_lightning.reward.features import FeatureScore, save_features
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore, save_features
 
     score = FeatureScore({"length": {}, "repetition": {}})
     texts = [("The lamp:", " a good lamp."), ("The lamp:", " bad, bad lamp"), ("The fan:", " it is fan fan fan.")]

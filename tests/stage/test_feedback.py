@@ -51,13 +51,13 @@ QUARANTINE = ["feedback.on_bad=quarantine", "feedback.max_bad_fraction=0.1"]
 def words_of(stage: str, world, model: Path) -> list[str]:
     """The stage's command with the model as its reader of chats."""
     model_words = {
-        "measure_reward": [f"stage.models=[{model}]"],
+        "evaluate_reward": [f"stage.models=[{model}]"],
         "explain": [f"stage.model={model}"],
     }.get(stage, [f"backbone.path={model}"])
     return [*getattr(world, stage)(), *model_words]
 
 
-@pytest.mark.parametrize("stage", ["reward", "preference", "measure_reward", "explain"])
+@pytest.mark.parametrize("stage", ["reward", "preference", "evaluate_reward", "explain"])
 def test_a_rejected_chat_is_named_before_the_weights_load(command, world, chats, tmp_path, no_weights, stage):
     source = world.policy if stage in ("reward", "preference") else world.reward_model
     outcome = command(*words_of(stage, world, with_template(source, tmp_path / "model")), *chats)
@@ -68,7 +68,7 @@ def test_a_rejected_chat_is_named_before_the_weights_load(command, world, chats,
     assert "feedback.on_bad=quarantine" in outcome.error
 
 
-@pytest.mark.parametrize("stage", ["reward", "preference", "measure_reward", "explain"])
+@pytest.mark.parametrize("stage", ["reward", "preference", "evaluate_reward", "explain"])
 def test_a_rejected_chat_can_be_quarantined(command, world, chats, tmp_path, stage):
     source = world.policy if stage in ("reward", "preference") else world.reward_model
     outcome = command(*words_of(stage, world, with_template(source, tmp_path / "model")), *chats, *QUARANTINE)
@@ -85,6 +85,6 @@ def test_a_model_that_reads_texts_takes_every_chat(command, world, chats):
 
 def test_each_of_several_models_is_checked(command, world, chats, tmp_path):
     strict = with_template(world.reward_model, tmp_path / "strict")
-    outcome = command(*world.measure_reward(f"stage.models=[{world.reward_model},{strict}]"), *chats)
+    outcome = command(*world.evaluate_reward(f"stage.models=[{world.reward_model},{strict}]"), *chats)
     assert outcome.code == 2
     assert "chats.jsonl:14: the chat template" in outcome.error

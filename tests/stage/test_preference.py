@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning import registry
-from rlhf_lightning.run import Run
+from rlhf_lightning.runtime.run import Run
 
 registry.load_components()
 

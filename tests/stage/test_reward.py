@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
-from rlhf_lightning.reward.folder import load_reward_model
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.reward.storage.folder import load_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 
@@ -225,14 +225,14 @@ def test_a_classifier_of_an_encoder_is_trained_as_it_is(command, world, trunk_fo
 
 
 def test_the_features_head_needs_no_language_model_and_scores_for_the_policy(command, world):
-    """Seconds, readable weights, and a folder that stage=ppo and stage=measure_reward take."""
+    """Seconds, readable weights, and a folder that stage=ppo and stage=evaluate_reward take."""
     outcome = command(*world.reward("reward_head=features", "reward_feature=[length,ngrams]"))
     assert outcome.code == 0, outcome.error
     assert outcome.result()["objective"] > 0.8
     assert "heaviest: ngrams: word: " in outcome.out
     folder = outcome.folder / "reward_model"
     assert not (outcome.folder / "backbone").exists()
-    again = command(*world.measure_reward(f"stage.models=[{folder}]", "stage.prompts=held_out", "reward.validation_fraction=0.3"))
+    again = command(*world.evaluate_reward(f"stage.models=[{folder}]", "stage.prompts=held_out", "reward.validation_fraction=0.3"))
     assert again.code == 0, again.error
     assert again.result()["objective"] == pytest.approx(outcome.result()["objective"])
     tuned = command(*world.ppo("rollout_scorer=reward_model", f"rollout_scorer.path={folder}"))

@@ -71,7 +71,7 @@ def test_the_same_texts_are_measured_that_were_held_out(command, world, tmp_path
     fraction = "reward.validation_fraction=0.3"
     trained = command(*world.reward(*feedback, "reward_head=features", fraction))
     measured = command(
-        *world.measure_reward(*feedback, f"stage.models=[{trained.folder / 'reward_model'}]", "stage.prompts=held_out", fraction)
+        *world.evaluate_reward(*feedback, f"stage.models=[{trained.folder / 'reward_model'}]", "stage.prompts=held_out", fraction)
     )
     assert measured.code == 0, measured.error
     assert measured.result()["figures"] == pytest.approx(trained.result()["figures"])
@@ -79,7 +79,7 @@ def test_the_same_texts_are_measured_that_were_held_out(command, world, tmp_path
 
 
 def test_a_model_that_held_out_prompts_is_not_measured_on_texts_that_it_learned(command, world, tmp_path):
-    words = world.measure_reward(*source(tmp_path, SINGLE["pairs on one prompt"]), "stage.prompts=held_out")
+    words = world.evaluate_reward(*source(tmp_path, SINGLE["pairs on one prompt"]), "stage.prompts=held_out")
     outcome = command(*words)
     assert outcome.code == 2
     assert "holds out none of these prompts" in outcome.error

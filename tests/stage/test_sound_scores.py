@@ -23,11 +23,11 @@ def changed(world, folder: Path, value: float) -> Path:
 
 
 def words_of(stage: str, world, model: Path) -> list[str]:
-    asked = {"measure_reward": f"stage.models=[{model}]", "explain": f"stage.model={model}"}
+    asked = {"evaluate_reward": f"stage.models=[{model}]", "explain": f"stage.model={model}"}
     return [*getattr(world, stage)(), *([] if stage in asked else world.scorer), asked.get(stage, f"rollout_scorer.path={model}")]
 
 
-@pytest.mark.parametrize("stage", ["ppo", "evaluate", "measure_reward", "explain"])
+@pytest.mark.parametrize("stage", ["ppo", "evaluate", "evaluate_reward", "explain"])
 def test_a_model_whose_weights_are_no_numbers_is_named(command, world, tmp_path, stage):
     model = changed(world, tmp_path / "nan", float("nan"))
     outcome = command(*words_of(stage, world, model))
@@ -38,7 +38,7 @@ def test_a_model_whose_weights_are_no_numbers_is_named(command, world, tmp_path,
     assert not (outcome.folder / "policy").exists()
 
 
-@pytest.mark.parametrize("stage", ["ppo", "evaluate", "measure_reward", "explain"])
+@pytest.mark.parametrize("stage", ["ppo", "evaluate", "evaluate_reward", "explain"])
 def test_a_model_that_tells_nothing_apart_is_reported(command, world, tmp_path, stage):
     outcome = command(*words_of(stage, world, changed(world, tmp_path / "zero", 0.0)))
     assert outcome.code == 0, outcome.error

@@ -10,8 +10,8 @@ import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import FramedPrompt
+from rlhf_lightning.interfaces import Task
 from rlhf_lightning.task.files import Files
-from rlhf_lightning.task.task import Task
 
 STORIES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "story_prompts" / "dev.jsonl.gz"
 

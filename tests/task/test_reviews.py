@@ -7,9 +7,9 @@ import statistics
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.task.grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
+from rlhf_lightning.interfaces import Explained, Task
+from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 from rlhf_lightning.task.reviews import GOOD_KINDS, LONGEST, SUBJECTS, WEIGHTS, Reviews, sentences_of
-from rlhf_lightning.task.task import Explained, Task
 
 KETTLE = "Review of a kettle for a student:\n"
 OPENER = "I bought this kettle last month."

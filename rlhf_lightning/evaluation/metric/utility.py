@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.interfaces import Task
 from rlhf_lightning.registry import register
-from rlhf_lightning.task.task import Task
 
 
 @register("evaluation_metric", "utility")

@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.annotator.annotator import KINDS, Kind
+from rlhf_lightning.feedback.annotation import KINDS, Kind
 from rlhf_lightning.flow import Edit, Feedback, Judgement, Ranking, Rating
+from rlhf_lightning.interfaces import Task
 from rlhf_lightning.registry import register
-from rlhf_lightning.task.task import Task
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from pydantic import TypeAdapter
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, place
+from rlhf_lightning.feedback.cleaning import Cleaning, place
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

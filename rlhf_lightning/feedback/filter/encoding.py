@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import ftfy
 from ftfy.badness import MOJIBAKE_CATEGORIES
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, with_texts
+from rlhf_lightning.feedback.cleaning import Cleaning, with_texts
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt
 
+from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.words import said
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import did_you_mean
 
 
 @register("feedback_filter", "language")

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import NonNegativeInt
 
+from rlhf_lightning.config.schema import FilePath
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
-from rlhf_lightning.feedback.format._chat import prompt_of
+from rlhf_lightning.feedback.chat import prompt_of
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.judgements import prompt_number
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.feedback.words import runs_of, said, words_of
 from rlhf_lightning.flow import Feedback, Prompt
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import FilePath
 
 
 @register("feedback_filter", "leakage")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pydantic import PositiveInt
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, place
+from rlhf_lightning.feedback.cleaning import Cleaning, place
 from rlhf_lightning.feedback.words import plain, runs_of, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, with_texts
+from rlhf_lightning.feedback.cleaning import Cleaning, with_texts
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

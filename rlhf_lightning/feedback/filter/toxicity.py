@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
+from rlhf_lightning.config.schema import FilePath, did_you_mean
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
+from rlhf_lightning.feedback.lexicon import read_lexicon
 from rlhf_lightning.feedback.words import runs_of, said, words_of
 from rlhf_lightning.flow import Feedback
-from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import FilePath, did_you_mean
 
 Score = Callable[[Sequence[str]], Iterable[float]]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, with_texts
+from rlhf_lightning.feedback.cleaning import Cleaning, with_texts
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

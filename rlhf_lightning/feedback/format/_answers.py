@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._codes import Code, Codes
+from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._label_map import Code, Codes
 from rlhf_lightning.feedback.format._scale import Scale
 from rlhf_lightning.feedback.row import Row, kind_of
 from rlhf_lightning.flow import Prompt, Rating, SpanLabel, Thumbs

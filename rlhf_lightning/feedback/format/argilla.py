@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.feedback.chat import response_of
 from rlhf_lightning.feedback.format._answers import Answers, Worth, listed
-from rlhf_lightning.feedback.format._chat import response_of
-from rlhf_lightning.feedback.format._codes import Code
-from rlhf_lightning.feedback.format._places import places
+from rlhf_lightning.feedback.format._label_map import Code
+from rlhf_lightning.feedback.format._ranks import places
 from rlhf_lightning.feedback.row import Row, filled, kind_of, label
 from rlhf_lightning.flow import Comment, Edit, Feedback, Ranking, Spans
 from rlhf_lightning.registry import register

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format._about import About, per_item
-from rlhf_lightning.feedback.format._chat import before_answer, messages
+from rlhf_lightning.feedback.chat import before_answer, messages
+from rlhf_lightning.feedback.format._metadata import About, per_item
 from rlhf_lightning.feedback.format._scale import Scale
 from rlhf_lightning.feedback.row import Row, kind_of
 from rlhf_lightning.flow import Feedback, Message, Prompt, Rating, Thumbs

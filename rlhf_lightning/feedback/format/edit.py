@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.format._about import About
-from rlhf_lightning.feedback.format._chat import prompt_of, response_of
+from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._metadata import About
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 from rlhf_lightning.registry import register

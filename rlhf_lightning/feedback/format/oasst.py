@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._about import models
-from rlhf_lightning.feedback.format._places import places
+from rlhf_lightning.feedback.format._metadata import models
+from rlhf_lightning.feedback.format._ranks import places
 from rlhf_lightning.feedback.row import Row, kind_of
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.registry import register

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._about import About
-from rlhf_lightning.feedback.format._chat import responses_of
+from rlhf_lightning.feedback.chat import responses_of
+from rlhf_lightning.feedback.format._metadata import About
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register

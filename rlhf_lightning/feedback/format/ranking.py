@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._about import About, models
-from rlhf_lightning.feedback.format._chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._places import places
+from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._metadata import About, models
+from rlhf_lightning.feedback.format._ranks import places
 from rlhf_lightning.feedback.row import Row, finite, kind_of, label
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format._about import About
-from rlhf_lightning.feedback.format._chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._stretch import Stretch, Unclear, Worth
+from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._metadata import About
+from rlhf_lightning.feedback.format._span import Stretch, Unclear, Worth
 from rlhf_lightning.feedback.row import Row, finite, kind_of
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register

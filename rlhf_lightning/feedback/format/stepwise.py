@@ -6,9 +6,9 @@ from itertools import accumulate
 from typing import Any
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._about import About, per_item
-from rlhf_lightning.feedback.format._chat import prompt_of
-from rlhf_lightning.feedback.format._codes import Code, Codes
+from rlhf_lightning.feedback.chat import prompt_of
+from rlhf_lightning.feedback.format._label_map import Code, Codes
+from rlhf_lightning.feedback.format._metadata import About, per_item
 from rlhf_lightning.feedback.row import Row, filled
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.format._about import About
-from rlhf_lightning.feedback.format._chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._codes import Code, Codes
+from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.format._label_map import Code, Codes
+from rlhf_lightning.feedback.format._metadata import About
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Thumbs
 from rlhf_lightning.registry import register

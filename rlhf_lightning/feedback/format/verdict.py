@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format._about import About, per_item
-from rlhf_lightning.feedback.format._chat import responses_of
-from rlhf_lightning.feedback.format._codes import Code, Codes
+from rlhf_lightning.feedback.chat import responses_of
+from rlhf_lightning.feedback.format._label_map import Code, Codes
+from rlhf_lightning.feedback.format._metadata import About, per_item
 from rlhf_lightning.feedback.row import Row, finite
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +11,8 @@ import numpy as np
 from rlhf_lightning.feedback.quality.votes import Comparisons, data_set
 from rlhf_lightning.feedback.standardise import unit_rating
 from rlhf_lightning.flow import Feedback, Ranking, Rating
-from rlhf_lightning.interval import correlation_interval, proportion_interval
+from rlhf_lightning.statistics.intervals import correlation_interval, proportion_interval
+from rlhf_lightning.statistics.ranks import rank_correlation
 
 CHARACTERS_PER_SECOND = 50.0
 FEWEST_RATED = 4
@@ -136,17 +136,6 @@ def contradictions(pairs: Comparisons, names: int) -> Contradictions:
         shared=int((voices > 1).sum()),
         between=int(((voices > 1) & (yes > 0) & (yes < voices)).sum()),
     )
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Spearman's correlation: Pearson's of the ranks, equal values having their mean rank. None where one doesn't vary."""
-    ranks = []
-    for column in (x, y):
-        _, place, times = np.unique(column, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(times) - (times + 1) / 2)[place])
-    first, second = (rank - rank.mean() for rank in ranks)
-    spread = math.sqrt(float((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / spread if spread else None
 
 
 def _extremes(ranking: Ranking, numbers: Sequence[int]) -> list[float]:

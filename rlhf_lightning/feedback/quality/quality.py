@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from rlhf_lightning.feedback.quality.agreement import agreement_of
 from rlhf_lightning.feedback.quality.bias import CHARACTERS_PER_SECOND, bias, contradictions
-from rlhf_lightning.feedback.quality.findings import findings
 from rlhf_lightning.feedback.quality.label_noise import TEXT_CAP, label_noise_of
 from rlhf_lightning.feedback.quality.record import DataSetQuality, NoiseSummary, Suspect
 from rlhf_lightning.feedback.quality.reliability import CAP, reliability_of
 from rlhf_lightning.feedback.quality.sample import sampled
+from rlhf_lightning.feedback.quality.summary import findings
 from rlhf_lightning.feedback.quality.votes import data_set, tables_of
 from rlhf_lightning.flow import Feedback
 

@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 
 from rlhf_lightning.feedback.judgements import judgement_kind
+from rlhf_lightning.feedback.quality.annotator_stats import Habits, habits_of
 from rlhf_lightning.feedback.quality.dawid_skene import DawidSkene, dawid_skene
-from rlhf_lightning.feedback.quality.habits import Habits, habits_of
 from rlhf_lightning.feedback.quality.noisy_bradley_terry import noisy_bradley_terry
 from rlhf_lightning.feedback.quality.rating_noise import rating_noise
 from rlhf_lightning.feedback.quality.sample import sampled

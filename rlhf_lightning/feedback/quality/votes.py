@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from rlhf_lightning.feedback.filter.cleaning import place
+from rlhf_lightning.feedback.cleaning import place
 from rlhf_lightning.feedback.standardise import ranking_levels, unit_rating
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 

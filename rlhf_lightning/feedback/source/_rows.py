@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
+from rlhf_lightning.config.schema import FilePath
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format.unread import near
 from rlhf_lightning.feedback.row import BadLine, Row, kind_of
-from rlhf_lightning.schema import FilePath
+from rlhf_lightning.feedback.unknown_fields import near
 
 Items = Iterator[Row | BadLine]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.format.unread import listed, near
 from rlhf_lightning.feedback.row import BadLine, Row, kind_of
 from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, lines, opened, other_kind
 from rlhf_lightning.feedback.source._rows import source
 from rlhf_lightning.feedback.source._strict import not_utf8, strict_json
+from rlhf_lightning.feedback.unknown_fields import listed, near
 from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz")

@@ -8,13 +8,13 @@ import torch
 from pydantic import NonNegativeInt
 from torch import nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Critic
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.linear_score import linear_score
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.rollout.scorer.scorer import Scorer
+from rlhf_lightning.reward.storage.score_layer import linear_score
+from rlhf_lightning.rollout.scoring import Scorer
 
 
 @register("policy_critic", "reward_model", needs=["reward_model"])

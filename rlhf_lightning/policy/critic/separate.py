@@ -6,10 +6,10 @@ import copy
 
 from pydantic import NonNegativeInt
 
-from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Critic, untaught
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.scorer.scorer import Scorer
+from rlhf_lightning.rollout.scoring import Scorer
 
 
 @register("policy_critic", "separate")

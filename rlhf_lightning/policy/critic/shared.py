@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.backbone.language_model import LanguageModel
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Critic, untaught
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.scorer.scorer import Scorer
+from rlhf_lightning.rollout.scoring import Scorer
 
 
 @register("policy_critic", "shared")

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveFloat
 
+from rlhf_lightning.config.schema import in_order
 from rlhf_lightning.policy.kl_control.adaptive import checked_kl
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import in_order
 
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(in_order)]
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
-from rlhf_lightning.backbone.adapters import add_adapters
-from rlhf_lightning.backbone.output_layer import trunk_of
+from rlhf_lightning.model.adapters import add_adapters
+from rlhf_lightning.model.output_layer import trunk_of
 from rlhf_lightning.registry import register
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.explain.variants import BUDGET, joined, scored, size, streams
 from rlhf_lightning.reward.explain.words import neutral_token
 

@@ -11,8 +11,8 @@ from rlhf_lightning.reward.explain.occlusion import Occlusion, occlusions, rank_
 from rlhf_lightning.reward.explain.trajectory import Trajectory, trajectory
 from rlhf_lightning.reward.explain.view import Occluded, PlainView, TokenView, View
 from rlhf_lightning.reward.explain.words import Part
-from rlhf_lightning.reward.features import FeatureScore, Reason
 from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.regression.feature_score import FeatureScore, Reason
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlhf_lightning.feedback.quality.bias import rank_correlation
 from rlhf_lightning.reward.explain.view import Occluded, View
+from rlhf_lightning.statistics.ranks import rank_correlation
 
 
 @dataclass(frozen=True)

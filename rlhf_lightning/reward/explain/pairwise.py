@@ -11,8 +11,8 @@ from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.reward.explain.explanation import Explanation, Settings, explained
 from rlhf_lightning.reward.explain.regression import Regression, standardised_features
-from rlhf_lightning.reward.features import FeatureScore, Reason
 from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.regression.feature_score import FeatureScore, Reason
 
 
 @dataclass(frozen=True)

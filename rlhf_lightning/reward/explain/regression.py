@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.reward.feature._family import Text
-from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.regression.family import Text
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 LENGTH = "length"
 FOLDS = 10

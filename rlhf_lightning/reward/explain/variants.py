@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.model.packing import PackedTokens
 
 BUDGET = 2048
 """Tokens that are run at a time."""

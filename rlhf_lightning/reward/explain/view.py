@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.flow import Prompt, prompt_text
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.explain.variants import scored, size, streams, without
 from rlhf_lightning.reward.explain.words import Stretch, Word, decoded, neutral_token, plain_words, token_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rlhf_lightning.reward.features import FeatureScore
     from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 Occluded = Literal["remove", "replace"]
 

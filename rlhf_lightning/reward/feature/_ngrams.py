@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.reward.feature._family import Family, Text
+from rlhf_lightning.reward.regression.family import Family, Text
 
 Value = Literal["log", "presence", "share"]
 

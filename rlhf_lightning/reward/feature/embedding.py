@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
-from rlhf_lightning.backbone.sentence_encoder import SentenceEncoder
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.model.sentence_encoder import SentenceEncoder
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family, Text
-from rlhf_lightning.schema import ModelPath
+from rlhf_lightning.reward.regression.family import Family, Text
 
 SETTING = "reward_feature.embedding.path"
 CACHE_BYTES = 2**29

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family
 from rlhf_lightning.reward.feature._words import sentences, words
+from rlhf_lightning.reward.regression.family import Family
 
 
 @register("reward_feature", "length")

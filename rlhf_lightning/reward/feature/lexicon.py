@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.lexicon import read_lexicon
+from rlhf_lightning.config.schema import FilePath
+from rlhf_lightning.feedback.lexicon import read_lexicon
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family, Text
 from rlhf_lightning.reward.feature._words import share, words
-from rlhf_lightning.schema import FilePath
+from rlhf_lightning.reward.regression.family import Family, Text
 
 
 @register("reward_feature", "lexicon")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family
 from rlhf_lightning.reward.feature._words import numbers, share
+from rlhf_lightning.reward.regression.family import Family
 
 _LEFT = re.compile(r"(?:[\d$%() \t+*/×÷x·-]|[.,](?=\d))+$")
 _APART = re.compile(r"(?<=[\d)%])[ \t]+(?=[\d($.])")

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from itertools import groupby, pairwise
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family
 from rlhf_lightning.reward.feature._words import share, words
+from rlhf_lightning.reward.regression.family import Family
 
 
 @register("reward_feature", "repetition")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._family import Family
+from rlhf_lightning.reward.regression.family import Family
 
 
 @register("reward_feature", "sentiment")

@@ -8,11 +8,11 @@ import torch
 from pydantic import FiniteFloat
 from torch import Tensor, nn
 
+from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.scored import Scored
-from rlhf_lightning.schema import did_you_mean
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 @register("reward_head", "attributes", needs=["aspects"])

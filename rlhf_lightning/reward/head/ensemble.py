@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.head.mlp import MLPHead
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 TINY = 1e-12
 """Below this variance members count as agreed; the root's slope would be infinite."""

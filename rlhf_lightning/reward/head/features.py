@@ -10,10 +10,10 @@ from torch import nn
 
 from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.cross_validation import Penalties
-from rlhf_lightning.reward.features import FeatureScore
-from rlhf_lightning.reward.fitting import fit
-from rlhf_lightning.reward.solver import Gradient
+from rlhf_lightning.reward.regression.cross_validation import Penalties
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
+from rlhf_lightning.reward.regression.fitting import fit
+from rlhf_lightning.reward.regression.solver import Gradient
 
 
 @register("reward_head", "features", needs=["texts"])

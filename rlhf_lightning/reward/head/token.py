@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 @register("reward_head", "token", needs=["tokens"])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 class PairsAndTies(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 def bradley_terry_loss(log_odds: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import Noise, PerAnnotator
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 NOISE_SPREAD = 1.0
 """Standard deviation between annotators of the logarithm of their noise."""

@@ -14,7 +14,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, errors
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 MOST_LEVELS = 101
 NEAR = 1e-3

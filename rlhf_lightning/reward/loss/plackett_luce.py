@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:

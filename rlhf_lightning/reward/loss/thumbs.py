@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, errors
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 @register("reward_loss", "thumbs", needs=["annotators"])

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
-from rlhf_lightning.backbone.adapters import add_adapters
+from rlhf_lightning.model.adapters import add_adapters
 from rlhf_lightning.registry import register
 
 

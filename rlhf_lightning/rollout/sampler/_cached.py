@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.forward_arguments import accepted, cache_argument
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.packing import PackedTokens
-from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.model.forward_arguments import accepted, cache_argument
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.text_vectors import text_vectors
 
 
 class NoCacheError(Exception):

@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.language_model import LanguageModel, pad_rows
-from rlhf_lightning.backbone.packing import supports_packing
-from rlhf_lightning.backbone.trial import READ_ERRORS, agree, random_ids, trial
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.model.language_model import LanguageModel, pad_rows
+from rlhf_lightning.model.packing import supports_packing
+from rlhf_lightning.model.trial import READ_ERRORS, agree, random_ids, trial
 from rlhf_lightning.rollout.sampler._cached import CachelessDecoder, CrossDecoder, EqualLengthDecoder, NoCacheError, PaddedDecoder
 from rlhf_lightning.rollout.sampler._packed import PackedDecoder
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lightning.backbone.forward_arguments import cache_argument
-from rlhf_lightning.backbone.language_model import LanguageModel
-from rlhf_lightning.backbone.packing import PackedTokens, packed_hidden
 from rlhf_lightning.flow import Prompts
+from rlhf_lightning.model.forward_arguments import cache_argument
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.packing import PackedTokens, packed_hidden
 
 ROUND = 8
 """Rows of a step come in multiples of so many."""

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._decoder import decoder_of
-from rlhf_lightning.rollout.sampler._draws import uniform_draws
+from rlhf_lightning.rollout.sampler._random import uniform_draws
 
 
 @register("rollout_sampler", "native")

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._decoder import reads_padding
-from rlhf_lightning.rollout.sampler._draws import seeds_of
+from rlhf_lightning.rollout.sampler._random import seeds_of
 from rlhf_lightning.tensors import log_probs_of
 
 

@@ -13,13 +13,13 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from rlhf_lightning.backbone.checkpoint_tensors import checkpoint_state
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.model.checkpoint_tensors import checkpoint_state
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.sampler._draws import seeds_of
-from rlhf_lightning.rollout.sampler._lay_out import check_decoder_only, prompt_rows, rollout_of
+from rlhf_lightning.rollout.sampler._collate import check_decoder_only, prompt_rows, rollout_of
+from rlhf_lightning.rollout.sampler._random import seeds_of
 
 
 @register("rollout_sampler", "vllm")

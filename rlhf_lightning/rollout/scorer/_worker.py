@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompt
-from rlhf_lightning.secrets import safe_message
 
 LONGEST = 65536
 """Bytes of an answer: a score needs a few."""

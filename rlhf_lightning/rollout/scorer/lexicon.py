@@ -11,10 +11,10 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from rlhf_lightning.config.schema import FilePath
+from rlhf_lightning.feedback.lexicon import read_lexicon
 from rlhf_lightning.flow import Rollout
-from rlhf_lightning.lexicon import read_lexicon
 from rlhf_lightning.registry import register
-from rlhf_lightning.schema import FilePath
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from rlhf_lightning.backbone.kernels import use_fast_kernels
-from rlhf_lightning.backbone.language_model import frozen
+from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.flow import Prompt, Rollout
+from rlhf_lightning.model.kernels import use_fast_kernels
+from rlhf_lightning.model.language_model import frozen
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.scorer.scorer import Scorer
-from rlhf_lightning.schema import ModelPath
+from rlhf_lightning.rollout.scoring import Scorer
 
 
 @register("rollout_scorer", "reward_model")
@@ -42,9 +42,9 @@ class RewardModelScorer:
 
     def __init__(self, *, path: ModelPath, layout: Literal["auto", "chat", "pair", "joined"] = "auto", eos: bool | None = None) -> None:
         # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
-        from rlhf_lightning.reward.canary import check_canary
-        from rlhf_lightning.reward.features import FeatureScore
-        from rlhf_lightning.reward.folder import load_any_reward_model
+        from rlhf_lightning.reward.regression.feature_score import FeatureScore
+        from rlhf_lightning.reward.storage.canary import check_canary
+        from rlhf_lightning.reward.storage.folder import load_any_reward_model
         from rlhf_lightning.reward.text_layout import layout_note
 
         self.model = load_any_reward_model(path, layout=layout, eos=eos)
@@ -73,7 +73,7 @@ def scorer_shared_out(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
     model = getattr(scorer, "model", None)
     if not isinstance(model, nn.Module):
         return scorer
-    from rlhf_lightning.sharding import shared_out
+    from rlhf_lightning.training.sharding import shared_out
 
     shared = copy.copy(scorer)
     shared.model = shared_out(model, mesh)  # type: ignore[attr-defined]

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, FiniteFloat
 
+from rlhf_lightning.config.schema import in_order
 from rlhf_lightning.flow import ScoredRollout
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.shaping._scores import rescored
-from rlhf_lightning.schema import in_order
 
 
 @register("rollout_shaping", "clip_score", needs=["scores"])

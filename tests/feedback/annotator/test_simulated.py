@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.annotator.annotator import Annotator
+from rlhf_lightning.feedback.annotation import Annotator
 from rlhf_lightning.feedback.annotator.simulated import SimulatedAnnotators
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.task.reviews import Reviews

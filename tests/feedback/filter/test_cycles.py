@@ -8,7 +8,7 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.cycles import cycles
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Thumbs

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning import registry
-from rlhf_lightning.feedback.filter.cleaning import Cleaning, Filter
+from rlhf_lightning.feedback.cleaning import Cleaning, Filter
 from rlhf_lightning.feedback.filter.contradictions import contradictions
 from rlhf_lightning.feedback.filter.cycles import cycles
 from rlhf_lightning.feedback.filter.duplicates import duplicates

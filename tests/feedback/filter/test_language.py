@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.language import _identifier, language
 from rlhf_lightning.flow import Edit, Feedback, Message, Prompt, Thumbs
 

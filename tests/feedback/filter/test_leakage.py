@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.leakage import leakage
 from rlhf_lightning.flow import Feedback, Message, Prompt, Thumbs
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.length import length
 from rlhf_lightning.flow import Edit, Feedback, Message, Thumbs
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.near_duplicates import near_duplicates
 from rlhf_lightning.feedback.words import plain, runs_of, words_of
 from rlhf_lightning.flow import Feedback, Ranking, Rating

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.filter.cleaning import Cleaning
+from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.toxicity import toxicity
 from rlhf_lightning.flow import Edit, Feedback, Thumbs
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from rlhf_lightning.feedback.quality.bias import Contradictions, bias, contradictions, rank_correlation
+from rlhf_lightning.feedback.quality.bias import Contradictions, bias, contradictions
 from rlhf_lightning.feedback.quality.votes import tables_of
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
-from rlhf_lightning.interval import proportion_interval
+from rlhf_lightning.statistics.intervals import proportion_interval
+from rlhf_lightning.statistics.ranks import rank_correlation
 
 
 def ranked(

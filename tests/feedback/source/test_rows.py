@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from rlhf_lightning.config.schema import settings_of
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.format.record import RecordFormat
@@ -18,7 +19,6 @@ from rlhf_lightning.feedback.source import csv, hub, jsonl  # noqa: F401  (regis
 from rlhf_lightning.feedback.source import json as array  # noqa: F401
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import build, components
-from rlhf_lightning.schema import settings_of
 
 SHARED = {"path", "limit", "weight", "name", "each", "ignore_fields", "rename"}
 

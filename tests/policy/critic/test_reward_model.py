@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.causal import causal
-from rlhf_lightning.backbone.text_vectors import text_vectors
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.text_vectors import text_vectors
 from rlhf_lightning.policy.critic.reward_model import reward_model
-from rlhf_lightning.reward.folder import load_reward_model
+from rlhf_lightning.reward.storage.folder import load_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 TEXTS = [("The lamp:", " a good lamp."), ("The kettle:", " bad, bad kettle"), ("It", "")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.backbone.adapters import has_adapters
+from rlhf_lightning.model.adapters import has_adapters
 from rlhf_lightning.policy.tuning.full import full
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore

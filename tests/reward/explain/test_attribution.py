@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.explain.attribution import integrated_gradients
 from rlhf_lightning.reward.explain.view import TokenView
 from rlhf_lightning.reward.model import RewardModel
@@ -60,7 +60,7 @@ def test_it_is_complete_on_every_family(family_model, family, baseline):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
     # captum wants a row of the batch for each step.
-    monkeypatch.setattr("rlhf_lightning.backbone.text_vectors.supports_packing", lambda trunk: False)
+    monkeypatch.setattr("rlhf_lightning.model.text_vectors.supports_packing", lambda trunk: False)
     attr = pytest.importorskip("captum.attr")
     model = family_model(family)
     view = TokenView(model, TEXT)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from rlhf_lightning.reward.explain.explanation import Settings, explained
-from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 
 def test_the_planted_word_is_found(table_model):

@@ -8,7 +8,7 @@ import torch
 from rlhf_lightning.reward.explain.explanation import Settings
 from rlhf_lightning.reward.explain.pairwise import compared
 from rlhf_lightning.reward.explain.regression import regressed
-from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 GOOD, BAD = ("p", "a good, good lamp."), ("p", "bad")
 OTHERS = [("p", "a"), ("p", "a good good good lamp!"), ("pq", "abc def abc"), ("q", "abc, abc?"), ("r", "it is"), ("s", "w. w. w."),

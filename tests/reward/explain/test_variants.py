@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.explain.variants import joined, scored, size, without
 
 

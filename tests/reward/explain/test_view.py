@@ -8,7 +8,7 @@ import torch
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Message
 from rlhf_lightning.reward.explain.view import PlainView, TokenView
-from rlhf_lightning.reward.features import FeatureScore
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 TEXT = ("The lamp:", " a good lamp, it isn't bad — 良い.")
 CHAT = (Message(role="user", content="A 良 lamp?"), Message(role="assistant", content="Yes."), Message(role="user", content="Why?"))

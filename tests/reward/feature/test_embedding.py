@@ -9,16 +9,16 @@ import shutil
 import pytest
 import torch
 
-from rlhf_lightning.backbone.sentence_encoder import SentenceEncoder
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Message, Ranking
+from rlhf_lightning.model.sentence_encoder import SentenceEncoder
 from rlhf_lightning.reward.explain.regression import named_features
 from rlhf_lightning.reward.feature import embedding
 from rlhf_lightning.reward.feature.embedding import Embedding
-from rlhf_lightning.reward.features import CARD, FeatureScore, load_features, save_features
-from rlhf_lightning.reward.fitting import fit
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
+from rlhf_lightning.reward.regression.feature_score import CARD, FeatureScore, load_features, save_features
+from rlhf_lightning.reward.regression.fitting import fit
 
 TEXTS = [("why", "a good day"), ("", "cat"), ("the bad cat sat", "why not"), ("why", ""), ("why", "the cat"), ("the bad cat sat", "cat")]
 

@@ -14,7 +14,7 @@ import torch
 
 from rlhf_lightning.reward.loss._annotators import ERROR_SPREAD
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 Case = Any
 

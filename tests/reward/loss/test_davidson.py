@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.davidson import Davidson, davidson
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 def test_the_loss_is_the_normal_negative_log_likelihood(batch_with):

@@ -11,7 +11,7 @@ import torch
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.reward.loss.ordinal import Ordinal, cumulative_logit
 from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 DOUBLE = torch.float64
 

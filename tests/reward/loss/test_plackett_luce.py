@@ -10,7 +10,7 @@ import torch
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce, plackett_luce_loss
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 def brute_force(scores: list[float], order: tuple[int, ...]) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
 from rlhf_lightning.reward.loss.rao_kupper import RaoKupper, rao_kupper
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,15 +8,15 @@ import math
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import PackedTokens
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import collate
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, SpanLabel, Spans
+from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.loss.spans import LogisticSpans, stretch_means
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.scored import Scored
+from rlhf_lightning.reward.scored_batch import Scored
 
 
 def test_means_of_stretches_equal_a_loop():

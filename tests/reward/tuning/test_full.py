@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
 from rlhf_lightning.reward.tuning.full import full
 
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from rlhf_lightning.backbone.packing import supports_packing
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.packing import supports_packing
 from rlhf_lightning.reward.tuning.lora import lora
 
 pytest.importorskip("peft")

@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.rollout.sampler._decoder import is_recurrent, reads_padding
 from rlhf_lightning.rollout.sampler.continuous import continuous
 from rlhf_lightning.rollout.sampler.native import native

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.errors import OverlongPrompt
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.rollout.sampler import _decoder
 from rlhf_lightning.rollout.sampler.continuous import continuous

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.language_model import LanguageModel
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
 

@@ -14,7 +14,7 @@ import torch
 
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.rollout.scorer.program import ProgramScorer
-from rlhf_lightning.rollout.scorer.scorer import checked_scores
+from rlhf_lightning.rollout.scoring import checked_scores
 
 LOOP = """
 import json, os, signal, subprocess, sys, time

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lightning.backbone.trunk import trunk_and_tokenizer
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.model.trunk import trunk_and_tokenizer
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore

@@ -1,0 +1,141 @@
+"""`rlhf-lightning new GROUP NAME`: a plugin that works, and its test, to be changed from there.
+
+The plugin is an option of the group under another name, so that what it is given and what it gives back are right by construction.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rlhf_lightning.cli.scaffold.contracts import CONTRACTS, TEST
+from rlhf_lightning.config.schema import did_you_mean
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import GROUPS, Component, components, option
+
+USAGE = "rlhf-lightning new GROUP NAME [--like OPTION]"
+
+
+def write_new(words: Sequence[str], folder: Path) -> list[Path]:
+    """Do what the words after `new` ask for.
+
+    Args:
+        words: group, name, and `--like` with an option to begin from; without it, from the group's plainest.
+        folder: where the two files go; it is made where it isn't there.
+
+    Returns:
+        The plugin and its test.
+
+    Raises:
+        ConfigError: another number of words, no such group or option, a name that can't be one or is taken, or a file that is there.
+    """
+    group, name, like = _read(words)
+    model = option(group, like or CONTRACTS[group].like)
+    plugin, test = folder / f"{name}.py", folder / f"test_{name}.py"
+    for file in (plugin, test):
+        if file.exists():
+            raise ConfigError(f"{file} is there already and stays as it is: choose another name")
+    source = renamed(model, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        why = "is a file" if folder.is_file() else f"can't be made ({cause.strerror})"
+        raise ConfigError(f"{folder} {why}, and a folder for plugins is needed: rename it, or start the command elsewhere") from cause
+    for file, text in ((plugin, source), (test, test_of(group, name, like in (None, CONTRACTS[group].like)))):
+        with file.open("x") as handle:
+            handle.write(text)
+    return [plugin, test]
+
+
+def _read(words: Sequence[str]) -> tuple[str, str, str | None]:
+    plain = list(words)
+    like = None
+    if "--like" in plain:
+        place = plain.index("--like")
+        like = (plain[place + 1 : place + 2] or [""])[0]
+        del plain[place : place + 2]
+    if len(plain) != 2 or like == "" or any(word.startswith("-") for word in plain):
+        raise ConfigError(f"write {USAGE}, as in: rlhf-lightning new reward_head my_head")
+    group, name = plain
+    if group not in GROUPS:
+        raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name.startswith("test_") or name == "conftest":
+        raise ConfigError(
+            f"{name!r} can't be a component's name: small letters, digits and _, no word of Python's, no test_, as in my_head"
+        )
+    owner = next((component.file for component in components(group) if component.name == name), None)
+    if owner:
+        raise ConfigError(f"{group}={name} is taken by {owner}: choose another name")
+    return group, name, like
+
+
+def renamed(model: Component, name: str) -> str:
+    """The file of a component as that of another: its class or function, its registered name, and its own address in messages.
+
+    Raises:
+        ConfigError: the file uses the name for something else.
+    """
+    source = Path(model.file).read_text()
+    tree = ast.parse(source)
+    old = model.target.__qualname__
+    new = "".join(word.capitalize() for word in name.split("_")) if old[0].isupper() else name
+    taken = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
+        alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
+    }
+    if new in taken - {old}:
+        raise ConfigError(f"{new!r} is another thing's name in {model.file}, which is copied: choose another name")
+    lines = source.splitlines(keepends=True)
+    for line, column in sorted(set(_places(tree, old, lines)), reverse=True):
+        text = lines[line].encode()
+        lines[line] = (text[:column] + new.encode() + text[column + len(old.encode()) :]).decode()
+    body = "".join(lines)
+    body = re.sub(rf'(@register\(\s*"{model.group}",\s*)"{model.name}"', rf'\1"{name}"', body)
+    body = re.sub(rf"\b{model.group}([=.]){model.name}\b", rf"{model.group}\g<1>{name}", body)
+    if isinstance(tree.body[0], ast.Expr):  # the module's docstring
+        body = "".join(body.splitlines(keepends=True)[tree.body[0].end_lineno :]).lstrip("\n")
+    begun = f"{model.group}={name}: begun as a copy of {model.group}={model.name}."
+    return f'"""{begun}\n\nPositional parameters are given at run time; keyword-only parameters are settings.\n"""\n\n{body}'
+
+
+def _places(tree: ast.AST, name: str, lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Line from 0 and byte where the definition's name and each use of it stand."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == name:
+            yield node.lineno - 1, node.col_offset
+        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name and node.col_offset == 0:
+            yield node.lineno - 1, re.match(r"(?:class|def)\s+", lines[node.lineno - 1]).end()  # type: ignore[union-attr]
+
+
+def test_of(group: str, name: str, whole: bool) -> str:
+    """The test of a new component.
+
+    Args:
+        whole: with what the group's contract promises; without it where the component begins from an option that needs more than others.
+    """
+    contract = CONTRACTS[group]
+    chosen = f"[{name}]" if GROUPS[group].many else name
+    node = f"config.{group}.{name}" if GROUPS[group].many else f"config.{group}"
+    text = TEST.format(group=group, name=name, chosen=chosen, node=node)
+    imports = {line for line in contract.imports.strip().splitlines() if whole}
+    heading, _, rest = text.partition("# imports\n")
+    mine = _import_lines([*imports, *rest.partition("# end\n")[0].splitlines()])
+    body = rest.partition("# end\n")[2]
+    return heading + mine + body + ("\n\n" + contract.test.strip().replace("NAME", name) + "\n" if whole else "")
+
+
+def _import_lines(lines: Sequence[str]) -> str:
+    """Import statements in the order of ruff and isort: the standard library, others, this package; one statement a module."""
+    of: dict[str, set[str]] = {}
+    for line in lines:
+        words = line.split()
+        if words:
+            of.setdefault(words[1], set()).update(" ".join(words[3:]).split(", ") if words[0] == "from" else ())
+    blocks: list[list[str]] = [[], [], []]
+    for module in sorted(of, key=lambda module: (bool(of[module]), module)):
+        place = 0 if module.split(".")[0] in sys.stdlib_module_names else 2 if module.startswith("rlhf_lightning") else 1
+        blocks[place].append(f"from {module} import {', '.join(sorted(of[module]))}" if of[module] else f"import {module}")
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -1,0 +1,107 @@
+"""The jobs of a sweep, read from its folder: what each was asked, what it gave or why it failed, and which differ by the seed alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlhf_lightning.runtime.resume import RESULT
+from rlhf_lightning.statistics.intervals import Interval, mean_interval
+
+ERROR_FILE = "error.txt"
+"""Why a job failed, in its folder; one that ended well has resume.RESULT instead."""
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        name: of its folder, its number.
+        settings: the words of the command that it ran, by key.
+        objective: the number that its stage returned; None where it failed.
+        figures: what else it measured; seconds: of its stages together.
+        error: why it failed.
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    objective: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def words(self) -> str:
+        """The settings as on the command line."""
+        return " ".join(f"{key}={value}" for key, value in self.settings.items())
+
+
+@dataclass(frozen=True)
+class SameSettings:
+    """Jobs that differ by their seed alone: the seed is not among the settings."""
+
+    settings: Mapping[str, str]
+    jobs: Sequence[Job]
+
+    @property
+    def done(self) -> list[Job]:
+        """Those with a result."""
+        return [job for job in self.jobs if job.objective is not None]
+
+    @property
+    def objective(self) -> Interval | None:
+        """The mean over seeds with its 95 % interval; None where no job has a result."""
+        return mean_interval([job.objective for job in self.done if job.objective is not None]) if self.done else None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Each figure's mean over seeds; `seconds` too."""
+        names = dict.fromkeys(name for job in self.done for name in job.figures)
+        means = {name: fmean(job.figures[name] for job in self.done if name in job.figures) for name in names}
+        return means | {"seconds": fmean(job.seconds for job in self.done)} if self.done else {}
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """The jobs of a sweep's folder in the order of their numbers."""
+    found = [read_job(job) for job in folder.iterdir() if (job / ".hydra" / "overrides.yaml").is_file()]
+    return sorted(found, key=lambda job: (int(job.name), "") if job.name.isdigit() else (2**31, job.name))
+
+
+def read_job(folder: Path) -> Job:
+    """A job from its folder; one without a result says why."""
+    words: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"), resolve=False)
+    pairs = (str(word).lstrip("+").partition("=") for word in words)
+    settings = {key: value for key, _, value in pairs}
+    result = folder / RESULT
+    if not result.is_file():
+        error = folder / ERROR_FILE
+        return Job(
+            folder.name,
+            settings,
+            error=error.read_text(encoding="utf-8", errors="replace") if error.is_file() else "no result was written: the job was ended",
+        )
+    content: dict[str, Any] = json.loads(result.read_text())
+    return Job(folder.name, settings, float(content["objective"]), content["figures"], sum(content["seconds"].values()))
+
+
+def varied(jobs: Sequence[Job]) -> list[str]:
+    """The settings that are not the same in all jobs."""
+    names = dict.fromkeys(name for job in jobs for name in job.settings)
+    return [name for name in names if len({job.settings.get(name) for job in jobs}) > 1]
+
+
+def by_settings(jobs: Sequence[Job]) -> list[SameSettings]:
+    """The jobs, those of different seeds together."""
+    groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in jobs:
+        settings = {name: value for name, value in job.settings.items() if name != SEED}
+        groups.setdefault(tuple(settings.items()), []).append(job)
+    return [SameSettings(dict(settings), same) for settings, same in groups.items()]

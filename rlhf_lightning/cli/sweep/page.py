@@ -1,0 +1,77 @@
+"""A sweep as one HTML page: what the settings gave, drawn and as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied
+from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.report.page import rendered
+from rlhf_lightning.report.parallel import Axis, parallel_coordinates
+from rlhf_lightning.report.report import Table
+
+Cells = list[str | float | None]
+OBJECTIVE = "objective"
+
+
+def write_sweep_page(jobs: Sequence[Job], file: Path) -> None:
+    """Write the page, whole or not at all. Raises OSError where the folder can't be written."""
+    write_whole(file, sweep_page(jobs), private=True)
+
+
+def sweep_page(jobs: Sequence[Job]) -> str:
+    """The page's HTML: parallel coordinates of the jobs, a table of settings with means over seeds, one of jobs, and what failed."""
+    names = [name for name in varied(jobs) if name != SEED]
+    done = [job for job in jobs if job.objective is not None]
+    same = {name: value for name, value in jobs[0].settings.items() if name not in varied(jobs)}
+    return rendered(
+        "sweep.html.j2",
+        "sweep.css",
+        title="Sweep",
+        facts=[f"{len(jobs)} jobs", *([f"{len(jobs) - len(done)} failed"] if len(done) < len(jobs) else [])],
+        drawing=drawn(done, names),
+        tables=[settings_table(jobs, names), jobs_table(jobs)],
+        failed=[job for job in jobs if job.objective is None],
+        same=[f"{name}={value}" for name, value in same.items()],
+    )
+
+
+def drawn(jobs: Sequence[Job], names: Sequence[str]) -> str:
+    """The jobs as lines over an axis for each setting and one for the objective; empty where nothing was varied or nothing finished."""
+    shown = [job for job in jobs if job.objective is not None and math.isfinite(job.objective)]
+    if not shown or not names:
+        return ""
+    axes = [Axis(name, [job.settings.get(name, "") for job in shown]) for name in names]
+    says = [f"job {job.name}: {OBJECTIVE} {job.objective:.4g}\n{job.words}" for job in shown]
+    return parallel_coordinates([*axes, Axis(OBJECTIVE, [str(job.objective) for job in shown])], says)
+
+
+def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
+    """A row for each choice of settings: the objective's mean over its seeds with the 95 % interval."""
+    rows: list[Cells] = []
+    for group in by_settings(jobs):
+        mean = group.objective
+        bounds = [None, None] if mean is None or not math.isfinite(mean.low) else [mean.low, mean.high]
+        chosen: Cells = [group.settings.get(name, "") for name in names] if names else ["all"]
+        rows.append([*chosen, None if mean is None else mean.mean, *bounds, len(group.done), len(group.jobs) - len(group.done)])
+    heads = [*(names or ["settings"]), f"mean {OBJECTIVE}", "low", "high", "seeds", "failed"]
+    note = "low, high: Student's 95 % interval of the mean over seeds; none from a single seed."
+    return Table(title="Settings, jobs of different seeds together", heads=heads, rows=rows, digits=4, note=note)
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """A row for each job with every figure."""
+    names, figures = varied(jobs), list(dict.fromkeys(name for job in jobs for name in job.figures))
+    rows: list[Cells] = [
+        [
+            job.name,
+            *(job.settings.get(name, "") for name in names),
+            job.objective,
+            *(job.figures.get(name) for name in figures),
+            job.seconds,
+        ]
+        for job in jobs
+    ]
+    return Table(title="Jobs", heads=["job", *names, OBJECTIVE, *figures, "seconds"], rows=rows, digits=4)

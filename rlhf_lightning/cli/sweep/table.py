@@ -1,0 +1,147 @@
+"""The end of a sweep: one table of what every job gave, on the terminal, as CSV and as a page."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from rlhf_lightning.cli.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied
+from rlhf_lightning.config.display import csv_cell, literal, message, visible
+from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.runtime.output_folder import real_folder
+
+FAILED = "failed"
+CSV_FILE, PAGE_FILE = "sweep.csv", "sweep.html"
+
+
+class SweepTable(Callback):
+    """Tells a multirun's results when it ends. Jobs may have run in other processes.
+
+    `failed` counts those of the last sweep without a result; `folder` is where a sweep is under way, None once it has ended.
+    """
+
+    failed: ClassVar[int] = 0
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepTable.folder = real_folder(config.hydra.sweep.dir)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepTable.folder = None
+        SweepTable.failed = tell(real_folder(config.hydra.sweep.dir), Console())
+
+    @classmethod
+    @contextmanager
+    def told_if_interrupted(cls) -> Iterator[None]:
+        """Where a sweep ends before its jobs do, tell what there is of it and how it goes on."""
+        try:
+            yield
+        except BaseException:
+            folder, cls.folder = cls.folder, None
+            if folder is not None and folder.is_dir() and read_jobs(folder):
+                tell(folder, Console())
+                typed = shlex.quote(f"hydra.sweep.dir={quoted(str(folder))}")
+                print(visible(f"the sweep has ended early; to go on: the same command with {typed}"), file=sys.stderr)
+            raise
+
+
+def tell(folder: Path, console: Console) -> int:
+    """Print the table of a sweep's folder and write sweep.csv and sweep.html into it. Returns how many jobs failed."""
+    jobs = read_jobs(folder)
+    if not jobs:
+        return 0
+    from rlhf_lightning.cli.sweep.page import write_sweep_page
+
+    failed = [job for job in jobs if job.objective is None]
+    write_csv(jobs, folder / CSV_FILE)
+    write_sweep_page(jobs, folder / PAGE_FILE)
+    table = terminal_table(jobs, console)
+    if not console.is_terminal:  # a file or a pipe has room for every word
+        console.width = max(console.width, Measurement.get(console, console.options.update(max_width=10_000), table).maximum)
+    console.print(table)
+    for job in failed:
+        console.print(literal(message(f"job {job.name} failed: {job.error}"), console), soft_wrap=True)
+    for file in (CSV_FILE, PAGE_FILE):
+        console.print(literal(str(folder / file), console), soft_wrap=True)
+    return len(failed)
+
+
+def write_csv(jobs: Sequence[Job], file: Path) -> None:
+    """A row for each job: its number, settings, objective, figures, seconds, and why it failed."""
+    rows = [_row(job) for job in jobs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, restval="")
+        writer.writerow({name: csv_cell(name) for name in columns})
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+
+
+def _row(job: Job) -> dict[str, Any]:
+    start = {"job": job.name, **job.settings}
+    if job.objective is None:
+        return start | {"objective": FAILED, "error": job.error}
+    return start | {"objective": job.objective, **job.figures, "seconds": job.seconds}
+
+
+def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table:
+    """A line for each job, or for each choice of settings where seeds were swept. Settings that all jobs share are in the file alone."""
+    console = console or Console()
+    failed = sum(job.objective is None for job in jobs)
+    title = f"{len(jobs)} jobs, {failed} failed" if failed else f"{len(jobs)} jobs"
+    names = varied(jobs)
+    groups = by_settings(jobs)
+    if SEED not in names or len(groups) == len(jobs):
+        return _table(console, title, [{"job": job.name, **_chosen(job.settings, names)} | _figures(job) for job in jobs])
+    names.remove(SEED)
+    return _table(console, f"{title}; means over seeds", [_group_row(group, names) for group in groups])
+
+
+def _group_row(group: SameSettings, names: Sequence[str]) -> dict[str, Any]:
+    mean = group.objective
+    found = {"objective": FAILED} if mean is None else {"objective": mean.mean, "95 % interval": interval_text(mean.low, mean.high)}
+    seeds = f"{len(group.done)} of {len(group.jobs)}" if len(group.done) < len(group.jobs) else str(len(group.jobs))
+    return {**_chosen(group.settings, names), "seeds": seeds} | found | _short(group.figures)
+
+
+def _figures(job: Job) -> dict[str, Any]:
+    return {"objective": FAILED} if job.objective is None else {"objective": job.objective, **_short(job.figures), "seconds": job.seconds}
+
+
+def _short(figures: Any) -> dict[str, Any]:
+    """The file has every figure, a terminal no room."""
+    return {name: value for name, value in figures.items() if "/" not in name}
+
+
+def _chosen(settings: Any, names: Sequence[str]) -> dict[str, str]:
+    return {name: settings.get(name, "") for name in names}
+
+
+def interval_text(low: float, high: float) -> str:
+    """[0.51, 0.64]; empty where one seed says nothing about the spread."""
+    return f"[{low:.4g}, {high:.4g}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def _table(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title)
+    for name in names:
+        table.add_column(literal(name, console), overflow="fold")
+    for row in rows:
+        table.add_row(*(literal(_shown(row.get(name, "")), console) for name in names))
+    return table
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,204 @@
+"""From a signature to a typed configuration node, and from a composed node back to checked values."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from rlhf_lightning.config.model_files import check_model_folder
+from rlhf_lightning.errors import ConfigError, DataError, RegistryError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting: its name, its exact type and its default; `REQUIRED` where it must be given."""
+
+    name: str
+    type: Any
+    default: Any
+
+
+REQUIRED = inspect.Parameter.empty
+
+
+def settings_of(target: Callable[..., Any]) -> list[Setting]:
+    """The settings of a component, its keyword-only parameters, or the fields of a section's dataclass.
+
+    Raises:
+        RegistryError: a setting without a type.
+    """
+    if dataclasses.is_dataclass(target):
+        hints = typing.get_type_hints(target, include_extras=True)
+        return [
+            Setting(f.name, hints[f.name], REQUIRED if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(target)
+        ]
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name not in hints:
+                raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
+            found.append(Setting(parameter.name, hints[parameter.name], parameter.default))
+    return found
+
+
+def config_class(target: Any, extra: Mapping[str, Any]) -> type:
+    """A dataclass for Hydra's ConfigStore from the target's settings, importable as `target.Config`.
+
+    A setting called `seed` follows the run's seed unless it is set.
+
+    Args:
+        extra: fields with values that come first (`_target_`, `_partial_`).
+    """
+    fields: list[tuple[str, Any, Any]] = [(name, type(value), dataclasses.field(default=value)) for name, value in extra.items()]
+    for setting in settings_of(target):
+        default = "${seed}" if setting.name == "seed" else setting.default
+        fields.append((setting.name, _hydra_type(setting.type), _hydra_default(default)))
+    config = dataclasses.make_dataclass("Config", fields)
+    # make_dataclass claims module "types"; pickle in sweep workers needs the true address.
+    config.__module__, config.__qualname__ = target.__module__, f"{target.__qualname__}.Config"
+    setattr(target, "Config", config)
+    return config
+
+
+def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
+    """A node's settings held to the target's types, choices and ranges.
+
+    Args:
+        key: where the node stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: an unknown or missing setting, or a value that isn't allowed.
+    """
+    try:
+        content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{key} refers to what isn't there: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{key}={content}: {key} holds settings; write {key}.<setting>=<value>")
+    own = f"{target.__module__}.{target.__qualname__}"
+    address = ("_target_", "_partial_") if content.get("_target_") == own else ()
+    values = {str(name): value for name, value in content.items() if name not in address}
+    settings = {setting.name: setting for setting in settings_of(target)}
+    for name in values:
+        if name not in settings:
+            raise ConfigError(f"{key} has no setting {name!r}{did_you_mean(name, settings)}; it has: {', '.join(settings) or 'none'}")
+    for name, setting in settings.items():
+        if values.get(name, setting.default) in ("???", REQUIRED):
+            raise ConfigError(f"{key}.{name} must be given: add `{key}.{name}=...` to the command")
+    fields: dict[str, Any] = {name: (s.type, ... if s.default is REQUIRED else s.default) for name, s in settings.items()}
+    model = pydantic.create_model("settings", __config__=pydantic.ConfigDict(allow_inf_nan=False), **fields)
+    try:
+        checked = model(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([key, *map(str, first["loc"])])
+        near = did_you_mean(str(first["input"]), re.findall("'([^']+)'", first["msg"])) if first["type"] == "literal_error" else ""
+        raise ConfigError(f"{place}={first['input']}: {first['msg'].removeprefix('Value error, ')}{near}") from None
+    return {name: getattr(checked, name) for name in settings}
+
+
+def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]:
+    """The paths that a composed node names, by setting: those of the settings that are paths, or lists of them, by their type."""
+    paths = {}
+    for setting in settings_of(target):
+        if not OmegaConf.is_dict(node) or setting.name not in node or not _is_path(setting.type):
+            continue
+        if OmegaConf.is_interpolation(node, setting.name) or OmegaConf.is_missing(node, setting.name):
+            continue
+        value = node[setting.name]
+        paths[setting.name] = [item for item in (value if OmegaConf.is_list(value) else [value]) if isinstance(item, str)]
+    return paths
+
+
+def expand_paths(target: Callable[..., Any], node: Any) -> None:
+    """Expand `~` in the settings of a composed node that are paths by their type, in place."""
+    for name, paths in path_settings(target, node).items():
+        if any(path.startswith("~") for path in paths):
+            node[name] = list(map(expand_user, paths)) if OmegaConf.is_list(node[name]) else expand_user(paths[0])
+
+
+def _is_path(annotation: Any) -> bool:
+    """Whether a type is a path, a path or null, or a list of paths."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        functions = [getattr(piece, "func", None) for piece in annotation.__metadata__]
+        return expand_user in functions or local_or_hub in functions
+    return any(_is_path(argument) for argument in typing.get_args(annotation))
+
+
+def in_order(limits: tuple[float, float]) -> tuple[float, float]:
+    """What a setting [lowest, highest] is held to, as pydantic's AfterValidator: the first below the second."""
+    if not limits[0] < limits[1]:
+        raise ValueError("must be [lowest, highest], the first below the second")
+    return limits
+
+
+def expand_user(path: str) -> str:
+    """The path with the home folder in the place of `~` or `~name` at its start."""
+    return os.path.expanduser(path)
+
+
+def local_or_hub(path: str) -> str:
+    """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be a model's folder."""
+    path = expand_user(path)
+    if os.path.exists(path):
+        try:
+            check_model_folder(Path(path))
+        except DataError as fault:
+            raise ValueError(str(fault)) from fault
+    elif path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise ValueError("no such folder; give a local Hugging Face folder or a Hub name")
+    return path
+
+
+FilePath = Annotated[str, pydantic.AfterValidator(expand_user)]
+"""The type of a setting that names a file or folder, `~` included."""
+ModelPath = Annotated[str, pydantic.AfterValidator(local_or_hub)]
+"""The type of a setting that names a model, so that a folder that isn't there is refused before anything loads."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """', did you mean X?' where a name is near, else ''."""
+    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _hydra_type(annotation: Any) -> Any:
+    """The nearest type OmegaConf knows; `check` holds the exact one."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _hydra_type(arguments[0])
+    if origin is typing.Literal:
+        kinds = {type(a) for a in arguments}
+        return kinds.pop() if len(kinds) == 1 else Any
+    if origin in (typing.Union, types.UnionType):
+        rest = [_hydra_type(a) for a in arguments if a is not type(None)]
+        # Hydra can't set a typed mapping that is None.
+        return (rest[0] | None) if len(rest) == 1 and len(arguments) == 2 and typing.get_origin(rest[0]) is not dict else Any
+    if origin in (list, tuple):
+        return list[_hydra_type(arguments[0]) if arguments else Any]  # type: ignore[misc]
+    if origin is dict:
+        return dict[str, Any]
+    return annotation if annotation in (int, float, str, bool) else Any
+
+
+def _hydra_default(default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return dataclasses.field(default="???")
+    if isinstance(default, (list, tuple, dict)):
+        plain = dict(default) if isinstance(default, dict) else list(default)
+        return dataclasses.field(default_factory=lambda: plain.copy())
+    return dataclasses.field(default=default)

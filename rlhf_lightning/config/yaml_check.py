@@ -1,0 +1,221 @@
+"""Checks that no configuration file runs code: of each file as it is read, and of Hydra's part before Hydra instantiates anything of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlhf_lightning.errors import ConfigError
+
+CALLBACKS = (
+    "rlhf_lightning.cli.folder_lock.FolderLock",
+    "rlhf_lightning.cli.sweep.check.SweepCheck",
+    "rlhf_lightning.cli.sweep.table.SweepTable",
+)
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
+"""Where launchers and sweepers are; Hydra itself takes no others."""
+LOGGING = (
+    "logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.handlers.RotatingFileHandler", "logging.Formatter",
+    "colorlog.ColoredFormatter",
+)  # fmt: skip
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+LOG_FILE = re.compile(r"\$\{hydra\.(?:runtime\.output_dir|sweep\.dir|run\.dir)\}/(?!.*\.\.)[^/]+")
+FOLDER = re.compile(r"file://|\.{0,2}/|~|\$\{oc\.env:\w+\}/|[\w.-]+(?:/|$)")
+"""How an entry of a search path begins that is a folder and no package."""
+CALLS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_", "()")
+"""Keys by which a node of a configuration calls something."""
+VARIABLES = ("OMP_", "MKL_", "OPENBLAS_", "CUDA_VISIBLE_DEVICES", "NCCL_", "GLOO_", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", "RAYON_")
+"""Beginnings of environment variables that a file may set; others can load code, or send data elsewhere."""
+MAX_BYTES = 4 << 20
+MAX_NODES = 100_000
+"""Of a YAML file with its aliases expanded."""
+WHY = "a configuration file chooses components and sets values, and runs no code"
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's source of YAML files, of the same name as its registry demands, with bounds and without search paths that import packages."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Raises ConfigError for a file that can't be read, expands beyond bounds, or searches packages."""
+        path = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
+        try:
+            if os.path.exists(path):
+                check_yaml(path)
+            result = super().load_config(config_path)
+        except (OSError, UnicodeError, RecursionError) as cause:
+            raise ConfigError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from cause
+        check_search_path(result.config, path)
+        return result
+
+
+def register() -> None:
+    """Put the checked source in the place of Hydra's. Call it before Hydra looks for its plugins: the first source of a scheme stays."""
+    SourcesRegistry.instance().types["file"] = FileConfigSource
+
+
+def check_yaml(path: str) -> None:
+    """Check that a YAML file is a regular one of bounded size, its aliases expanded, before anything expands them.
+
+    Raises:
+        ConfigError: it isn't.
+        OSError: it can't be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        raise ConfigError(f"{path} is no file of at most {MAX_BYTES >> 20} MiB, as a configuration is")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if "&" in text and "*" in text:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _expanded_size(node, {}) > MAX_NODES:
+            raise ConfigError(f"{path} has more than {MAX_NODES:,} values when its aliases are expanded, or an alias of itself")
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """Values of a node with its aliases expanded; infinite for one that holds itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")
+        items = node.value if isinstance(node.value, list) else []
+        children = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
+def check_search_path(config: Any, path: str) -> None:
+    """Refuse packages in a file's search path, which Hydra imports before a configuration is composed. Raises ConfigError."""
+    content = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
+    hydra = content.get("hydra") if isinstance(content, dict) else None
+    entries = hydra.get("searchpath") if isinstance(hydra, dict) else hydra
+    for entry in entries if isinstance(entries, list) else [] if entries is None else [entries]:
+        if not isinstance(entry, str) or not FOLDER.match(entry):
+            raise ConfigError(f"{path}: hydra.searchpath takes folders from a file, not {entry!r}: {WHY}")
+
+
+@contextmanager
+def checked_composition() -> Iterator[None]:
+    """Check every configuration that Hydra composes within the block, before Hydra makes callbacks, loggers or launchers of it."""
+    original = ConfigLoaderImpl.load_configuration
+
+    def load(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
+        config = original(self, *args, **kwargs)
+        check_hydra(config)
+        return config
+
+    ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_configuration = original  # type: ignore[method-assign]
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Check the `hydra` node of a composed configuration.
+
+    Raises:
+        ConfigError: it would instantiate something other than this program's callbacks and Hydra's plugins, log to somewhere else than the
+            terminal and the run's folder, or change the environment, the working folder or the folder of Hydra's files.
+    """
+    hydra = config.hydra
+    for name, callback in _items(hydra, "callbacks", "hydra"):
+        _check_call(callback, f"hydra.callbacks.{name}", CALLBACKS)
+    for part in ("launcher", "sweeper"):
+        node = _value(hydra, part)
+        if node is not None:
+            _check_call(node, f"hydra.{part}", PLUGINS)
+    for name, _ in _items(_value(hydra, "sweeper"), "params", "hydra.sweeper"):
+        if str(name).lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"hydra.sweeper.params.{name}: Hydra's own settings are not searched over")
+    for part in ("hydra_logging", "job_logging"):
+        _check_logging(_value(hydra, part), f"hydra.{part}")
+    for key in hydra:
+        if key not in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging"):
+            _refuse_calls(_value(hydra, key), f"hydra.{key}")
+    _check_job(hydra)
+
+
+def _check_call(node: Any, place: str, allowed: tuple[str, ...]) -> None:
+    """A node that Hydra instantiates: an allowed target, and nothing below it that calls."""
+    target = _value(node, "_target_") if isinstance(node, DictConfig) else None
+    names = [name for name in allowed if not name.endswith(".")]
+    packages = tuple(name for name in allowed if name.endswith("."))
+    if not isinstance(target, str) or not (target in names or target.startswith(packages)) or OmegaConf.is_interpolation(node, "_target_"):
+        raise ConfigError(f"{place}: _target_ {target!r} is nothing that this program registers: {WHY}")
+    for key in node:
+        if key != "_target_":
+            _refuse_call(node, key, place)
+
+
+def _refuse_calls(node: Any, place: str) -> None:
+    if isinstance(node, DictConfig | ListConfig) and not node._is_none() and not node._is_missing():
+        for key in _keys(node):
+            _refuse_call(node, key, place)
+
+
+def _refuse_call(node: Any, key: Any, place: str) -> None:
+    value = _value(node, key)
+    if key in CALLS or (OmegaConf.is_interpolation(node, key) and isinstance(value, DictConfig | ListConfig)):
+        raise ConfigError(f"{place}: {key} is not allowed there: {WHY}")
+    _refuse_calls(value, f"{place}.{key}")
+
+
+def _check_logging(node: Any, place: str) -> None:
+    """A dictionary for logging.config, which calls factories and imports classes by name."""
+    if not isinstance(node, DictConfig | ListConfig) or node._is_none():
+        return
+    for key in _keys(node):
+        value = _value(node, key)
+        if isinstance(value, DictConfig | ListConfig):
+            _check_logging(value, f"{place}.{key}")
+        elif key in ("()", "class", "_target_") and value not in LOGGING:
+            raise ConfigError(f"{place}: {value!r} is no handler or formatter that may be named there ({', '.join(LOGGING)}): {WHY}")
+        elif isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
+            raise ConfigError(f"{place}.{key}: {value!r} is not one of {', '.join(STREAMS)}: {WHY}")
+        elif key == "filename" and not LOG_FILE.fullmatch(str(node._get_node(key)._value())):  # type: ignore[union-attr]
+            raise ConfigError(f"{place}.filename: a log is kept in the run's folder: ${{hydra.runtime.output_dir}}/NAME.log")
+
+
+def _check_job(hydra: DictConfig) -> None:
+    """Folder, working folder and environment of a job."""
+    if _value(hydra.job, "chdir"):
+        raise ConfigError("hydra.job.chdir=true would change what relative paths mean, those of plugins included: leave it out")
+    subdir = _value(hydra, "output_subdir")
+    if subdir is not None and (os.path.isabs(str(subdir)) or ".." in str(subdir).split("/")):
+        raise ConfigError(f"hydra.output_subdir={subdir}: Hydra's files are kept within the run's folder")
+    typed = " ".join(map(str, hydra.overrides.hydra))
+    for name, _ in _items(hydra.job, "env_set", "hydra.job"):
+        if not str(name).startswith(VARIABLES) and not re.search(rf"(?:^|\s)[+~]*hydra\.job\.env_set\.{re.escape(str(name))}=", typed):
+            raise ConfigError(f"hydra.job.env_set.{name}: a configuration file doesn't set this variable; set it in the shell: {WHY}")
+
+
+def _items(node: Any, key: str, place: str) -> list[tuple[Any, Any]]:
+    """The items of a mapping below a node, resolved; none where it isn't set."""
+    value = _value(node, key) if isinstance(node, DictConfig) else None
+    if value is None:
+        return []
+    if not isinstance(value, Mapping | DictConfig):
+        raise ConfigError(f"{place}.{key} holds settings by name, not {value!r}")
+    return [(name, _value(value, name)) for name in value]
+
+
+def _keys(node: DictConfig | ListConfig) -> list[Any]:
+    return list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+
+
+def _value(node: Any, key: Any) -> Any:
+    """A value, references resolved; None for one that isn't set or can't be resolved yet."""
+    try:
+        return node[key]
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,59 @@
+"""Names and shapes of a model's tensors as its checkpoints hold them, and of those in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.config.model_files import check_safetensors
+from rlhf_lightning.model.adapters import merged_names, merged_state
+from rlhf_lightning.model.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """A model's tensors by their names in a checkpoint: tied ones once, fused experts apart, adapters merged.
+
+    Args:
+        state: a state dict of the model; None takes its own.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    state = merged_state(model) if state is None else state
+    saved = {name: value for name, value in state.items() if name not in (model._keys_to_ignore_on_save or ())}
+    converted: dict[str, Tensor] = revert_weight_conversion(model, remove_tied_weights_from_state_dict(saved, model))
+    return converted
+
+
+def expected_shapes(model: PreTrainedModel) -> Shapes:
+    """Names and shapes of the tensors that the model's class writes for its config, without those of parts that the model dropped."""
+    twin_class: Any = type(model)
+    with quiet_transformers(), torch.device("meta"):
+        twin = twin_class._from_config(model.config, dtype=model.dtype)
+    if (conversions := getattr(model, "_weight_conversions", None)) is not None:
+        twin._weight_conversions = conversions
+    own = merged_names(model)
+    state = {name: value for name, value in twin.state_dict().items() if name in own}
+    return {name: tuple(value.shape) for name, value in checkpoint_state(twin, state).items()}
+
+
+def written_shapes(folder: Path) -> Shapes:
+    """Names and shapes of the tensors in a folder's safetensors, by their headers. Raises DataError: a damaged file."""
+    files = sorted(folder.glob("model*.safetensors"))
+    return {name: tuple(about["shape"]) for file in files for name, about in check_safetensors(file).items()}
+
+
+def some_of(names: Iterable[str], shown: int = 4) -> str:
+    """The number of tensors, with the names of the first few."""
+    names = list(names)
+    more = ", ..." if len(names) > shown else ""
+    return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({', '.join(names[:shown])}{more})"

@@ -1,0 +1,243 @@
+"""A language model with its tokenizer, behind the few questions that the rest of the house asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.config.atomic_write import write_folder
+from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
+from rlhf_lightning.flow import Prompts
+from rlhf_lightning.model.kernels import use_fast_kernels
+from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
+from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.rope import rope_limit
+from rlhf_lightning.model.saving import save_model
+from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
+from rlhf_lightning.model.trunk import max_positions
+from rlhf_lightning.tokenization.boundary import begins_text, continuation_text
+from rlhf_lightning.tokenization.chat_template import prompt_ids, unframed
+from rlhf_lightning.tokenization.length_limit import UNLIMITED
+from rlhf_lightning.tokenization.turns import end_notes, generation_ends, stop_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class LanguageModel:
+    """A transformers model that writes texts, and its tokenizer; decoder-only, where no subclass says otherwise."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    _rows: TextRows | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        use_fast_kernels(self.model)
+        freeze_unsaved(self.model)
+
+    @property
+    def decoder_prefix(self) -> list[int] | None:
+        """What the decoder of an encoder-decoder begins a response with, its encoder having read the prompt; None of a decoder-only model,
+        which goes on behind the prompt."""
+        return None
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Every token that ends a response (`turns.stop_ids`). Raises ConfigError where there is none."""
+        ids = stop_ids(self.tokenizer, self._generation_eos)
+        if not ids:
+            raise ConfigError(f"{self.model.name_or_path}: neither generation_config nor tokenizer names an end-of-text token")
+        return ids
+
+    @property
+    def end_notes(self) -> list[str]:
+        """Where tokenizer, generation config and chat template disagree on the end of a text."""
+        return end_notes(self.tokenizer, self._generation_eos)
+
+    @property
+    def _generation_eos(self) -> Any:
+        return getattr(self.model.generation_config, "eos_token_id", None)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the padding. It may equal the EOS: padding is always told by masks, never by this id."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self.eos_ids[0]
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a text; of either side of an encoder-decoder."""
+        return max_positions(self.model) or UNLIMITED
+
+    @property
+    def written_length(self) -> int:
+        """The most tokens of a prompt and a response that is drawn: beyond those whose positions depend on a text's final length, tokens
+        would be drawn with other probabilities than they have in the text."""
+        limit = rope_limit(self.model)
+        return self.max_length if limit is None else min(self.max_length, limit.positions)
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The model without its output layer."""
+        return trunk_of(self.model)
+
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
+        """[B, L] right-padded ids to [B, L, D] vectors that the output layer reads.
+
+        Without an attention mask: under causal attention no token sees the padding to its right, and positions count from 0.
+        """
+        hidden: Tensor = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] vectors of the trunk to [..., V], in the model's precision."""
+        return output_logits(self.model, hidden)
+
+    def log_probs(self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities [n] of the tokens [n] after vectors [n, D] of the trunk, and entropies [n] (`output_log_probs`)."""
+        return output_log_probs(self.model, hidden, tokens, temperature, entropy)
+
+    def before_output(self, hidden: Tensor) -> Tensor:
+        """[..., D] vectors of the trunk as the output layer reads them."""
+        return before_output(self.model, hidden)
+
+    def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
+        """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
+        an encoder reads (None without one)."""
+        row = self.text_rows.row((prompt, response))
+        return row.ids, max(1, len(row.before)), None
+
+    @property
+    def text_rows(self) -> TextRows:
+        """Lays out texts for the model, uncut."""
+        stops = tuple(self.eos_ids)
+        if self._rows is None or self._rows.stop_ids != stops:
+            self._rows = TextRows(self.tokenizer, self._reading, UNLIMITED, stops)
+        return self._rows
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading()
+
+    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
+        """Left-padded prompts that leave `room` tokens for the response.
+
+        Special-token strings in the text stay plain text. An empty prompt becomes the begin-of-text token.
+
+        Raises:
+            OverlongPrompt: a prompt that doesn't fit.
+            DataError: a response that may fill all positions; a prompt that is empty where the tokenizer has no begin-of-text token.
+        """
+        positions = self.written_length
+        if room >= positions:
+            raise DataError(
+                f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
+                "rollout_sampler.max_new_tokens"
+            )
+        rows = [prompt_ids(self.tokenizer, text) for text in prompts]
+        for text, ids in zip(prompts, rows, strict=True):
+            if not ids:
+                raise DataError(f"a prompt is empty and {self.model.name_or_path} has no begin-of-text token to start from")
+            if len(ids) + room > positions:
+                lower = f", or lower rollout_sampler.max_new_tokens to {positions - len(ids)}" if len(ids) < positions else ""
+                raise OverlongPrompt(
+                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {positions} positions"
+                    f"{'' if positions == self.max_length else ' before they are scaled by the length of the text'}: "
+                    f"{text[:60]!r}...; shorten it or filter it out{lower}"
+                )
+        padded, mask = pad_rows(rows, self.pad_id, left=True)
+        return Prompts(prompts=unframed(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+
+    def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
+        """Texts of [B, T] right-padded responses, without special tokens: what they add behind their prompts, a leading space included."""
+        lengths = mask.long().sum(1).tolist()
+        rows = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
+        begins = [False] * len(rows)
+        if prompts is not None:
+            last = prompts.prompt_ids[:, -1].tolist()
+            begins = [begins_text(self.tokenizer, prompt, i) for prompt, i in zip(prompts.prompts, last, strict=True)]
+        return [continuation_text(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
+        merged into what is written, and stay as they are here.
+
+        Raises:
+            DataError: what was written isn't the whole model; an earlier folder stays.
+        """
+
+        def write(target: Path) -> None:
+            ends = generation_ends(self._generation_eos)
+            if ends and ends != self.eos_ids:
+                self.model.generation_config.eos_token_id = self.eos_ids  # plain transformers must stop at a learned end of turn, too
+            save_model(self.model, target)
+            self.tokenizer.save_pretrained(target)
+
+        write_folder(folder, write)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one [B, L] tensor and its mask [B, L]."""
+    length = max((len(row) for row in rows), default=0)
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        if len(row):
+            place = slice(length - len(row), length) if left else slice(0, len(row))
+            ids[i, place] = torch.as_tensor(row, dtype=torch.long)
+            mask[i, place] = 1
+    return ids, mask
+
+
+def freeze_unsaved(model: PreTrainedModel) -> None:
+    """Take no gradient of tables that transformers computes when it loads a model and never saves (Marian's positions): trained, they
+    would be lost."""
+    unsaved = tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    if unsaved:
+        named = list(model.named_parameters(remove_duplicate=False))
+        saved = {id(parameter) for name, parameter in named if not name.endswith(unsaved)}
+        for name, parameter in named:
+            if name.endswith(unsaved) and id(parameter) not in saved:
+                parameter.requires_grad_(False)
+
+
+def check_output_layer(language_model: LanguageModel) -> None:
+    """Compare `logits(hidden_states(ids))` with the model's own forward.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    model = language_model.model
+    ids = torch.tensor([[language_model.eos_ids[0], 0, 1, 0]], device=model.device)
+    with trial(model):
+        try:
+            expected = model(input_ids=ids, use_cache=False).logits
+        except READ_ERRORS as cause:
+            raise ConfigError(f"{type(model).__name__} can't read token ids by themselves: {cause}") from cause
+        compare_logits(language_model, language_model.hidden_states(ids), expected)
+
+
+def compare_logits(language_model: LanguageModel, hidden: Tensor, expected: Tensor) -> None:
+    """Raise ConfigError where the logits of a trunk's vectors differ from those of the model's own forward."""
+    name = type(language_model.model).__name__
+    try:
+        logits = language_model.logits(hidden)
+    except READ_ERRORS as cause:
+        raise ConfigError(f"{name} is not supported: its output layer can't be run alone: {cause}") from cause
+    if not agree(logits, expected):
+        raise ConfigError(f"{name} is not supported: it changes its vectors or logits between trunk and output")
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module in eval mode with no gradients: a reference or a scorer."""
+    return module.eval().requires_grad_(False)

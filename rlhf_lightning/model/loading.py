@@ -1,0 +1,126 @@
+"""Load pretrained models, configs and tokenizers from local folders or the Hub, never running code from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf_lightning.config.model_files import check_model_folder, damaged_tokenizer_file
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.model.checkpoint_tensors import checkpoint_state, some_of, written_shapes
+from rlhf_lightning.model.quiet import quiet_transformers
+from rlhf_lightning.model.weight_report import check_finite, check_report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
+    """`auto_class.from_pretrained(path)`, never running code and never reading pickles from the folder.
+
+    A model's weights must be exactly those of its class; the trunk of a folder (AutoModel) may leave the folder's output layer.
+
+    Args:
+        what: the setting whose value this is, for messages.
+
+    Raises:
+        DataError: a missing, damaged or truncated file, a weight that is missing, unexpected or of another shape, or one that isn't finite.
+    """
+    is_model = hasattr(auto_class, "from_config")
+    if Path(path).exists():
+        check_files(path, what, is_model)
+    elif "/" in path and path.startswith((".", "/", "~")):
+        raise DataError(f"{what}: no folder {path!r}; give a local Hugging Face folder or a Hub name")
+    options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True} if is_model else {}
+    try:
+        with quiet_transformers():
+            loaded = auto_class.from_pretrained(path, trust_remote_code=False, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as cause:  # of a damaged file, transformers and tokenizers raise any
+        fault = _misfit(auto_class, Path(path)) if is_model and Path(path).is_dir() else ""
+        raise DataError(f"{what}: {path!r} can't be loaded: {fault or _explained(cause)}") from cause
+    if not is_model:
+        return loaded
+    model, report = loaded
+    check_report(model, report, f"{what}: {path!r}")
+    check_finite(model, f"{what}: {path!r}")
+    if getattr(model.config, "rescale_every", 0):
+        # RWKV divides weights in eval mode and multiplies them back in training, against float16's overflow; a folder that is saved in
+        # between would be divided again when it is loaded.
+        model.config.rescale_every = 0
+    return model
+
+
+def check_files(path: str, what: str, needs_weights: bool) -> None:
+    """Check a local folder's files. Raises DataError."""
+    try:
+        check_model_folder(Path(path), needs_weights)
+    except DataError as fault:
+        raise DataError(f"{what}: {fault}") from fault
+
+
+def find_file(path: str, name: str) -> Path | None:
+    """A file of a folder or Hub model, below it where the name has slashes; None where there is none."""
+    if Path(path).is_dir() or path.startswith((".", "/", "~")):
+        local = Path(path) / name
+        return local if local.is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(
+            path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+    except OSError:  # neither a folder nor a name that the Hub could have: loading the model says so
+        return None
+    return None if found is None else Path(str(found))
+
+
+def load_tokenizer(path: str, what: str = "tokenizer") -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub model. Raises DataError: there is none, it is damaged, or it has no vocabulary."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, path, what)
+    except DataError as fault:
+        damage = damaged_tokenizer_file(Path(path))
+        if damage is not None:
+            raise DataError(f"{what}: {damage}") from fault
+        if "instantiate the backend tokenizer" in str(fault):
+            raise DataError(f"{what}: {_NO_TOKENIZER.format(path)}") from fault
+        raise
+    if Path(path).is_dir() and not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+        raise DataError(f"{what}: {_NO_TOKENIZER.format(path)}")
+    return tokenizer
+
+
+_NO_TOKENIZER = (
+    "{} has no tokenizer: tokenizer.json, or the vocabulary that its tokenizer_config.json needs, is missing; copy it beside the model"
+)
+
+
+def _misfit(auto_class: Any, folder: Path) -> str:
+    """How a folder's tensors differ from those of its config, where loading them failed; "" where they don't or it can't be told."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            twin = auto_class.from_config(AutoConfig.from_pretrained(folder))
+            expected = {name: tuple(value.shape) for name, value in checkpoint_state(twin).items()}
+        stored = written_shapes(folder)
+    except Exception:  # the first error is reported
+        return ""
+    lost = sorted(expected.keys() - stored.keys())
+    resized = sorted(name for name in expected.keys() & stored.keys() if expected[name] != stored[name])
+    faults = [f"it lacks {some_of(lost)}"] if lost else []
+    faults += [f"it holds {some_of(resized)} in another shape than config.json describes"] if resized else []
+    return "; ".join(faults)
+
+
+def _explained(cause: Exception) -> str:
+    """An exception's text, with its type where the text alone says little."""
+    text = str(cause)
+    return text if isinstance(cause, OSError | ValueError) and len(text) > 20 else f"{type(cause).__name__}: {text}"

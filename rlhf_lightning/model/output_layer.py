@@ -1,0 +1,226 @@
+"""From a trunk's vectors to logits, as the model's own forward makes them: scaled, biased, soft-capped, or through a head of its own.
+
+The form cap · tanh((scale · W h + b) / cap) is read from the config and compared with the model's own code on vectors that make large
+logits, where a cap shows. A model of another form runs its own code after a trunk that is replaced by the vectors.
+
+Shapes: n tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.model.token_log_probs import softcapped, token_log_probs
+from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
+from rlhf_lightning.tensors import entropy_of, log_probs_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+DIVISORS = ("logits_scaling",)
+"""Names in configs of what is done to the logits."""
+MAGNITUDES = (0.1, 1.0, 30.0, 300.0)
+"""Root mean squares of the logits that the forms are compared at."""
+
+
+@dataclass(frozen=True)
+class LogitForm:
+    """cap · tanh((scale · W h + b) / cap), W the output layer.
+
+    Attributes:
+        cap: None caps nothing.
+        is_biased: b is the model's `final_logits_bias` (BART, Marian), which isn't learned; else 0 beyond the layer's own.
+    """
+
+    scale: float = 1.0
+    cap: float | None = None
+    is_biased: bool = False
+
+
+_forms: weakref.WeakKeyDictionary[nn.Module, LogitForm | None] = weakref.WeakKeyDictionary()
+"""By model; None where its own head is run."""
+
+
+def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A model without its output layer; the model itself where it has no such part (T5)."""
+    trunk: PreTrainedModel = model.base_model
+    if trunk is model and not getattr(model.config, "is_encoder_decoder", False):  # its prefix names no part of it (Llama 4)
+        trunk = next((part for name, part in model.named_children() if name in ("model", "transformer")), model)
+    return trunk
+
+
+def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """[..., D] vectors of the trunk to logits [..., V], in the model's precision."""
+    form = logit_form(model)
+    return own_logits(model, hidden) if form is None else _logits(model, hidden, form)
+
+
+def output_log_probs(
+    model: PreTrainedModel, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """log softmax(logits / temperature) at the tokens, [n], and the entropies in nats, [n], in float32 at least.
+
+    Args:
+        hidden: [n, D] vectors of the trunk.
+        tokens: [n].
+    """
+    form = logit_form(model)
+    if form is None:
+        logits = own_logits(model, hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+        return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
+    layer: Any = model.get_output_embeddings()
+    return token_log_probs(layer, _scaled(model, hidden, form), tokens, temperature, entropy, cap=form.cap, bias=_bias(model, form))
+
+
+def logit_form(model: PreTrainedModel) -> LogitForm | None:
+    """The form of a model's logits, tried once and remembered; None where none of them is, and the model's own head is to be run."""
+    if model not in _forms:
+        if not _has_numbers(model):
+            return read_form(model)
+        _forms[model] = _tried_form(model)
+    return _forms[model]
+
+
+def read_form(model: PreTrainedModel) -> LogitForm:
+    """The form that the model's config names."""
+    config = model.config.get_text_config(decoder=True)
+    values: list[tuple[str, Any]] = [(name, getattr(config, name, None)) for name in (*CAPS, *FACTORS, *DIVISORS)]
+    numbers = {name: float(value) for name, value in values if isinstance(value, int | float) and value}
+    scale = 1.0
+    for name in FACTORS:
+        scale *= numbers.get(name, 1.0)
+    for name in DIVISORS:
+        scale /= numbers.get(name, 1.0)
+    cap = next((numbers[name] for name in CAPS if name in numbers), None)
+    return LogitForm(scale, cap, isinstance(getattr(model, "final_logits_bias", None), Tensor))
+
+
+def before_output(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """[..., D] vectors of the trunk as the output layer reads them: through the layer that BERT has between them, or scaled (T5)."""
+    predictions: Any = getattr(getattr(model, "cls", None), "predictions", None)
+    if hasattr(predictions, "transform"):
+        transformed: Tensor = predictions.transform(hidden)
+        return transformed
+    width = int(model.config.get_text_config(decoder=True).hidden_size)
+    return hidden * width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else hidden
+
+
+def own_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The logits [..., V] that the model's own forward makes of a trunk's vectors [..., D]."""
+    rows = hidden.reshape(1, -1, hidden.shape[-1])
+    ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=hidden.device)
+    if getattr(model.config, "is_encoder_decoder", False):
+        trunks, inputs = [model.get_decoder()], {"encoder_outputs": (rows[:, :1],), "decoder_input_ids": ids}
+    else:
+        trunks, inputs = [trunk_of(model), model.get_decoder()], {"input_ids": ids}  # OPT and BART call the decoder in their trunk
+    with _replaced([trunk for trunk in trunks if trunk is not model], rows):
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+
+class _Vectors(tuple[Tensor]):
+    """What a trunk returns: its vectors, and None for anything else that is read from it."""
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+@contextmanager
+def _replaced(trunks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+    """Inside, the trunks return these vectors, whatever they read."""
+    shadowed = {trunk: trunk.__dict__.get("forward") for trunk in trunks}
+    for trunk in shadowed:
+        trunk.__dict__["forward"] = lambda *args, **kwargs: _Vectors((hidden,))
+    try:
+        yield
+    finally:
+        for trunk, forward in shadowed.items():
+            del trunk.__dict__["forward"]
+            if forward is not None:
+                trunk.__dict__["forward"] = forward
+
+
+def _logits(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
+    layer: Any = model.get_output_embeddings()
+    logits: Tensor = layer(_scaled(model, hidden, form))
+    bias = _bias(model, form)
+    if bias is not None:
+        logits = logits + bias
+    return logits if form.cap is None else softcapped(logits, form.cap)
+
+
+def _scaled(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
+    read = before_output(model, hidden)
+    return read if form.scale == 1 else read * form.scale
+
+
+def _bias(model: PreTrainedModel, form: LogitForm) -> Tensor | None:
+    bias: Any = model.final_logits_bias if form.is_biased else None
+    return None if bias is None else bias.reshape(-1)
+
+
+def _has_numbers(model: PreTrainedModel) -> bool:
+    """Whether the weights are numbers, not those of a plan."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    weight = next(model.parameters())
+    return not (weight.is_meta or isinstance(weight, FakeTensor))
+
+
+def _tried_form(model: PreTrainedModel) -> LogitForm | None:
+    """The form that gives the model's own logits at all of MAGNITUDES; None where none does."""
+    if model.get_output_embeddings() is None:
+        return None
+    read = read_form(model)
+    with trial(model):
+        hidden = _trial_vectors(model)
+        try:
+            expected = [own_logits(model, part) for part in hidden]
+        except READ_ERRORS:
+            return read  # `check_output_layer` compares it with the model's whole forward pass
+        for form in (read, LogitForm(), _fitted(model, read, hidden[0], expected[0])):
+            if all(_agrees(model, part, form, logits) for part, logits in zip(hidden, expected, strict=True)):
+                return form
+    return None
+
+
+def _agrees(model: PreTrainedModel, hidden: Tensor, form: LogitForm, expected: Tensor) -> bool:
+    try:
+        return agree(_logits(model, hidden, form), expected)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _trial_vectors(model: PreTrainedModel) -> list[Tensor]:
+    """[8, D] random vectors of each of MAGNITUDES in the logits."""
+    weight = model.get_output_embeddings().weight
+    generator = torch.Generator().manual_seed(0)
+    width = int(trunk_of(model).config.get_text_config(decoder=True).hidden_size)
+    vectors = torch.randn(8, width, generator=generator).to(weight.device, weight.dtype)
+    size = weight.float().norm(dim=1).square().mean().sqrt().clamp(min=1e-6).to(weight.dtype)
+    return [vectors * (magnitude / size) for magnitude in MAGNITUDES]
+
+
+def _fitted(model: PreTrainedModel, read: LogitForm, hidden: Tensor, expected: Tensor) -> LogitForm:
+    """The form with the factor that small logits show."""
+    try:
+        plain = _logits(model, hidden, LogitForm(is_biased=read.is_biased)).double()
+    except (TypeError, ValueError, RuntimeError):
+        return read
+    factor = (plain * expected.double()).sum() / plain.square().sum().clamp(min=1e-30)
+    return LogitForm(float(factor), read.cap, read.is_biased)

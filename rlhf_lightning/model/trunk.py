@@ -1,0 +1,157 @@
+"""Trunks: transformers' bare models of every family, which give a vector for each token of a text.
+
+Shapes: U texts, L tokens of the longest, N of all of them, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf_lightning.config.model_files import CARD
+from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
+from rlhf_lightning.model.prompt_encoding import Reading, TrunkKind
+from rlhf_lightning.model.text_vectors import check_reading
+from rlhf_lightning.tokenization.vocabulary import check_config_ids, check_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+EXAMPLES = {
+    "decoder": "a decoder-only model (GPT-2, Llama, Qwen ...)",
+    "encoder": "an encoder (BERT, RoBERTa, ModernBERT, DistilBERT ...)",
+    "encoder_decoder": "an encoder-decoder (T5, BART ...)",
+}
+OPTION: dict[TrunkKind, str] = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
+"""The backbone that takes a family."""
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "RewardModel")
+"""Endings of transformers' classes that have another layer in the output layer's place."""
+
+
+def trunk_kind(config: PretrainedConfig) -> TrunkKind:
+    """The family of a transformers config: encoder-decoder if it says so, encoder if transformers trains it to fill in masked tokens (and
+    it isn't turned into a decoder), else decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder_decoder"
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        return "encoder"
+    return "decoder"
+
+
+def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
+    """Refuse a model of another family than the chosen backbone's.
+
+    Raises:
+        ConfigError: naming the option that takes it.
+    """
+    found = trunk_kind(config)
+    if found != wanted:
+        reads = ", which serves stage=reward (it reads texts and writes none)" if found == "encoder" else ""
+        raise ConfigError(
+            f"backbone.path={path!r} is {EXAMPLES[found]}, of type {config.model_type}, and backbone={OPTION[wanted]} takes "
+            f"{EXAMPLES[wanted]}: write backbone={OPTION[found]}{reads}"
+        )
+
+
+def load_config(path: str, what: str = "backbone.path", **options: Any) -> Any:
+    """The transformers config of a folder or Hub model. Raises DataError where there is none, or one with ids out of range.
+
+    Args:
+        options: of from_pretrained.
+    """
+    from transformers import AutoConfig
+
+    config = load_pretrained(AutoConfig, path, what, **options)
+    check_config_ids(config, f"{what}: config.json of {path!r}")
+    return config
+
+
+def check_writer(config: PretrainedConfig, path: str) -> None:
+    """Reject a reward model as a policy.
+
+    Raises:
+        DataError: it has no output layer to write with.
+    """
+    architecture = str(next(iter(getattr(config, "architectures", None) or []), ""))
+    is_ours = (Path(path) / CARD).is_file()
+    if is_ours or architecture.endswith(CLASSIFIERS):
+        kind = f"a reward model's folder ({CARD})" if is_ours else f"a classifier ({architecture})"
+        raise DataError(
+            f"backbone.path: {path!r} is {kind}: it has no output layer to write texts with; give the folder of a language model"
+        )
+
+
+def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trunk of a folder or Hub model in float32, with a pad token that is no end-of-text: transformers' classifiers find the last
+    token by it. An encoder's pooler is left out: nothing reads it.
+
+    Args:
+        wanted: the family that the chosen backbone takes; None takes any.
+
+    Raises:
+        DataError: the folder or name can't be loaded.
+        ConfigError: a model of another family, or one whose vectors of a text depend on other texts.
+    """
+    from transformers import AutoModel
+
+    config = load_config(path, "reward model" if wanted is None else "backbone.path")
+    if wanted is not None:
+        check_kind(config, path, wanted)
+    trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
+    pooler = getattr(trunk, "pooler", None)
+    if pooler is not None:
+        trunk.pooler = None
+    tokenizer = load_tokenizer(path)
+    check_tokens(trunk, tokenizer, f"reward model: {path!r}")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        trunk.resize_token_embeddings(len(tokenizer))
+    causal = trunk_kind(trunk.config) != "encoder"
+    try:
+        check_reading(trunk, causal=causal)
+    except ConfigError:
+        if pooler is None:
+            raise
+        trunk.pooler = pooler  # LayoutLM's forward calls it
+        check_reading(trunk, causal=causal)
+    return trunk, tokenizer
+
+
+def trunk_width(trunk: PreTrainedModel) -> int:
+    """D, the size of a token's vector."""
+    return int(trunk.config.get_text_config().hidden_size)
+
+
+def reading_of(trunk: PreTrainedModel) -> Reading:
+    """How texts are laid out for a trunk."""
+    config = trunk.config
+    kind = trunk_kind(config)
+    if kind == "encoder_decoder":
+        start = getattr(config, "decoder_start_token_id", None)
+        return Reading(kind, decoder_start=config.pad_token_id if start is None else start)
+    takes_types = "token_type_ids" in inspect.signature(trunk.forward).parameters and getattr(config, "type_vocab_size", 0) > 1
+    return Reading(kind, typed=kind == "encoder" and takes_types)
+
+
+def max_positions(trunk: PreTrainedModel) -> int | None:
+    """The most tokens that a text may have; None where positions are relative (T5)."""
+    said = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
+    if said is None or said < 1:
+        return None
+    # RoBERTa and its kin count positions from the padding's id on: as many rows of their table are never reached.
+    # I-BERT's table is no nn.Embedding.
+    tables = [module for name, module in trunk.named_modules() if name.endswith("position_embeddings")]
+    skipped = [table.padding_idx + 1 for table in tables if isinstance(getattr(table, "padding_idx", None), int)]
+    return int(said) - max(skipped, default=0)
+
+
+def fitting_length(trunk: PreTrainedModel, wanted: int) -> int:
+    """The wanted number of tokens of a text, or as many as the trunk has positions for."""
+    limit = max_positions(trunk)
+    return wanted if limit is None else min(wanted, limit)

@@ -1,0 +1,88 @@
+"""How the report writes numbers, intervals and durations, on the page and in the terminal alike."""
+
+from __future__ import annotations
+
+import math
+
+from rlhf_lightning.report.report import Figure, Report
+from rlhf_lightning.statistics.intervals import Interval
+
+NOTHING = "-"
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with so many decimals; never "-0.00"."""
+    if not math.isfinite(value):
+        return "not finite"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def number(figure: Figure, value: Interval | float | None) -> str:
+    """A value of the figure without its interval: 0.621, or 81.3 %."""
+    if value is None:
+        return NOTHING
+    text = decimal(figure.factor * _mean(value), figure.decimals)
+    return f"{text} %" if figure.unit == "%" and text[-1].isdigit() else text
+
+
+def cell(value: str | float | None, digits: int) -> str:
+    """A cell of a table: texts as they are, whole numbers with thousands marked, others with so many decimals."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else decimal(value, digits)
+
+
+def bounds(figure: Figure, value: Interval | float | None, between: str = ", ") -> str:
+    """The interval of a value: 0.590, 0.650; empty where there is none."""
+    if not isinstance(value, Interval) or math.isnan(value.low) or math.isinf(value.low):
+        return ""
+    return between.join(decimal(figure.factor * bound, figure.decimals) for bound in (value.low, value.high))
+
+
+def change(figure: Figure) -> str:
+    """The change with its sign: +0.309, or +12.4 points between percentages."""
+    moved = figure.moved
+    if moved is None:
+        return NOTHING
+    text = decimal(figure.factor * _mean(moved), figure.decimals)
+    sign = "+" if text[0].isdigit() and float(text) > 0 else ""
+    return f"{sign}{text} points" if figure.unit == "%" and text[-1].isdigit() else f"{sign}{text}"
+
+
+def named(figure: Figure) -> str:
+    """The figure's label with its unit, as the head of a row."""
+    return f"{figure.label} ({figure.unit})" if figure.unit not in ("", "%") else figure.label
+
+
+def items(figure: Figure) -> str:
+    """How many items the figure was measured on."""
+    counts = [value.n for value in (figure.after, figure.before, figure.change) if isinstance(value, Interval)]
+    return f"{counts[0]:,}" if counts else NOTHING
+
+
+def level(report: Report) -> str:
+    """The level of the intervals that the report holds, as "95 %"; empty where it holds none."""
+    values = [value for figure in report.figures for value in (figure.before, figure.after, figure.change)]
+    values += [value for result in report.rounds for value in (result.utility, result.accuracy)]
+    levels = [value.level for value in values if isinstance(value, Interval)]
+    return f"{100 * levels[0]:g} %" if levels else ""
+
+
+def duration(seconds: float) -> str:
+    """0.42 s, 12.3 s, 4 min 12 s, 1 h 03 min."""
+    if not math.isfinite(seconds):
+        return "not finite"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def _mean(value: Interval | float) -> float:
+    return value.mean if isinstance(value, Interval) else value

@@ -1,0 +1,104 @@
+"""The report in the terminal: one table that is the same for the same results, then the seconds and the page, which differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rlhf_lightning.config.display import literal
+from rlhf_lightning.report import formatting
+from rlhf_lightning.report.report import Figure, Report, Value
+
+WIDTH = 100
+"""Columns where the output is no terminal."""
+
+
+def print_report(report: Report, page: Path | None = None, console: Console | None = None) -> None:
+    """Print the figures before and after, the target and notes, then the seconds by stage and where the page is.
+
+    Up to the seconds the text depends on figures, target and notes alone: the same ones print the same bytes. By default it goes to
+    standard output, as plain text of WIDTH columns where that is no terminal.
+    """
+    console = console or Console()
+    if console.is_terminal:
+        _print(report, page, console)
+        return
+    before, console.width = console.width, WIDTH
+    try:
+        _print(report, page, console)
+    finally:
+        console.width = before
+
+
+def _print(report: Report, page: Path | None, console: Console) -> None:
+    if report.figures:
+        console.print(_figures(report, console))
+    for table in report.tables:
+        if table.in_terminal and table.rows:
+            rows = [[formatting.cell(value, table.digits) for value in row] for row in table.rows]
+            console.print(_table(console, table.title, table.heads, rows, table.note))
+    target = [f"{'Target met' if report.target.met else 'Target not met'}: {report.target.text}"] if report.target else []
+    for line in [*target, *(f"Note: {note}" for note in report.notes)]:
+        console.print(literal(line, console))
+    if report.seconds:
+        console.print(_seconds(report, console))
+    if page is not None:
+        # A path broken over two lines can't be clicked or copied.
+        console.print(literal(f"Report: {page}", console), soft_wrap=True)
+
+
+def _figures(report: Report, console: Console) -> Table:
+    compares = any(figure.before is not None or figure.moved is not None for figure in report.figures)
+    rows = []
+    for figure in report.figures:
+        value, n = _value(figure, figure.after), formatting.items(figure)
+        rows.append([_label(figure), *([_value(figure, figure.before), value, _change(figure)] if compares else [value]), n])
+    level = formatting.level(report)
+    caption = f"[low, high]: {level} interval over n items" if level else ""
+    return _table(console, report.title, ["", *(["before", "after", "change"] if compares else ["value"]), "n"], rows, caption)
+
+
+def _seconds(report: Report, console: Console) -> Table:
+    total = sum(time.seconds for time in report.seconds)
+    rows = [[time.stage, f"{time.seconds:,.1f}"] for time in report.seconds]
+    return _table(console, "", ["", "seconds"], [*rows, ["all", f"{total:,.1f}"]], "")
+
+
+def _table(console: Console, title: str, heads: list[str], rows: list[list[str]], caption: str) -> Table:
+    table = Table(
+        title=literal(title, console) if title else None,
+        caption=literal(caption, console) if caption else None,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+    )
+    for index, head in enumerate(heads):
+        # In a narrow terminal numbers wrap rather than lose their ends.
+        whole = index > 0 and console.width >= WIDTH
+        table.add_column(literal(head, console), justify="right" if index else "left", overflow="fold", no_wrap=whole, header_style="dim")
+    for row in rows:
+        table.add_row(*(literal(cell, console) for cell in row))
+    return table
+
+
+def _label(figure: Figure) -> str:
+    return formatting.named(figure) + (f", ceiling {formatting.number(figure, figure.ceiling)}" if figure.ceiling is not None else "")
+
+
+def _value(figure: Figure, value: Value | None) -> str:
+    return _with_bounds(formatting.number(figure, value), formatting.bounds(figure, value))
+
+
+def _change(figure: Figure) -> str:
+    return _with_bounds(formatting.change(figure), formatting.bounds(figure, figure.change))
+
+
+def _with_bounds(text: str, bounds: str) -> str:
+    return f"{text} [{bounds}]" if bounds else text

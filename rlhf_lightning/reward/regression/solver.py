@@ -1,0 +1,133 @@
+"""Weights of a linear score under a penalty: by ridge regression, L-BFGS or Adam.
+
+Shapes: U texts, F features.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.feedback.batch import JudgementBatch
+from rlhf_lightning.reward.regression.collation import minibatches
+from rlhf_lightning.reward.regression.ridge import ridge
+from rlhf_lightning.reward.regression.sparse import Linear
+from rlhf_lightning.reward.scored_batch import Scored
+
+EXACT, ROUGH = 1e-8, 1e-5
+"""Tolerances for the final weights and for choosing the penalty: the largest slope that L-BFGS leaves, and the relative residual of a
+ridge regression."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Adam on minibatches of judgements, instead of the closed form or the whole batch."""
+
+    epochs: int = 20
+    batch_size: int = 256
+    learning_rate: float = 0.01
+    seed: int = 0
+
+
+def solve(
+    linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, start: Tensor, tolerance: float = EXACT
+) -> tuple[Tensor, Sequence[nn.Module]]:
+    """The best weights [F] under a penalty for each [F], and copies of the losses with the parameters that go with them."""
+    if ratings_only(batch):
+        return ridge(linear, *_mass_and_target(batch, linear.size), penalty, start, tolerance), []
+    trained = [copy.deepcopy(loss).double() for loss in losses]
+    # In these units every weight has a curvature of about 1; rare words would else take many steps.
+    mass = torch.full((linear.size,), 1 / linear.size, dtype=torch.float64)
+    unit = (linear.variances(mass) / 4 + penalty).clamp(min=1e-12).rsqrt()
+    eased = (start / unit).requires_grad_()
+    parameters = [eased, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=500, tolerance_grad=tolerance, tolerance_change=1e-12, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        objective = _objective(linear, eased * unit, trained, batch, penalty)
+        torch.autograd.backward(objective)
+        return float(objective.detach())
+
+    optimizer.step(closure)
+    return eased.detach() * unit, trained
+
+
+def adam(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, gradient: Gradient) -> Tensor:
+    """The weights [F] after some epochs of Adam on the objective of `solve`, with a linearly decaying learning rate."""
+    trained = [_SquaredError()] if ratings_only(batch) else [copy.deepcopy(loss).double() for loss in losses]
+    weight = torch.zeros(linear.width, dtype=torch.float64, requires_grad=True)
+    parameters = [weight, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
+    optimizer = torch.optim.Adam(parameters, lr=gradient.learning_rate)
+    generator = torch.Generator().manual_seed(gradient.seed)
+    steps = -(-len(batch) // gradient.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (gradient.epochs * steps))
+    for _ in range(gradient.epochs):
+        for part in minibatches(batch, steps, generator):
+            optimizer.zero_grad()
+            torch.autograd.backward(_objective(linear, weight, trained, part, penalty))
+            optimizer.step()
+            schedule.step()
+    return weight.detach()
+
+
+def held_out_loss(
+    scores: Tensor, training: JudgementBatch, held_out: JudgementBatch, trained: Sequence[nn.Module]
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the losses on held-out judgements, and the sum of their weights.
+
+    Args:
+        scores: [U], of all texts. trained: the losses that `solve` returned.
+    """
+    if not ratings_only(training):
+        return total_loss(trained, scores, held_out)
+    ratings = held_out.ratings
+    errors = ratings.z_score - scores[ratings.item] - intercept(training, scores)
+    return (ratings.weight * errors**2).sum() / 2, ratings.weight.sum()
+
+
+def total_loss(losses: Sequence[nn.Module], scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    """The weighted sum of all losses, and the sum of the weights."""
+    terms = [loss(Scored(scores=scores), batch) for loss in losses]
+    return torch.stack([(loss * weights).sum() for loss, weights in terms]).sum(), torch.stack([w.sum() for _, w in terms]).sum()
+
+
+def ratings_only(batch: JudgementBatch) -> bool:
+    """Whether all judgements are ratings, which ridge regression solves exactly."""
+    return len(batch.ratings) == len(batch)
+
+
+def intercept(batch: JudgementBatch, scores: Tensor) -> float:
+    """The weighted mean difference of the z-scores and the scores [U]."""
+    ratings = batch.ratings
+    return float((ratings.weight * (ratings.z_score - scores[ratings.item])).sum() / ratings.weight.sum().clamp(min=1e-12))
+
+
+class _SquaredError(nn.Module):
+    """What the ridge regression minimises, for minibatches: half the squared error around score + offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+        return (batch.ratings.z_score - scored.scores[batch.ratings.item] - self.offset) ** 2 / 2, batch.ratings.weight
+
+
+def _objective(linear: Linear, weight: Tensor, losses: Sequence[nn.Module], batch: JudgementBatch, penalty: Tensor) -> Tensor:
+    total, weights = total_loss(losses, linear.times(weight), batch)
+    return total / weights.clamp(min=1e-12) + (penalty * weight) @ weight / 2
+
+
+def _mass_and_target(batch: JudgementBatch, texts: int) -> tuple[Tensor, Tensor]:
+    """Each text's share of all the weight, and that share times its rating, [U]: several ratings of a text are one, their mean."""
+    ratings = batch.ratings
+    share = ratings.weight / ratings.weight.sum().clamp(min=1e-12)
+    zeros = torch.zeros(texts, dtype=torch.float64)
+    return zeros.index_add(0, ratings.item, share), zeros.index_add(0, ratings.item, share * ratings.z_score)

@@ -1,0 +1,52 @@
+"""Responses that an engine gave as lists of ids, laid out as a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.model.language_model import LanguageModel, pad_rows
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.text_vectors import text_vectors
+
+
+def check_decoder_only(language_model: LanguageModel, sampler: str) -> None:
+    """Refuse an encoder-decoder. Raises ConfigError."""
+    if language_model.decoder_prefix is not None:
+        raise ConfigError(f"rollout_sampler={sampler} draws from decoder-only models; choose rollout_sampler=native for this backbone")
+
+
+def prompt_rows(prompts: Prompts) -> list[list[int]]:
+    """The prompts' ids without padding."""
+    return [ids[mask.bool()].tolist() for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
+
+
+def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Sequence[Sequence[int]], temperature: float) -> Rollout:
+    """The rollout of one response for each prompt: what follows a response's first EOS is cut off, and log-probabilities are taken by the
+    policy's own forward, so that they are its own whatever precision and kernels the engine drew with."""
+    ends = set(language_model.eos_ids)
+    rows = [_to_first_end(row, ends) for row in responses]
+    device = prompts.prompt_ids.device
+    ids, mask = (x.to(device) for x in pad_rows(rows, language_model.pad_id))
+    texts = [prompt + row for prompt, row in zip(prompt_rows(prompts), rows, strict=True)]
+    # A token is predicted by the vector before it.
+    starts = torch.tensor([len(text) for text in texts]).cumsum(0)
+    places = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
+    log_probs = torch.zeros(ids.shape, device=device)
+    with torch.no_grad():
+        hidden = text_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[places.to(device)]
+        log_probs[mask.bool()] = language_model.log_probs(hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
+    return Rollout(
+        prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
+        responses=language_model.decode(ids, mask, prompts), response_ids=ids, response_mask=mask,
+        has_eos=torch.tensor([bool(row) and row[-1] in ends for row in rows], device=device), sampled_log_probs=log_probs,
+        temperature=temperature,
+    )  # fmt: skip
+
+
+def _to_first_end(row: Sequence[int], ends: set[int]) -> list[int]:
+    place = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
+    return list(row[: place + 1])

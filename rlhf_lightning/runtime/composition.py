@@ -1,0 +1,152 @@
+"""What a command chose: a composed configuration by name, held to what its parts declare before anything heavy loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rlhf_lightning.config import schema
+from rlhf_lightning.config.presets import list_presets
+from rlhf_lightning.config.redaction import left_out
+from rlhf_lightning.config.schema import did_you_mean, validated
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
+from rlhf_lightning.tracking.logger_settings import logger_settings
+from rlhf_lightning.training.trainer import check_trainer
+
+PLAIN = ("seed", "trainer", "logger")
+"""What stands at the top of the configuration and is neither a group nor a section."""
+MAX_SEED = 2**31
+
+
+class Choices:
+    """A composed configuration, read by the names of sections and groups. A component's own check is given it (`register(check=...)`)."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    def settings(self, name: str) -> Any:
+        """The typed section `name` of the configuration."""
+        return build_section(name, self.config[name])
+
+    def chosen(self, group: str) -> Component:
+        """The option of a group that was chosen.
+
+        Raises:
+            ConfigError: none was.
+        """
+        if not self.config.get(group):
+            names = ", ".join(component.name for component in components(group))
+            raise ConfigError(f"this command chooses no {group} and needs one: add `{group}=...` to the command; there are: {names}")
+        return component_of(self.config[group])
+
+    def several(self, group: str) -> list[Component]:
+        """The options chosen of a group, in order: none, one, or several where it takes several."""
+        node = self.config.get(group)
+        if not node:
+            return []
+        return [component_of(option) for option in node.values()] if GROUPS[group].many else [component_of(node)]
+
+    def component(self, group: str, *args: Any) -> Any:
+        """The chosen option of a group, made with these run-time arguments.
+
+        Raises:
+            ConfigError: none was chosen.
+        """
+        self.chosen(group)
+        return build(self.config[group], *args)
+
+    def components(self, group: str, *args: Any) -> dict[str, Any]:
+        """The chosen options of a group that takes several, by name and in order."""
+        return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
+
+    def require(self, *groups: str) -> None:
+        """`hold` groups of which an option must be chosen. Raises ConfigError."""
+        for group in groups:
+            self.chosen(group)
+        self.hold(*groups)
+
+    def hold(self, *groups: str) -> None:
+        """Run the own checks of what was chosen of these groups. Raises ConfigError."""
+        for group in groups:
+            for component in self.several(group):
+                if component.check is not None:
+                    component.check(self)
+
+
+def expand_paths(config: DictConfig) -> None:
+    """Expand `~` in the settings that are paths by their type, in place, so that whatever reads the configuration sees the same path."""
+    for _, target, node in _targets(config):
+        schema.expand_paths(target, node)
+
+
+def path_settings(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Key and path of every setting that is a path by its type."""
+    for key, target, node in _targets(config):
+        for name, paths in schema.path_settings(target, node).items():
+            yield from ((f"{key}.{name}", path) for path in paths)
+
+
+def _targets(config: DictConfig) -> Iterator[tuple[str, Callable[..., Any], Any]]:
+    """Key, class or function, and node of every section and option of a composed configuration."""
+    for name in section_names():
+        yield name, section_class(name), config.get(name)
+    for group, about in GROUPS.items():
+        node = config.get(group)
+        if node and isinstance(node, Mapping):
+            for key, option in [(f"{group}.{name}", option) for name, option in node.items()] if about.many else [(group, node)]:
+                if isinstance(option, Mapping):
+                    yield key, component_of(option).target, option
+
+
+def check(config: DictConfig) -> None:
+    """Hold a composed configuration to the declared types, choices and ranges of every part, and to what goes together.
+
+    Raises:
+        ConfigError: naming the key, what is allowed, and the nearest right name.
+    """
+    _check_top(config)
+    missing = left_out(OmegaConf.to_container(config, resolve=False))
+    if missing:
+        raise ConfigError(f"{missing} is a secret, which the saved configuration doesn't hold: add `{missing}=...` to the command")
+    for name in section_names():
+        build_section(name, config[name])
+    for group, about in GROUPS.items():
+        node = config.get(group)
+        if node:
+            if about.many and not isinstance(node, Mapping):
+                raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
+            for option in node.values() if about.many else [node]:
+                _check_option(group, option)
+    elsewhere = bool(config.get("stage")) and "elsewhere" in Choices(config).chosen("stage").needs
+    check_trainer(config.trainer, here=not elsewhere)
+    logger_settings(config.logger)
+    Choices(config).require("stage")
+
+
+def _check_option(group: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{group}={node}: {group} holds settings; write {group}.<setting>=<value>")
+    component = component_of(node)
+    if component.group != group:
+        raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
+    validated(component.target, node, f"{group}.{component.name}" if GROUPS[group].many else group)
+
+
+def _check_top(config: DictConfig) -> None:
+    """Nothing unknown at the top, nothing that every stage reads taken out, and a seed that every generator takes."""
+    needed = [*section_names(), *PLAIN]
+    known = [*GROUPS, *needed]
+    for key in config:
+        if key not in known and key in list_presets():
+            raise ConfigError(f"a file of conf/{key}/ that is no setting of its own begins with the line `# @package _global_`")
+        if key not in known:
+            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), known)}; the top of the menu: {', '.join(known)}")
+    for name in needed:
+        if name not in config:
+            raise ConfigError(f"{name} can't be taken out of the configuration")
+    seed = config.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
+        raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")

@@ -1,0 +1,226 @@
+"""One run: the composed configuration, its folder, and what stages make from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.display import literal
+from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import make
+from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.resume import CHECKPOINTS
+from rlhf_lightning.runtime.stopwatch import Stopwatch
+from rlhf_lightning.training.distributed import process_rank
+from rlhf_lightning.training.trainer import devices_on_a_node, lightning_trainer
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.report.report import Sample
+    from rlhf_lightning.tracking.loggers import Tracker
+
+
+class RunConsole(Console):
+    """The terminal of a run, which goes on without it where nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+class Run(Choices):
+    """What a stage is given: settings, components, a Trainer, a folder and a clock.
+
+    Under several processes every one of them runs the stage; only the first (`is_main`) writes.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
+        super().__init__(config)
+        self.folder = Path(folder)
+        self.seed = int(config.seed)
+        self.console = console or RunConsole(stderr=False)
+        self.stopwatch = Stopwatch()
+        self.results: dict[str, float] = {}
+        self.speeds: dict[str, dict[str, float]] = {}
+        self.tracker: Tracker | None = None
+        self._said: set[str] = set()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each stage, summed over the attempts of a resumed run."""
+        return self.stopwatch.seconds
+
+    @property
+    def is_main(self) -> bool:
+        return process_rank() == 0
+
+    @property
+    def response_room(self) -> int:
+        """The most tokens that a response may have: every sampler has the setting max_new_tokens."""
+        return int(self.config.rollout_sampler.max_new_tokens)
+
+    def language_model(self, path: Path | str | None = None, corpus: Sequence[str] = ()) -> LanguageModel:
+        """The backbone, or the one that an earlier stage left in a folder.
+
+        Raises:
+            ConfigError: a backbone that only reads, where a policy is needed.
+        """
+        import torch
+
+        if path is None and "reading" in self.chosen("backbone").needs:
+            raise ConfigError(
+                f"stage={self.chosen('stage').name} needs a model that writes texts, and backbone={self.chosen('backbone').name} "
+                "only reads them: it is for stage=reward; choose backbone=causal, encoder_decoder or tiny here"
+            )
+        torch.manual_seed(self.seed)
+        load = self.component("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
+        language_model: LanguageModel = load(corpus)
+        self._say_ends(language_model)
+        return language_model
+
+    def _say_ends(self, language_model: LanguageModel) -> None:
+        """Log once how responses end where that isn't plain, and which special tokens the author of the command wrote."""
+        from rlhf_lightning.tokenization.turns import frame_notes
+
+        task = self.config.get("task") or {}
+        frame = [str(task.get(name) or "") for name in ("prefix", "suffix")]
+        for note in [*language_model.end_notes, *frame_notes(language_model.tokenizer, *frame)]:
+            if note not in self._said:
+                self._said.add(note)
+                self.say(note)
+
+    def corpus(self, task: Task) -> list[str]:
+        """What a tokenizer that is made on the spot is fitted to."""
+        return [prompt + response for prompt, response in task.demonstrations()] or task.train_prompts()
+
+    def trainer(self, name: str, epochs: int, steps: int, figures: dict[str, str], max_grad_norm: float | None = None) -> L.Trainer:
+        """A Lightning Trainer for one stage, with its logger and progress.
+
+        Args:
+            name: of the stage, for logs and the bar.
+            steps: batches in all, for the bar.
+            figures: history names to labels shown beside the bar.
+            max_grad_norm: Lightning's gradient clipping; a module that optimises by itself clips by itself.
+        """
+        import lightning as L
+
+        from rlhf_lightning.tracking.progress import StageProgress
+
+        hush_hints()
+        settings: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
+        L.seed_everything(self.seed + process_rank(devices_on_a_node(settings)), verbose=False)
+        return lightning_trainer(
+            settings,
+            max_epochs=epochs,
+            logger=self.logger(name),
+            callbacks=[StageProgress(name, steps, figures, self.console, self.speeds)],
+            gradient_clip_val=max_grad_norm,
+            default_root_dir=self.folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+    def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
+        """Train, from the newest checkpoint of this training where the run was stopped; keep checkpoints on the way."""
+        from rlhf_lightning.checkpoint.fit import fit
+        from rlhf_lightning.checkpoint.watchdog import Watchdog
+        from rlhf_lightning.training.nonfinite import FOLDER, Aside, Guarded
+
+        if isinstance(module, Guarded):
+            module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.say)
+        about = self.settings("checkpoint")
+        if about.stalled_after is not None:
+            stacks = self.folder / f"stalled_{trainer.global_rank}.txt"
+            trainer.callbacks.append(Watchdog(stacks, about.stalled_after))  # type: ignore[attr-defined]
+        folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
+        fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, say=self.say)
+
+    def drop_checkpoints(self) -> None:
+        """Delete what is for a run that isn't finished yet: checkpoints, and the curves of attempts that were stopped."""
+        from rlhf_lightning.checkpoint.store import remove_checkpoints
+
+        if self.is_main and not self.settings("checkpoint").keep_finished:
+            remove_checkpoints(self.folder / CHECKPOINTS)
+            for file in self.folder.glob("logs/*_before_*.csv"):
+                file.unlink()
+
+    def save(self, trainer: L.Trainer, folder: Path, write: Callable[[Path], None]) -> None:
+        """Let the first process write a folder, and the others wait until it stands."""
+        if trainer.is_global_zero:
+            write(folder)
+        trainer.strategy.barrier()
+
+    def logger(self, name: str) -> Any:
+        """The chosen logger for one stage, writing below the run's folder; False for none, as Lightning takes it."""
+        from rlhf_lightning.tracking.loggers import tracker
+
+        self.tracker = tracker(self, name)
+        return self.tracker or False
+
+    def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
+        """Hand what a run ends with to the logger of its last training, or to one of its own where nothing was trained; an error there is
+        said and passed over."""
+        kind = self.config.logger.kind
+        if self.tracker is None and kind != "none" and (samples or kind != "csv"):
+            self.logger(self.chosen("stage").name)
+        if self.tracker is not None:
+            try:
+                self.tracker.publish(samples, page, results)
+            except Exception as cause:
+                self.say(f"the logger has no samples and no report: {type(cause).__name__}: {cause}")
+
+    def close(self) -> None:
+        """End what a logger left open, so that the next job of a sweep starts its own."""
+        if self.config.logger.kind == "wandb" and self.tracker is not None:
+            from rlhf_lightning.tracking.loggers import finish_wandb
+
+            finish_wandb()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        with self.stopwatch.measure(stage):
+            yield
+
+    def say(self, text: str) -> None:
+        """Print a message literally and without secrets, whatever text is in it; on the first process alone."""
+        if self.is_main:
+            self.console.print(literal(safe_message(text), self.console), soft_wrap=True)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """A JSON file in the run's folder, whole or not at all."""
+        if self.is_main:
+            write_whole(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _writer_of(path: str) -> str:
+    """The backbone that takes a saved policy."""
+    from rlhf_lightning.model.trunk import load_config, trunk_kind
+
+    return "encoder_decoder" if trunk_kind(load_config(path)) == "encoder_decoder" else "causal"
+
+
+def hush_hints() -> None:
+    """Lightning's hints on hardware and workers repeat at every stage; its errors and other warnings stay."""
+    talking = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector")
+    for source in (*(f"lightning.pytorch.{name}" for name in talking), "lightning.fabric"):
+        logging.getLogger(source).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")  # PPO's policy is, on purpose
+    warnings.filterwarnings("ignore", message=r"The number of training batches .* smaller than the logging interval.*")

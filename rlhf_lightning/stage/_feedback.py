@@ -1,0 +1,106 @@
+"""How stages take feedback in: sources, formats and filters of the command, and what the reward model makes of the result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import component_of, components
+from rlhf_lightning.runtime.run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.flow import Feedback, Prompt
+
+
+def read(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
+    """The feedback that the command names, read strictly and cleaned; it stands in the run's folder as feedback.jsonl.
+
+    Args:
+        tokenizers: folders or Hub names of the models that will read the chats: a row whose chat one of their templates rejects is bad.
+
+    Raises:
+        ConfigError: no source was chosen.
+        DataError: bad lines, or nothing left after cleaning.
+    """
+    sources = run.components("feedback_source")
+    if not sources:
+        names = ", ".join(component.name for component in components("feedback_source"))
+        raise ConfigError(
+            "this command chooses no feedback_source and needs one: add `feedback_source=... feedback_source.NAME.path=...`; "
+            f"there are: {names}"
+        )
+    rows = chain.from_iterable(source() for source in sources.values())
+    return taken(run, rows, list(run.components("feedback_format").values()), check=chat_check(tokenizers))
+
+
+def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
+    """A function that raises DataError for a record whose chat the chat template of one of the models rejects.
+
+    Their tokenizers are loaded at the first chat; texts need none.
+    """
+
+    @functools.cache
+    def tokenizers() -> list[PreTrainedTokenizerBase]:
+        from rlhf_lightning.model.loading import load_tokenizer
+
+        return [load_tokenizer(path) for path in paths]
+
+    @functools.lru_cache(maxsize=256)
+    def render(prompt: Prompt) -> None:
+        from rlhf_lightning.tokenization.chat_template import prompt_ids
+
+        for tokenizer in tokenizers():
+            prompt_ids(tokenizer, prompt)
+
+    def check(record: Feedback) -> None:
+        if not isinstance(record.prompt, str):
+            render(record.prompt)
+
+    return check
+
+
+def taken(
+    run: Run,
+    rows: Iterable[Any],
+    formats: Sequence[Any],
+    file: str = "feedback.jsonl",
+    check: Callable[[Feedback], None] | None = None,
+) -> Intake:
+    """The rows as clean feedback in a file of the run's folder, of which one record at a time is in memory."""
+    from rlhf_lightning.feedback.intake import take_in
+    from rlhf_lightning.feedback.reading import Reader
+    from rlhf_lightning.feedback.store import FeedbackFile
+
+    settings = run.settings("feedback")
+    reader = Reader(
+        rows, formats, on_bad=settings.on_bad, quarantine=run.folder / "quarantine.jsonl", max_bad_fraction=settings.max_bad_fraction,
+        check=check,
+    )  # fmt: skip
+    whole = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "whole" in component_of(node).needs]
+    # Under several processes each reads for itself; the first one's file stays.
+    store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_main)
+    between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)
+    return take_in(reader, run.components("feedback_filter"), whole, store, between)
+
+
+def backbone_tokenizer(run: Run) -> list[str]:
+    """The backbone's path, where it has one: a tokenizer made on the spot has no chat template."""
+    node = run.config.get("backbone")
+    return [str(node.path)] if node and "path" in node else []
+
+
+def weighed(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
+    """The feedback as the reward model takes it: comments as weak ratings, weights by annotator where the settings say so."""
+    from rlhf_lightning.feedback.quality.reliability import annotator_weights
+    from rlhf_lightning.feedback.weighing import Weighed
+
+    settings = run.settings("feedback")
+    weights = annotator_weights(feedback) if settings.annotator_weights == "reliability" else {}
+    return Weighed(feedback, weights, run.component("feedback_comment"), settings.comment_weight)

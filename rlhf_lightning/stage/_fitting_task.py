@@ -1,0 +1,98 @@
+"""A task without the prompts that are too long for the policy, so that none of them ends a run when it is drawn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.errors import OverlongPrompt
+from rlhf_lightning.runtime.run import Run
+
+if TYPE_CHECKING:
+    from rlhf_lightning.flow import Prompts
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.rollout.prompts import PromptEncoder
+    from rlhf_lightning.rollout.scoring import Scorer
+
+
+class FittingTask:
+    """A task whose training and held-out prompts are the given ones; the rest is the original's."""
+
+    def __init__(self, task: Task, train: list[str], test: list[str]) -> None:
+        self._task, self._train, self._test = task, train, test
+
+    @property
+    def has_utility(self) -> bool:
+        return self._task.has_utility
+
+    def train_prompts(self) -> list[str]:
+        return list(self._train)
+
+    def test_prompts(self) -> list[str]:
+        return list(self._test)
+
+    def demonstrations(self) -> list[tuple[str, str]]:
+        return self._task.demonstrations()
+
+    def utility(self, prompt: str, response: str) -> float:
+        return self._task.utility(prompt, response)
+
+    def improve(self, prompt: str, response: str, rng: random.Random) -> str:
+        return self._task.improve(prompt, response, rng)
+
+
+@dataclass(frozen=True)
+class CriticPrompts:
+    """The policy's prompts, as a critic reads them that has fewer positions."""
+
+    policy: LanguageModel
+    positions: int
+
+    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
+        """The policy's encoding. Raises OverlongPrompt for a prompt that doesn't fit the critic."""
+        encoded = self.policy.encode_prompts(prompts, room)
+        longest = int(encoded.prompt_mask.sum(1).max()) if len(prompts) else 0
+        if longest + room > self.positions:
+            raise OverlongPrompt(
+                f"a prompt of {longest} tokens and a response of up to {room} don't fit the {self.positions} positions of the reward "
+                "model, which policy_critic=reward_model reads them with; shorten it, or choose policy_critic=separate"
+            )
+        return encoded
+
+
+def critic_prompts(run: Run, policy: LanguageModel, scorer: Scorer) -> list[PromptEncoder]:
+    """How the critic reads prompts, where it has positions of its own; else nothing."""
+    from rlhf_lightning.model.trunk import max_positions
+    from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.storage.score_layer import linear_score
+
+    model = getattr(scorer, "model", None)
+    if "values" not in run.chosen("advantage").needs or "reward_model" not in run.chosen("policy_critic").needs:
+        return []
+    linear = linear_score(model) if isinstance(model, RewardModel) else None
+    positions = None if linear is None else max_positions(linear[0])
+    return [] if positions is None else [CriticPrompts(policy, positions)]
+
+
+def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str]) -> FittingTask:
+    """Leave out and count the prompts that don't fit one of the models together with a response.
+
+    Args:
+        notes: get a line for the report where prompts are left out; it is logged, too.
+
+    Raises:
+        DataError: no training prompt fits, or no held-out prompt, naming the limit.
+    """
+    from rlhf_lightning.rollout.prompts import fitting_prompts
+
+    fitting = []
+    for what, prompts in (("training prompts", task.train_prompts()), ("held-out prompts", task.test_prompts())):
+        checked = fitting_prompts(prompts, encoders, run.response_room, what)
+        fitting.append(checked.prompts)
+        if checked.overlong:
+            notes.append(f"{checked.overlong} of {len(prompts)} {what} are too long and left out, the first of them: {checked.reason}")
+            run.say(notes[-1])
+    return FittingTask(task, *fitting)

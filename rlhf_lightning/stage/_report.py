@@ -1,0 +1,61 @@
+"""How every stage ends: the report as page, JSON and terminal table, and result.json for sweeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlhf_lightning.config.redaction import without_secrets
+from rlhf_lightning.runtime.run import Run
+
+
+def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
+    """Write report.html and report.json into the run's folder and print the table; the first process alone.
+
+    Args:
+        results: figures by name, for the table of a sweep.
+        parts: what Report takes beyond title, command, seed, configuration, seconds and versions.
+    """
+    if not run.is_main:
+        return
+    from rlhf_lightning.report.page import write_page
+    from rlhf_lightning.report.report import Report, StageTime
+    from rlhf_lightning.report.terminal import print_report
+
+    tables = [*parts.pop("tables", []), *speed_tables(run.speeds)]
+    report = Report(
+        title=title,
+        command=["train.py", *without_secrets(sys.argv[1:])],
+        seed=run.seed,
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(without_secrets(run.config))),
+        finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
+        versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},
+        tables=tables,
+        **parts,
+    )
+    page = run.folder / "report.html"
+    write_page(report, page)
+    run.results = dict(results)
+    print_report(report, page, run.console)
+    run.publish(report.samples, page, run.results)
+
+
+def speed_tables(speeds: Mapping[str, Mapping[str, float]]) -> list[Any]:
+    """How fast each training went; none where nothing was trained. For the page: the terminal says the same for the same results."""
+    from rlhf_lightning.report.report import Table
+    from rlhf_lightning.tracking.throughput import PREFIX
+
+    names = {"tokens a second": "tokens_per_second", "samples a second": "samples_per_second", "MFU": "mfu"}
+    shown = {head: name for head, name in names.items() if any(PREFIX + name in found for found in speeds.values())}
+    rows: list[list[str | float | None]] = [
+        [stage, *(found.get(PREFIX + name) for name in shown.values())] for stage, found in speeds.items()
+    ]
+    note = "means of each training; of PPO the tokens of the responses, else those of all texts"
+    table = Table(title="Speed", heads=["training", *shown], rows=rows, part="Speed", note=note, in_terminal=False)
+    return [table] if rows else []

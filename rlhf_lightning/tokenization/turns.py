@@ -1,0 +1,212 @@
+"""How a response joins its prompt and where it ends: the one module that decides it, for sampling, training and scoring.
+
+A response to a text ends with an end-of-text token. An answer in a chat is what the chat template makes
+of the conversation with it, up to the token that ends the turn.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.flow import FramedPrompt, Message, Prompt
+from rlhf_lightning.tokenization.boundary import common_start, start_ids
+from rlhf_lightning.tokenization.chat_template import is_templated, rendered_chat
+from rlhf_lightning.tokenization.encoding import Rendered, encode_plain, special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "\uf8ff"
+"""The answer of a conversation that is rendered to see what the template writes behind one."""
+MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
+"""What looks like a special token."""
+
+
+class Turn(NamedTuple):
+    """What a chat template writes around an answer.
+
+    Attributes:
+        opening: from the end of a user's message to the answer, when an answer is asked for.
+        tail: all that follows an answer at the end of a conversation.
+        lead: the part of `tail` before the token that ends the turn.
+        end: the id of that token; empty where the template has none.
+    """
+
+    opening: str = ""
+    tail: str = ""
+    lead: str = ""
+    end: tuple[int, ...] = ()
+
+
+class Exchange(NamedTuple):
+    """A prompt and a response as one text.
+
+    Attributes:
+        joined: prompt, answer and the template's text up to the end token. prompt_end, answer_end: where the two end in it; where the text
+            doesn't begin with the prompt as a sampler reads it, their common start is the prompt.
+        end: ids behind the text. is_rewritten: a part of the response isn't in the text.
+    """
+
+    joined: Rendered
+    prompt_end: int
+    answer_end: int
+    end: tuple[int, ...]
+    is_rewritten: bool = False
+
+
+def turn_of(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> Turn:
+    """What the tokenizer's chat template writes around an answer; nothing where there is no template.
+
+    Args:
+        stop_ids: tokens at which a sampler stops: the start of the next turn ends an answer where it is one of them and the template
+            writes no end (GLM-4).
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    return _turn_of(tokenizer, str(template), len(tokenizer), tuple(stop_ids)) if template else Turn()
+
+
+@functools.lru_cache(maxsize=64)
+def _turn_of(tokenizer: Any, template: str, size: int, stop_ids: tuple[int, ...]) -> Turn:
+    question, answer = Message(role="user", content=PROBE), Message(role="assistant", content=PROBE)
+    try:
+        opening = _behind_probe(rendered_chat(tokenizer, [question]).text)
+        tail = _behind_probe(rendered_chat(tokenizer, [question, answer], generation=False).text)
+    except DataError:
+        return Turn()
+    tokens = special_tokens(tokenizer)
+    match = tokens.added.search(tail) if tokens.added else None
+    if match is not None:
+        return Turn(opening, tail, tail[: match.start()], (tokens.ids[match[0]],))
+    try:
+        following = _behind_probe(rendered_chat(tokenizer, [question, answer, Message(role="user", content="a")]).text)
+    except DataError:
+        return Turn(opening, tail)
+    match = tokens.added.match(following.lstrip()) if tokens.added else None
+    if match is not None and tokens.ids[match[0]] in stop_ids:
+        return Turn(opening, tail, "", (tokens.ids[match[0]],))
+    return Turn(opening, tail)
+
+
+def _behind_probe(text: str) -> str:
+    return text.rpartition(PROBE)[2] if PROBE in text else ""
+
+
+def text_end(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> tuple[int, ...]:
+    """The id that ends a response to a plain text: the tokenizer's EOS, else what its template puts behind a text.
+
+    Args:
+        stop_ids: tokens at which a sampler stops, empty for a model that doesn't write. The end is one of them, the first where the
+            tokenizer names none of them.
+    """
+    full, plain = list(tokenizer("a")["input_ids"]), encode_plain(tokenizer, "a")
+    last = full[len(start_ids(tokenizer)) + len(plain) :]
+    named = [int(i) for i in (tokenizer.eos_token_id, *last[-1:]) if i is not None]
+    found = [i for i in named if i in stop_ids] if stop_ids else named
+    return tuple(found[:1] or stop_ids[:1])
+
+
+def exchange(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    rendered: Rendered,
+    response: str,
+    stop_ids: Sequence[int] = (),
+    template_tail: bool = False,
+) -> Exchange:
+    """A prompt with the response to it, as a chat template renders the whole conversation, or one behind the other.
+
+    A template may rewrite the answer (trim it, drop its thoughts), and its generation prompt may open what the conversation with the
+    answer doesn't have (<think>): the text is always the template's.
+
+    Args:
+        rendered: the prompt as a sampler reads it.
+        template_tail: keep what the template writes behind the end of the turn.
+    """
+    turn = turn_of(tokenizer, stop_ids)
+    size = len(rendered.text)
+    if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
+        is_turn = isinstance(prompt, FramedPrompt) and bool(turn.opening.strip()) and prompt.endswith(turn.opening)
+        joined = rendered + Rendered.plain(response)
+        end = turn.end if is_turn and turn.end else text_end(tokenizer, stop_ids)
+        return Exchange(joined, size, len(joined.text), end)
+    try:
+        conversation = rendered_chat(tokenizer, [*prompt, Message(role="assistant", content=response)], generation=False)
+    except DataError:  # a prompt that ends with an answer, which the template asks to continue
+        conversation = rendered + Rendered.plain(response) + Rendered(turn.tail)
+    answer_end, lead = len(conversation.text) - len(turn.tail), turn.lead
+    if not conversation.text.endswith(turn.tail):  # the template writes something else behind this answer
+        answer_end, lead = _before_end(tokenizer, conversation.text, turn), ""
+    joined = conversation if template_tail else conversation.until(answer_end + len(lead))
+    prompt_end = size
+    if not joined.text.startswith(rendered.text):
+        prompt_end = _common_prompt(tokenizer, prompt, rendered.text, joined.text, response)
+    end, is_rewritten = () if template_tail else turn.end or text_end(tokenizer, stop_ids), response.strip() not in joined.text
+    return Exchange(joined, prompt_end, answer_end, end, is_rewritten)
+
+
+def _before_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: Turn) -> int:
+    at = conversation.rfind(str(tokenizer.convert_ids_to_tokens(turn.end[0]))) if turn.end else -1
+    return at if at >= 0 else len(conversation)
+
+
+def _common_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], rendered: str, joined: str, response: str) -> int:
+    """Where the common start of prompt and conversation ends, or where the answer begins if the template rewrites earlier turns."""
+    common = common_start(rendered, joined)
+    if common < common_start(rendered, rendered_chat(tokenizer, prompt, generation=False).text):
+        return max(common, joined.rfind(response.strip()))
+    return common
+
+
+def generation_ends(generation_eos: int | Sequence[int] | None) -> list[int]:
+    """The ids of a generation config's eos_token_id: a number, several or none."""
+    named = list(generation_eos) if isinstance(generation_eos, Sequence) else [generation_eos]
+    return [int(i) for i in named if i is not None]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[int]:
+    """Every token at which a sampler stops: the generation config's, else the tokenizer's EOS; and the chat template's end of turn."""
+    ids = generation_ends(generation_eos)
+    if not ids and tokenizer.eos_token_id is not None:
+        ids = [int(tokenizer.eos_token_id)]
+    return [*ids, *(i for i in turn_of(tokenizer, ids).end if i not in ids)] if ids else []
+
+
+def end_notes(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[str]:
+    """What a user should know where tokenizer, generation config and chat template end a text differently."""
+    ids = generation_ends(generation_eos)
+    if not ids:
+        return []
+    listed = ", ".join(_shown(tokenizer, i) for i in ids)
+    notes = []
+    eos, taught = tokenizer.eos_token_id, text_end(tokenizer, ids)
+    if eos is not None and eos not in ids:
+        notes.append(
+            f"the tokenizer's eos_token is {_shown(tokenizer, eos)}, and generation_config stops at {listed}: responses to plain texts end "
+            f"with {_shown(tokenizer, taught[0])}; correct eos_token in tokenizer_config.json or eos_token_id in generation_config.json"
+        )
+    notes += [
+        f"the chat template ends a turn with {_shown(tokenizer, i)}, and generation_config stops at {listed}: sampling stops at both, and "
+        "the saved policy's generation_config.json names both"
+        for i in turn_of(tokenizer, ids).end
+        if i not in ids
+    ]
+    return notes
+
+
+def frame_notes(tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str) -> list[str]:
+    """What in the prefix and suffix of prompts is read as a special token, and what only looks like one."""
+    added = special_tokens(tokenizer).ids
+    markers = list(dict.fromkeys(MARKER.findall(f"{prefix}\n{suffix}")))
+    special, plain = [m for m in markers if m in added], [m for m in markers if m not in added]
+    notes = [f"task.prefix and task.suffix: {', '.join(special)} are read as special tokens"] if special else []
+    if plain:
+        notes.append(f"task.prefix and task.suffix: {', '.join(plain)} are no special tokens of this model and are read letter by letter")
+    return notes
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return f"{tokenizer.convert_ids_to_tokens(token)} ({token})"

@@ -1,0 +1,62 @@
+"""CSV files that a full disk doesn't tear."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from rlhf_lightning.config.atomic_write import temporary_sibling
+from rlhf_lightning.config.display import csv_cell
+
+
+class WholeRows(ExperimentWriter):
+    """Lightning's metrics.csv, but that rows which a full disk cut short are written again when there is room, and those before them stay
+    when a new column makes the file anew."""
+
+    def log_metrics(self, metrics_dict: Any, step: int | None = None) -> None:
+        """Add a row; speeds join that of their step, unless it is written already."""
+        super().log_metrics(metrics_dict, step)
+        if len(self.metrics) > 1 and all(name.startswith("perf/") for name in metrics_dict) and self.metrics[-2]["step"] == step:
+            speeds = self.metrics.pop()
+            self.metrics[-1] |= speeds
+
+    def save(self) -> None:
+        """Write what came since the last time; all of it or nothing. Raises OSError."""
+        if not self.metrics:
+            return
+        path = Path(self.metrics_file_path)
+        names = sorted({*self.metrics_keys, *(name for row in self.metrics for name in row)})
+        if path.is_file() and names == self.metrics_keys:
+            length = path.stat().st_size
+            try:
+                with path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, names).writerows(self.metrics)
+            except OSError:
+                os.truncate(path, length)
+                raise
+        else:
+            rows: list[Any] = []
+            if path.is_file():
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = list(csv.DictReader(file))
+            write_rows(path, names, [*rows, *self.metrics])
+        self.metrics_keys, self.metrics = names, []
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file with all rows, or leave the old one; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
+    temporary = temporary_sibling(path)
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

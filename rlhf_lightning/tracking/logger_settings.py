@@ -1,0 +1,70 @@
+"""Where metrics go: the settings of each kind of logger (tracking.py makes it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from pydantic import PositiveFloat
+
+from rlhf_lightning.config.schema import did_you_mean, validated
+from rlhf_lightning.errors import ConfigError
+
+
+@dataclass
+class NoLogger:
+    """logger=none: the report and result.json alone."""
+
+
+@dataclass
+class LoggerSettings:
+    """logger=csv, logger=tensorboard.
+
+    Attributes:
+        naming: whose names the metrics have (rlhf_lightning.tracking.metric_names).
+    """
+
+    naming: Literal["trl", "verl", "openrlhf"] = "trl"
+
+
+@dataclass
+class WandbSettings(LoggerSettings):
+    """logger=wandb: Weights & Biases. logger=csv and logger=tensorboard have `naming` alone, logger=none has no setting.
+
+    Attributes:
+        naming: whose names the metrics have (rlhf_lightning.tracking.metric_names).
+        mode: offline needs no account; `wandb sync` uploads it later.
+        group: null: the folder of the run, or of the sweep.
+        init_timeout: seconds to wait for the server at the start; then the run is logged offline, and so are those after it.
+        finish_timeout: seconds to wait for uploads at the end; what is left stays on the disk for `wandb sync`.
+    """
+
+    mode: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "rlhf_lightning"
+    group: str | None = None
+    init_timeout: PositiveFloat = 3
+    finish_timeout: PositiveFloat = 60
+
+
+LOGGERS: dict[str, Any] = {"csv": LoggerSettings, "tensorboard": LoggerSettings, "wandb": WandbSettings, "none": NoLogger}
+"""The settings that each kind of logger reads."""
+
+
+def logger_settings(about: Any) -> Any:
+    """The checked settings of the composed `logger`, of its kind's class in LOGGERS.
+
+    Raises:
+        ConfigError: another kind, or a setting that nothing reads.
+    """
+    if not isinstance(about, Mapping):
+        raise ConfigError(f"logger={about}: logger holds settings; choose one of {', '.join(LOGGERS)}")
+    kind = about.get("kind")
+    if kind not in LOGGERS:
+        raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
+    rest = {str(key): about[key] for key in about if key != "kind"}
+    known = ("kind", *(field.name for field in fields(LOGGERS[kind])))
+    for key in rest:
+        if key not in known:
+            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(key, known)}; logger={kind} has: {', '.join(known)}")
+    return LOGGERS[kind](**validated(LOGGERS[kind], rest, "logger"))

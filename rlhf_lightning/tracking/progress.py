@@ -1,0 +1,95 @@
+"""Progress on the terminal: a bar with figures where there is a terminal, a line now and then where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rlhf_lightning.config.display import literal
+from rlhf_lightning.tracking.throughput import Throughput
+
+LINES = 5
+LOGGED = 20
+"""How often a training's speeds are logged."""
+
+
+class StageProgress(L.Callback):
+    """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left;
+    logs the speeds (throughput.py).
+
+    Only the first process speaks. The rates and the time left are means since the start, or since it was resumed.
+
+    Args:
+        speeds: takes the training's last speeds, under its title.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        figures: Mapping[str, str],
+        console: Console | None = None,
+        speeds: dict[str, dict[str, float]] | None = None,
+    ) -> None:
+        self.throughput, self.speeds = Throughput(), {} if speeds is None else speeds
+        self.title, self.total, self.figures = title, total, figures
+        self.console = console or Console()
+        self.done = self.before = 0
+        columns = (
+            TextColumn("{task.description:<14}", markup=False),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=self.console)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.quiet = not trainer.is_global_zero
+        self.start = time.perf_counter()
+        self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # a training that was stopped goes on
+        self.bar.disable = self.quiet or not self.console.is_terminal
+        self.bar.start()
+        self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, figures="")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.done += 1
+        seconds = time.perf_counter() - self.start
+        self.throughput.add(pl_module, batch)
+        if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
+            self._log(trainer, pl_module, seconds)
+        shown = literal(self._figures(getattr(pl_module, "history", []), seconds), self.console).plain
+        self.bar.update(self.task, completed=self.done, figures=shown)
+        due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
+        if due and not self.quiet and not self.console.is_terminal:
+            left = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
+            ending = f"{seconds:.0f} s" if self.done == self.total else left
+            line = f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}"
+            self.console.print(literal(line, self.console), soft_wrap=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.bar.stop()
+
+    def _figures(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
+        last = history[-1] if history else {}
+        shown = [f"{label} {last[name]:.3g}" for name, label in self.figures.items() if name in last]
+        rate = self.throughput.rate(seconds)
+        return "  ".join(shown if rate is None else [*shown, f"{rate:,.0f} tokens/s"])
+
+    def _log(self, trainer: L.Trainer, module: Any, seconds: float) -> None:
+        """Beside `history`, which is the same for the same run."""
+        if not isinstance(module, L.LightningModule):
+            return
+        found = self.throughput.figures(seconds, module.device, str(trainer.precision), trainer.world_size)
+        if found:
+            self.speeds[self.title] = found
+            for logger in module.loggers:
+                logger.log_metrics(found, step=self.done)

@@ -1,0 +1,119 @@
+"""The menu: one screen of groups, and a table of every component that says what its settings take."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from rlhf_lightning import registry
+from rlhf_lightning.cli import help
+from rlhf_lightning.config.presets import default_options, list_presets
+from rlhf_lightning.errors import ConfigError
+
+registry.load_components()
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """What a listing prints, in lines that don't wrap."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run(name: str | None) -> str:
+        help.print_components(name)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_help_is_one_screen(capsys):
+    help.print_help()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 48, "one screen"
+    assert max(map(len, lines)) <= 120
+    assert sum(line.startswith("  python train.py") for line in lines) >= 5
+
+
+def test_help_names_every_group_with_its_options(capsys):
+    help.print_help()
+    text = capsys.readouterr().out
+    words = set(text.replace("*", " ").replace(",", " ").replace("[", " ").replace("]", " ").split())
+    assert {c.name for c in registry.components()} | set(registry.GROUPS) <= words
+    for group, options in list_presets().items():
+        assert {group, *options} <= words
+    assert all(f"{name}.*" in text for name in [*registry.section_names(), "trainer", "logger"])
+
+
+def test_help_marks_the_defaults(capsys):
+    help.print_help()
+    text = capsys.readouterr().out
+    assert default_options()["advantage"] == ["gae"]
+    assert default_options()["rollout_scorer"] == []
+    assert default_options()["rollout_shaping"] == ["missing_eos", "kl"]
+    assert " gae*, " in text
+    assert "[clip_score, kl*, missing_eos*, normalise_score, whiten_rewards]" in text
+    assert "lexicon, program, reward_model " in text
+
+
+def test_its_examples_are_commands_that_compose(command, tmp_path):
+    commands = [line.split(" " * 3)[0].replace("'", "").split()[2:] for line in help.EXAMPLES.splitlines()]
+    assert len(commands) == 5
+    for words in commands:
+        outcome = command(*[word for word in words if word != "-m"], "--cfg", "job", folder=tmp_path)
+        if "-m" not in words:
+            assert outcome.code == 0, outcome.error
+
+
+def test_every_component_is_listed_with_its_settings(shown):
+    everything = shown(None)
+    for component in registry.components():
+        assert f"{component.group}={component.name} " in everything
+        assert component.summary.split("[")[0].strip() in everything
+
+
+def test_a_setting_is_shown_as_it_is_written_with_what_it_takes(shown):
+    heads = shown("reward_head")
+    for text in ("hidden=256  (int > 0)", "dropout=0  (float >= 0 and < 1)", "reduction=mean  (one of mean, sum)", "seed=${seed}  (int)"):
+        assert text in heads
+    assert "path=required  (folder or Hub name)" in shown("rollout_scorer")
+    assert "rollout_scorer" not in heads
+
+
+def test_a_section_is_listed_by_setting(shown):
+    settings = shown("ppo")
+    for text in ("ppo.learning_rate", "float > 0", "0.0002", "one of linear, constant", "int > 0 or null"):
+        assert text in settings
+
+
+def test_an_unknown_group_is_refused():
+    with pytest.raises(ConfigError, match=r"no group 'rewardhead', did you mean 'reward_head'\?"):
+        help.print_components("rewardhead")
+
+
+def test_a_component_s_owner_is_its_file_or_its_package(monkeypatch, shown):
+    assert help.owner(registry.option("reward_head", "mlp")) == "built in"
+    gated = registry.option("reward_head", "gated")
+    assert help.owner(gated).endswith("plugins/gated_head.py")
+    monkeypatch.setattr(help, "packages", lambda: {"plugins": "somebody-s-heads 1.2"})
+    assert help.owner(gated) == "somebody-s-heads 1.2"
+    assert "built in" in shown("advantage")
+
+
+def test_markup_in_a_plugin_s_words_is_text(monkeypatch, shown):
+    assert "[U, D] to [U]" in shown("reward_head"), "Rich reads brackets as its own markup"
+    assert Console().width == 400
+
+
+@pytest.mark.parametrize(
+    ("started", "name"),
+    [
+        ("train.py", "python train.py"),
+        ("/venv/bin/rlhf-lightning", "rlhf-lightning"),
+        (f"{registry.PACKAGE}/__main__.py", "rlhf-lightning"),
+    ],
+)
+def test_help_calls_the_program_as_it_was_started(monkeypatch, capsys, started, name):
+    monkeypatch.setattr("sys.argv", [started, "--help"])
+    help.print_help()
+    text = capsys.readouterr().out
+    assert f"\n  {name} -m advantage=gae,rloo seed=1,2" in text
+    assert ("train.py" in text) == ("train.py" in name)

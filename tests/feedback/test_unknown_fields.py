@@ -1,0 +1,42 @@
+"""The guard against mistyped field names: slips are refused, other words are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.unknown_fields import UnreadFields, is_slip, listed, shared_start
+
+
+@pytest.mark.parametrize("name", ["chosn", "choosen", "chasen", "chsoen", "Chosen", "hosen", "chosenn", "CHOSN"])
+def test_slips(name: str) -> None:
+    assert is_slip(name, "chosen")
+    with pytest.raises(DataError, match="did you mean 'chosen'"):
+        UnreadFields([["chosen"]]).check({name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("ratings", "rating"),
+        ("prompt", "prompts"),
+        ("prompt2", "prompt"),
+        ("prompt_2", "prompt"),
+        ("exit", "edit"),
+        ("mean", "margin"),
+        ("chxxen", "chosen"),
+    ],
+)
+def test_other_words(name: str, known: str) -> None:
+    assert not is_slip(name, known)
+
+
+def test_the_first_part_of_a_path_is_read() -> None:
+    unread = UnreadFields([["ratings.overall"], ["prompt"]])
+    unread.check({"ratings": 1, "prompt": "", "doc": 2})
+    assert unread.notes() == ["fields that no chosen feedback_format reads: doc"]
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed([f"n{i}" for i in range(25)]).endswith("n19 and 5 more")
+    assert (shared_start("abc", "abd"), shared_start("ab", "abc"), shared_start("", "a")) == (2, 2, 0)

@@ -1,0 +1,128 @@
+"""What is counted without numbers is what the real code allocates."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from rlhf_lightning.backbone.tiny import tiny
+from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.model.packing import PackedTokens, supports_packing
+from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.model.text_vectors import text_vectors
+from rlhf_lightning.model.token_log_probs import token_log_probs
+from rlhf_lightning.plan.fake_run import HEAP_BLOCK, Live, Texts, faked, without_numbers
+from rlhf_lightning.plan.models import Trunk, policy_of_config
+from rlhf_lightning.plan.passes import Passes
+
+BEFORE, AFTER = (9, 20, 14, 30, 11, 25, 8, 16), (40, 33, 21, 50, 44, 12, 37, 29)
+TEXTS = Texts.of(BEFORE, AFTER)
+CLOSE = 0.03
+
+
+def pair(family: str, **settings: int) -> tuple[LanguageModel, Passes]:
+    """A real model, and passes of one without numbers that has its config."""
+    real = tiny(["the kettle boils water quickly and it costs little "] * 40, family=family, width=64, heads=4, positions=128, **settings)
+    with torch.device("meta"):
+        model = policy_of_config(copy.deepcopy(real.model.config))
+    mode = without_numbers()
+    shaped = LanguageModel(faked(mode, model.eval()), real.tokenizer)
+    real.model.eval()
+    return real, Passes(mode, shaped, Trunk.of(shaped.model.base_model), "32-true", host=True)
+
+
+def packed() -> PackedTokens:
+    return PackedTokens.of([[5] * length for length in TEXTS.lengths], BEFORE)
+
+
+def alive(model: LanguageModel) -> Live:
+    assert supports_packing(model.model.base_model)
+    return Live([*model.model.parameters(), *model.model.buffers()])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("entropy", [True, False])
+def test_ppo_s_forward_and_backward(family, entropy):
+    real, passes = pair(family)
+    tokens = packed()
+    starts = tokens.lengths.cumsum(0) - tokens.lengths
+    places = torch.cat([torch.arange(s + b - 1, s + b - 1 + a) for s, b, a in zip(starts.tolist(), BEFORE, AFTER, strict=True)])
+    with alive(real) as live:
+        hidden = text_vectors(real.model.base_model, tokens)
+        activations = live.now
+        log_probs, entropies = token_log_probs(
+            real.model.get_output_embeddings(), hidden.index_select(0, places), tokens.ids[places], 1.0, entropy
+        )
+        logits = live.now - activations
+        (log_probs.sum() + (0 if entropies is None else entropies.sum())).backward()
+    found = passes.learned(TEXTS, entropy=entropy)
+    assert found.peak == pytest.approx(live.peak, rel=CLOSE)
+    assert found.activations == pytest.approx(activations, rel=CLOSE)
+    assert found.logits == pytest.approx(logits, rel=CLOSE)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_log_probabilities_of_supervised_training(family):
+    real, passes = pair(family)
+    tokens = packed()
+    with alive(real) as live:
+        response_log_probs(real, tokens)[0].sum().backward()
+    assert passes.learned(TEXTS, chunked=False).peak == pytest.approx(live.peak, rel=CLOSE)
+
+
+def test_reading_keeps_no_layer():
+    real, passes = pair("llama", layers=4)
+    with alive(real) as live, torch.no_grad():
+        text_vectors(real.model.base_model, packed())
+    read = passes.read(TEXTS)
+    assert read.activations == pytest.approx(live.peak, rel=CLOSE)
+    assert read.peak < passes.learned(TEXTS).peak / 2
+
+
+def test_a_second_micro_batch_finds_gradients():
+    _, passes = pair("gpt2")
+    gradients = sum(parameter.nbytes for parameter in passes.policy.model.parameters())
+    assert passes.learned(TEXTS, again=True).peak >= passes.learned(TEXTS).peak + 0.5 * gradients
+    assert all(parameter.grad is None for parameter in passes.policy.model.parameters())
+
+
+def test_a_second_trunk_keeps_its_own_activations():
+    _, passes = pair("llama")
+    trunk = Trunk.of(copy.deepcopy(passes.policy.model.base_model))
+    both = Passes(passes.mode, passes.policy, passes.trunk, "32-true", True, trunk, has_critic=True)
+    one = passes.learned(TEXTS)
+    assert both.learned(TEXTS).activations == pytest.approx(2 * one.activations, rel=0.05)
+
+
+def test_bfloat16_keeps_less():
+    _, passes = pair("gpt2", layers=4)
+    mixed = Passes(passes.mode, passes.policy, passes.trunk, "bf16-mixed", host=False)
+    assert mixed.learned(TEXTS).activations < 0.85 * passes.learned(TEXTS).activations
+
+
+def test_keys_and_values_by_their_formula():
+    _, passes = pair("llama", layers=3)
+    drawn = passes.drawn((5, 9, 7), 11, 1.0, 1.0)
+    assert drawn.cache == 2 * 3 * 3 * (9 + 11) * 64 * 4
+
+
+def test_live_sees_tensors_come_and_go():
+    with Live() as live:
+        one = torch.zeros(1000)
+        other = one[:10]
+        assert live.now == 4000, "a view is no memory"
+        del one
+        assert live.now == 4000
+        del other
+        assert live.now == 0
+        large = torch.empty(HEAP_BLOCK // 4 + 1)
+    assert live.peak == large.nbytes
+    assert live.heap == 0
+
+
+def test_tied_weights_stay_tied():
+    _, passes = pair("gpt2")
+    model = passes.policy.model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight

@@ -1,0 +1,203 @@
+"""Weights that are known are found again; ratings alone give numpy's least squares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+from rlhf_lightning.reward.feature import ngrams, readability, sentiment  # noqa: F401  (registers them)
+from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
+from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
+from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
+from rlhf_lightning.reward.regression import ridge
+from rlhf_lightning.reward.regression.collation import collated
+from rlhf_lightning.reward.regression.cross_validation import PENALTIES
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
+from rlhf_lightning.reward.regression.fitting import fit
+from rlhf_lightning.reward.regression.solver import Gradient
+
+FEATURES = {"readability": {}, "sentiment": {}}
+WORDS = [
+    "good",
+    "great",
+    "awful",
+    "bad",
+    "interesting",
+    "extraordinarily",
+    "seventh",
+    "letters",
+    "table",
+    "simple",
+    "we",
+    "go",
+    "to",
+    "horrible",
+]
+
+
+def losses() -> list[nn.Module]:
+    return [BradleyTerry(), PlackettLuce(), GaussianRating()]
+
+
+def response(rng: random.Random) -> str:
+    return ". ".join(" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in range(rng.randint(1, 3)))
+
+
+def prepared(texts: Sequence[tuple[str, str]]) -> tuple[FeatureScore, Tensor]:
+    score = FeatureScore(FEATURES)
+    score.prepare(texts)
+    return score, score.phi(texts)
+
+
+def simulated(kind: str, count: int, truth: Tensor) -> list[Feedback]:
+    """Judgements whose likelihood is that of the losses, at weights `truth` on the features standardised over all texts."""
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    size = {"pair": 2, "edit": 2, "ranking": 4, "rating": 1}[kind]
+    rows = [(f"p{i}", tuple(response(rng) for _ in range(size))) for i in range(count)]
+    texts = list(dict.fromkeys((prompt, text) for prompt, responses in rows for text in responses))
+    score, phi = prepared(texts)
+    assert len(score.names) == len(truth)
+    utility = dict(zip(texts, (phi @ truth).tolist(), strict=True))
+    found = []
+    for prompt, responses in rows:
+        own = torch.tensor([utility[prompt, text] for text in responses], dtype=torch.float64)
+        # Gumbel noise makes an order of Plackett and Luce.
+        noisy = own - torch.log(-torch.log(torch.rand(size, generator=generator, dtype=torch.float64)))
+        order = noisy.argsort(descending=True).tolist()
+        if kind == "edit":
+            found.append(Feedback(prompt=prompt, responses=(responses[order[1]], responses[order[0]]), judgement=Edit()))
+        elif kind == "rating":
+            value = float(own[0] + 0.5 * torch.randn(1, generator=generator, dtype=torch.float64))
+            found.append(Feedback(prompt=prompt, responses=responses, judgement=Rating(value=value, scale=(-50.0, 50.0))))
+        else:
+            ranks = tuple(order.index(i) for i in range(size))
+            found.append(Feedback(prompt=prompt, responses=responses, judgement=Ranking(ranks=ranks)))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("pair", 0.12), ("edit", 0.12), ("ranking", 0.08)])
+def test_known_weights_are_found_again(kind, bound):
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    score = FeatureScore(FEATURES)
+    fit(score, standardised(simulated(kind, 5000, truth)), losses(), l2=0.0)
+    assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.99
+    assert (score.weight - truth).abs().max() < bound
+
+
+def test_known_weights_are_found_again_from_ratings():
+    """z-scores have another unit: the direction is known, and the unit is one over the deviation of all ratings."""
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    feedback = simulated("rating", 5000, truth)
+    score = FeatureScore(FEATURES)
+    fit(score, standardised(feedback), losses(), l2=0.0)
+    unit = np.std([r.judgement.value for r in feedback if isinstance(r.judgement, Rating)])
+    assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.99
+    assert (score.weight * unit - truth).abs().max() < 0.1
+
+
+def ratings(count: int = 60) -> list[Feedback]:
+    rng = random.Random(3)
+    texts = [("p", response(rng)) for _ in range(count // 2)]
+    return [
+        Feedback(
+            prompt=prompt, responses=(text,), judgement=Rating(value=rng.randint(0, 10), scale=(0, 10)), weight=rng.choice([0.5, 1.0, 3.0])
+        )
+        for prompt, text in texts + texts
+    ]
+
+
+@pytest.mark.parametrize("dense", [1000, 0], ids=["cholesky", "conjugate gradients"])
+@pytest.mark.parametrize("l2", [0.01, 1.0])
+def test_ratings_alone_are_least_squares(l2, dense, monkeypatch):
+    """Ridge as ordinary least squares with a row for each weight's penalty, the intercept free."""
+    monkeypatch.setattr(ridge, "DENSE", dense)
+    judged = standardised(ratings())
+    score = FeatureScore(FEATURES)
+    fit(score, judged, losses(), l2=l2)
+    batch, texts = collated(judged)
+    phi, width = score.phi(texts)[batch.ratings.item], len(score.names)
+    root = (batch.ratings.weight / batch.ratings.weight.sum()).sqrt()
+    rows = torch.cat([torch.cat([phi, torch.ones(len(phi), 1)], 1) * root[:, None], torch.eye(width, width + 1) * l2**0.5])
+    target = torch.cat([batch.ratings.z_score * root, torch.zeros(width)])
+    solution = np.linalg.lstsq(rows.numpy(), target.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(score.weight.numpy(), solution[:-1], atol=1e-8)
+    assert score.bias == pytest.approx(solution[-1], abs=1e-8)
+
+
+def test_features_that_say_the_same_are_no_trouble_without_a_penalty():
+    judged = standardised(ratings(8))
+    score = FeatureScore(FEATURES | {"ngrams": {"fewest_texts": 1}})
+    fit(score, judged, losses(), l2=0.0)
+    assert score.weight.isfinite().all()
+
+
+def test_by_gradient_the_same_weights():
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    for judged in (standardised(simulated("pair", 1000, truth)), standardised(ratings())):
+        exact, stepwise = FeatureScore(FEATURES), FeatureScore(FEATURES)
+        fit(exact, judged, losses(), l2=0.01)
+        slowly = Gradient(epochs=max(80, 30_000 // len(judged)), batch_size=50, learning_rate=0.02)
+        fit(stepwise, judged, losses(), l2=0.01, solver="gradient", gradient=slowly)
+        torch.testing.assert_close(stepwise.weight, exact.weight, atol=0.02, rtol=0)
+        assert stepwise.bias == pytest.approx(exact.bias, abs=0.02)
+
+
+def test_kinds_are_learned_together():
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    together = [r for kind in ("pair", "ranking", "rating") for r in simulated(kind, 600, truth)]
+    chosen = losses()
+    score = FeatureScore(FEATURES)
+    fit(score, standardised(together), chosen, l2=1e-4)
+    assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.98
+    _, texts = collated(standardised(together))
+    assert score._scores(texts).mean().item() == pytest.approx(0, abs=1e-9)
+    assert chosen[2].log_slope.item() == 0  # the losses given are not trained
+
+
+def test_weights_of_judgements_count():
+    """A judgement of weight 2 is the judgement twice; one of weight 0 isn't there."""
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    records = simulated("pair", 200, truth)
+    heavy = [record.model_copy(update={"weight": 2.0}) for record in records[:50]] + records[50:]
+    twice = records[:50] + records
+    one, other = FeatureScore(FEATURES), FeatureScore(FEATURES)
+    fit(one, standardised(heavy), losses(), l2=0.01)
+    fit(other, standardised(twice), losses(), l2=0.01)
+    torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=0)
+
+
+def test_the_penalty_is_chosen_by_what_was_left_out(monkeypatch):
+    """Noise wants a strong penalty, plenty of clear judgements a weak one; the choice is the least of the losses tried."""
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    features = {"ngrams": {"fewest_texts": 2}, **FEATURES}
+    noise, clear = FeatureScore(features), FeatureScore(features)
+    at_random = fit(noise, standardised(simulated("pair", 150, 0 * truth)), losses())
+    informed = fit(clear, standardised(simulated("pair", 1500, 3 * truth)), losses())
+    assert at_random.l2 > informed.l2
+    for done in (at_random, informed):
+        assert done.tried[done.l2] == min(done.tried.values())
+        assert list(done.tried) == list(PENALTIES[: len(done.tried)])
+
+
+def test_the_same_judgements_in_another_order_give_the_same_weights():
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    records = simulated("pair", 300, truth)
+    one, other, again = FeatureScore(FEATURES), FeatureScore(FEATURES), FeatureScore(FEATURES)
+    done = [fit(score, standardised(r), losses()) for score, r in ((one, records), (other, records[::-1]), (again, records))]
+    assert done[0].l2 == done[1].l2
+    torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=0)
+    assert torch.equal(one.weight, again.weight)
+
+
+def test_feedback_that_says_nothing_is_refused():
+    approved = Feedback(prompt="p", responses=("same", "same"), judgement=Edit())
+    with pytest.raises(DataError, match="no judgement"):
+        fit(FeatureScore(FEATURES), standardised([approved]), losses())

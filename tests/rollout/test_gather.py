@@ -1,0 +1,60 @@
+"""What two processes draw and gather is what one would have: the same rows, in the same order, with the same seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlhf_lightning.rollout.gather import fanned_out, joined, of_all_processes
+
+PROMPTS = ["It", "a quiet fan, and", "The kettle", "Review of a lamp:\n"]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_response_has_one_seed_however_many_processes_share_the_prompts(language_model, world):
+    alone = fanned_out(language_model.encode_prompts(PROMPTS, 4), 3, generator(), 0, 1)
+    seeds = dict(zip(zip(alone.prompts, [0, 1, 2] * 4, strict=True), alone.seeds.tolist(), strict=True))
+    assert len(set(seeds.values())) == 12
+    for rank in range(world):
+        share = fanned_out(language_model.encode_prompts(PROMPTS[rank::world], 4), 3, generator(), rank, world)
+        copies = [0, 1, 2] * (4 // world)
+        assert [seeds[row] for row in zip(share.prompts, copies, strict=True)] == share.seeds.tolist()
+
+
+def test_records_are_joined_to_a_common_width(scored_of):
+    short, long = torch.tensor([[1, 1]]), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    one = scored_of(short, scores=torch.tensor([5.0]), old_log_probs=torch.tensor([[-1.0, -2.0]]))
+    two = scored_of(long, scores=torch.tensor([6.0, 7.0]))
+    one = replace(one, prompt_ids=torch.tensor([[0, 8, 9]]), prompt_mask=torch.tensor([[0, 1, 1]]))
+    whole = joined([two, one])
+    assert whole.scores.tolist() == [6.0, 7.0, 5.0]
+    assert whole.response_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
+    assert whole.old_log_probs[2].tolist() == [-1.0, -2.0, 0.0, 0.0]
+    assert whole.prompt_ids[2].tolist() == [0, 8, 9], "prompts are padded on their left"
+    assert whole.prompt_mask.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 1]]
+    assert whole.responses == two.responses + one.responses
+    assert whole.values is None
+
+
+def test_processes_gather_what_one_has(scored_of, monkeypatch):
+    """The exchange itself is stood in for; tests/test_processes.py has real processes."""
+    group = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    alone = scored_of(torch.ones(8, 2, dtype=torch.long), scores=torch.arange(8.0), group=group)
+    shares = [alone.select(torch.tensor(rows)) for rows in ([0, 1, 4, 5], [2, 3, 6, 7])]
+    shares = [replace(share, group=torch.tensor([0, 0, 1, 1])) for share in shares]
+
+    def exchange(parts, own):
+        parts[:] = [replace(shares[0], group=shares[0].group * 2), own]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", exchange)
+    whole = of_all_processes(shares[1], 1, 2)
+    assert whole.scores.tolist() == alone.scores.tolist()
+    assert whole.group.tolist() == group.tolist()
+    assert whole.responses == alone.responses
+    assert of_all_processes(alone, 0, 1) is alone

@@ -1,0 +1,79 @@
+"""Progress without a terminal: a few lines with the newest figures, and nothing from other processes."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from rlhf_lightning.tracking import progress as progress_module
+from rlhf_lightning.tracking.progress import LINES, StageProgress
+from rlhf_lightning.tracking.throughput import EPISODES, LENGTH
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """A clock on which every look takes half a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(ticks) / 2)
+
+
+def lines_of(total: int, is_first: bool = True, terminal: bool = False, before: int = 0, **figures: float) -> list[str]:
+    screen = io.StringIO()
+    progress = StageProgress("ppo", total, {"kl": "KL", "absent": "x"}, Console(file=screen, width=120, force_terminal=terminal))
+    trainer = SimpleNamespace(is_global_zero=is_first, fit_loop=SimpleNamespace(total_batch_idx=before - 1))
+    module = SimpleNamespace(history=[])
+    progress.on_train_start(trainer, module)
+    for step in range(before, total):
+        rows = {name: value * (step + 1) if name == EPISODES else value for name, value in figures.items()}
+        module.history.append({"kl": step / 8} | rows)
+        progress.on_train_batch_end(trainer, module, None, None, step)
+    progress.on_train_end(trainer, module)
+    return screen.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("total", [1, 3, 100])
+def test_a_few_lines_the_last_of_them_at_the_end(total):
+    lines = lines_of(total)
+    assert 1 <= len(lines) <= LINES + 1
+    assert lines[-1].split()[:2] == ["ppo", f"{total}/{total}"]
+    assert f"KL {(total - 1) / 8:.3g}" in lines[-1]
+    assert "x" not in lines[-1]
+
+
+def test_other_processes_are_silent():
+    assert lines_of(10, is_first=False) == []
+
+
+def test_an_error_before_the_start_is_not_hidden():
+    """Lightning calls on_exception also where the training never began."""
+    StageProgress("ppo", 2, {}).on_exception(SimpleNamespace(), SimpleNamespace(), ValueError())
+
+
+def test_a_line_says_how_long_it_takes_yet():
+    first, *_, last = lines_of(10)
+    assert first.endswith("2/10  KL 0.125  1 s, 4 s left")
+    assert last.endswith("10/10  KL 1.12  5 s")
+
+
+def test_tokens_per_second_are_of_all_updates_so_far():
+    """8 responses of 5 tokens in each update, half a second each."""
+    lines = lines_of(4, **{LENGTH: 5.0, EPISODES: 8.0})
+    assert all("80 tokens/s" in line for line in lines)
+    assert "tokens/s" not in lines_of(4)[0]
+
+
+def test_a_terminal_has_a_bar_with_the_same_figures():
+    screen = "".join(lines_of(4, terminal=True, **{LENGTH: 5.0, EPISODES: 8.0}))
+    for text in ("ppo", "4/4", "KL 0.375", "80 tokens/s", "\x1b["):
+        assert text in screen
+    assert "s left" not in screen
+
+
+def test_a_training_that_goes_on_counts_from_where_it_was():
+    lines = lines_of(10, before=8)
+    assert lines[-1].split()[:2] == ["ppo", "10/10"]
+    assert lines_of(100, before=50)[0].split()[1] == "60/100"
