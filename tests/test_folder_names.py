@@ -168,5 +168,5 @@ def test_processes_that_lightning_starts_have_the_command_as_it_was(monkeypatch,
 
 def test_resume_is_a_flag_for_one_process(monkeypatch):
     monkeypatch.setenv(resume.FLAG, "before")
-    assert resume.spelled_out(["stage=sft"]) == ["stage=sft"]
+    assert resume.expand_resume(["stage=sft"]) == ["stage=sft"]
     assert resume.FLAG not in os.environ

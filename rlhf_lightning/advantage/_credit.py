@@ -46,14 +46,14 @@ def row_rewards(scored: ScoredRollout) -> Tensor:
     return rewards - lowest[index]
 
 
-def centred_rewards(scored: ScoredRollout) -> tuple[Tensor, Tensor]:
+def group_centered_rewards(scored: ScoredRollout) -> tuple[Tensor, Tensor]:
     """[B] row rewards less their group's mean, and [B] the size of each row's group."""
     rewards = row_rewards(scored)
     size = group_sum(torch.ones_like(rewards), scored.group)
     return rewards - group_sum(rewards, scored.group) / size, size
 
 
-def credited(scored: ScoredRollout, advantages: Tensor, returns: Tensor | None = None) -> Experience:
+def to_experience(scored: ScoredRollout, advantages: Tensor, returns: Tensor | None = None) -> Experience:
     """The experience: advantages [B, T] (or [B, 1], the same for every token) and returns without gradient, 0 outside the mask.
 
     Raises:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.advantage._credit import centred_rewards, credited
+from rlhf_lightning.advantage._credit import group_centered_rewards, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 
@@ -20,5 +20,5 @@ def dr_grpo(scored: ScoredRollout) -> Experience:
     Raises:
         DataError: advantages not finite.
     """
-    centred, _ = centred_rewards(scored)
-    return credited(scored, centred[:, None])
+    centred, _ = group_centered_rewards(scored)
+    return to_experience(scored, centred[:, None])

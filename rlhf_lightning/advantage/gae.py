@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, PositiveFloat
 
-from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
@@ -45,4 +45,4 @@ def gae(
     advantages = discounted_sum(scored.rewards + gamma * following - values, mask, gamma * lam)
     returns = advantages + values
     advantages = whitened(advantages, mask) if whiten else advantages
-    return credited(scored, advantages if limit is None else advantages.clamp(-limit, limit), returns)
+    return to_experience(scored, advantages if limit is None else advantages.clamp(-limit, limit), returns)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat
 
-from rlhf_lightning.advantage._credit import centred_rewards, credited, group_sum
+from rlhf_lightning.advantage._credit import group_centered_rewards, group_sum, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow
@@ -24,7 +24,7 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
     Raises:
         DataError: advantages not finite, or too large to normalise.
     """
-    centred, size = centred_rewards(scored)
+    centred, size = group_centered_rewards(scored)
     std = (group_sum(centred**2, scored.group) / (size - 1).clamp(min=1)).sqrt()
     refuse_overflow(std)
-    return credited(scored, (centred / (std + eps))[:, None])
+    return to_experience(scored, (centred / (std + eps))[:, None])

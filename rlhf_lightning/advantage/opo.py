@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.advantage._credit import credited, group_sum, row_rewards
+from rlhf_lightning.advantage._credit import group_sum, row_rewards, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 
@@ -21,4 +21,4 @@ def opo(scored: ScoredRollout) -> Experience:
     rewards = row_rewards(scored)
     lengths = scored.response_mask.to(rewards.dtype).sum(dim=1)
     baseline = group_sum(lengths * rewards, scored.group) / group_sum(lengths, scored.group).clamp(min=1)
-    return credited(scored, (rewards - baseline)[:, None])
+    return to_experience(scored, (rewards - baseline)[:, None])

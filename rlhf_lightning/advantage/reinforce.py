@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 
@@ -22,4 +22,4 @@ def reinforce(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, le=1
     Raises:
         DataError: advantages not finite.
     """
-    return credited(scored, discounted_sum(scored.rewards, scored.response_mask, gamma))
+    return to_experience(scored, discounted_sum(scored.rewards, scored.response_mask, gamma))

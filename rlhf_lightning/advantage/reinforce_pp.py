@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
@@ -25,4 +25,4 @@ def reinforce_pp(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, l
         DataError: advantages not finite, or too large to whiten.
     """
     returns = discounted_sum(scored.rewards, scored.response_mask, gamma, reset=True)
-    return credited(scored, whitened(returns, scored.response_mask))
+    return to_experience(scored, whitened(returns, scored.response_mask))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.advantage._credit import centred_rewards, credited
+from rlhf_lightning.advantage._credit import group_centered_rewards, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
@@ -20,6 +20,6 @@ def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
     Raises:
         DataError: advantages not finite, or too large to whiten.
     """
-    centred, _ = centred_rewards(scored)
+    centred, _ = group_centered_rewards(scored)
     mask = scored.response_mask
-    return credited(scored, whitened(centred[:, None].expand(mask.shape), mask))
+    return to_experience(scored, whitened(centred[:, None].expand(mask.shape), mask))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.advantage._credit import credited, discounted_sum
+from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
@@ -22,4 +22,4 @@ def remax(scored: ScoredRollout) -> Experience:
     if scored.baseline_scores is None:
         raise ConfigError("advantage=remax needs the scores of greedy responses, and this run draws none; choose advantage=rloo")
     to_go = discounted_sum(scored.rewards, scored.response_mask, 1.0)
-    return credited(scored, to_go - scored.baseline_scores.to(to_go.dtype)[:, None])
+    return to_experience(scored, to_go - scored.baseline_scores.to(to_go.dtype)[:, None])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.advantage._credit import centred_rewards, credited
+from rlhf_lightning.advantage._credit import group_centered_rewards, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
 
@@ -19,5 +19,5 @@ def rloo(scored: ScoredRollout) -> Experience:
     Raises:
         DataError: advantages not finite.
     """
-    centred, size = centred_rewards(scored)
-    return credited(scored, (centred * size / (size - 1).clamp(min=1))[:, None])
+    centred, size = group_centered_rewards(scored)
+    return to_experience(scored, (centred * size / (size - 1).clamp(min=1))[:, None])

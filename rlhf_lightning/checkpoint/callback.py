@@ -9,14 +9,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint as LastOfCallbacks
 
-from rlhf_lightning.checkpoint.checkpoint_io import StraightIO
+from rlhf_lightning.checkpoint.checkpoint_io import DirectCheckpointIO
 from rlhf_lightning.checkpoint.graceful_stop import StopSignal, exit_code
 from rlhf_lightning.checkpoint.manifest import Checkpoint
 from rlhf_lightning.checkpoint.rng_state import random_state, set_random_state
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.training.distributed import gathered
-from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.distributed import all_gather
+from rlhf_lightning.training.nonfinite import NonFiniteGuard
 
 FILE = "trainer.ckpt"
 KEY = "rlhf_lightning"
@@ -25,7 +25,7 @@ COUNTERS = ("history",)
 """Attributes of a module that its state_dict doesn't hold; one that has others names all of them in its `counters`."""
 
 
-class KeepCheckpoints(LastOfCallbacks):
+class CheckpointCallback(LastOfCallbacks):
     """Saves the trainer's whole checkpoint every so many steps, at the end and at a signal, with the random states of every process.
 
     It is taken where a step ends, after the optimiser and its schedule; at the last batch of an epoch, where the epoch ends. A step is a
@@ -38,7 +38,7 @@ class KeepCheckpoints(LastOfCallbacks):
     def __init__(self, store: CheckpointStore, every: int, resumed: Checkpoint | None) -> None:
         self.store, self.every, self.resumed = store, every, resumed
         self.stop = StopSignal()
-        self.io = StraightIO()
+        self.io = DirectCheckpointIO()
         self._random: dict[str, Any] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -47,7 +47,7 @@ class KeepCheckpoints(LastOfCallbacks):
 
     def _check_processes(self, trainer: L.Trainer) -> None:
         """Refuse another number of processes than before, and processes that found different checkpoints."""
-        orders = gathered(None if self.resumed is None else self.resumed.order, trainer.world_size)
+        orders = all_gather(None if self.resumed is None else self.resumed.order, trainer.world_size)
         if len(set(orders)) > 1:
             raise UserError(f"{self.store.folder}: the processes see different newest checkpoints ({orders}): the folder must be shared")
         before = trainer.world_size if self.resumed is None else self.resumed.about["processes"]
@@ -59,7 +59,7 @@ class KeepCheckpoints(LastOfCallbacks):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         counters = {name: getattr(pl_module, name) for name in _counters(pl_module)}
-        checkpoint[KEY] = {"random": gathered(random_state(), trainer.world_size), "counters": counters}
+        checkpoint[KEY] = {"random": all_gather(random_state(), trainer.world_size), "counters": counters}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint[KEY]
@@ -113,7 +113,7 @@ class KeepCheckpoints(LastOfCallbacks):
     def save(self, trainer: L.Trainer, step: int, over: bool) -> None:
         """Take a checkpoint now; all processes together. Raises UserError on all of them where it can't be written, or isn't worth it:
         weights that aren't finite."""
-        if isinstance(trainer.lightning_module, Guarded):
+        if isinstance(trainer.lightning_module, NonFiniteGuard):
             trainer.lightning_module.check_weights()
         about = {"over": over, "processes": trainer.world_size, "batches": int(trainer.num_training_batches)}
         _on_first(trainer, lambda: self.store.begin(step))

@@ -8,7 +8,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 
-class StraightIO(TorchCheckpointIO):
+class DirectCheckpointIO(TorchCheckpointIO):
     """Lightning's own goes through a copy in memory and a file in TMPDIR, which may be small, on another disk, and left behind by a kill.
 
     Attributes:

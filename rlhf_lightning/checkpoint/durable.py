@@ -29,7 +29,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Take away what `write_whole`, `remove` or a save left when the process was killed; returns the names."""
+    """Take away what `write_atomic`, `remove` or a save left when the process was killed; returns the names."""
     found = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, OLD)))
     for path in found:
         remove(path)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import lightning as L
 
-from rlhf_lightning.checkpoint.callback import FILE, KeepCheckpoints
+from rlhf_lightning.checkpoint.callback import FILE, CheckpointCallback
 from rlhf_lightning.checkpoint.graceful_stop import end_children
 from rlhf_lightning.checkpoint.lock import held
-from rlhf_lightning.checkpoint.signals import heed
+from rlhf_lightning.checkpoint.signals import raise_pending
 from rlhf_lightning.checkpoint.store import CheckpointStore
 
 UNTRUE = ("You're resuming from a checkpoint that ended before the epoch ended", "Experiment logs directory .* exists and is not empty")
@@ -52,7 +52,7 @@ def fit(
         if first:
             store.prepare()
         newest = store.newest()
-        keeping = KeepCheckpoints(store, every, newest)
+        keeping = CheckpointCallback(store, every, newest)
         trainer.callbacks.append(keeping)  # type: ignore[attr-defined]
         over = newest is not None and bool(newest.about["over"])
         if newest is not None:
@@ -67,5 +67,5 @@ def fit(
             raise
         keeping.restore_random()
         if keeping.stop.number:
-            heed(keeping.stop.number)  # it came after the last step
+            raise_pending(keeping.stop.number)  # it came after the last step
     return over

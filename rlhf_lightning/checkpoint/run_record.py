@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.checkpoint.input_digests import inputs_of
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.redaction import without_secrets
 from rlhf_lightning.errors import DataError
 
@@ -80,7 +80,7 @@ def write(config: DictConfig, folder: Path) -> None:
     resolved = dict(flat(OmegaConf.to_container(config, resolve=True)))
     learned = {name: value for name, value in resolved.items() if not may_change(name) and "._" not in name}
     record = {"format": FORMAT, "versions": _versions(), "settings": settings_of(config), "inputs": inputs_of(learned, folder)}
-    write_whole(folder / FILE, json.dumps(record, indent=1) + "\n")
+    write_atomic(folder / FILE, json.dumps(record, indent=1) + "\n")
 
 
 def version_changes(record: Mapping[str, Any] | None) -> list[str]:

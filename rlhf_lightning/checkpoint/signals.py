@@ -53,7 +53,7 @@ class Ending:
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """End with 128 + the signal's number at SIGTERM, SIGINT or SIGUSR1, and with the process that started this one among several.
 
     A training has its own way with signals meanwhile, checkpoint.stop.
@@ -74,7 +74,7 @@ def heeded() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def heed(number: int) -> None:
+def raise_pending(number: int) -> None:
     """Do now what the handler in force does at a signal that was only noted."""
     handler = signal.getsignal(number)
     if isinstance(handler, Ending):

@@ -14,7 +14,7 @@ from typing import Any
 from rlhf_lightning.checkpoint.durable import remove, remove_leftovers
 from rlhf_lightning.checkpoint.lock import NAME as LOCK
 from rlhf_lightning.checkpoint.manifest import NAME, Checkpoint, Damaged, describe, read, verify
-from rlhf_lightning.config.atomic_write import sync, sync_tree, write_whole
+from rlhf_lightning.config.atomic_write import sync, sync_tree, write_atomic
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 
 INDEX = "index.json"
@@ -48,7 +48,7 @@ class CheckpointStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             left = remove_leftovers(self.folder)
-            write_whole(self.folder / ".old-writable", "")
+            write_atomic(self.folder / ".old-writable", "")
             remove(self.folder / ".old-writable")
         except OSError as cause:
             raise ConfigError(
@@ -99,7 +99,7 @@ class CheckpointStore:
         try:
             text = describe(beside, step, serial, about)
             sync_tree(beside)
-            write_whole(beside / NAME, text)
+            write_atomic(beside / NAME, text)
             os.rename(beside, target)
             sync(self.folder)
         except OSError as cause:
@@ -168,7 +168,7 @@ class CheckpointStore:
         kept = sorted([*before, new], key=lambda checkpoint: checkpoint.order)[-self.keep :]
         names = {checkpoint.folder.name for checkpoint in kept} | {target.name}
         try:
-            write_whole(self.folder / INDEX, json.dumps({"checkpoints": sorted(names)}) + "\n")
+            write_atomic(self.folder / INDEX, json.dumps({"checkpoints": sorted(names)}) + "\n")
             for path in self._folders():
                 if path.name not in names:
                     remove(path)

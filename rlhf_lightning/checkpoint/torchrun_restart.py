@@ -6,7 +6,7 @@ import os
 import socket
 
 
-def meet_elsewhere() -> None:
+def rejoin_after_restart() -> None:
     """After a restart by torchrun on one node, let the processes meet in a store of their own.
 
     torchrun (2.4 to at least 2.13) hands on one store over all attempts, and gloo and NCCL then look for processes that are dead, until

@@ -34,7 +34,7 @@ Presets = Mapping[str, Mapping[str, Sequence[str]]]
 """The groups of conf/, their options, and each option's settings."""
 
 
-def is_wrong(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether the user can mend it: our own errors, Hydra's for what it can't compose, and YAML's."""
     return isinstance(error, MENDABLE) or (isinstance(error, ValueError) and str(error).startswith(FLAGS))
 

@@ -37,7 +37,7 @@ class FolderLock(Callback):
 
     @classmethod
     @contextmanager
-    def given_back(cls) -> Iterator[None]:
+    def released(cls) -> Iterator[None]:
         """What is taken within the block is given back at its end, however it ends: Hydra tells its callbacks of good ends only."""
         before = cls.stack
         try:

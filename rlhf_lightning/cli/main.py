@@ -20,15 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.checkpoint.durable import refused
-from rlhf_lightning.checkpoint.signals import heeded
-from rlhf_lightning.checkpoint.torchrun_restart import meet_elsewhere
+from rlhf_lightning.checkpoint.signals import handle_signals
+from rlhf_lightning.checkpoint.torchrun_restart import rejoin_after_restart
 from rlhf_lightning.cli import error_messages, help
 from rlhf_lightning.cli.folder_lock import FolderLock
 from rlhf_lightning.cli.sweep.jobs import ERROR_FILE
-from rlhf_lightning.cli.sweep.resume import earlier_objective, refuse_space_without_sweep
+from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
 from rlhf_lightning.cli.sweep.table import SweepTable
 from rlhf_lightning.config import plugins, yaml_check
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.command_paths import expand_home
 from rlhf_lightning.config.overrides import check_words
 from rlhf_lightning.config.presets import CONF
@@ -41,7 +41,7 @@ from rlhf_lightning.runtime.composition import check, expand_paths
 from rlhf_lightning.runtime.output_folder import check_working_folder, output_folder
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.training import launch
-from rlhf_lightning.training.distributed import meet, process_count
+from rlhf_lightning.training.distributed import barrier, world_size
 from rlhf_lightning.training.trainer import devices_on_a_node
 
 CLOSED = 128 + signal.SIGPIPE
@@ -72,7 +72,7 @@ def program() -> None:
             print_traceback(error)
     if _is_unread():
         code = code or CLOSED
-    if process_count() > 1:
+    if world_size() > 1:
         os._exit(code)
     sys.exit(code)
 
@@ -97,7 +97,7 @@ def main() -> None:
     """`python train.py` and `rlhf-lightning`. Exits with 0, with 1 after an error of the run, with 2 after a wrong command, with 143 or 130
     after SIGTERM or SIGINT."""
     mask_logs()
-    with heeded():
+    with handle_signals():
         try:
             _command()
         except OSError as cause:
@@ -111,11 +111,11 @@ def _command() -> None:
         sys.argv[1:] = words = launch.inherited_words(expand_home(plugins.take_flag(sys.argv[1:])))
     except UserError as error:
         sys.exit(error_messages.tell(error))
-    broken = load_for_good()
+    broken = load_components_frozen()
     typed = {"-sc", "--shell-completion", "--shell_completion"} & set(words)
     if not typed and launch.this_launch().rank() == 0:  # nobody reads under a line that is being typed; one process speaks
         print("".join(f"{safe_message(line)}\n" for line in broken), end="", file=sys.stderr)
-    if answered(words):
+    if run_subcommand(words):
         return
     if (complete := resume.finished(words)) is not None:
         resume.tidy(complete)
@@ -129,11 +129,11 @@ def _command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told below in one way
     SweepTable.failed = 0
     try:
-        with FolderLock.given_back(), SweepTable.told_if_interrupted(), yaml_check.checked_composition():
+        with FolderLock.released(), SweepTable.told_if_interrupted(), yaml_check.checked_composition():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
     except Exception as cause:
         told = refused(cause) or file_error(cause) or cause
-        if not error_messages.is_wrong(told):
+        if not error_messages.is_user_error(told):
             raise
         sys.exit(error_messages.tell(told))
     if SweepTable.failed:
@@ -150,11 +150,11 @@ def hydra_words(words: Sequence[str]) -> list[str]:
     check_words(words)
     check_working_folder()
     launch.hand_on(words=list(words))
-    composed = saved_config.from_store(saved_config.from_here(resume.spelled_out(words)))
-    return saved_config.flags_last([*launch.no_files(), *composed])
+    composed = saved_config.from_store(saved_config.absolute_config_path(resume.expand_resume(words)))
+    return saved_config.move_flags_last([*launch.no_files(), *composed])
 
 
-def load_for_good() -> list[str]:
+def load_components_frozen() -> list[str]:
     """`load_components` without the garbage collector, which would walk every object of torch again and again, and once more at the end:
     what is loaded stays for as long as the process. A third of the time of `--help`."""
     gc.disable()
@@ -175,16 +175,16 @@ def run_job(config: DictConfig) -> float:
     load_components()
     mask_logs()
     about = HydraConfig.get()
-    saved_config.mask_hydra_s(config, about)
+    saved_config.redact_hydra_files(config, about)
     in_sweep = about.mode == RunMode.MULTIRUN
     try:
-        if in_sweep and (objective := earlier_objective(config, output_folder(about))) is not None:
+        if in_sweep and (objective := saved_objective(config, output_folder(about))) is not None:
             return objective
         refuse_space_without_sweep(about, in_sweep)
-        return whole_run(config)
+        return run_stage(config)
     except Exception as cause:
         error = refused(cause, output_folder(about)) or file_error(cause) or cause
-        mendable = error_messages.is_wrong(error)
+        mendable = error_messages.is_user_error(error)
         if not in_sweep:
             if mendable:
                 sys.exit(error_messages.tell(error))  # SystemExit passes through Hydra, which would add a line of its own
@@ -194,28 +194,28 @@ def run_job(config: DictConfig) -> float:
         else:
             print_traceback(error)
         said = error_messages.told(error) if mendable else f"{type(error).__name__}: {error}"
-        write_whole(output_folder(about) / ERROR_FILE, safe_message(said))
+        write_atomic(output_folder(about) / ERROR_FILE, safe_message(said))
         return math.nan
 
 
-def whole_run(config: DictConfig) -> float:
+def run_stage(config: DictConfig) -> float:
     """Check, run the stage, write its result."""
     check(config)
     expand_paths(config)
     written: Any = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
     launch.check_folder(written["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, output_folder(HydraConfig.get()))
-    if run.is_main:
+    if run.is_rank_zero:
         resume.prepare(config, run.folder, run.say)
     if (objective := resume.complete(run.folder)) is not None:
-        if run.is_main:
+        if run.is_rank_zero:
             resume.clean_finished(run.folder)
         run.say(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
         return objective
-    if run.is_main:
+    if run.is_rank_zero:
         saved_config.save(config, run.folder)
-    meet_elsewhere()
-    with run.stopwatch.recorded(run.folder) if run.is_main else nullcontext():
+    rejoin_after_restart()
+    with run.stopwatch.recorded(run.folder) if run.is_rank_zero else nullcontext():
         try:
             objective = float(build(config.stage)(run))
         finally:
@@ -223,13 +223,13 @@ def whole_run(config: DictConfig) -> float:
     result = {"objective": objective, "figures": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
     run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
-    if run.is_main:
+    if run.is_rank_zero:
         (run.folder / stopwatch.FILE).unlink(missing_ok=True)
-    meet()  # a process whose starter has ended ends at once
+    barrier()  # a process whose starter has ended ends at once
     return objective
 
 
-def answered(words: Sequence[str]) -> bool:
+def run_subcommand(words: Sequence[str]) -> bool:
     """Whether the command asked for something that is no run, which is done: `components [group]`, `new group name`, `--help`."""
     try:
         if words[:1] == ["components"]:

@@ -46,7 +46,7 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f"{BESIDE}{path.name}.{os.getpid()}")
 
 
-def write_whole(path: Path, text: str, *, private: bool = False) -> None:
+def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
     """Write text as UTF-8, so that the file holds either what it held or all of the new text, whenever the machine stops.
 
     Args:

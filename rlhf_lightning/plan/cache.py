@@ -10,7 +10,7 @@ from rlhf_lightning.plan.device import Device
 
 
 @dataclass
-class Known:
+class PlanCache:
     """What the plans of a command have in common.
 
     Attributes:

@@ -1,7 +1,7 @@
 """A training's own code run without numbers: tensors have shapes, dtypes and lifetimes, and what they would take is counted.
 
-torch's FakeTensorMode gives every tensor a shape and no memory; `Live` sees each one come and go, through the backward pass too. What
-a model of any architecture saves for its gradient is counted that way, not computed from a formula.
+torch's FakeTensorMode gives every tensor a shape and no memory; `MemoryTracker` sees each one come and go, through the backward pass too.
+What a model of any architecture saves for its gradient is counted that way, not computed from a formula.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Places:
     single: bool
 
 
-class Live(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Counts the bytes of all tensors that come to be while it is on, until they go: `now`, and the most at a time, `peak`.
 
     `heap` is the part of the peak in blocks of at most HEAP_BLOCK.
@@ -122,14 +122,14 @@ class Live(TorchDispatchMode):
         self._alive[key] = weakref.ref(storage, gone)
 
 
-def without_numbers() -> Any:
-    """The mode in which tensors have no memory; one for all models of a plan. Models are made on the device "meta" and then `faked`."""
+def fake_mode() -> Any:
+    """The mode in which tensors have no memory; one for all models of a plan. Models are made on the device "meta" and then `to_fake`."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def faked(mode: Any, model: M) -> M:
+def to_fake(mode: Any, model: M) -> M:
     """Let a model that was made on the device "meta" have weights that look like a CPU's, in place; tied ones stay tied."""
     known: dict[int, Tensor] = {}
 
@@ -150,10 +150,10 @@ def faked(mode: Any, model: M) -> M:
 
 
 @contextmanager
-def counted(mode: Any, model: nn.Module, precision: str) -> Iterator[Live]:
+def counted(mode: Any, model: nn.Module, precision: str) -> Iterator[MemoryTracker]:
     """Inside, what a model's code takes beyond its weights is counted, under a setting of trainer.precision."""
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    live = Live([*model.parameters(), *model.buffers()])
+    live = MemoryTracker([*model.parameters(), *model.buffers()])
     with mode, live, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         yield live
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import Part, largest_layer
-from rlhf_lightning.plan.passes import Passes, Scoring, Taken, record_bytes
+from rlhf_lightning.plan.passes import Passes, PassMemory, Scoring, record_bytes
 from rlhf_lightning.plan.phases import (
     COLLECTING,
     EVALUATION,
@@ -147,7 +147,7 @@ def drawn(setup: Setup, models: Models, clock: Clock, drawing: Drawing, resident
     return Phase(ROLLOUT, resident, taken, most(taken), gathered, seconds)
 
 
-def most(taken: dict[str, Taken]) -> float:
+def most(taken: dict[str, PassMemory]) -> float:
     return max((one.peak for one in taken.values()), default=0.0)
 
 

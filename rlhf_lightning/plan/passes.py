@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.token_log_probs import linear_log_probs, token_log_probs
-from rlhf_lightning.plan.fake_run import HEAP_BLOCK, Live, Texts, counted, row_hidden
+from rlhf_lightning.plan.fake_run import HEAP_BLOCK, MemoryTracker, Texts, counted, row_hidden
 from rlhf_lightning.plan.models import Trunk, head_sizes, layer_count
 from rlhf_lightning.rollout.sampler.native import draw
 from rlhf_lightning.tensors import log_probs_of
@@ -25,7 +25,7 @@ RECORD = 16
 
 
 @dataclass(frozen=True)
-class Taken:
+class PassMemory:
     """Bytes of one pass of one model beyond weights: what the trunk keeps for its gradient (or holds at most, where nothing is learned),
     the output layer's logits, keys and values, and the rest of the most that was alive at a time."""
 
@@ -64,7 +64,7 @@ class Passes:
     def modules(self) -> nn.Module:
         return nn.ModuleList([self.policy.model, *([self.critic_trunk.model] if self.critic_trunk else [])])
 
-    def learned(self, texts: Texts, entropy: bool = False, chunked: bool = True, again: bool = False) -> Taken:
+    def learned(self, texts: Texts, entropy: bool = False, chunked: bool = True, again: bool = False) -> PassMemory:
         """Forward and backward on texts. Gradients that come to be on the way are in `temporary`.
 
         Args:
@@ -79,9 +79,9 @@ class Passes:
             loss, activations, logits = self._loss(live, texts, entropy, chunked)
             forward = live.peak
             loss.backward()
-            return Taken(activations, logits, 0.0, live.peak - activations - logits, forward, live.heap)
+            return PassMemory(activations, logits, 0.0, live.peak - activations - logits, forward, live.heap)
 
-    def _loss(self, live: Live, texts: Texts, entropy: bool, chunked: bool) -> tuple[Tensor, float, float]:
+    def _loss(self, live: MemoryTracker, texts: Texts, entropy: bool, chunked: bool) -> tuple[Tensor, float, float]:
         """Something that every vector and value adds to, and the bytes that trunk and output layer keep for its gradient."""
         start = live.now
         hidden = self._hidden(self.trunk, texts)
@@ -94,7 +94,7 @@ class Passes:
         return (said + hidden.float().sum() if self.has_critic else said), activations, after_head - after_trunk
 
     @torch.no_grad()
-    def read(self, texts: Texts, entropy: bool = True, critic: bool = True, chunked: bool = True) -> Taken:
+    def read(self, texts: Texts, entropy: bool = True, critic: bool = True, chunked: bool = True) -> PassMemory:
         """Log-probabilities of texts without a gradient."""
         with counted(self.mode, self.modules, self.precision) as live:
             hidden = self._hidden(self.trunk, texts)
@@ -104,10 +104,10 @@ class Passes:
             logits = max(0, live.peak - activations)
             if critic and self.critic_trunk is not None:
                 self._hidden(self.critic_trunk, texts)
-        return Taken(activations, logits, 0.0, max(0.0, live.peak - activations - logits), 0.0, live.heap)
+        return PassMemory(activations, logits, 0.0, max(0.0, live.peak - activations - logits), 0.0, live.heap)
 
     @torch.no_grad()
-    def drawn(self, prompts: tuple[int, ...], room: int, temperature: float, top_p: float) -> Taken:
+    def drawn(self, prompts: tuple[int, ...], room: int, temperature: float, top_p: float) -> PassMemory:
         """Responses of `room` tokens: the prompts' pass, then token by token with keys and values of all rows."""
         rows, columns = len(prompts), max(prompts) + room
         heads, shared, width = head_sizes(self.policy.model)
@@ -130,7 +130,7 @@ class Passes:
         one_cache = cache / (2 * layer_count(self.policy.model))
         kept = max(heap, live.heap) + (cache if one_cache <= HEAP_BLOCK else 0.0)
         activations = min(first, at_most - sampling)
-        return Taken(activations, sampling, cache, at_most - activations - sampling, 0.0, kept)
+        return PassMemory(activations, sampling, cache, at_most - activations - sampling, 0.0, kept)
 
     def _hidden(self, trunk: Trunk, texts: Texts) -> Tensor:
         return row_hidden(trunk.model, texts, trunk.packs, self.host)
@@ -159,7 +159,7 @@ class Scoring:
     precision: str
     host: bool
 
-    def learned(self, texts: Texts) -> Taken:
+    def learned(self, texts: Texts) -> PassMemory:
         """Forward and backward on texts."""
         with counted(self.mode, self.trunk.model, self.precision) as live, fresh_gradients(self.trunk.model):
             hidden = row_hidden(self.trunk.model, texts, self.trunk.packs, self.host)
@@ -168,16 +168,16 @@ class Scoring:
             forward = live.peak
             if loss.requires_grad:  # a frozen trunk has no gradient
                 loss.backward()
-            return Taken(activations, 0.0, 0.0, live.peak - activations, forward, live.heap)
+            return PassMemory(activations, 0.0, 0.0, live.peak - activations, forward, live.heap)
 
     @torch.no_grad()
-    def read(self, texts: Texts) -> Taken:
+    def read(self, texts: Texts) -> PassMemory:
         """Scores of texts."""
         with counted(self.mode, self.trunk.model, "32-true") as live:
             hidden = row_hidden(self.trunk.model, texts, self.trunk.packs, self.host)
             activations = live.peak
             self._padded(hidden, texts)
-        return Taken(activations, 0.0, 0.0, live.peak - activations, 0.0, live.heap)
+        return PassMemory(activations, 0.0, 0.0, live.peak - activations, 0.0, live.heap)
 
     def _padded(self, hidden: Tensor, texts: Texts) -> Tensor:
         """[U, L, D], as poolings take it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rlhf_lightning.plan.device import GIB
 from rlhf_lightning.plan.models import Part
-from rlhf_lightning.plan.passes import Taken
+from rlhf_lightning.plan.passes import PassMemory
 
 HOST_SLACK = 1.05
 """What a process holds beyond the tensors that are alive, on a CPU: assumed, and borne out by benchmarks/plan.py."""
@@ -64,7 +64,7 @@ class Phase:
 
     name: str
     resident: float
-    taken: dict[str, Taken]
+    taken: dict[str, PassMemory]
     at_once: float
     beside: float = 0.0
     seconds: float = 0.0

@@ -28,12 +28,12 @@ History = Sequence[Mapping[str, float]]
 def alarms(history: History) -> dict[str, str]:
     """Every alarm by name, with what is wrong and what helps; empty text where all is well."""
     return {
-        "overoptimised": overoptimised(history), "entropy": low_entropy(history), "eos": lost_end(history), "distinct": narrow(history),
-        "constant": constant(history),
+        "overoptimised": overoptimised(history), "entropy": low_entropy(history), "eos": eos_collapse(history),
+        "distinct": diversity_collapse(history), "constant": constant(history),
     }  # fmt: skip
 
 
-def sounded(history: History, figures: dict[str, float], say: Callable[[str], None]) -> bool:
+def raise_alarms(history: History, figures: dict[str, float], say: Callable[[str], None]) -> bool:
     """Add the alarms (alarm/*) to the figures of the update after this history, and say each when it first begins; whether any stands."""
     found = alarms([*history, figures])
     for name, text in found.items():
@@ -92,7 +92,7 @@ def low_entropy(history: History) -> str:
     return ""
 
 
-def lost_end(history: History) -> str:
+def eos_collapse(history: History) -> str:
     """No response ends by itself any more and length has grown by a quarter, or all do and length has halved."""
     start, now = _start_and_now(history, "val/eos_rate")
     before, length = _start_and_now(history, "val/response_length")
@@ -104,7 +104,7 @@ def lost_end(history: History) -> str:
     return ""
 
 
-def narrow(history: History) -> str:
+def diversity_collapse(history: History) -> str:
     """The share of distinct token pairs has fallen to a third. To a half it falls where a policy of a small world learns what it should."""
     start, now = _start_and_now(history, "val/distinct_2")
     if now < start / 3:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlhf_lightning.flow import Rollout, ScoredRollout
 from rlhf_lightning.rollout.scoring import Scorer, agreed_scores
 from rlhf_lightning.tensors import kl_estimate
-from rlhf_lightning.training.distributed import summed
+from rlhf_lightning.training.distributed import all_reduce_sum
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[st
     for name, scorer in scorers.items():
         scores = agreed_scores(scorer, rollout).to(rollout.prompt_ids.device)
         known = scores.isfinite()
-        total, count = summed(torch.stack([scores.nan_to_num().sum(), known.sum()])).unbind()
+        total, count = all_reduce_sum(torch.stack([scores.nan_to_num().sum(), known.sum()])).unbind()
         if count:
             found[name] = total / count
     return found

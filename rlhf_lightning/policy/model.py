@@ -24,7 +24,7 @@ class PolicyOutput(NamedTuple):
     values: Tensor | None
 
 
-def untaught(width: int) -> nn.Linear:
+def zero_init_value_head(width: int) -> nn.Linear:
     """A value head that starts at 0 (Ziegler et al. 2019; Huang et al. 2024)."""
     head = nn.Linear(width, 1)
     nn.init.zeros_(head.weight)
@@ -76,7 +76,7 @@ class Policy(nn.Module):
             values=None if self.critic is None or not values else _spread(self.critic(tokens, places, hidden), inside),
         )
 
-    def of_texts(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    def sequence_log_probs(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
         """`response_log_probs` of texts that aren't a rollout's."""
         return response_log_probs(self.language_model, tokens)
 

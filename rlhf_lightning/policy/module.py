@@ -12,24 +12,24 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.model.language_model import LanguageModel, frozen
-from rlhf_lightning.policy.alarms import sounded
+from rlhf_lightning.policy.alarms import raise_alarms
 from rlhf_lightning.policy.components import PPOParts
 from rlhf_lightning.policy.metrics import held_out_metrics, objective_metrics, response_metrics
 from rlhf_lightning.policy.model import Policy, StartPolicy
-from rlhf_lightning.policy.oom_retry import Work, within_memory
-from rlhf_lightning.policy.self_checks import FirstBatch, hold_all
+from rlhf_lightning.policy.oom_retry import Work, retry_on_oom
+from rlhf_lightning.policy.self_checks import FirstBatch, report_checks
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
-from rlhf_lightning.policy.value_ranges import extremes, refuse_wild
-from rlhf_lightning.rollout.drop_unscored import scorable
-from rlhf_lightning.rollout.gather import fanned_out, joined, of_all_processes
+from rlhf_lightning.policy.value_ranges import check_value_ranges, value_ranges
+from rlhf_lightning.rollout.drop_unscored import drop_unscored
+from rlhf_lightning.rollout.gather import expand_prompts, gather_rollouts, joined
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.rollout.scorer.reward_model import scorer_shared_out
 from rlhf_lightning.rollout.scoring import agreed_scores, name_of
-from rlhf_lightning.training.distributed import batch_at, process_count, summed, summed_by_name, unsynchronised
-from rlhf_lightning.training.nonfinite import Guarded, clip
+from rlhf_lightning.training.distributed import all_reduce_metrics, all_reduce_sum, batch_at, no_sync, world_size
+from rlhf_lightning.training.nonfinite import NonFiniteGuard, clip
 from rlhf_lightning.training.optimizer import check_steps
-from rlhf_lightning.training.sharding import FullySharded, shared_out, whole
+from rlhf_lightning.training.sharding import FullySharded, shard, whole
 
 T = TypeVar("T")
 UPDATES_OF_A_SEED = 1_000_003
@@ -38,14 +38,14 @@ FUSED = ("cpu", "cuda")
 """Devices on which PyTorch has a fused AdamW."""
 
 
-class PPOModule(Guarded):
+class PPOModule(NonFiniteGuard):
     """Proximal policy optimisation of a language model (Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024).
 
     The reference and the scorer are frozen, outside the module's parameters and checkpoints. Dropout is off throughout (eval mode), so
     that the ratio of the first minibatch is 1 and the KL of an untouched policy is 0. `history` holds the metrics of every update.
     """
 
-    counters = (*Guarded.counters, "halved")
+    counters = (*NonFiniteGuard.counters, "halved")
     advice = "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
     trained, calls = "policy", ("forward", "of_texts")
 
@@ -81,7 +81,7 @@ class PPOModule(Guarded):
         strategy = self.trainer.strategy
         if isinstance(strategy, FullySharded) and strategy.frozen_too and not self.sharded:
             if not isinstance(self._reference[0], StartPolicy):
-                self._reference = (shared_out(self._reference[0], strategy.device_mesh),)
+                self._reference = (shard(self._reference[0], strategy.device_mesh),)
             self.parts = replace(self.parts, scorer=scorer_shared_out(self.parts.scorer, strategy.device_mesh))
         super().configure_model()
 
@@ -98,11 +98,11 @@ class PPOModule(Guarded):
         with whole(self.policy):
             rollout = self._drawn(self.parts.sampler, self._fanned_out(prompts))
             greedy_scores = self._greedy_scores(prompts)
-        drawn = of_all_processes(self.score(rollout, greedy_scores), *self._place)
+        drawn = gather_rollouts(self.score(rollout, greedy_scores), *self._place)
         scored = self.shaped(self._scorable(drawn))
-        refuse_wild(scored, len(self.history) + 1, self.of_weights)
+        check_value_ranges(scored, len(self.history) + 1, self.of_weights)
         experience = self.parts.advantage(scored)
-        refuse_wild(experience, len(self.history) + 1, self.of_weights)
+        check_value_ranges(experience, len(self.history) + 1, self.of_weights)
         self._check_first(experience)
         metrics = self.optimise(experience)
         metrics |= objective_metrics(scored) | response_metrics(scored)
@@ -117,7 +117,7 @@ class PPOModule(Guarded):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _fanned_out(self, prompts: Prompts) -> Prompts:
-        return fanned_out(prompts, self.settings.responses_per_prompt, self.generator, *self._place)
+        return expand_prompts(prompts, self.settings.responses_per_prompt, self.generator, *self._place)
 
     def _check_first(self, experience: Experience) -> None:
         """The self-checks, before the first update."""
@@ -127,7 +127,7 @@ class PPOModule(Guarded):
         first = FirstBatch(self.policy, parts.sampler, parts.scorer, parts.at_reference and not resumed, parts.corrected)
         with whole(self.policy):
             checks = first.checks(experience)
-        hold_all(checks, parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
+        report_checks(checks, parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
@@ -166,11 +166,11 @@ class PPOModule(Guarded):
         return torch.arange(len(record), device=self.device).tensor_split(max(1, min(parts, len(record))))
 
     def _within_memory(self, name: str, record: Prompts, rows: int, attempt: Callable[[int], T]) -> T:
-        return within_memory(Work(name, record, rows), self.halved, attempt, self.policy, self.parts.say)
+        return retry_on_oom(Work(name, record, rows), self.halved, attempt, self.policy, self.parts.say)
 
     def _scorable(self, scored: ScoredRollout) -> ScoredRollout:
         """The responses that have a score; what is left out is said once."""
-        rows, said = scorable(scored, self.settings.max_unscorable, name_of(self.parts.scorer))
+        rows, said = drop_unscored(scored, self.settings.max_unscorable, name_of(self.parts.scorer))
         if said and not any(step.get("objective/unscorable") for step in self.history):
             self.parts.say(f"update {len(self.history) + 1}: {said}")
         return rows
@@ -199,7 +199,7 @@ class PPOModule(Guarded):
             if self._kl_passed(seen[-1]["policy/approxkl_avg"]):
                 break
         metrics = {name: torch.stack([m[name] for m in applied or seen]).mean() for name in seen[0]}
-        return summed_by_name(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
+        return all_reduce_metrics(metrics) | {"policy/minibatches": torch.tensor(float(len(seen)))}
 
     def _learn(self, minibatch: Experience) -> dict[str, Tensor]:
         """One optimiser step on the gradient of a minibatch, which the processes share and take from micro-batches.
@@ -231,7 +231,7 @@ class PPOModule(Guarded):
         parts = torch.arange(len(own), device=self.device).split(at_a_time)
         for part in parts:
             loss, metrics = self.loss(own.select(part), weights[part], share[part])
-            with nullcontext() if part is parts[-1] else unsynchronised(self.trainer.strategy.model):
+            with nullcontext() if part is parts[-1] else no_sync(self.trainer.strategy.model):
                 self.manual_backward(loss * world)  # the gradients of the processes are averaged
             whole_loss += loss.detach()
             total |= {name: total.get(name, 0.0) + value for name, value in metrics.items()}
@@ -242,10 +242,10 @@ class PPOModule(Guarded):
         the ptx loss of Zheng et al. 2023). Returns this process's part of it."""
         if self.demonstrations is None or self.critic_alone:
             return {}
-        said, tokens = self.policy.of_texts(batch_at(self.demonstrations, self.global_step).to(self.device))
-        loss = -said.sum() / summed(tokens.sum().to(said)).clamp(min=1)
-        with unsynchronised(self.trainer.strategy.model):
-            self.manual_backward(self.settings.ptx_coef * loss * process_count())
+        said, tokens = self.policy.sequence_log_probs(batch_at(self.demonstrations, self.global_step).to(self.device))
+        loss = -said.sum() / all_reduce_sum(tokens.sum().to(said)).clamp(min=1)
+        with no_sync(self.trainer.strategy.model):
+            self.manual_backward(self.settings.ptx_coef * loss * world_size())
         return {"loss/ptx_avg": loss.detach()}
 
     def loss(self, part: Experience, weights: Tensor, share: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -281,7 +281,7 @@ class PPOModule(Guarded):
         optimizer: Any = self.optimizers()
         if self.critic_alone:
             self.language_model.model.zero_grad()  # Adam passes over what has no gradient, and counts no step of it
-        norm = self.norm_to_apply(loss)
+        norm = self.checked_grad_norm(loss)
         if norm is None:
             self.drop(loss, minibatch)
         else:
@@ -296,7 +296,7 @@ class PPOModule(Guarded):
     def figures_of(self, batch: Experience) -> dict[str, Any]:
         at_a_time = self.halved.get("optimisation", self.settings.micro_batch or len(batch))
         parts = torch.arange(len(batch), device=self.device).split(at_a_time)
-        return extremes(batch, torch.cat([self.policy(batch.select(rows), entropy=False).log_probs for rows in parts]))
+        return value_ranges(batch, torch.cat([self.policy(batch.select(rows), entropy=False).log_probs for rows in parts]))
 
     def _set_learning_rate(self, update: int) -> None:
         left = 1.0 - update / self.settings.updates if self.settings.learning_rate_schedule == "linear" else 1.0
@@ -312,7 +312,7 @@ class PPOModule(Guarded):
         """
         if self.settings.target_kl is None:
             return False
-        return bool(summed(approx_kl) > 1.5 * self.settings.target_kl)
+        return bool(all_reduce_sum(approx_kl) > 1.5 * self.settings.target_kl)
 
     def _finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
         values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
@@ -322,6 +322,6 @@ class PPOModule(Guarded):
         figures["lr"] = optimizer.param_groups[0]["lr"]
         figures["episode"] = (len(self.history) + 1) * responses
         # The figures are the same on every process.
-        self.trainer.should_stop |= sounded(self.history, figures, self.parts.say) and self.settings.stop_on_alarm
+        self.trainer.should_stop |= raise_alarms(self.history, figures, self.parts.say) and self.settings.stop_on_alarm
         self.history.append(figures)
         self.log_step()

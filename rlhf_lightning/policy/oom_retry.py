@@ -12,7 +12,7 @@ from torch import nn
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompts, Rollout
-from rlhf_lightning.training.distributed import process_count
+from rlhf_lightning.training.distributed import world_size
 
 T = TypeVar("T")
 SAID = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
@@ -36,7 +36,7 @@ class Work:
     rows: int
 
 
-def within_memory(work: Work, halved: dict[str, int], attempt: Callable[[int], T], model: nn.Module, say: Callable[[str], None]) -> T:
+def retry_on_oom(work: Work, halved: dict[str, int], attempt: Callable[[int], T], model: nn.Module, say: Callable[[str], None]) -> T:
     """Do the work; where memory runs out, once more with half as many rows at a time, and with as few ever after.
 
     With several processes nothing is tried again: each would wait for the others at another place. The one whose memory ran out ends with
@@ -55,7 +55,7 @@ def within_memory(work: Work, halved: dict[str, int], attempt: Callable[[int], T
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            if work.name in halved or work.rows < 2 or process_count() > 1:
+            if work.name in halved or work.rows < 2 or world_size() > 1:
                 raise UserError(_sizes(work, halved, model, error)) from error
         # Outside of the handler: the error's frames held what was computed.
         halved[work.name] = -(-work.rows // 2)
@@ -80,7 +80,7 @@ def _sizes(work: Work, halved: dict[str, int], model: nn.Module, error: BaseExce
         lengths = lengths + record.response_mask.sum(1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tried = " (half of what was tried first)" if work.name in halved else ""
-    alone = " A single process halves by itself; of several none does, for the others would wait." if process_count() > 1 else ""
+    alone = " A single process halves by itself; of several none does, for the others would wait." if world_size() > 1 else ""
     return (
         f"out of memory in {work.name}, with {rows} of {len(record)} responses at a time{tried}: texts of up to {int(lengths.max())} "
         f"tokens, {int(lengths.sum())} together, and a model of {parameters:,} parameters; {LOWER[work.name]}.{alone} "

@@ -43,7 +43,7 @@ class Check:
         return f"self-check {self.name}: {self.found}" + (f". FAILED: {self.failure}" if self.failure else "")
 
 
-def hold_all(checks: Sequence[Check], say: Callable[[str], None], all_processes: Callable[[bool], bool]) -> None:
+def report_checks(checks: Sequence[Check], say: Callable[[str], None], all_processes: Callable[[bool], bool]) -> None:
     """Say each check, one line each, and stop where one fails.
 
     Args:

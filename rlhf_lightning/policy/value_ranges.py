@@ -19,7 +19,7 @@ divided by it a silent 0."""
 LEARNED_FROM = ("rewards", "values", "advantages", "returns")
 
 
-def extremes(record: ScoredRollout, log_probs: Tensor | None = None) -> dict[str, list[float]]:
+def value_ranges(record: ScoredRollout, log_probs: Tensor | None = None) -> dict[str, list[float]]:
     """[smallest, largest] of scores, rewards, advantages, returns and values, and of the log-ratios of the old policy to the reference and,
     where `log_probs` [B, T] are given, of the present policy to the old one. Of response tokens alone; a NaN among them is both."""
     inside = record.response_mask.bool()
@@ -31,7 +31,7 @@ def extremes(record: ScoredRollout, log_probs: Tensor | None = None) -> dict[str
     return {name: [value.min().item(), value.max().item()] for name, value in found.items() if value is not None and value.numel()}
 
 
-def refuse_wild(record: ScoredRollout, update: int, note: Callable[[], str] = str) -> None:
+def check_value_ranges(record: ScoredRollout, update: int, note: Callable[[], str] = str) -> None:
     """Hold what an update learns from to numbers that can be computed with.
 
     Args:

@@ -19,8 +19,8 @@ from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
-from rlhf_lightning.training.distributed import process_count, summed
-from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.distributed import all_reduce_sum, world_size
+from rlhf_lightning.training.nonfinite import NonFiniteGuard
 from rlhf_lightning.training.optimizer import adamw
 from rlhf_lightning.training.sharding import whole
 
@@ -28,7 +28,7 @@ TOGETHER = 64
 """Texts of like length that the reference reads at a time."""
 
 
-class PreferenceModule(Guarded):
+class PreferenceModule(NonFiniteGuard):
     """The weighted mean of a preference loss over the judgements of a batch.
 
     Each distinct text of a batch is read once for all judgements of it. The reference is the policy as it starts: its log-probabilities
@@ -84,7 +84,7 @@ class PreferenceModule(Guarded):
             weights = {name: batch.weight * counted for name, counted in thumb_sides(batch.up).items()}
         total = self._note(figures | {"loss": losses.detach()}, weights | {"loss": batch.weight})
         # The processes' gradients are averaged, and each has its part of the judgements.
-        loss: Tensor = (losses * batch.weight).sum() * process_count() / total
+        loss: Tensor = (losses * batch.weight).sum() * world_size() / total
         return loss
 
     def texts_of(self, batch: PreferenceBatch) -> list[Any]:
@@ -111,14 +111,14 @@ class PreferenceModule(Guarded):
         log_probs, tokens = self.log_probs_of(batch.mismatched)
         answers = self._answers(log_probs, tokens, batch.mismatched_places)
         counted = (batch.weight > 0).float()
-        total, count = summed(torch.stack([(answers.log_ratio() * counted).sum(), counted.sum()]))
+        total, count = all_reduce_sum(torch.stack([(answers.log_ratio() * counted).sum(), counted.sum()]))
         mean: Tensor = total / count.clamp(min=1)
         return mean.clamp(min=0)
 
     def _note(self, figures: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
         """Note the weighted mean of each figure over the judgements of all processes; returns the loss's sum of weights."""
         sums = [torch.stack([(values * weights[name]).sum(), weights[name].sum()]) for name, values in figures.items()]
-        totals, counts = summed(torch.stack(sums).float()).unbind(1)
+        totals, counts = all_reduce_sum(torch.stack(sums).float()).unbind(1)
         noted = dict(zip(figures, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
         noted["rewards/margins"] = noted["rewards/chosen"] - noted["rewards/rejected"]
         self.history.append(noted)

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report import formatting
 from rlhf_lightning.report.page import Shown, rendered, shown
 from rlhf_lightning.report.report import Curve, Figure, Series, Table
@@ -133,7 +133,7 @@ def signed(value: float) -> str:
 
 def write_explanation(path: Path, title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> None:
     """Write the page, whole or not at all."""
-    write_whole(path, explanation_page(title, model, cases, regression), private=True)
+    write_atomic(path, explanation_page(title, model, cases, regression), private=True)
 
 
 def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import visible
 from rlhf_lightning.report import formatting, plots
 from rlhf_lightning.report.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value
@@ -36,8 +36,8 @@ def write_page(report: Report, path: Path) -> Path:
     Raises:
         OSError: the folder can't be written.
     """
-    write_whole(path.with_suffix(".json"), report.to_json(), private=True)
-    write_whole(path, page(report), private=True)
+    write_atomic(path.with_suffix(".json"), report.to_json(), private=True)
+    write_atomic(path, page(report), private=True)
     return path.absolute()
 
 

@@ -20,12 +20,12 @@ from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
-from rlhf_lightning.training.distributed import process_count, summed
-from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.distributed import all_reduce_sum, world_size
+from rlhf_lightning.training.nonfinite import NonFiniteGuard
 from rlhf_lightning.training.optimizer import adamw
 
 
-class Likelihood(nn.Module):
+class JudgementLoss(nn.Module):
     """What a batch of judgements says under a model: model and losses as one, for a loss may have parameters of its own."""
 
     def __init__(self, model: RewardModel, losses: Sequence[nn.Module], by_text: bool = False) -> None:
@@ -50,7 +50,7 @@ class Likelihood(nn.Module):
         return [batch] * views
 
 
-class RewardModule(Guarded):
+class RewardModule(NonFiniteGuard):
     """Maximum likelihood of all judgements of a batch together: the sum of each loss's weighted terms over the sum of weights."""
 
     trained = "likelihood"
@@ -61,16 +61,16 @@ class RewardModule(Guarded):
     ) -> None:
         super().__init__()
         self.settings, self.steps = settings, steps
-        self.likelihood = Likelihood(model, losses, by_text)
+        self.likelihood = JudgementLoss(model, losses, by_text)
 
     def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
         said, weight, scores = self.likelihood(batch)
         counted = (weight > 0).float()  # a blank batch's scores are those of another process too
         own = (weight, said, counted * len(scores), counted * scores.sum(), counted * (scores**2).sum())
-        weight, total, count, sum_of, squares = summed(torch.stack([number.float() for number in own]))
+        weight, total, count, sum_of, squares = all_reduce_sum(torch.stack([number.float() for number in own]))
         self._note(total / weight.clamp(min=1e-8), (squares / count.clamp(min=1) - (sum_of / count.clamp(min=1)) ** 2).clamp(min=0).sqrt())
         # The processes' gradients are averaged.
-        loss: Tensor = said * process_count() / weight.clamp(min=1e-8)
+        loss: Tensor = said * world_size() / weight.clamp(min=1e-8)
         return loss
 
     def _note(self, loss: Tensor, scores_std: Tensor) -> None:
@@ -86,7 +86,7 @@ class RewardModule(Guarded):
 
 
 @torch.no_grad()
-def level_members(model: RewardModel, texts: Sequence[Text], batch_size: int = 64) -> None:
+def center_ensemble_members(model: RewardModel, texts: Sequence[Text], batch_size: int = 64) -> None:
     """Let the members of an ensemble, where the head is one, have the mean score 0 each over these texts (EnsembleHead.level)."""
     head = getattr(model.net, "head", None)
     if not isinstance(head, EnsembleHead):

@@ -8,7 +8,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import ScoredRollout
 
 
-def scorable(scored: ScoredRollout, most: float, scorer: str) -> tuple[ScoredRollout, str]:
+def drop_unscored(scored: ScoredRollout, most: float, scorer: str) -> tuple[ScoredRollout, str]:
     """The rows whose score, and whose baseline's score where there is one, is a number.
 
     A row that is left out is in no gradient, baseline, group's mean, whitening or running statistic.

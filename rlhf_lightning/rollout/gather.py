@@ -10,13 +10,13 @@ import torch
 from torch.nn.functional import pad
 
 from rlhf_lightning.flow import Prompts, Rollout, ScoredRollout
-from rlhf_lightning.training.distributed import gathered
+from rlhf_lightning.training.distributed import all_gather
 
 R = TypeVar("R", bound=Rollout)
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
 
 
-def fanned_out(prompts: Prompts, responses: int, generator: torch.Generator, rank: int, world: int) -> Prompts:
+def expand_prompts(prompts: Prompts, responses: int, generator: torch.Generator, rank: int, world: int) -> Prompts:
     """Each prompt `responses` times, every row with a seed of its own.
 
     Args:
@@ -27,7 +27,7 @@ def fanned_out(prompts: Prompts, responses: int, generator: torch.Generator, ran
     return dataclasses.replace(prompts.repeat(responses), seeds=seeds)
 
 
-def of_all_processes(scored: ScoredRollout, rank: int, world: int) -> ScoredRollout:
+def gather_rollouts(scored: ScoredRollout, rank: int, world: int) -> ScoredRollout:
     """The rows of all processes, on each of them.
 
     What is compared over a batch (a group's mean, whitening, running statistics, the weight of a token) is then compared over the whole
@@ -39,7 +39,7 @@ def of_all_processes(scored: ScoredRollout, rank: int, world: int) -> ScoredRoll
     if world == 1:
         return scored
     own = dataclasses.replace(scored.to("cpu"), group=scored.group.cpu() * world + rank)
-    whole = joined(gathered(own, world))
+    whole = joined(all_gather(own, world))
     return whole.select(whole.group.argsort(stable=True)).to(scored.group.device)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Rollout
-from rlhf_lightning.training.distributed import agreed
+from rlhf_lightning.training.distributed import raise_on_all_ranks
 
 
 class Scorer(Protocol):
@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
 def agreed_scores(scorer: Scorer, rollout: Rollout) -> Tensor:
     """`checked_scores` of this process's share; an error on one process is an error on all, so that none waits for another."""
-    return agreed(lambda: checked_scores(scorer, rollout))
+    return raise_on_all_ranks(lambda: checked_scores(scorer, rollout))
 
 
 def checked_scores(scorer: Scorer, rollout: Rollout) -> Tensor:

@@ -21,7 +21,7 @@ PLAIN = ("seed", "trainer", "logger")
 MAX_SEED = 2**31
 
 
-class Choices:
+class ComposedConfig:
     """A composed configuration, read by the names of sections and groups. A component's own check is given it (`register(check=...)`)."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -120,10 +120,10 @@ def check(config: DictConfig) -> None:
                 raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
             for option in node.values() if about.many else [node]:
                 _check_option(group, option)
-    elsewhere = bool(config.get("stage")) and "elsewhere" in Choices(config).chosen("stage").needs
+    elsewhere = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).chosen("stage").needs
     check_trainer(config.trainer, here=not elsewhere)
     logger_settings(config.logger)
-    Choices(config).require("stage")
+    ComposedConfig(config).require("stage")
 
 
 def _check_option(group: str, node: Any) -> None:

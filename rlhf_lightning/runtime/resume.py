@@ -47,7 +47,7 @@ def finished(words: Sequence[str]) -> Path | None:
     return folder if folder is not None and str(folder) != AUTO and (folder / RESULT).is_file() else None
 
 
-def spelled_out(words: Sequence[str]) -> list[str]:
+def expand_resume(words: Sequence[str]) -> list[str]:
     """The command of a resumed run, as Hydra takes it; any other command as it is.
 
     Raises:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import literal
 from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.stopwatch import Stopwatch
-from rlhf_lightning.training.distributed import process_rank
+from rlhf_lightning.training.distributed import global_rank
 from rlhf_lightning.training.trainer import devices_on_a_node, lightning_trainer
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class RunConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-class Run(Choices):
+class Run(ComposedConfig):
     """What a stage is given: settings, components, a Trainer, a folder and a clock.
 
-    Under several processes every one of them runs the stage; only the first (`is_main`) writes.
+    Under several processes every one of them runs the stage; only the first (`is_rank_zero`) writes.
     """
 
     def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
@@ -65,11 +65,11 @@ class Run(Choices):
         return self.stopwatch.seconds
 
     @property
-    def is_main(self) -> bool:
-        return process_rank() == 0
+    def is_rank_zero(self) -> bool:
+        return global_rank() == 0
 
     @property
-    def response_room(self) -> int:
+    def max_response_tokens(self) -> int:
         """The most tokens that a response may have: every sampler has the setting max_new_tokens."""
         return int(self.config.rollout_sampler.max_new_tokens)
 
@@ -122,7 +122,7 @@ class Run(Choices):
 
         hush_hints()
         settings: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
-        L.seed_everything(self.seed + process_rank(devices_on_a_node(settings)), verbose=False)
+        L.seed_everything(self.seed + global_rank(devices_on_a_node(settings)), verbose=False)
         return lightning_trainer(
             settings,
             max_epochs=epochs,
@@ -140,9 +140,9 @@ class Run(Choices):
         """Train, from the newest checkpoint of this training where the run was stopped; keep checkpoints on the way."""
         from rlhf_lightning.checkpoint.fit import fit
         from rlhf_lightning.checkpoint.watchdog import Watchdog
-        from rlhf_lightning.training.nonfinite import FOLDER, Aside, Guarded
+        from rlhf_lightning.training.nonfinite import FOLDER, Aside, NonFiniteGuard
 
-        if isinstance(module, Guarded):
+        if isinstance(module, NonFiniteGuard):
             module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.say)
         about = self.settings("checkpoint")
         if about.stalled_after is not None:
@@ -155,7 +155,7 @@ class Run(Choices):
         """Delete what is for a run that isn't finished yet: checkpoints, and the curves of attempts that were stopped."""
         from rlhf_lightning.checkpoint.store import remove_checkpoints
 
-        if self.is_main and not self.settings("checkpoint").keep_finished:
+        if self.is_rank_zero and not self.settings("checkpoint").keep_finished:
             remove_checkpoints(self.folder / CHECKPOINTS)
             for file in self.folder.glob("logs/*_before_*.csv"):
                 file.unlink()
@@ -199,13 +199,13 @@ class Run(Choices):
 
     def say(self, text: str) -> None:
         """Print a message literally and without secrets, whatever text is in it; on the first process alone."""
-        if self.is_main:
+        if self.is_rank_zero:
             self.console.print(literal(safe_message(text), self.console), soft_wrap=True)
 
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file in the run's folder, whole or not at all."""
-        if self.is_main:
-            write_whole(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False))
+        if self.is_rank_zero:
+            write_atomic(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _writer_of(path: str) -> str:

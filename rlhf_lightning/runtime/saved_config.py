@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE
 from rlhf_lightning.config.presets import list_presets, preset_file, root
 from rlhf_lightning.config.redaction import without_secrets
@@ -29,7 +29,7 @@ _STORED = "saved_run"
 
 def save(config: DictConfig, folder: Path) -> None:
     """Write the composed configuration into the run's folder, so that `python train.py --config-path FOLDER` runs it again."""
-    write_whole(folder / FILE, text(config))
+    write_atomic(folder / FILE, text(config))
 
 
 def text(config: DictConfig) -> str:
@@ -43,7 +43,7 @@ def text(config: DictConfig) -> str:
     return HEADING + OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
-def from_here(words: Sequence[str]) -> list[str]:
+def absolute_config_path(words: Sequence[str]) -> list[str]:
     """The words with a `--config-path` or `--config-dir` of the working folder as an absolute path: Hydra looks for the first beside the
     program, and takes a name that begins with a dash for a flag."""
     found = list(words)
@@ -123,14 +123,14 @@ def _check_names(words: Sequence[str]) -> None:
             raise ConfigError(f"{path}: Hydra can't read configurations in a folder of this name (no ${{, no .yaml at its end): rename it")
 
 
-def flags_last(words: Sequence[str]) -> list[str]:
+def move_flags_last(words: Sequence[str]) -> list[str]:
     """The words with Hydra's flags behind the overrides: it takes no override in front of a flag and another behind it, which is what
     Lightning makes of a command with `--config-path` for the processes that it starts."""
     behind = [word.startswith("-") or before in FLAGS_WITH_VALUE for before, word in zip(["", *words], words, strict=False)]
     return [word for word, flag in sorted(zip(words, behind, strict=True), key=lambda pair: pair[1])]
 
 
-def mask_hydra_s(config: DictConfig, about: Any) -> None:
+def redact_hydra_files(config: DictConfig, about: Any) -> None:
     """Take secrets out of what Hydra has written of a job and its sweep: it writes every override as it was typed.
 
     Args:

@@ -17,12 +17,12 @@ from rlhf_lightning.model.prompt_encoding import read_back
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.length_limit import length_limit
-from rlhf_lightning.training.distributed import process_count, shared_loader, summed
-from rlhf_lightning.training.nonfinite import Guarded
+from rlhf_lightning.training.distributed import all_reduce_sum, shared_loader, world_size
+from rlhf_lightning.training.nonfinite import NonFiniteGuard
 from rlhf_lightning.training.optimizer import adamw
 
 
-class SFTModule(Guarded):
+class SFTModule(NonFiniteGuard):
     """Mean negative log-likelihood of the response tokens and the end-of-text; the prompt is read, not learned."""
 
     trained = "log_probs_of"
@@ -36,10 +36,10 @@ class SFTModule(Guarded):
     def training_step(self, batch: PackedTokens, batch_idx: int) -> Tensor:
         log_probs, tokens = self.log_probs_of(batch)
         said, count = -log_probs.sum(), tokens.sum()
-        total, count = summed(torch.stack([said, count.to(said)]))
+        total, count = all_reduce_sum(torch.stack([said, count.to(said)]))
         self.history.append({"sft/loss": (total / count).item()})
         # The processes' gradients are averaged, and each has its part of the tokens.
-        loss: Tensor = said * process_count() / count
+        loss: Tensor = said * world_size() / count
         return loss
 
     def texts_of(self, batch: PackedTokens) -> list[Any]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import option
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import backbone_tokenizer, read, weighed
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
 from rlhf_lightning.stage.reward import divided
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.judgements import Judgements
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
-    from rlhf_lightning.plan.cache import Known
+    from rlhf_lightning.plan.cache import PlanCache
     from rlhf_lightning.plan.fake_run import Texts
     from rlhf_lightning.plan.jobs import Drawing, Models
     from rlhf_lightning.plan.phases import Phase, Setup
@@ -31,7 +31,7 @@ WITHOUT_REWARD_TRUNK = ("features",)
 class Assembly:
     """The models and phases of one plan."""
 
-    known: Known
+    known: PlanCache
     run: Run
     setup: Setup
     mode: Any
@@ -139,7 +139,7 @@ class Assembly:
         """The backbone without numbers, what is trained chosen by policy_tuning."""
         import torch
 
-        from rlhf_lightning.plan.fake_run import faked
+        from rlhf_lightning.plan.fake_run import to_fake
         from rlhf_lightning.plan.models import policy_of_path
 
         run = self.run
@@ -154,7 +154,7 @@ class Assembly:
                 model = run.component("backbone")(self.corpus)
             if tuned:
                 run.component("policy_tuning")(model.model)
-        faked(self.mode, model.model.eval())
+        to_fake(self.mode, model.model.eval())
         return model
 
     def references(self, policy: LanguageModel) -> list[Any]:
@@ -168,11 +168,11 @@ class Assembly:
     def critic(self, policy: LanguageModel, scorer: Any) -> Any:
         import copy
 
-        from rlhf_lightning.policy.model import Critic, untaught
+        from rlhf_lightning.policy.model import Critic, zero_init_value_head
 
         with self.mode:
             if "reward_model" in self.run.chosen("policy_critic").needs:
-                return Critic(untaught(policy.width), copy.deepcopy(scorer).requires_grad_(True))
+                return Critic(zero_init_value_head(policy.width), copy.deepcopy(scorer).requires_grad_(True))
             return self.run.component("policy_critic")(policy, None)
 
     def passes(self, policy: LanguageModel, critic_trunk: Any = None, has_critic: bool = False) -> Any:
@@ -186,7 +186,7 @@ class Assembly:
         """The trunk of rollout_scorer=reward_model; None of a scorer that is no model."""
         import torch
 
-        from rlhf_lightning.plan.fake_run import faked
+        from rlhf_lightning.plan.fake_run import to_fake
         from rlhf_lightning.plan.models import trunk_of_path
 
         scorer = self.run.config.rollout_scorer
@@ -195,13 +195,13 @@ class Assembly:
             return None
         with torch.device("meta"):
             trunk = trunk_of_path(path).requires_grad_(False)
-        return faked(self.mode, trunk)
+        return to_fake(self.mode, trunk)
 
     def reward_trunk(self, tuned: bool = False) -> Any:
         """What a reward model is trained on: the backbone's trunk, all of it or what reward_tuning trains."""
         import torch
 
-        from rlhf_lightning.plan.fake_run import faked
+        from rlhf_lightning.plan.fake_run import to_fake
         from rlhf_lightning.plan.models import trunk_of_path
 
         node = self.run.config.backbone
@@ -209,7 +209,7 @@ class Assembly:
             trunk = trunk_of_path(str(node.path)) if "path" in node else self.run.component("backbone")(self.corpus).trunk
             if tuned:
                 self.run.component("reward_tuning")(trunk)
-        return faked(self.mode, trunk)
+        return to_fake(self.mode, trunk)
 
     @property
     def corpus(self) -> list[str]:
@@ -222,7 +222,7 @@ class Assembly:
         from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 
         run, settings = self.run, self.run.settings("ppo")
-        sampler, about, room = run.config.rollout_sampler, run.settings("plan"), run.response_room
+        sampler, about, room = run.config.rollout_sampler, run.settings("plan"), run.max_response_tokens
 
         def batches() -> list[list[int]]:
             prompts = fitting_prompts(self.task.train_prompts(), [policy], room).prompts
@@ -267,7 +267,7 @@ class Assembly:
         run, fraction = self.run, self.run.settings(section).validation_fraction
         feedback = self.known.once("feedback", lambda: read(run, backbone_tokenizer(run)).feedback)
         found: Judgements = self.known.once(
-            f"judgements {section}", lambda: divided(standardised(weighed(run, feedback)), fraction, section).training
+            f"judgements {section}", lambda: divided(standardised(with_weights(run, feedback)), fraction, section).training
         )
         return found
 

@@ -85,7 +85,7 @@ def taken(
     )  # fmt: skip
     whole = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "whole" in component_of(node).needs]
     # Under several processes each reads for itself; the first one's file stays.
-    store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_main)
+    store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_rank_zero)
     between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)
     return take_in(reader, run.components("feedback_filter"), whole, store, between)
 
@@ -96,7 +96,7 @@ def backbone_tokenizer(run: Run) -> list[str]:
     return [str(node.path)] if node and "path" in node else []
 
 
-def weighed(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
+def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
     """The feedback as the reward model takes it: comments as weak ratings, weights by annotator where the settings say so."""
     from rlhf_lightning.feedback.quality.reliability import annotator_weights
     from rlhf_lightning.feedback.weighing import Weighed

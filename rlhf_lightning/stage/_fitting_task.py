@@ -90,7 +90,7 @@ def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str
 
     fitting = []
     for what, prompts in (("training prompts", task.train_prompts()), ("held-out prompts", task.test_prompts())):
-        checked = fitting_prompts(prompts, encoders, run.response_room, what)
+        checked = fitting_prompts(prompts, encoders, run.max_response_tokens, what)
         fitting.append(checked.prompts)
         if checked.overlong:
             notes.append(f"{checked.overlong} of {len(prompts)} {what} are too long and left out, the first of them: {checked.reason}")

@@ -13,7 +13,7 @@ from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.training.trainer import processes
 
 if TYPE_CHECKING:
-    from rlhf_lightning.plan.cache import Known
+    from rlhf_lightning.plan.cache import PlanCache
     from rlhf_lightning.plan.phases import Plan, Setup
 
 
@@ -26,17 +26,17 @@ class Planner:
     """
 
     run: Run
-    known: Known
+    known: PlanCache
     base: float
 
     def plan(self, run: Run) -> Plan:
         """Raises ConfigError for a job or models that can't be planned."""
-        from rlhf_lightning.plan.fake_run import without_numbers
+        from rlhf_lightning.plan.fake_run import fake_mode
         from rlhf_lightning.plan.phases import Plan
         from rlhf_lightning.stage._assembly import Assembly
 
         setup, job = self.setup(run), run.settings("plan").job
-        models, phases = Assembly(self.known, run, setup, without_numbers()).of(job)
+        models, phases = Assembly(self.known, run, setup, fake_mode()).of(job)
         return Plan(setup, models.parts, phases)
 
     def setup(self, run: Run) -> Setup:
@@ -84,7 +84,7 @@ def switches_of(run: Run) -> list[tuple[str, dict[str, Any]]]:
         add("ppo.micro_batch", -(-micro // 4), micro > 1)
         halves = settings.prompts_per_update % (2 * processes(run.config.trainer)) == 0
         add("ppo.prompts_per_update", settings.prompts_per_update // 2, halves)
-        add("rollout_sampler.max_new_tokens", run.response_room // 2, run.response_room > 1)
+        add("rollout_sampler.max_new_tokens", run.max_response_tokens // 2, run.max_response_tokens > 1)
     else:
         add(f"{job}.batch_size", run.settings(job).batch_size // 2, run.settings(job).batch_size > 1)
     add("trainer.precision", "bf16-mixed", run.config.trainer.get("precision") == "32-true")

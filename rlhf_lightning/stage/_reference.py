@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.model.language_model import LanguageModel
 
 
-def made_ready(run: Run, policy: LanguageModel, copy: Callable[[], LanguageModel]) -> LanguageModel:
+def prepare_policy_and_reference(run: Run, policy: LanguageModel, copy: Callable[[], LanguageModel]) -> LanguageModel:
     """Let policy_tuning choose what is trained. Returns the reference: the policy itself, read with its adapters off, or a copy.
 
     Args:
@@ -32,7 +32,7 @@ def tune(run: Run, policy: LanguageModel) -> None:
         run.say(f"policy_tuning={run.chosen('policy_tuning').name}: {trained:,} of {every:,} weights are trained")
 
 
-def tune_start(run: Run, policy: LanguageModel) -> None:
+def apply_tuning_for_sft(run: Run, policy: LanguageModel) -> None:
     """`tune` for a warm-up on demonstrations. A tuning that needs pretrained weights leaves those of a backbone that begins at random ones
     to the training: adapters beside them would have nothing to adapt."""
     backbone, tuning = run.chosen("backbone"), run.chosen("policy_tuning")

@@ -21,7 +21,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
         results: figures by name, for the table of a sweep.
         parts: what Report takes beyond title, command, seed, configuration, seconds and versions.
     """
-    if not run.is_main:
+    if not run.is_rank_zero:
         return
     from rlhf_lightning.report.page import write_page
     from rlhf_lightning.report.report import Report, StageTime

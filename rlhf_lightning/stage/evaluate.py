@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.rollout.scoring import Scorer
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what is measured or what it is measured on. Raises ConfigError."""
     choices.require("task", "backbone", "rollout_sampler")
     choices.hold("rollout_scorer", "evaluation_metric")
@@ -81,7 +81,7 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     prompts = task.test_prompts() or task.train_prompts()
     found = measure(
         policy, prompts, run.component("rollout_sampler"), metrics, run.settings("evaluation"),
-        max_new_tokens=run.response_room, seed=run.seed, reference=reference,
+        max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,
     )  # fmt: skip
     for doubt in score_doubts(found):
         run.say(doubt)

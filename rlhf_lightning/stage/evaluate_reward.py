@@ -10,7 +10,7 @@ from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import read, weighed
+from rlhf_lightning.stage._feedback import read, with_weights
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.judgements import Judgements
@@ -43,7 +43,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
     with run.timed("read"):
         intake = read(run, [path for path in models if not is_features_model(path)])
-        judged = standardised(weighed(run, intake.feedback))
+        judged = standardised(with_weights(run, intake.feedback))
     judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
     if prompts == "held_out":
         judged, note = held_out_part(judged, models, run.settings("reward").validation_fraction)

@@ -104,7 +104,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regre
     if pairs:
         notes.append(f"the model prefers what people preferred in {agreed} of the {pairs} explained pairs")
     run.write_json("explanation.json", explanation_json(model, told, regression))
-    if run.is_main:
+    if run.is_rank_zero:
         write_explanation(run.folder / "explanation.html", TITLE, model, told, regression)
     end(
         run,

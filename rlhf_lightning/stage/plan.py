@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.registry import option, register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MIB, GIB = 2**20, 2**30
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse what the planned job itself would refuse. Raises ConfigError."""
     check = option("stage", choices.settings("plan").job).check
     if check is not None:
@@ -31,7 +31,7 @@ def plan(run: Run) -> float:
     Nothing is trained, and of a model's folder or Hub name only the config and the tokenizer are read. What layers keep for their gradients
     is counted in a rehearsal of the training's own code on tensors without numbers, with the batches that the job would have.
     """
-    from rlhf_lightning.plan.cache import Known
+    from rlhf_lightning.plan.cache import PlanCache
     from rlhf_lightning.plan.device import device_named
     from rlhf_lightning.plan.process_memory import bytes_after_imports
     from rlhf_lightning.stage._planning import Planner
@@ -42,7 +42,7 @@ def plan(run: Run) -> float:
     base = bytes_after_imports()
     with run.timed("plan"):
         device = device_named(settings.device, kind_of(run.config.trainer.get("accelerator", "auto")))
-        planner = Planner(run, Known(device), base)
+        planner = Planner(run, PlanCache(device), base)
         found = planner.plan(run)
         notes = list(planner.known.notes)  # those of the others are on other settings
         others = [(words, planner.plan(other)) for words, other in planner.switches()] if settings.switches else []
@@ -99,13 +99,13 @@ def models_table(found: Plan) -> Table:
 
 def phases_table(found: Plan) -> Table:
     """The largest pass of each phase, and the peak."""
-    from rlhf_lightning.plan.passes import Taken
+    from rlhf_lightning.plan.passes import PassMemory
     from rlhf_lightning.report.report import Table
 
     name, unit = unit_of(found)
     rows: list[list[str | float | None]] = []
     for phase in found.phases:
-        for role, taken in (phase.taken or {"": Taken()}).items():
+        for role, taken in (phase.taken or {"": PassMemory()}).items():
             parts = [taken.activations, taken.logits, taken.cache, taken.temporary]
             sizes: list[str | float | None] = [part / unit if part else None for part in parts]
             rows.append([phase.name, role, phase.resident / unit, *sizes, found.of(phase) / unit, phase.seconds or None])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage.sft import demonstrations_of, log_skipped
 from rlhf_lightning.training.trainer import processes
@@ -33,7 +33,7 @@ SHOWN = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg"
 """Metrics beside the bar, and their labels."""
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before any model loads.
 
     Raises:
@@ -49,7 +49,7 @@ def check_combination(choices: Choices) -> None:
         )
 
 
-def check_training(choices: Choices) -> None:
+def check_training(choices: ComposedConfig) -> None:
     """What stage=ppo and stage=rounds have in common of `check_combination`."""
     choices.require(*NEEDED)
     choices.hold("rollout_shaping", "policy_correction", "policy_penalty")
@@ -58,7 +58,7 @@ def check_training(choices: Choices) -> None:
     _check_rewards(choices)
 
 
-def _check_advantage(choices: Choices) -> None:
+def _check_advantage(choices: ComposedConfig) -> None:
     settings, advantage = choices.settings("ppo"), choices.chosen("advantage")
     missing = sorted(advantage.needs - set(PROVIDED))
     if missing:
@@ -73,7 +73,7 @@ def _check_advantage(choices: Choices) -> None:
         )
 
 
-def _check_batch(choices: Choices) -> None:
+def _check_batch(choices: ComposedConfig) -> None:
     settings, trainer = choices.settings("ppo"), choices.config.trainer
     responses, together = settings.prompts_per_update * settings.responses_per_prompt, processes(trainer)
     if responses < settings.minibatches:
@@ -92,21 +92,21 @@ def _check_batch(choices: Choices) -> None:
         raise ConfigError("trainer.precision=16-mixed scales its gradients, which PPO clips unscaled: choose bf16-mixed or 32-true")
 
 
-def _check_rewards(choices: Choices) -> None:
+def _check_rewards(choices: ComposedConfig) -> None:
     shapings, penalties = choices.config.get("rollout_shaping") or {}, choices.config.get("policy_penalty") or {}
     if "kl" in shapings and "kl" in penalties:
         raise ConfigError(
             "the KL would be paid twice, in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl]): leave one out, "
             "as in rollout_shaping=[missing_eos] policy_penalty=[kl]"
         )
-    late = scores_shaped_late(shapings.values())
+    late = misplaced_score_shaping(shapings.values())
     if late:
         raise ConfigError(
             f"rollout_shaping.{late} shapes scores and stands behind a shaping of rewards; write rollout_shaping=[{late},...] with it first"
         )
 
 
-def scores_shaped_late(shapings: Iterable[Any]) -> str | None:
+def misplaced_score_shaping(shapings: Iterable[Any]) -> str | None:
     """The first shaping of scores (needs "scores") that stands behind one of rewards; None where all is in order."""
     rewards_changed = False
     for shaping in map(component_of, shapings):
@@ -123,7 +123,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.report.policy import compared, metric_figures, ppo_curves, side_by_side
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
-    from rlhf_lightning.stage._reference import made_ready
+    from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import end
     from rlhf_lightning.stage.evaluate import measured, scorer_of
 
@@ -136,7 +136,7 @@ def ppo(run: Run) -> float:
     policy = run.language_model(corpus=corpus)
     notes: list[str] = []
     task = fitting_task(run, task, policy, *critic_prompts(run, policy, scorer), notes=notes)
-    reference = made_ready(run, policy, lambda: run.language_model(corpus=corpus))
+    reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
     before = measured(run, task, policy, scorer, reference)
     module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
     after = measured(run, task, policy, scorer, reference)
@@ -203,7 +203,9 @@ def train_ppo(
 
         def loader(rank: int, world: int) -> DataLoader[Any]:
             updates, share = settings.updates, settings.prompts_per_update
-            return prompt_loader(task.train_prompts(), policy, updates, share, run.response_room, seed=run.seed, rank=rank, world=world)
+            return prompt_loader(
+                task.train_prompts(), policy, updates, share, run.max_response_tokens, seed=run.seed, rank=rank, world=world
+            )
 
         run.fit(name, trainer, module, ShardedData(loader))
         run.save(trainer, folder, policy.save)
@@ -235,7 +237,7 @@ def parts_of(
 
     corrected = bool(run.config.get("policy_correction"))
     correction = run.component("policy_correction") if corrected else None
-    greedy = {"max_new_tokens": run.response_room, "temperature": 0.0}
+    greedy = {"max_new_tokens": run.max_response_tokens, "temperature": 0.0}
     return PPOParts(
         sampler=run.component("rollout_sampler"),
         scorer=scorer,

@@ -13,14 +13,14 @@ from pydantic import PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import backbone_tokenizer, read, weighed
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
 from rlhf_lightning.stage._fitting_task import fitting_task
-from rlhf_lightning.stage._reference import made_ready
+from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import measured, scorer_of
 from rlhf_lightning.stage.reward import divided
-from rlhf_lightning.stage.rounds import collect, take_in_all, utility_of
+from rlhf_lightning.stage.rounds import collect, load_feedback_so_far, utility_of
 from rlhf_lightning.stage.sft import train_sft
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TrainedPreference:
     notes: list[str]
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before anything is read. Raises ConfigError."""
     choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler")
     loss = choices.chosen("preference_loss")
@@ -87,7 +87,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
         policy = run.language_model(corpus=corpus)
         if on_task:
             task = fitting_task(run, task, policy, notes=intake.notes)
-        start = made_ready(run, policy, lambda: run.language_model(corpus=corpus))
+        start = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
     else:
         policy, start, task, intake = collected(run, task, prompts, responses)
         check_feedback(run, intake)
@@ -147,9 +147,9 @@ def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[Langu
     policy = run.language_model(corpus=run.corpus(task))
     task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
-    start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
+    start = prepare_policy_and_reference(run, policy, lambda: run.language_model(run.folder / "sft"))
     collect(run, task, policy, annotators, 1, prompts, responses, run.folder / "round_1" / "feedback.jsonl")
-    intake = take_in_all(run, 1)
+    intake = load_feedback_so_far(run, 1)
     intake.notes += notes
     return policy, start, task, intake
 
@@ -183,7 +183,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
     settings, loss = run.settings("preference"), run.component("preference_loss")
-    division = divided(standardised(weighed(run, intake.feedback)), settings.validation_fraction, "preference")
+    division = divided(standardised(with_weights(run, intake.feedback)), settings.validation_fraction, "preference")
     training, aside = division.training, division.held_out
     with run.timed("preference"):
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")

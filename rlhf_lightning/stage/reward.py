@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of, make, register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import backbone_tokenizer, read, weighed
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class TrainedReward:
         return [note for note in (self.division.note, self.doubt) if note]
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what the reward model is made of. Raises ConfigError."""
     choices.require("feedback_comment", "reward_head")
     choices.hold("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
@@ -97,7 +97,7 @@ def backbone_folder(run: Run, feedback: Sequence[Feedback]) -> str:
     folder = run.folder / "backbone"
     sample = feedback[:CORPUS]
     language_model = run.language_model(corpus=[record.prompt_text + text for record in sample for text in record.responses])
-    if run.is_main:
+    if run.is_rank_zero:
         language_model.save(folder)
     return str(folder)
 
@@ -125,7 +125,7 @@ def train_reward(
     from rlhf_lightning.reward.module import check_kinds
 
     settings = run.settings("reward")
-    judged = standardised(weighed(run, feedback))
+    judged = standardised(with_weights(run, feedback))
     division = divided(judged, settings.validation_fraction)
     if division.note:
         run.say(f"{name}: {division.note}")
@@ -171,7 +171,7 @@ def tune_trunk(
     model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
     note = normalise(run, model, training, name, module.history)
     measured = measure_held_out(model, division.held_out, truth=truth)
-    about = described(run) | learned_from(backbone, division) | {"aspects": list(training.aspects), "figures": measured.card()}
+    about = card_components(run) | card_data(backbone, division) | {"aspects": list(training.aspects), "figures": measured.card()}
     model.cpu()
     run.save(trainer, folder, lambda target: model.save(target, about))
     return TrainedReward(model, module.history, division, measured, note)
@@ -199,8 +199,8 @@ def fit_features(
     measured = measure_held_out(head.score, division.held_out, truth=truth)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
     run.say(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
-    about = learned_from("", division) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
-    if run.is_main:
+    about = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
+    if run.is_rank_zero:
         save_features(head.score, folder, about)
     return TrainedReward(head.score, [], division, measured)
 
@@ -232,10 +232,10 @@ def normalise(run: Run, model: RewardModel, training: Judgements, name: str, his
         UserError: the training diverged.
     """
     from rlhf_lightning.reward.evaluation.score_checks import check_training
-    from rlhf_lightning.reward.module import level_members
+    from rlhf_lightning.reward.module import center_ensemble_members
 
     texts = reference_texts(training, run.seed)
-    level_members(model, texts)
+    center_ensemble_members(model, texts)
     model.truncated = model.rewritten = 0
     raw = model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     if model.truncated:
@@ -285,7 +285,7 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     return RewardModel(net, tokenizer, fitting_length(net.trunk, run.settings("reward").max_length))
 
 
-def described(run: Run) -> dict[str, Any]:
+def card_components(run: Run) -> dict[str, Any]:
     """Pooling and head by name and settings, for loading the model again; what it was trained by, for its card."""
     head, pooling = run.config.reward_head, run.config.reward_pooling
     return {
@@ -298,7 +298,7 @@ def described(run: Run) -> dict[str, Any]:
     }
 
 
-def learned_from(backbone: str, division: Division) -> dict[str, Any]:
+def card_data(backbone: str, division: Division) -> dict[str, Any]:
     """For the card: the start, where it has a name that means something elsewhere, counts of judgements by kind and by source, and by
     what was held out."""
     from rlhf_lightning.feedback.judgements import KINDS

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveFloat, PositiveInt
 
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import taken
 from rlhf_lightning.stage._fitting_task import fitting_task
-from rlhf_lightning.stage._reference import made_ready
+from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import measured
 from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
@@ -61,7 +61,7 @@ class Story:
         return (self.rounds[-1].measured.mean("utility") - mean) / max(float(deviation), 1e-9)
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before any model loads. Raises ConfigError."""
     choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.hold("feedback_filter", "reward_loss", "evaluation_metric")
@@ -90,12 +90,12 @@ def rounds(
     policy = run.language_model(corpus=run.corpus(task))
     task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
-    start = made_ready(run, policy, lambda: run.language_model(run.folder / "sft"))
+    start = prepare_policy_and_reference(run, policy, lambda: run.language_model(run.folder / "sft"))
     story = Story(look(run, task, start, start))
     for number in range(1, max_rounds + 1):
         folder = run.folder / f"round_{number}"
         collect(run, task, policy, annotators, number, prompts, responses, folder / "feedback.jsonl")
-        intake = take_in_all(run, number)
+        intake = load_feedback_so_far(run, number)
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
         module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", at_reference=number == 1)
@@ -122,7 +122,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     """
     import torch
 
-    from rlhf_lightning.training.distributed import meet
+    from rlhf_lightning.training.distributed import barrier
 
     with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
@@ -131,7 +131,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         asked = list(itertools.islice(itertools.cycle(known), prompts))
         policy.model.eval()
         policy.model.to("cpu")
-        batch = policy.encode_prompts(asked, run.response_room).repeat(responses)
+        batch = policy.encode_prompts(asked, run.max_response_tokens).repeat(responses)
         texts = run.component("rollout_sampler")(policy, batch).responses
         groups = [(prompt, list(filter(_can_be_shown, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
         feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
@@ -139,16 +139,16 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
             raise ConfigError(
                 f"round {number}: no feedback, for the annotators judge nothing (feedback_annotator) or all samples are empty"
             )
-        if run.is_main:
-            write_whole(file, "".join(record.model_dump_json() + "\n" for record in feedback), private=True)
-        meet()  # the others read it next
+        if run.is_rank_zero:
+            write_atomic(file, "".join(record.model_dump_json() + "\n" for record in feedback), private=True)
+        barrier()  # the others read it next
 
 
 def _can_be_shown(text: str) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
-def take_in_all(run: Run, rounds: int) -> Intake:
+def load_feedback_so_far(run: Run, rounds: int) -> Intake:
     """The feedback of every round so far, through the same door as a user's own files."""
     files = tuple(str(run.folder / f"round_{number}" / "feedback.jsonl") for number in range(1, rounds + 1))
     return taken(run, make("feedback_source", "jsonl", {"path": files})(), [make("feedback_format", "record", {})])

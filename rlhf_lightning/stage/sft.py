@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
-from rlhf_lightning.runtime.composition import Choices
+from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.sft.module import SFTModule
 
 
-def check_combination(choices: Choices) -> None:
+def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what is trained or what it is trained on. Raises ConfigError."""
     choices.require("task", "backbone", "policy_tuning")
 
@@ -46,13 +46,13 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     """
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
-    from rlhf_lightning.stage._reference import tune_start
+    from rlhf_lightning.stage._reference import apply_tuning_for_sft
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("sft")
     demonstrations = demonstrations_of(task)
     with run.timed("sft"):
-        tune_start(run, language_model)
+        apply_tuning_for_sft(run, language_model)
         loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
         log_skipped(run, "sft", language_model, skipped, len(demonstrations))
         steps = settings.epochs * len(loader)

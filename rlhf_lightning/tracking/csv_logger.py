@@ -14,7 +14,7 @@ from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.config.display import csv_cell
 
 
-class WholeRows(ExperimentWriter):
+class AtomicCSVWriter(ExperimentWriter):
     """Lightning's metrics.csv, but that rows which a full disk cut short are written again when there is room, and those before them stay
     when a new column makes the file anew."""
 

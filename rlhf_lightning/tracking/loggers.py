@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from rlhf_lightning.config.display import markdown
 from rlhf_lightning.config.redaction import without_any_secret, without_secrets
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.tracking.csv_logger import WholeRows, write_rows
+from rlhf_lightning.tracking.csv_logger import AtomicCSVWriter, write_rows
 from rlhf_lightning.tracking.logger_settings import WandbSettings, logger_settings
 from rlhf_lightning.tracking.metric_names import renamed
 
@@ -35,7 +35,7 @@ class Logged(Protocol):
     folder: Path
 
     @property
-    def is_main(self) -> bool: ...
+    def is_rank_zero(self) -> bool: ...
 
     def say(self, text: str) -> None: ...
 
@@ -47,7 +47,7 @@ class Tracker(Protocol):
         """Log the samples as a table, the report, and the run's figures."""
 
 
-class GoesOn:
+class FaultTolerantLogger:
     """Mixed into a logger of Lightning's: metrics get the names of a framework, and an error of the logger is said once and costs its
     curves at most, never the run. The module's history and the report have all figures anyway."""
 
@@ -76,7 +76,7 @@ class GoesOn:
                 self.say(f"the logger fails, and the training goes on ({_said(cause)}): curves may have a gap, the report has none")
 
 
-class CSVTracker(GoesOn, CSVLogger):
+class CSVTracker(FaultTolerantLogger, CSVLogger):
     """metrics.csv of each stage; samples.csv, and what a resumed run had logged before, beside the stages' folders."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
@@ -87,7 +87,7 @@ class CSVTracker(GoesOn, CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
-            self._experiment = WholeRows(self.log_dir)
+            self._experiment = AtomicCSVWriter(self.log_dir)
         return self._experiment
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
@@ -97,7 +97,7 @@ class CSVTracker(GoesOn, CSVLogger):
             write_rows(self.folder / "samples.csv", list(rows[0]), rows)
 
 
-class TensorBoardTracker(GoesOn, TensorBoardLogger):
+class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
     """Curves of each stage; samples as a table of text, the run's figures as scalars."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
@@ -114,7 +114,7 @@ class TensorBoardTracker(GoesOn, TensorBoardLogger):
         self.save()
 
 
-class WandbTracker(GoesOn, WandbLogger):
+class WandbTracker(FaultTolerantLogger, WandbLogger):
     """One W&B run; samples as a table, the report as an artifact, the run's figures as its summary.
 
     `given_up`: the server was not reached, or there is no account: the runs after that don't wait for it again.
@@ -182,10 +182,10 @@ def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
     if kind == "wandb":
         return wandb_tracker(run, stage, settings)
     if kind == "tensorboard":
-        if run.is_main:
+        if run.is_rank_zero:
             remove_events(run.folder / "logs" / stage)
         return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
-    if run.is_main:
+    if run.is_rank_zero:
         set_aside(run.folder / "logs", stage)
     return CSVTracker(run.folder / "logs", stage, settings.naming)
 
@@ -215,7 +215,7 @@ def wandb_tracker(run: Logged, stage: str, settings: WandbSettings) -> WandbTrac
     finish_wandb()  # else the second stage would write into the first one's run
     group, name = _place(run.folder)
     opened = None
-    if run.is_main:
+    if run.is_rank_zero:
         about: dict[str, Any] = {
             "project": settings.project, "group": settings.group or group, "name": f"{name}/{stage}", "job_type": stage,
             "dir": str(run.folder), "config": without_secrets(run.config),

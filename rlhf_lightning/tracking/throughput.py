@@ -16,7 +16,7 @@ from torch import nn
 
 from rlhf_lightning.plan.device import gpu_named
 from rlhf_lightning.plan.models import matrix_weights
-from rlhf_lightning.training.distributed import summed
+from rlhf_lightning.training.distributed import all_reduce_sum
 
 LENGTH, EPISODES = "val/response_length", "episode"
 """What an update says of its rollout: the mean length of its responses in tokens, and how many responses there have been by then."""
@@ -67,7 +67,7 @@ class Throughput:
     def figures(self, seconds: float, device: torch.device, precision: str, processes: int) -> dict[str, float]:
         """perf/tokens_per_second, perf/samples_per_second and, on a GPU whose peak is known, perf/mfu. All processes call it together."""
         mine = torch.tensor([self.mine.tokens, self.mine.samples, self.mine.flops], dtype=torch.float32, device=device)
-        tokens, samples, flops = (summed(mine) if processes > 1 else mine).tolist()
+        tokens, samples, flops = (all_reduce_sum(mine) if processes > 1 else mine).tolist()
         done = self.everyones + Work(tokens, samples, flops)
         if not done.tokens:
             return {}

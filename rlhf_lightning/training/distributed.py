@@ -19,7 +19,7 @@ EPOCHS_OF_A_SEED = 1_000_003
 """No run has as many epochs, so that no two seeds share an order."""
 
 
-class Onward(Sampler[T]):
+class ResumableSampler(Sampler[T]):
     """A sampler whose next pass may begin at a later place than the first: a training that is resumed goes on there."""
 
     first = 0
@@ -35,7 +35,7 @@ class Onward(Sampler[T]):
         return first
 
 
-class Places(Onward[int]):
+class Places(ResumableSampler[int]):
     """0, 1, ... in their order."""
 
     def __init__(self, count: int) -> None:
@@ -48,7 +48,7 @@ class Places(Onward[int]):
         yield from range(self.taken_first(), self.count)
 
 
-class SharedBatches(Onward[list[int]]):
+class DistributedBatchSampler(ResumableSampler[list[int]]):
     """This process's rows of every batch; an empty list where a batch has fewer rows than there are processes.
 
     An epoch's order depends on its number and the seed alone: Lightning tells the number (`set_epoch`).
@@ -87,7 +87,7 @@ def shared_loader(
     def collated(chosen: list[Any]) -> T:
         return collate(chosen) if chosen else blank(collate([rows[0]]))
 
-    return DataLoader(rows, batch_sampler=SharedBatches(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
+    return DataLoader(rows, batch_sampler=DistributedBatchSampler(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
 
 
 def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:
@@ -95,10 +95,10 @@ def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:
 
     Raises:
         ConfigError: it has no such batch.
-        TypeError: neither its batches nor its rows are drawn by an `Onward` sampler.
+        TypeError: neither its batches nor its rows are drawn by an `ResumableSampler` sampler.
     """
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    if not isinstance(sampler, Onward):
+    if not isinstance(sampler, ResumableSampler):
         raise TypeError(
             f"{type(sampler).__name__} can't begin in the middle: make the loader by shared_loader, or of a sampler of type Onward"
         )
@@ -120,12 +120,12 @@ def batch_at(loader: DataLoader[Any], step: int) -> Any:
     return collate([loader.dataset[row] for row in chosen])
 
 
-def process_count() -> int:
+def world_size() -> int:
     """How many processes train together; 1 where there is no process group."""
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 
-def process_rank(devices: int = 1) -> int:
+def global_rank(devices: int = 1) -> int:
     """This process's number among all, from 0, also before they have met.
 
     Args:
@@ -136,13 +136,13 @@ def process_rank(devices: int = 1) -> int:
     return this_launch().rank(devices)
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait for the other processes."""
-    if process_count() > 1:
+    if world_size() > 1:
         torch.distributed.barrier()
 
 
-def gathered(mine: T, world: int) -> list[T]:
+def all_gather(mine: T, world: int) -> list[T]:
     """One object of each of the processes, by rank."""
     if world == 1:
         return [mine]
@@ -151,14 +151,14 @@ def gathered(mine: T, world: int) -> list[T]:
     return found
 
 
-def agreed(action: Callable[[], T]) -> T:
+def raise_on_all_ranks(action: Callable[[], T]) -> T:
     """What each process does for itself, none of them waiting for another meanwhile; a UserError of one is an error of all."""
     failure, done = None, None
     try:
         done = action()
     except UserError as cause:
         failure = cause
-    told = gathered("" if failure is None else str(failure), process_count())
+    told = all_gather("" if failure is None else str(failure), world_size())
     if failure is not None:
         raise failure
     for rank, text in enumerate(told):
@@ -167,20 +167,20 @@ def agreed(action: Callable[[], T]) -> T:
     return cast(T, done)
 
 
-def summed(numbers: Tensor) -> Tensor:
+def all_reduce_sum(numbers: Tensor) -> Tensor:
     """Each number's sum over the processes, without a gradient."""
     total = numbers.detach().clone()
-    if process_count() > 1:
+    if world_size() > 1:
         torch.distributed.all_reduce(total)
     return total
 
 
-def summed_by_name(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+def all_reduce_metrics(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     """Metrics of which each process has a part."""
-    return dict(zip(parts, summed(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
+    return dict(zip(parts, all_reduce_sum(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
 
 
-def unsynchronised(model: Any) -> AbstractContextManager[None]:
+def no_sync(model: Any) -> AbstractContextManager[None]:
     """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
     context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
     return context

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.training.distributed import summed
-from rlhf_lightning.training.sharding import Shardable, unsharded
+from rlhf_lightning.training.distributed import all_reduce_sum
+from rlhf_lightning.training.sharding import Shardable, full_tensor
 
 IN_A_ROW = 3
 """So many updates one after the other that couldn't be applied end the training."""
@@ -49,7 +49,7 @@ class Aside:
         return f"its batch is in {file}"
 
 
-class Guarded(Shardable):
+class NonFiniteGuard(Shardable):
     """A training that applies an update only where its loss and its gradient are finite on all processes.
 
     A dropped update leaves the weights, the optimiser's state and the schedule of the learning rate as they were; the next batch follows.
@@ -85,7 +85,7 @@ class Guarded(Shardable):
         """What else tells why a batch went wrong."""
         return {}
 
-    def norm_to_apply(self, loss: Tensor) -> Tensor | None:
+    def checked_grad_norm(self, loss: Tensor) -> Tensor | None:
         """The gradient's norm where loss and norm are finite on all processes, which must ask together. None: drop this update (`drop`).
 
         Args:
@@ -93,7 +93,7 @@ class Guarded(Shardable):
         """
         self.average_numbers()
         norm = total_norm(parameter.grad for parameter in self.parameters() if parameter.grad is not None)
-        self.applied = not bool(summed((~(loss.isfinite() & norm.isfinite())).float()) > 0)
+        self.applied = not bool(all_reduce_sum((~(loss.isfinite() & norm.isfinite())).float()) > 0)
         self.bad_in_a_row = 0 if self.applied else self.bad_in_a_row
         return norm if self.applied else None
 
@@ -143,9 +143,9 @@ class Guarded(Shardable):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         loss, batch, self._batch = self._loss / scale, self._batch, None
-        if self.norm_to_apply(loss) is not None:
+        if self.checked_grad_norm(loss) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif scale <= 1 or not bool(summed((~loss.isfinite()).float()) == 0):
+        elif scale <= 1 or not bool(all_reduce_sum((~loss.isfinite()).float()) == 0):
             self.drop(loss, batch)
         self.log_step()
 
@@ -176,7 +176,7 @@ class Guarded(Shardable):
         """A clause for a message, where the weights themselves aren't finite (of all processes, which must ask together)."""
         # Not those in eight bits or fewer, of which there is no norm.
         weights = {name: weight for name, weight in self.named_parameters() if weight.is_floating_point() and weight.itemsize > 1}
-        if not bool(summed((~total_norm(weights.values()).isfinite()).float()) > 0):
+        if not bool(all_reduce_sum((~total_norm(weights.values()).isfinite()).float()) > 0):
             return ""
         return f"; the weights themselves aren't finite, the first are {_first_bad(weights.items()) or 'on another process'}"
 
@@ -187,7 +187,7 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     shared: list[Tensor] = []
     for tensor in tensors:
         (shared if hasattr(tensor, "full_tensor") else whole).append(tensor.detach())
-    norms = [unsharded(nn.utils.get_total_norm(part)) for part in (whole, shared) if part]
+    norms = [full_tensor(nn.utils.get_total_norm(part)) for part in (whole, shared) if part]
     return norms[0] if len(norms) == 1 else torch.stack(norms).norm() if norms else torch.zeros(())
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from rlhf_lightning.training.distributed import process_count, summed
+from rlhf_lightning.training.distributed import all_reduce_sum, world_size
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -68,7 +68,7 @@ class Shardable(L.LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, FullySharded) and not self.sharded:
             self._whole = (getattr(self, self.trained),)
-            setattr(self, self.trained, shared_out(self._whole[0], strategy.device_mesh, self.calls))
+            setattr(self, self.trained, shard(self._whole[0], strategy.device_mesh, self.calls))
 
     def average_numbers(self) -> None:
         """Average over the processes the gradients of what can't be shared out, single numbers, as those of the shares are averaged."""
@@ -77,18 +77,18 @@ class Shardable(L.LightningModule):
             mine = torch.zeros(2, device=number.device)
             if number.grad is not None:
                 mine = torch.stack([number.grad.float(), torch.ones_like(number.grad)])
-            total, known = summed(mine)
+            total, known = all_reduce_sum(mine)
             if known > 0:
-                number.grad = (total / process_count()).to(number)
+                number.grad = (total / world_size()).to(number)
 
     def on_fit_end(self) -> None:
         if self.sharded:
-            take_weights(self._whole[0], getattr(self, self.trained))
+            copy_full_weights(self._whole[0], getattr(self, self.trained))
             setattr(self, self.trained, self._whole[0])
             self._whole = ()
 
 
-def shared_out(model: M, mesh: DeviceMesh, calls: tuple[str, ...] = ("forward",)) -> M:
+def shard(model: M, mesh: DeviceMesh, calls: tuple[str, ...] = ("forward",)) -> M:
     """A copy of a model of which each process of the mesh keeps its part; layers come together one at a time.
 
     Args:
@@ -135,14 +135,14 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def take_weights(model: nn.Module, sharded: nn.Module) -> None:
+def copy_full_weights(model: nn.Module, sharded: nn.Module) -> None:
     """Give a model the parameters and buffers of its sharded copy; all processes together."""
     for own, other in ((model.parameters(), sharded.parameters()), (model.buffers(), sharded.buffers())):
         for kept, part in zip(own, other, strict=True):
-            kept.copy_(unsharded(part))
+            kept.copy_(full_tensor(part))
 
 
-def unsharded(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor whole, of which each process may have a part."""
     gather: Callable[[], torch.Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_lightning.advantage._credit import credited, discounted_sum, group_sum, row_rewards
+from rlhf_lightning.advantage._credit import discounted_sum, group_sum, row_rewards, to_experience
 from rlhf_lightning.errors import DataError
 
 
@@ -14,11 +14,11 @@ def test_the_rows_that_are_not_finite_are_named(scored_of: Any) -> None:
     advantages = torch.tensor([[0.0, 1.0], [float("inf"), 0.0], [0.0, float("nan")], [float("nan"), 0.0]])
     mask = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]])
     with pytest.raises(DataError, match=re.escape("responses [1, 3]")):
-        credited(scored_of(mask), advantages)
+        to_experience(scored_of(mask), advantages)
 
 
 def test_one_advantage_per_row_is_spread_over_its_tokens(scored_of: Any) -> None:
-    made = credited(scored_of(torch.tensor([[1, 1, 0], [1, 0, 0]])), torch.tensor([[2.0], [3.0]]))
+    made = to_experience(scored_of(torch.tensor([[1, 1, 0], [1, 0, 0]])), torch.tensor([[2.0], [3.0]]))
     assert torch.equal(made.advantages, torch.tensor([[2.0, 2.0, 0.0], [3.0, 0.0, 0.0]]))
 
 
@@ -40,7 +40,7 @@ def test_row_rewards_start_at_the_lowest_of_the_group(scored_of: Any) -> None:
 
 def test_what_comes_out_carries_no_gradient(scored_of: Any) -> None:
     given = torch.ones(1, 2, requires_grad=True)
-    made = credited(scored_of(torch.ones(1, 2)), given * 2, given * 3)
+    made = to_experience(scored_of(torch.ones(1, 2)), given * 2, given * 3)
     assert not made.advantages.requires_grad
     assert made.returns is not None
     assert not made.returns.requires_grad
@@ -48,4 +48,4 @@ def test_what_comes_out_carries_no_gradient(scored_of: Any) -> None:
 
 def test_of_many_wild_rows_the_first_eight_are_named(scored_of: Any) -> None:
     with pytest.raises(DataError, match=re.escape("responses [0, 1, 2, 3, 4, 5, 6, 7] of")):
-        credited(scored_of(torch.ones(20, 1)), torch.full((20, 1), float("inf")))
+        to_experience(scored_of(torch.ones(20, 1)), torch.full((20, 1), float("inf")))

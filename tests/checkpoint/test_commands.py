@@ -23,11 +23,11 @@ PLUGIN = '''
 import os
 from pathlib import Path
 
-from rlhf_lightning.training.distributed import SharedBatches
+from rlhf_lightning.training.distributed import DistributedBatchSampler
 from rlhf_lightning.runtime.run import Run
 
 PLACE, RANK, NUMBER = os.environ.get("KILL", "nowhere:0:0").split(":")
-EVERY_BATCH, SAVE = SharedBatches.__iter__, Run.save
+EVERY_BATCH, SAVE = DistributedBatchSampler.__iter__, Run.save
 
 
 def strike(place, rank):
@@ -44,7 +44,7 @@ def batches(self):
         yield batch
 
 
-SharedBatches.__iter__ = batches
+DistributedBatchSampler.__iter__ = batches
 
 
 def save(self, *about):

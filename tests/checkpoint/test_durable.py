@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf_lightning.checkpoint.durable import refused
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.errors import UserError
 
 
@@ -26,7 +26,7 @@ def small_files() -> Iterator[None]:
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
-    "text": lambda path: write_whole(path, "x" * 20_000),
+    "text": lambda path: write_atomic(path, "x" * 20_000),
     "torch": lambda path: torch.save(torch.zeros(10_000), path),
     "safetensors": lambda path: save_file({"weight": torch.zeros(10_000)}, path),
 }

@@ -18,13 +18,13 @@ HEEDS = """
 import os, signal, sys, time
 
 
-def waits():  # in short sleeps: a signal that comes just before a long one is only heeded after it
+def waits():  # in short sleeps: a signal that comes just before a long one is only handle_signals after it
     while True:
         time.sleep(0.05)
 
 
-from rlhf_lightning.checkpoint.signals import heeded
-with heeded():
+from rlhf_lightning.checkpoint.signals import handle_signals
+with handle_signals():
     try:
         print(os.getpid(), flush=True)
         {body}
@@ -72,7 +72,7 @@ def test_a_second_signal_ends_at_once_and_its_repetition_is_the_first():
 
 def test_handlers_of_before_are_back():
     before = {number: signal.getsignal(number) for number in signals.ASKING}
-    with signals.heeded():
+    with signals.handle_signals():
         assert all(isinstance(signal.getsignal(number), signals.Ending) for number in signals.ASKING)
     assert {number: signal.getsignal(number) for number in signals.ASKING} == before
 

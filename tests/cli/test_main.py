@@ -67,11 +67,11 @@ def test_tab_in_a_real_bash(tmp_path):
 
 def test_what_is_loaded_for_good_is_no_garbage_and_other_things_are():
     was = gc.isenabled()
-    main.load_for_good()
+    main.load_components_frozen()
     assert gc.isenabled() == was
     assert gc.get_freeze_count() > 0
     before = gc.get_freeze_count()
-    main.load_for_good()
+    main.load_components_frozen()
     assert gc.get_freeze_count() <= before, "a second load freezes nothing that may be garbage by then"
 
 

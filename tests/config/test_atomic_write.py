@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.config import atomic_write
-from rlhf_lightning.config.atomic_write import remove_temporaries, write_folder, write_whole
+from rlhf_lightning.config.atomic_write import remove_temporaries, write_atomic, write_folder
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "page.html"
-    write_whole(path, "old\n")
+    write_atomic(path, "old\n")
 
     def fails(descriptor: int) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(atomic_write.os, "fsync", fails)
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, "new")
+        write_atomic(path, "new")
     assert path.read_bytes() == b"old\n"
     assert [file.name for file in path.parent.iterdir()] == ["page.html"]
 
@@ -33,7 +33,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_who_may_read_it(tmp_path: Path, private: bool, mode: int) -> None:
     mask = os.umask(0o027)
     try:
-        write_whole(tmp_path / "file", "text", private=private)
+        write_atomic(tmp_path / "file", "text", private=private)
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode

@@ -13,7 +13,7 @@ from rlhf_lightning.model.packing import PackedTokens, supports_packing
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import text_vectors
 from rlhf_lightning.model.token_log_probs import token_log_probs
-from rlhf_lightning.plan.fake_run import HEAP_BLOCK, Live, Texts, faked, without_numbers
+from rlhf_lightning.plan.fake_run import HEAP_BLOCK, MemoryTracker, Texts, fake_mode, to_fake
 from rlhf_lightning.plan.models import Trunk, policy_of_config
 from rlhf_lightning.plan.passes import Passes
 
@@ -27,8 +27,8 @@ def pair(family: str, **settings: int) -> tuple[LanguageModel, Passes]:
     real = tiny(["the kettle boils water quickly and it costs little "] * 40, family=family, width=64, heads=4, positions=128, **settings)
     with torch.device("meta"):
         model = policy_of_config(copy.deepcopy(real.model.config))
-    mode = without_numbers()
-    shaped = LanguageModel(faked(mode, model.eval()), real.tokenizer)
+    mode = fake_mode()
+    shaped = LanguageModel(to_fake(mode, model.eval()), real.tokenizer)
     real.model.eval()
     return real, Passes(mode, shaped, Trunk.of(shaped.model.base_model), "32-true", host=True)
 
@@ -37,9 +37,9 @@ def packed() -> PackedTokens:
     return PackedTokens.of([[5] * length for length in TEXTS.lengths], BEFORE)
 
 
-def alive(model: LanguageModel) -> Live:
+def alive(model: LanguageModel) -> MemoryTracker:
     assert supports_packing(model.model.base_model)
-    return Live([*model.model.parameters(), *model.model.buffers()])
+    return MemoryTracker([*model.model.parameters(), *model.model.buffers()])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -109,7 +109,7 @@ def test_keys_and_values_by_their_formula():
 
 
 def test_live_sees_tensors_come_and_go():
-    with Live() as live:
+    with MemoryTracker() as live:
         one = torch.zeros(1000)
         other = one[:10]
         assert live.now == 4000, "a view is no memory"

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config
-from rlhf_lightning.plan.passes import Taken
+from rlhf_lightning.plan.passes import PassMemory
 from rlhf_lightning.plan.phases import HEAP_SLACK, HOST_SLACK, ROLLOUT, TRAINING, Phase, Plan, Setup
 from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Clock, forward_flops
 
@@ -57,8 +57,8 @@ def test_parts_of_texts_hold_all_of_them():
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_the_peak_is_the_greatest_phase_s(keeps):
-    rollout = Phase(ROLLOUT, 100.0, {"policy": Taken(cache=50.0, heap=40.0)}, 50.0, seconds=1.0)
-    training = Phase(TRAINING, 90.0, {"policy": Taken(activations=20.0)}, 20.0, 5.0, 3.0)
+    rollout = Phase(ROLLOUT, 100.0, {"policy": PassMemory(cache=50.0, heap=40.0)}, 50.0, seconds=1.0)
+    training = Phase(TRAINING, 90.0, {"policy": PassMemory(activations=20.0)}, 20.0, 5.0, 3.0)
     plan = Plan(Setup("32-true", host=True, base=1000.0, keeps_freed=keeps), [], [training, rollout])
     assert plan.peak == pytest.approx(1000 + 150 * HOST_SLACK + (HEAP_SLACK * 40 if keeps else 0))
     assert plan.generation_share == 0.25

@@ -17,10 +17,10 @@ from rlhf_lightning.policy.alarms import (
     alarm_notes,
     alarms,
     constant,
-    lost_end,
+    diversity_collapse,
+    eos_collapse,
     low_entropy,
     mann_kendall,
-    narrow,
     overoptimised,
 )
 
@@ -91,7 +91,7 @@ def test_the_entropy_falls_to_a_tenth(values, sounds):
 
 @pytest.mark.parametrize(("last", "sounds"), [(0.2, True), (0.3, False)])
 def test_distinct_pairs_fall_to_a_third(last, sounds):
-    assert bool(narrow(named("val/distinct_2", [0.8] * 5 + [last] * 3))) == sounds
+    assert bool(diversity_collapse(named("val/distinct_2", [0.8] * 5 + [last] * 3))) == sounds
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_distinct_pairs_fall_to_a_third(last, sounds):
 def test_ends_are_lost_or_come_too_early(rates, lengths, says):
     rate, length = ([pair[0]] * 4 + [pair[1]] * 3 for pair in (rates, lengths))
     history = [{"val/eos_rate": r, "val/response_length": float(n)} for r, n in zip(rate, length, strict=True)]
-    assert lost_end(history).startswith(says)
-    assert bool(lost_end(history)) == bool(says)
+    assert eos_collapse(history).startswith(says)
+    assert bool(eos_collapse(history)) == bool(says)
 
 
 @pytest.mark.parametrize(

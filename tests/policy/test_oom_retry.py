@@ -19,7 +19,7 @@ import torch
 
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.policy.oom_retry import Work, out_of_memory, within_memory
+from rlhf_lightning.policy.oom_retry import Work, out_of_memory, retry_on_oom
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "CUDA out of memory. Tried to allocate 20.00 GiB."
@@ -164,7 +164,7 @@ def test_other_errors_pass(monkeypatch):
 
 
 def test_several_processes_try_nothing_again(monkeypatch, scored_of):
-    monkeypatch.setattr("rlhf_lightning.policy.oom_retry.process_count", lambda: 2)
+    monkeypatch.setattr("rlhf_lightning.policy.oom_retry.world_size", lambda: 2)
     record, halved, calls = scored_of(torch.ones(4, 3, dtype=torch.long)), {}, []
 
     def attempt(times: int) -> None:
@@ -172,7 +172,7 @@ def test_several_processes_try_nothing_again(monkeypatch, scored_of):
         raise torch.OutOfMemoryError(TEXT)
 
     with pytest.raises(UserError, match=r"texts of up to 4 tokens, 16 together.*of several none does"):
-        within_memory(Work("optimisation", record, 4), halved, attempt, torch.nn.Linear(2, 2), print)
+        retry_on_oom(Work("optimisation", record, 4), halved, attempt, torch.nn.Linear(2, 2), print)
     assert (calls, halved) == ([1], {})
 
 
@@ -190,7 +190,7 @@ def test_what_was_computed_is_freed_before_the_second_attempt(scored_of):
         return held[0]() is None
 
     record = scored_of(torch.ones(4, 3, dtype=torch.long))
-    assert within_memory(Work("sampling", record, 4), {}, attempt, torch.nn.Linear(2, 2), lambda text: None)
+    assert retry_on_oom(Work("sampling", record, 4), {}, attempt, torch.nn.Linear(2, 2), lambda text: None)
 
 
 def test_an_allocation_that_the_system_refuses_is_recognised():
@@ -205,7 +205,7 @@ def test_an_allocation_that_the_system_refuses_is_recognised():
 
 LIMITED = """
 import resource, sys, torch
-from rlhf_lightning.policy.oom_retry import Work, within_memory
+from rlhf_lightning.policy.oom_retry import Work, retry_on_oom
 from rlhf_lightning.flow import Prompts
 
 torch.set_num_threads(1)
@@ -223,7 +223,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 4 * width * 64 * 3, resource.RLIM_INFINITY))
 record = Prompts(prompts=["a"] * 64, prompt_ids=torch.zeros(64, 1), prompt_mask=torch.ones(64, 1), group=torch.arange(64))
 halved = {}
-grad = within_memory(Work("optimisation", record, 64), halved, attempt, torch.nn.Linear(1, 1), lambda text: print(text, file=sys.stderr))
+grad = retry_on_oom(Work("optimisation", record, 64), halved, attempt, torch.nn.Linear(1, 1), lambda text: print(text, file=sys.stderr))
 print(halved, grad.isfinite().all().item(), tuple(grad.shape))
 """
 

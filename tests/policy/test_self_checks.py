@@ -16,7 +16,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, PolicyOutput
-from rlhf_lightning.policy.self_checks import COARSE, Check, FirstBatch, check_ends, check_numbers, hold_all, other_texts, within
+from rlhf_lightning.policy.self_checks import COARSE, Check, FirstBatch, check_ends, check_numbers, other_texts, report_checks, within
 from rlhf_lightning.rollout.sampler._cached import PaddedDecoder
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
@@ -301,12 +301,12 @@ def test_advantages_have_the_mask_s_shape_and_nothing_outside(experience_of):
 def test_each_check_is_a_line_and_a_failure_on_any_process_stops_all():
     said: list[str] = []
     good, bad = Check("a", "fine"), Check("b", "odd", "mend it")
-    hold_all([good], said.append, lambda held: held)
+    report_checks([good], said.append, lambda held: held)
     assert said == ["self-check a: fine"]
     with pytest.raises(UserError, match=r"self-check b: odd. FAILED: mend it\n\(ppo.self_checks=false"):
-        hold_all([good, bad], said.append, lambda held: held)
+        report_checks([good, bad], said.append, lambda held: held)
     with pytest.raises(UserError, match="on another process"):
-        hold_all([good], said.append, lambda held: False)
+        report_checks([good], said.append, lambda held: False)
 
 
 def test_the_command_says_each_check_and_warns_of_a_scorer_that_pays_nothing(command, world, tmp_path):

@@ -29,11 +29,11 @@ from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.module import (
     RewardModule,
+    center_ensemble_members,
     check_kinds,
     check_pooling,
     feedback_loader,
     learned_kinds,
-    level_members,
 )
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.cls import cls
@@ -236,12 +236,12 @@ def test_members_are_levelled_on_the_training_texts(composed):
     model = composed(head)
     texts = [("It", " costs"), ("It", " boils water quickly."), ("A fan", ""), ("The kettle", " is quiet")]
     for _ in range(2):
-        level_members(model, texts, batch_size=3)
+        center_ensemble_members(model, texts, batch_size=3)
         members = model.scored(model.tokenise(texts)).members
         assert members.mean(1).abs().max() < 1e-5
         assert (members.std(1) > 1e-3).all()
     assert head.level.abs().min() > 1e-4
-    level_members(bag(), texts)  # nothing to do
+    center_ensemble_members(bag(), texts)  # nothing to do
 
 
 def test_the_first_token_of_a_decoder_is_refused(composed):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf_lightning.rollout.gather import fanned_out, joined, of_all_processes
+from rlhf_lightning.rollout.gather import expand_prompts, gather_rollouts, joined
 
 PROMPTS = ["It", "a quiet fan, and", "The kettle", "Review of a lamp:\n"]
 
@@ -18,11 +18,11 @@ def generator() -> torch.Generator:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_a_response_has_one_seed_however_many_processes_share_the_prompts(language_model, world):
-    alone = fanned_out(language_model.encode_prompts(PROMPTS, 4), 3, generator(), 0, 1)
+    alone = expand_prompts(language_model.encode_prompts(PROMPTS, 4), 3, generator(), 0, 1)
     seeds = dict(zip(zip(alone.prompts, [0, 1, 2] * 4, strict=True), alone.seeds.tolist(), strict=True))
     assert len(set(seeds.values())) == 12
     for rank in range(world):
-        share = fanned_out(language_model.encode_prompts(PROMPTS[rank::world], 4), 3, generator(), rank, world)
+        share = expand_prompts(language_model.encode_prompts(PROMPTS[rank::world], 4), 3, generator(), rank, world)
         copies = [0, 1, 2] * (4 // world)
         assert [seeds[row] for row in zip(share.prompts, copies, strict=True)] == share.seeds.tolist()
 
@@ -53,8 +53,8 @@ def test_processes_gather_what_one_has(scored_of, monkeypatch):
         parts[:] = [replace(shares[0], group=shares[0].group * 2), own]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", exchange)
-    whole = of_all_processes(shares[1], 1, 2)
+    whole = gather_rollouts(shares[1], 1, 2)
     assert whole.scores.tolist() == alone.scores.tolist()
     assert whole.group.tolist() == group.tolist()
     assert whole.responses == alone.responses
-    assert of_all_processes(alone, 0, 1) is alone
+    assert gather_rollouts(alone, 0, 1) is alone

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_lightning import registry
 from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.runtime.composition import Choices, check
+from rlhf_lightning.runtime.composition import ComposedConfig, check
 from rlhf_lightning.tracking.logger_settings import logger_settings
 
 registry.load_components()
@@ -27,7 +27,7 @@ def composed(*words: str) -> DictConfig:
         return compose("config", list(words))
 
 
-def refuse(choices: Choices) -> None:
+def refuse(choices: ComposedConfig) -> None:
     raise ConfigError(f"lam={choices.config.advantage.lam} and epochs={choices.settings('ppo').epochs} don't go together")
 
 
@@ -47,7 +47,7 @@ def test_a_component_s_own_check_is_run_where_it_is_at_work(checked):
 
 
 def test_chosen_options_by_name():
-    choices = Choices(composed())
+    choices = ComposedConfig(composed())
     assert choices.chosen("advantage").name == "gae"
     assert [component.name for component in choices.several("rollout_shaping")] == ["missing_eos", "kl"]
     assert [component.name for component in choices.several("advantage")] == ["gae"]
@@ -56,7 +56,7 @@ def test_chosen_options_by_name():
 
 def test_a_group_that_is_needed_is_asked_for():
     with pytest.raises(ConfigError, match=r"chooses no rollout_scorer and needs one"):
-        Choices(composed()).require("rollout_scorer")
+        ComposedConfig(composed()).require("rollout_scorer")
 
 
 def test_a_secret_that_a_saved_configuration_lacks_is_asked_for():

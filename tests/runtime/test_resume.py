@@ -26,22 +26,22 @@ def stopped(tmp_path):
 
 def test_a_command_without_it_stays_as_it_is():
     words = ["stage=ppo", "ppo.updates=2"]
-    assert resume.spelled_out(words) == words
+    assert resume.expand_resume(words) == words
     assert resume.finished(words) is None
     assert resume.FLAG not in os.environ
 
 
 def test_it_becomes_the_run_s_own_configuration_and_folder(stopped):
-    words = resume.spelled_out([f"resume={stopped}", "trainer.devices=2"])
+    words = resume.expand_resume([f"resume={stopped}", "trainer.devices=2"])
     assert words == ["trainer.devices=2", f"hydra.run.dir={stopped}", "--config-path", str(stopped)]
     resume.check_folder(stopped)
 
 
 def test_what_would_make_another_run_is_refused(stopped):
     with pytest.raises(ConfigError, match=r"ppo\.learning_rate=1 would make another run"):
-        resume.spelled_out([f"resume={stopped}", "ppo.learning_rate=1"])
+        resume.expand_resume([f"resume={stopped}", "ppo.learning_rate=1"])
     with pytest.raises(ConfigError, match="this is not the folder of a run"):
-        resume.spelled_out([f"resume={stopped / 'nowhere'}"])
+        resume.expand_resume([f"resume={stopped / 'nowhere'}"])
 
 
 def test_a_stopped_run_s_folder_is_not_begun_anew(stopped):
@@ -57,10 +57,10 @@ def test_a_finished_run_is_said_to_be_complete(stopped):
 
 
 def test_one_command_begins_and_goes_on(stopped):
-    assert resume.spelled_out(["stage=sft", "hydra.run.dir=runs/x", "resume=auto"]) == ["stage=sft", "hydra.run.dir=runs/x"]
+    assert resume.expand_resume(["stage=sft", "hydra.run.dir=runs/x", "resume=auto"]) == ["stage=sft", "hydra.run.dir=runs/x"]
     resume.check_folder(stopped)
     assert resume.finished(["resume=auto"]) is None
-    resume.spelled_out(["stage=sft"])
+    resume.expand_resume(["stage=sft"])
     with pytest.raises(ConfigError, match="go on with it by resume="):
         resume.check_folder(stopped)
 
@@ -71,7 +71,7 @@ def test_one_command_begins_and_goes_on(stopped):
 def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ConfigError, match=told):
-        resume.spelled_out([*words, "resume=auto"])
+        resume.expand_resume([*words, "resume=auto"])
 
 
 def config(**changes):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_lightning.runtime.saved_config import flags_last, from_here
+from rlhf_lightning.runtime.saved_config import absolute_config_path, move_flags_last
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,8 +61,8 @@ def test_a_run_is_run_again_by_its_folder(command, world):
 def test_hydra_is_given_its_flags_behind_the_overrides(words, ordered):
     from hydra._internal.utils import get_args_parser
 
-    assert flags_last(words) == ordered
-    read = get_args_parser().parse_args(flags_last(words))
+    assert move_flags_last(words) == ordered
+    read = get_args_parser().parse_args(move_flags_last(words))
     assert read.overrides == [word for word in ordered if word[0] != "-" and ("=" in word or "~" in word) and word != "a=b"]
 
 
@@ -85,9 +85,9 @@ def test_a_path_of_the_working_folder_is_one(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
     whole = str((tmp_path / "run").resolve())
-    assert from_here(["--config-path", "run", "seed=1"]) == ["--config-path", whole, "seed=1"]
-    assert from_here(["-cp=run"]) == [f"-cp={whole}"]
-    assert from_here(["--config-path", "other", "run"]) == ["--config-path", "other", "run"]
+    assert absolute_config_path(["--config-path", "run", "seed=1"]) == ["--config-path", whole, "seed=1"]
+    assert absolute_config_path(["-cp=run"]) == [f"-cp={whole}"]
+    assert absolute_config_path(["--config-path", "other", "run"]) == ["--config-path", "other", "run"]
 
 
 @pytest.mark.parametrize("sweep", [False, True])

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.training.distributed import Places, SharedBatches, begin_at, shared_loader
+from rlhf_lightning.training.distributed import DistributedBatchSampler, Places, begin_at, shared_loader
 
 SIZES = {"rows": st.integers(1, 30), "batch_size": st.integers(1, 12), "world": st.integers(1, 5), "seed": st.integers(0, 3)}
 
 
 @given(**SIZES)
 def test_the_processes_shares_make_up_the_batches_of_one(rows, batch_size, world, seed):
-    alone = list(SharedBatches(rows, batch_size, seed, 0, 1))
-    shares = [list(SharedBatches(rows, batch_size, seed, rank, world)) for rank in range(world)]
-    assert {len(share) for share in shares} == {len(alone)} == {len(SharedBatches(rows, batch_size, seed, 0, world))}
+    alone = list(DistributedBatchSampler(rows, batch_size, seed, 0, 1))
+    shares = [list(DistributedBatchSampler(rows, batch_size, seed, rank, world)) for rank in range(world)]
+    assert {len(share) for share in shares} == {len(alone)} == {len(DistributedBatchSampler(rows, batch_size, seed, 0, world))}
     for number, batch in enumerate(alone):
         together = [share[number] for share in shares]
         assert sorted(row for part in together for row in part) == sorted(batch)
@@ -28,7 +28,7 @@ def test_the_processes_shares_make_up_the_batches_of_one(rows, batch_size, world
 
 
 def test_an_epoch_has_an_order_of_its_own_that_only_the_seed_says():
-    batches, again, other = (SharedBatches(40, 8, seed, 0, 1) for seed in (3, 3, 4))
+    batches, again, other = (DistributedBatchSampler(40, 8, seed, 0, 1) for seed in (3, 3, 4))
     first = list(batches)
     assert list(again) == first != list(other)
     batches.set_epoch(1)
@@ -101,7 +101,7 @@ def test_lightning_tells_the_epoch():
     trainer.fit(module, shared_loader(list(range(20)), 5, (0, 0, 1), collate=list, blank=list))
     assert len(module.seen) == 3
     assert module.seen[0] != module.seen[1] != module.seen[2]
-    expected = SharedBatches(20, 5, 0, 0, 1)
+    expected = DistributedBatchSampler(20, 5, 0, 0, 1)
     for epoch, batches in enumerate(module.seen):
         expected.set_epoch(epoch)
         assert batches == list(expected)

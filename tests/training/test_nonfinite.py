@@ -32,7 +32,7 @@ MINIBATCHES = PPOSettings().epochs * 2
 
 @pytest.fixture(scope="module")
 def trainings() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("trainings_of_bad_updates", Path(__file__).parent / "checkpoint" / "trainings.py")
+    spec = importlib.util.spec_from_file_location("trainings_of_bad_updates", Path(__file__).parents[1] / "checkpoint" / "trainings.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

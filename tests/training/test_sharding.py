@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf_lightning.training.sharding import layers, unsharded, whole
+from rlhf_lightning.training.sharding import full_tensor, layers, whole
 
 SHARES = '''
 import copy
@@ -21,7 +21,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.training.sharding import Shardable, layers, shared_out, take_weights, whole
+from rlhf_lightning.training.sharding import Shardable, layers, shard, copy_full_weights, whole
 from transformers import GPT2Config, GPT2LMHeadModel
 
 torch.distributed.init_process_group("gloo")
@@ -47,7 +47,7 @@ class Scored(nn.Module):
 
 model = Scored()
 kept = copy.deepcopy(model.state_dict())
-sharded = shared_out(model, mesh, ("forward", "more"))
+sharded = shard(model, mesh, ("forward", "more"))
 own = sum(p.to_local().numel() for p in sharded.model.parameters())
 assert 0.4 < own / sum(p.numel() for p in model.model.parameters()) < 0.6
 assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items()), "the model itself is left as it was"
@@ -81,7 +81,7 @@ for call, times in ((sharded, 1), (sharded.more, 2)):
     assert torch.allclose(found, wanted, rtol=1e-5), (found, wanted)
 
 torch.optim.SGD(sharded.parameters(), lr=0.1).step()
-take_weights(model, sharded)
+copy_full_weights(model, sharded)
 assert not torch.equal(kept["number"], model.number)
 assert not torch.equal(kept["model.transformer.h.1.mlp.c_fc.weight"], model.model.transformer.h[1].mlp.c_fc.weight)
 both = [torch.zeros_like(model.model.lm_head.weight) for _ in range(2)]
@@ -114,4 +114,4 @@ def test_layers_of_transformers_are_found(tiny_of, family, expected):
 def test_a_model_that_was_never_shared_out_is_whole():
     model = nn.Linear(2, 2)
     with whole(model):
-        assert torch.equal(unsharded(model.weight), model.weight)
+        assert torch.equal(full_tensor(model.weight), model.weight)

@@ -34,7 +34,7 @@ class SweepCheck(Callback):
                 check(job)
                 refuse_processes(job)
         except Exception as error:
-            if not error_messages.is_wrong(error):
+            if not error_messages.is_user_error(error):
                 raise
             sys.exit(error_messages.tell(error))  # Hydra would turn an error of a callback into a warning
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied
-from rlhf_lightning.config.atomic_write import write_whole
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report.page import rendered
 from rlhf_lightning.report.parallel import Axis, parallel_coordinates
 from rlhf_lightning.report.report import Table
@@ -18,7 +18,7 @@ OBJECTIVE = "objective"
 
 def write_sweep_page(jobs: Sequence[Job], file: Path) -> None:
     """Write the page, whole or not at all. Raises OSError where the folder can't be written."""
-    write_whole(file, sweep_page(jobs), private=True)
+    write_atomic(file, sweep_page(jobs), private=True)
 
 
 def sweep_page(jobs: Sequence[Job]) -> str:

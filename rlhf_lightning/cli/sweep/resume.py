@@ -43,7 +43,7 @@ def asked(config: Any) -> list[str]:
     return found
 
 
-def earlier_objective(config: DictConfig, folder: Path) -> float | None:
+def saved_objective(config: DictConfig, folder: Path) -> float | None:
     """The objective of a job that has ended well in this folder with these very settings; None where it is still to run.
 
     A job that was killed goes on from its newest checkpoint. Checkpoints of other settings, and why an earlier attempt failed, are deleted.

@@ -7,7 +7,7 @@ import copy
 from pydantic import NonNegativeInt
 
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.policy.model import Critic, untaught
+from rlhf_lightning.policy.model import Critic, zero_init_value_head
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.scoring import Scorer
 
@@ -19,4 +19,4 @@ def separate(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 
     Args:
         warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
     """
-    return Critic(untaught(policy.width), copy.deepcopy(policy.trunk), warmup)
+    return Critic(zero_init_value_head(policy.width), copy.deepcopy(policy.trunk), warmup)

@@ -73,8 +73,8 @@ def scorer_shared_out(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
     model = getattr(scorer, "model", None)
     if not isinstance(model, nn.Module):
         return scorer
-    from rlhf_lightning.training.sharding import shared_out
+    from rlhf_lightning.training.sharding import shard
 
     shared = copy.copy(scorer)
-    shared.model = shared_out(model, mesh)  # type: ignore[attr-defined]
+    shared.model = shard(model, mesh)  # type: ignore[attr-defined]
     return shared

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.cli.sweep.jobs import ERROR_FILE
-from rlhf_lightning.cli.sweep.resume import earlier_objective, refuse_another_sweep, refuse_space_without_sweep
+from rlhf_lightning.cli.sweep.resume import refuse_another_sweep, refuse_space_without_sweep, saved_objective
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime import resume, saved_config
 
@@ -38,14 +38,14 @@ def test_a_job_that_ended_well_is_not_run_again(tmp_path):
     config = OmegaConf.create({"seed": 1})
     saved_config.save(config, tmp_path)
     (tmp_path / resume.RESULT).write_text('{"objective": 0.25}')
-    assert earlier_objective(config, tmp_path) == 0.25
+    assert saved_objective(config, tmp_path) == 0.25
 
 
 def test_a_job_of_other_settings_is_run_from_its_start_and_its_old_end_is_gone(tmp_path):
     saved_config.save(OmegaConf.create({"seed": 1}), tmp_path)
     (tmp_path / resume.CHECKPOINTS).mkdir()
     (tmp_path / ERROR_FILE).write_text("failed")
-    assert earlier_objective(OmegaConf.create({"seed": 2}), tmp_path) is None
+    assert saved_objective(OmegaConf.create({"seed": 2}), tmp_path) is None
     assert sorted(file.name for file in tmp_path.iterdir()) == [saved_config.FILE]
     assert os.environ[resume.FLAG] == ""
 
@@ -54,7 +54,7 @@ def test_a_job_of_other_settings_that_has_a_result_stays(tmp_path):
     saved_config.save(OmegaConf.create({"seed": 1}), tmp_path)
     (tmp_path / resume.RESULT).write_text('{"objective": 0.25}')
     with pytest.raises(ConfigError, match="holds a run that is finished"):
-        earlier_objective(OmegaConf.create({"seed": 2}), tmp_path)
+        saved_objective(OmegaConf.create({"seed": 2}), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [saved_config.FILE, resume.RESULT]
 
 
@@ -64,7 +64,7 @@ def test_a_job_that_was_killed_goes_on_from_its_checkpoints(tmp_path):
     (tmp_path / resume.CHECKPOINTS).mkdir()
     with pytest.raises(ConfigError):
         resume.check_folder(tmp_path)
-    assert earlier_objective(config, tmp_path) is None
+    assert saved_objective(config, tmp_path) is None
     resume.check_folder(tmp_path)
 
 
