@@ -1,54 +1,55 @@
-"""How far two orders agree: Kendall's tau, partial correlation of ranks, area under the curve. Pure functions of numpy arrays."""
+"""Rank statistics of numpy columns: Spearman, Kendall, partial correlation, area under the ROC curve.
+
+scipy's versions in float64; torchmetrics' lack their rules for constant columns and the interval of the area.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from scipy.stats import kendalltau, rankdata
 
 from rlhf_lightning.statistics.intervals import Interval
 
 Array = np.ndarray
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Spearman's correlation: Pearson's of the ranks, equal values having their mean rank. None where one doesn't vary."""
-    ranks = []
-    for column in (x, y):
-        _, place, times = np.unique(column, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(times) - (times + 1) / 2)[place])
-    first, second = (rank - rank.mean() for rank in ranks)
-    spread = math.sqrt(float((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / spread if spread else None
-
-
-def kendall_tau_b(first: Array, second: Array) -> float | None:
-    """Kendall's tau-b of two [n] columns: concordant less discordant pairs, over the root of the pairs that each column tells apart
-    (M. G. Kendall, "The treatment of ties in ranking problems", 1945). Memory grows with n^2.
-
-    None where the second column, what is to be found, tells nothing apart; 0 where the first alone does so.
-    """
-    upper = np.triu_indices(len(first), 1)
-    a, b = (np.sign(column[:, None] - column[None, :])[upper] for column in (first, second))
-    told_a, told_b = np.count_nonzero(a), np.count_nonzero(b)
-    if not told_b:
+def rank_correlation(x: Array, y: Array) -> float | None:
+    """Spearman's correlation of two [n] columns, with mean ranks for ties; None if either is constant."""
+    if is_constant(x) or is_constant(y):
         return None
-    return float((a * b).sum()) / math.sqrt(told_a * told_b) if told_a else 0.0
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
-def partial_rank_correlation(first: Array, second: Array, given: Array) -> float | None:
-    """Spearman's correlation of two [n] columns with a third held fixed: that of the residuals of their ranks after linear regression on
-    the third's ranks. None where a column doesn't vary, or the third says all about one of the others."""
-    both, a, b = rank_correlation(first, second), rank_correlation(first, given), rank_correlation(second, given)
+def kendall_tau_b(scores: Array, target: Array) -> float | None:
+    """Kendall's tau-b of two [n] columns.
+
+    Source: M. G. Kendall, "The treatment of ties in ranking problems", 1945. None if the target is constant; 0 if the scores alone are.
+    """
+    if is_constant(target):
+        return None
+    return 0.0 if is_constant(scores) else float(kendalltau(scores, target).statistic)
+
+
+def partial_rank_correlation(first: Array, second: Array, control: Array) -> float | None:
+    """Spearman's correlation of two [n] columns, controlled for a third.
+
+    It is the correlation of the residuals of their ranks after a linear regression on the third's ranks. None if a column is constant, or
+    the third determines one of the others.
+    """
+    both, a, b = rank_correlation(first, second), rank_correlation(first, control), rank_correlation(second, control)
     if both is None or a is None or b is None:
         return None
-    left = (1 - a * a) * (1 - b * b)
-    return max(-1.0, min(1.0, (both - a * b) / math.sqrt(left))) if left > 1e-12 else None
+    unexplained = (1 - a * a) * (1 - b * b)
+    return max(-1.0, min(1.0, (both - a * b) / math.sqrt(unexplained))) if unexplained > 1e-12 else None
 
 
 def area_under_curve(scores: Array, up: Array) -> Interval | None:
-    """How often a text with thumbs up scores above one with thumbs down, ties half; with the interval of E. R. DeLong, D. M. DeLong and
-    D. L. Clarke-Pearson, 1988, cut to [0, 1]. None without both.
+    """Area under the ROC curve of scores for thumbs up, with DeLong's 95 % interval cut to [0, 1].
+
+    Own code: the interval (E. R. DeLong, D. M. DeLong and D. L. Clarke-Pearson, 1988) needs the placements that AUROC functions hide.
+    None without both classes.
 
     Args:
         scores: [n]. up: [n] booleans.
@@ -63,3 +64,8 @@ def area_under_curve(scores: Array, up: Array) -> Interval | None:
         return Interval(area, 0.0, 1.0, len(scores))
     reach = 1.959964 * math.sqrt(float(wins.var(ddof=1)) / len(above) + float(losses.var(ddof=1)) / len(below))
     return Interval(area, max(0.0, area - reach), min(1.0, area + reach), len(scores))
+
+
+def is_constant(column: Array) -> bool:
+    """True for a column without two different values."""
+    return len(column) < 2 or float(np.ptp(column)) == 0

@@ -5,20 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional import kendall_rank_corrcoef
+from scipy import stats
+from torchmetrics.functional import kendall_rank_corrcoef, spearman_corrcoef
+from torchmetrics.functional.classification import binary_auroc
 
-from rlhf_lightning.statistics.ranks import area_under_curve, kendall_tau_b, partial_rank_correlation
-
-stats = pytest.importorskip("scipy.stats")
+from rlhf_lightning.statistics.ranks import area_under_curve, kendall_tau_b, partial_rank_correlation, rank_correlation
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_tau_b_is_that_of_scipy_and_torchmetrics_with_ties(seed):
+def test_correlations_are_closed_forms_and_torchmetrics_with_ties(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 4 + seed, 12).astype(float), rng.integers(0, 3, 12).astype(float)
-    found = kendall_tau_b(a, b)
-    assert found == pytest.approx(stats.kendalltau(a, b).statistic, abs=1e-12)
-    assert found == pytest.approx(kendall_rank_corrcoef(torch.tensor(a), torch.tensor(b)).item(), abs=1e-5)
+    upper = np.triu_indices(12, 1)
+    x, y = (np.sign(column[:, None] - column)[upper] for column in (a, b))
+    tau = kendall_tau_b(a, b)
+    assert tau == pytest.approx((x * y).sum() / np.sqrt(np.count_nonzero(x) * np.count_nonzero(y)), abs=1e-12)
+    assert tau == pytest.approx(kendall_rank_corrcoef(torch.tensor(a), torch.tensor(b)).item(), abs=1e-5)
+    assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert rank_correlation(a, b) == pytest.approx(spearman_corrcoef(torch.tensor(a), torch.tensor(b)).item(), abs=1e-5)
 
 
 def test_tau_b_where_a_side_tells_nothing_apart():
@@ -56,6 +60,7 @@ def test_the_area_is_that_of_scikit_learn_with_ties(seed):
     found = area_under_curve(scores, up)
     assert found is not None
     assert found.mean == pytest.approx(metrics.roc_auc_score(up, scores), abs=1e-12)
+    assert found.mean == pytest.approx(binary_auroc(torch.tensor(scores / 300), torch.tensor(up).long()).item(), abs=1e-5)
     assert 0 <= found.low < found.mean < found.high <= 1
     assert area_under_curve(scores, np.ones(60, bool)) is None
 
