@@ -1,4 +1,4 @@
-"""Files of rows: which ones a path means, and their lines in bounded memory, unpacked where they are gzip."""
+"""Row files: resolve a path to files and read their lines in bounded memory, gzip included."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rlhf_lightning.errors import DataError
 
 BLOCK = 1 << 20
 MAX_RATIO, SMALL = 200, 64 << 20
-"""Unpacked bytes for each packed one, beyond the first SMALL: text packs to a twentieth, an archive bomb to a thousandth."""
+"""Highest unpacking ratio beyond the first SMALL bytes: text packs to a twentieth, an archive bomb to a thousandth."""
 MAX_BYTES = 8 << 20
-"""How many bytes a row may have unless the source is told otherwise."""
-# What a file may start with that is surely no UTF-8 text; the longer marks first.
-OTHER_KINDS = {
+"""Default limit on the bytes of a row."""
+# First bytes of files that aren't UTF-8 text; longer marks first.
+FOREIGN_FORMATS = {
     b"\xff\xfe\x00\x00": "UTF-32 text; save it as UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32 text; save it as UTF-8",
     b"\xff\xfe": "UTF-16 text; save it as UTF-8",
@@ -32,9 +32,9 @@ OTHER_KINDS = {
 
 
 def files_at(path: str, patterns: Sequence[str], source: str) -> list[Path]:
-    """The files that a path means: a file, a folder (what fits the patterns, by name, not its subfolders) or a glob pattern.
+    """List the files of a path: a file, a folder (sorted matches, no subfolders) or a glob.
 
-    Links to regular files are followed: where a link leads is the user's own decision, and sets are often kept as links into a cache.
+    Links to regular files are followed: data sets are often links into a cache.
 
     Raises:
         DataError: nothing there, a folder without such files, a URL, or a FIFO, socket or device.
@@ -45,25 +45,25 @@ def files_at(path: str, patterns: Sequence[str], source: str) -> list[Path]:
     try:
         if Path(path).is_dir():
             files = sorted({file for pattern in patterns for file in Path(path).glob(pattern) if not file.is_dir()})
-            wanted = f"the folder has no {', '.join(patterns)}"
+            problem = f"the folder has no {', '.join(patterns)}"
         elif Path(path).exists():
-            files, wanted = [Path(path)], ""
+            files, problem = [Path(path)], ""
         else:
             files = sorted(Path(name) for name in glob.glob(path, recursive=True) if not Path(name).is_dir())
-            wanted = "no such file" if not glob.has_magic(path) else "no file fits the pattern"
-        odd = next((file for file in files if not stat.S_ISREG(file.stat().st_mode)), None)
+            problem = "no such file" if not glob.has_magic(path) else "no file fits the pattern"
+        irregular = next((file for file in files if not stat.S_ISREG(file.stat().st_mode)), None)
     except (OSError, ValueError) as error:
         raise DataError(f"{setting} can't be read: {getattr(error, 'strerror', None) or error}") from error
     if not files:
-        raise DataError(f"{setting}: {wanted}")
-    if odd is not None:
-        raise DataError(f"{odd} is not a regular file (a FIFO, socket or device); write the rows to a file first")
+        raise DataError(f"{setting}: {problem}")
+    if irregular is not None:
+        raise DataError(f"{irregular} is not a regular file (a FIFO, socket or device); write the rows to a file first")
     return files
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Stream]:
-    """The file's bytes. Raises DataError where it can't be opened or read to its end."""
+def open_stream(file: Path) -> Iterator[Stream]:
+    """Open a file as a Stream. Raises DataError if it can't be opened or read to its end."""
     try:
         with file.open("rb") as handle:
             yield Stream(handle)
@@ -72,11 +72,11 @@ def opened(file: Path) -> Iterator[Stream]:
 
 
 class Stream:
-    """A file's bytes in blocks of bounded size, unpacked if gzip, whatever the file is called.
+    """A file's bytes in blocks of bounded size; gzip is recognised by its first bytes and unpacked.
 
     Attributes:
-        fault: at the end of the blocks, why they weren't all of the file; None where they were.
-        is_truncated: whether the fault is that the end of a gzip file is missing.
+        fault: after the last block, why the file was not read completely; None if it was.
+        is_truncated: the fault is a missing end of a gzip file.
     """
 
     def __init__(self, handle: BinaryIO) -> None:
@@ -86,10 +86,10 @@ class Stream:
         self._packed = 0
 
     def blocks(self) -> Iterator[bytes]:
-        """The blocks, none of them much larger than BLOCK however well the file is packed."""
+        """Yield blocks of about BLOCK bytes at most, whatever the compression ratio."""
         data = self._read()
         if data[:2] == b"\x1f\x8b":
-            yield from self._unpacked(data)
+            yield from self._unpack(data)
             return
         while data:
             yield data
@@ -100,7 +100,7 @@ class Stream:
         self._packed += len(data)
         return data
 
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+    def _unpack(self, data: bytes) -> Iterator[bytes]:
         member, unpacked = zlib.decompressobj(wbits=31), 0
         try:
             while data:
@@ -126,25 +126,25 @@ class Stream:
             self.fault, self.is_truncated = "the gzip file is truncated; fetch it again", True
 
 
-def lines(blocks: Iterator[bytes], longest: int) -> Iterator[tuple[int, int, bytes, bool]]:
-    """(line number from 1, byte offset, bytes, whether a newline ended it); of too long a line at least longest + 1 bytes."""
+def lines(blocks: Iterator[bytes], max_bytes: int) -> Iterator[tuple[int, int, bytes, bool]]:
+    """Yield (line number from 1, byte offset, bytes, ends with a newline), cutting overlong lines."""
     number, offset, dropped, rest = 1, 0, 0, b""
     for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        for raw in whole:
+        *complete, rest = (rest + block).split(b"\n")
+        for raw in complete:
             skip = len(raw) + dropped + 1
             if offset == 0 and raw.startswith(b"\xef\xbb\xbf"):
                 raw, offset, skip = raw[3:], 3, skip - 3
             yield number, offset, raw, True
             number, offset, dropped = number + 1, offset + skip, 0
-        if len(rest) > longest:
-            dropped += len(rest) - longest - 1
-            rest = rest[: longest + 1]
+        if len(rest) > max_bytes:
+            dropped += len(rest) - max_bytes - 1
+            rest = rest[: max_bytes + 1]
     bom = 3 if offset == 0 and rest.startswith(b"\xef\xbb\xbf") else 0
     yield number, offset + bom, rest[bom:], False
 
 
-def other_kind(start: bytes, *more: dict[bytes, str]) -> str | None:
-    """What a file that starts with these bytes is instead of the text that was expected; None where nothing speaks against it."""
-    kinds = {mark: told for kind in (OTHER_KINDS, *more) for mark, told in kind.items()}
-    return next((f"the file is {told}" for mark, told in kinds.items() if start.startswith(mark)), None)
+def foreign_format(start: bytes, *more: dict[bytes, str]) -> str | None:
+    """Describe the format of a file with these first bytes; None if it may be the expected text."""
+    descriptions = {mark: description for kind in (FOREIGN_FORMATS, *more) for mark, description in kind.items()}
+    return next((f"the file is {description}" for mark, description in descriptions.items() if start.startswith(mark)), None)

@@ -1,4 +1,4 @@
-"""JSON read strictly: what Python's parser would take or change in silence is refused."""
+"""Strict JSON: rejects input that Python's parser would accept or change silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf_lightning.feedback.row import kind_of
 
 
 def strict_object(raw: bytes, offset: int) -> dict[str, Any]:
-    """The JSON object that the bytes hold; see `strict_json`."""
+    """Parse one JSON object; see `strict_json`."""
     data = strict_json(raw, offset)
     if not isinstance(data, dict):
         raise ValueError(f"a row must be a JSON object, not {kind_of(data)}")
@@ -19,10 +19,10 @@ def strict_object(raw: bytes, offset: int) -> dict[str, Any]:
 
 
 def strict_json(raw: bytes, offset: int) -> Any:
-    """The one JSON value that the bytes hold, in strict UTF-8.
+    """Parse one JSON value in strict UTF-8.
 
     Args:
-        offset: where the bytes stand in their file, for messages.
+        offset: of the bytes in their file, for messages.
 
     Raises:
         ValueError: with the reason; besides broken JSON a key given twice, NaN and Infinity, lone surrogates, NUL (databases can't
@@ -39,23 +39,23 @@ def strict_json(raw: bytes, offset: int) -> Any:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError("not usable JSON: nested too deeply") from None
-    # Only an escape can bring in what strict UTF-8 and strict JSON keep out.
+    # Only an escape can produce NUL or a lone surrogate.
     if b"\\u" in raw:
         check_texts(data)
     return data
 
 
 def not_utf8(error: UnicodeDecodeError, offset: int) -> str:
-    """What to say of bytes that aren't UTF-8 and stand at this offset of their file."""
+    """Describe a decoding error of bytes at this offset of their file."""
     byte = error.object[error.start]
     return f"not UTF-8: byte 0x{byte:02x} at byte offset {offset + error.start} of the file; save it as UTF-8"
 
 
 def check_texts(data: Any) -> None:
-    """Raises ValueError where a text or key in a JSON value holds NUL or a lone surrogate, with the outermost field's name."""
+    """Raise ValueError, naming the outermost field, if a text or key holds NUL or a lone surrogate."""
     fields = data.items() if isinstance(data, dict) else [("a value", data)]
-    for field, whole in fields:
-        stack: list[Any] = [field, whole]
+    for field, root in fields:
+        stack: list[Any] = [field, root]
         while stack:
             value = stack.pop()
             if isinstance(value, dict):
@@ -84,11 +84,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _NotANumber(ValueError):
-    """NaN, Infinity or -Infinity, which Python's parser would take."""
+    """NaN, Infinity or -Infinity, accepted by Python's parser."""
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise _NotANumber(name)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_reject_constant)

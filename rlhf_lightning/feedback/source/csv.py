@@ -1,4 +1,4 @@
-"""Comma- or tab-separated values, read strictly and in bounded memory."""
+"""CSV and TSV files, read strictly and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row, kind_of
-from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, lines, opened, other_kind
+from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.source._rows import source
 from rlhf_lightning.feedback.source._strict import not_utf8, strict_json
 from rlhf_lightning.feedback.unknown_fields import listed, near
@@ -37,55 +37,55 @@ def csv(
 ) -> Iterator[Row | BadLine]:
     """Rows of CSV and TSV files (RFC 4180) with a header, plain or gzipped, in strict UTF-8.
 
-    Every cell is text unless its column is declared otherwise: nothing is guessed. An empty cell is an absent field. Cells in double
+    Every cell is text unless its column is declared otherwise. An empty cell is an absent field. Cells in double
     quotes may hold delimiters, line ends and doubled quotes; a row's origin is the line on which it starts. A byte order mark, CRLF and
-    blank lines are accepted. A row with too many or too few cells, a cell that isn't what its column is declared to be, NUL and text
-    that isn't UTF-8 are bad lines. A quote that doesn't close, or is followed by text, hides where rows start, and spoils the reading,
-    as do a damaged file, one without rows and a header with an empty name or one given twice.
+    blank lines are accepted. A row with too many or too few cells, a cell that doesn't match its column's type, NUL and text
+    that isn't UTF-8 are bad lines. Fatal are a quote that doesn't close or is followed by text (it hides the starts of rows), a
+    damaged file, a file without rows, and a header with an empty or repeated name.
 
     Args:
         path: a file, a folder (its *.csv and *.tsv, also with .gz, by name, not its subfolders) or a glob pattern (`**` descends).
-        delimiter: what stands between cells; by default a tab in files called .tsv or .tsv.gz, else a comma.
+        delimiter: by default a tab in files named .tsv or .tsv.gz, else a comma.
         numbers: columns of numbers, written as in JSON.
         booleans: columns of `true` and `false`.
         lists: columns of JSON lists.
-        max_row_bytes: a longer row is refused without being held.
+        max_row_bytes: a longer row is rejected without being read into memory.
 
     Raises:
-        ConfigError: a delimiter that can't be one, or a column declared twice.
+        ConfigError: an unusable delimiter, or a column declared twice.
         DataError: nothing at `path`, a folder without such files, a URL, a FIFO or device, or a file that can't be opened.
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ConfigError(f"feedback_source.csv.delimiter={delimiter!r} must be one character, and no quote or line end")
     declared = Counter([*numbers, *booleans, *lists])
-    if twice := [name for name, count in declared.items() if count > 1]:
-        raise ConfigError(f"feedback_source.csv declares {listed(twice)} twice; a column is in one of numbers, booleans, lists")
+    if repeated := [name for name, count in declared.items() if count > 1]:
+        raise ConfigError(f"feedback_source.csv declares {listed(repeated)} twice; a column is in one of numbers, booleans, lists")
     typed: Typed = {**dict.fromkeys(numbers, _number), **dict.fromkeys(booleans, _boolean), **dict.fromkeys(lists, _list)}
     for file in files_at(path, FOLDER_PATTERNS, "csv"):
-        between = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
-        with opened(file) as stream:
-            yield from _Table(file, stream, between, max_row_bytes).rows(typed)
+        separator = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
+        with open_stream(file) as stream:
+            yield from _Table(file, stream, separator, max_row_bytes).rows(typed)
 
 
 class _Broken(Exception):
-    """The table can't be read on; the message says why."""
+    """Reading of the table can't continue; the message is the reason."""
 
 
 class _Table:
     """A reader of one file.
 
     Attributes:
-        start: the line on which the row that is being read starts.
-        raw: the bytes of the lines of this row that were read.
-        fault: the first thing in these lines that makes the row a bad one.
+        start: first line of the current row.
+        raw: the bytes of the current row so far.
+        fault: the first problem of the current row.
     """
 
-    def __init__(self, file: Path, stream: Stream, delimiter: str, longest: int) -> None:
-        self.file, self.stream, self.delimiter, self.longest = file, stream, delimiter, longest
+    def __init__(self, file: Path, stream: Stream, delimiter: str, max_bytes: int) -> None:
+        self.file, self.stream, self.delimiter, self.max_bytes = file, stream, delimiter, max_bytes
         self.start, self.raw, self.fault = 1, bytearray(), ""
 
     def rows(self, typed: Typed) -> Iterator[Row | BadLine]:
-        """Every row, and at last what is wrong with the file, if anything."""
+        """Yield every row, then a fatal bad line if the file is broken."""
         count = 0
         try:
             table = self._cells()
@@ -99,22 +99,22 @@ class _Table:
             if not count:
                 raise _Broken("no rows: the file has a header alone")
         except _Broken as broken:
-            yield BadLine(self.place, str(broken), bytes(self.raw[:1024]), "fatal")
+            yield BadLine(self.origin, str(broken), bytes(self.raw[:1024]), "fatal")
 
     @property
-    def place(self) -> str:
+    def origin(self) -> str:
         return f"{self.file}:{self.start}"
 
     def _cells(self) -> Iterator[list[str]]:
-        """The cells of each row that isn't blank."""
-        # The limit is the module's own and has no use here, where rows are bounded.
-        field_size_limit(max(field_size_limit(), self.longest))
+        """Yield the cells of each row that isn't blank."""
+        # The csv module's limit is not needed: rows are bounded here.
+        field_size_limit(max(field_size_limit(), self.max_bytes))
         table = reader(self._lines(), delimiter=self.delimiter, strict=True)
         while True:
             try:
                 cells = next(table, None)
             except Error as error:
-                raise _Broken(f"not CSV: {_in_words(error)}") from None
+                raise _Broken(f"not CSV: {_explain(error)}") from None
             if cells is None:
                 return
             if cells:
@@ -122,19 +122,19 @@ class _Table:
             self.start, self.raw, self.fault = table.line_num + 1, bytearray(), ""
 
     def _lines(self) -> Iterator[str]:
-        for number, offset, raw, ended in lines(self.stream.blocks(), self.longest):
+        for number, offset, raw, ended in lines(self.stream.blocks(), self.max_bytes):
             if not ended and self.stream.fault is not None:
                 self.start = number
                 raise _Broken(self.stream.fault)
             if not ended and not raw:
                 return
-            if number == 1 and (other := other_kind(raw)):
-                raise _Broken(other)
+            if number == 1 and (foreign := foreign_format(raw)):
+                raise _Broken(foreign)
             line = raw + b"\n" * ended
             self.raw += line
-            if len(self.raw) > self.longest:
+            if len(self.raw) > self.max_bytes:
                 raise _Broken(
-                    f"the row that starts here is longer than the limit of {self.longest} bytes (feedback_source.csv.max_row_bytes); "
+                    f"the row that starts here is longer than the limit of {self.max_bytes} bytes (feedback_source.csv.max_row_bytes); "
                     "is there a quote that doesn't close?"
                 )
             if b"\x00" in line and not self.fault:
@@ -154,8 +154,8 @@ class _Table:
         if "" in header:
             raise _Broken(f"column {header.index('') + 1} of the header has no name")
         if len(set(header)) < len(header):
-            twice = next(name for name, count in Counter(header).items() if count > 1)
-            raise _Broken(f"the header has the column {ascii(twice)[:60]} twice")
+            repeated = next(name for name, count in Counter(header).items() if count > 1)
+            raise _Broken(f"the header has the column {ascii(repeated)[:60]} twice")
         for name in typed:
             if name not in header:
                 raise _Broken(f"no column {name!r}, which the settings declare{near(name, header)}; the header has: {listed(header)}")
@@ -163,24 +163,24 @@ class _Table:
     def _row(self, header: Sequence[str], cells: Sequence[str], typed: Typed) -> Row | BadLine:
         raw = bytes(self.raw)
         if self.fault:
-            return BadLine(self.place, self.fault, raw)
+            return BadLine(self.origin, self.fault, raw)
         if len(cells) != len(header):
-            return BadLine(self.place, f"{len(cells)} cells, and the header has {len(header)}", raw)
+            return BadLine(self.origin, f"{len(cells)} cells, and the header has {len(header)}", raw)
         data: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
         for name, value_of in typed.items():
             if name in data:
                 try:
                     data[name] = value_of(data[name])
                 except ValueError as error:
-                    return BadLine(self.place, f"{name} {error}", raw)
-        return Row(data, self.place, raw)
+                    return BadLine(self.origin, f"{name} {error}", raw)
+        return Row(data, self.origin, raw)
 
 
 def _number(cell: str) -> int | float:
-    found = _NUMBER.fullmatch(cell)
-    if found is None:
+    match = _NUMBER.fullmatch(cell)
+    if match is None:
         raise ValueError(f"must be a number as in JSON, not {kind_of(cell)}")
-    return float(cell) if found[1] or found[2] else int(cell)
+    return float(cell) if match[1] or match[2] else int(cell)
 
 
 def _boolean(cell: str) -> bool:
@@ -199,12 +199,12 @@ def _list(cell: str) -> list[Any]:
     return value
 
 
-def _in_words(error: Error) -> str:
-    told = str(error)
-    if "unexpected end of data" in told:
+def _explain(error: Error) -> str:
+    message = str(error)
+    if "unexpected end of data" in message:
         return "a quote opens in the row that starts here and doesn't close"
-    if "expected after" in told:
-        return f"in the row that starts here something other than a delimiter follows a closing quote ({told})"
-    if "new-line character" in told:
+    if "expected after" in message:
+        return f"in the row that starts here something other than a delimiter follows a closing quote ({message})"
+    if "new-line character" in message:
         return "in the row that starts here a carriage return stands inside an unquoted cell; end lines with LF or CRLF"
-    return told
+    return message

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, and local folders in its formats."""
+"""Data sets of the Hugging Face Hub and local folders in its formats."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rlhf_lightning.registry import register
 
 BATCH = 1000
 TEXT_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zst", ".zip")
-# What a data set's folder holds besides its rows.
-ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+
+METADATA_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 READ_AS_TEXT = ("json", "csv", "text")
 
 
@@ -29,39 +29,41 @@ def hub(
 ) -> Iterator[Row | BadLine]:
     """Rows of a Hugging Face data set, by its name on the Hub or a local folder.
 
-    A local folder holds what `save_to_disk` wrote, or Parquet files as `load_dataset` takes them; it is read as it stands, without a
-    copy in the cache. Folders with JSON or CSV files are refused: the library fills in fields and changes types while it reads those,
-    the sources jsonl, json and csv don't. Of data sets on the Hub that consist of such files this is told. Code of a data set is never run.
+    A local folder contains the output of `save_to_disk`, or Parquet files as `load_dataset` reads them; it is read in place, without a
+    copy in the cache. Folders with JSON or CSV files are rejected: the library fills in fields and changes types while it reads them,
+    the sources jsonl, json and csv don't. For data sets on the Hub with such files a note says so. Code of a data set is never run.
 
-    The library gives every row every field, so null fields, inside objects too, are taken as absent. Dates and times become ISO 8601
-    text. NaN, infinities, NUL, bytes, images and whatever else JSON hasn't make a bad line. Class labels stay the numbers that they are
-    stored as. A row's origin is PATH/SPLIT:NUMBER, counted from 1.
+    The library gives every row every field, so null fields, also inside objects, count as absent. Dates and times become ISO 8601
+    text. NaN, infinities, NUL, bytes, images and other values that JSON lacks make a bad line. Class labels stay numbers, as they are
+    stored. A row's origin is PATH/SPLIT:NUMBER, counted from 1.
 
     Args:
-        path: a name on the Hub ("Anthropic/hh-rlhf"), a local folder or a Parquet file. What exists here is never looked up on the Hub.
-        split: which part of the data set.
-        config: which of the data set's configurations.
-        revision: which branch, tag or commit on the Hub.
-        streaming: read while downloading, and keep no copy.
+        path: a name on the Hub ("Anthropic/hh-rlhf"), a local folder or a Parquet file. Existing paths are never looked up on the Hub.
+        split: of the data set ("train").
+        config: name of the data set's configuration.
+        revision: branch, tag or commit on the Hub.
+        streaming: read while downloading, without a local copy.
 
     Raises:
-        ConfigError: the library isn't installed, or a setting that a local folder can't have.
+        ConfigError: the library isn't installed, or a setting that doesn't apply to a local folder.
         DataError: no such data set or split, a folder of JSON or CSV files, or data that the library can't read.
     """
-    loaded = _loaded(path, split, config, revision, streaming)
-    place = f"{path}/{split}"
+    loaded = _load(path, split, config, revision, streaming)
+    split_path = f"{path}/{split}"
     if getattr(loaded, "builder_name", None) in READ_AS_TEXT:
-        told = "the data set consists of text files, in which the datasets library fills in absent fields and may change types; "
-        yield BadLine(place, told + "for strict reading download them and use feedback_source=jsonl, json or csv", verdict="allowed")
+        warning = "the data set consists of text files, in which the datasets library fills in absent fields and may change types; "
+        yield BadLine(
+            split_path, warning + "for strict reading download them and use feedback_source=jsonl, json or csv", verdict="allowed"
+        )
     number = 0
     for data in _rows(loaded, path):
         number += 1
-        yield _row(data, f"{place}:{number}")
+        yield _row(data, f"{split_path}:{number}")
     if not number:
-        yield BadLine(f"{place}:1", "no rows: the split is empty", verdict="fatal")
+        yield BadLine(f"{split_path}:1", "no rows: the split is empty", verdict="fatal")
 
 
-def _loaded(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Any:
+def _load(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Any:
     try:
         import datasets
     except ImportError as error:
@@ -87,10 +89,10 @@ def _of_path(datasets: Any, path: Path, split: str) -> Any:
             raise DataError(f"{path} has no split {split!r}; there are: {', '.join(parts)}")
         return parts[split]
     if (path / "state.json").exists():
-        whole = datasets.load_from_disk(str(path))
-        if whole.split is not None and str(whole.split) != split:
-            raise DataError(f"{path} is the split {str(whole.split)!r}, not {split!r}: add feedback_source.hub.split={whole.split}")
-        return whole
+        data_set = datasets.load_from_disk(str(path))
+        if data_set.split is not None and str(data_set.split) != split:
+            raise DataError(f"{path} is the split {str(data_set.split)!r}, not {split!r}: add feedback_source.hub.split={data_set.split}")
+        return data_set
     _check_text_free(sorted(path.rglob("*")) if path.is_dir() else [path], str(path))
     if path.is_dir():
         return datasets.load_dataset(str(path), split=split, streaming=True)
@@ -98,8 +100,8 @@ def _of_path(datasets: Any, path: Path, split: str) -> Any:
 
 
 def _check_text_free(files: list[Path], path: str) -> None:
-    """Raises DataError for files that are read strictly elsewhere, and where there is no Parquet file."""
-    text = next((file for file in files if file.is_file() and file.suffix.lower() in TEXT_FILES and file.name not in ABOUT), None)
+    """Raise DataError for files that other sources read strictly, or if there is no Parquet file."""
+    text = next((file for file in files if file.is_file() and file.suffix.lower() in TEXT_FILES and file.name not in METADATA_FILES), None)
     if text is not None:
         raise DataError(
             f"{text} is no Parquet file, and the datasets library would fill in fields and change types in it; "
@@ -110,7 +112,7 @@ def _check_text_free(files: list[Path], path: str) -> None:
 
 
 def _rows(loaded: Any, path: str) -> Iterator[dict[str, Any]]:
-    """The rows as Arrow stores them, so that nothing is decoded: images and audio stay bytes."""
+    """Yield the rows as Arrow stores them, undecoded: images and audio stay bytes."""
     try:
         for table in loaded.with_format("arrow").iter(batch_size=BATCH):
             yield from table.to_pylist()
@@ -120,15 +122,15 @@ def _rows(loaded: Any, path: str) -> Iterator[dict[str, Any]]:
 
 def _row(data: dict[str, Any], origin: str) -> Row | BadLine:
     try:
-        plain = {name: _plain(value, name) for name, value in data.items() if value is not None}
-        check_texts(plain)
+        values = {name: _plain(value, name) for name, value in data.items() if value is not None}
+        check_texts(values)
     except ValueError as error:
         return BadLine(origin, str(error), json.dumps(data, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace"))
-    return Row(plain, origin, json.dumps(plain, ensure_ascii=False).encode(), intact=True)
+    return Row(values, origin, json.dumps(values, ensure_ascii=False).encode(), intact=True)
 
 
 def _plain(value: Any, name: str) -> Any:
-    """The value in JSON's types. Raises ValueError with the field for one that JSON hasn't."""
+    """Convert a value to JSON's types. Raises ValueError naming the field for other types."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -139,8 +141,8 @@ def _plain(value: Any, name: str) -> Any:
         return [_plain(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    shown = repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
-    raise ValueError(f"{name} is {shown}, which JSON hasn't; take it out or turn it into a number or text")
+    description = repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
+    raise ValueError(f"{name} is {description}, which JSON hasn't; take it out or turn it into a number or text")
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source._files import MAX_BYTES, files_at, lines, opened, other_kind
+from rlhf_lightning.feedback.source._files import MAX_BYTES, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.source._rows import source
 from rlhf_lightning.feedback.source._strict import strict_object
 from rlhf_lightning.registry import register
@@ -26,15 +26,15 @@ NO_JSON_LINES = {
 def jsonl(path: str, *, max_line_bytes: PositiveInt = MAX_BYTES, allow_truncated_tail: bool = False) -> Iterator[Row | BadLine]:
     """Rows of JSON Lines files, plain or gzipped, in strict UTF-8.
 
-    Gzip is known by its first bytes, whatever the file is called. A UTF-8 byte order mark, CRLF and blank lines are accepted.
-    Refused with file and line: text that isn't UTF-8 (with its byte offset), what isn't one JSON object, a key given twice, NaN and
-    Infinity, lone surrogates, NUL (databases can't hold it), nesting too deep to parse, a line that is too long. A file that is
-    no JSON Lines at all, has no rows or is damaged spoils the reading. Links to regular files are followed.
+    Gzip is recognised by its first bytes, not by the file name. A UTF-8 byte order mark, CRLF and blank lines are accepted.
+    Rejected with file and line: text that isn't UTF-8 (with its byte offset), anything but one JSON object, a repeated key, NaN and
+    Infinity, lone surrogates, NUL (databases can't hold it), nesting too deep to parse, an overlong line. A file that isn't
+    JSON Lines, has no rows or is damaged is fatal. Links to regular files are followed.
 
     Args:
         path: a file, a folder (its *.jsonl, *.jsonl.gz and *.json, by name, not its subfolders) or a glob pattern (`**` descends).
-        max_line_bytes: a longer line is refused without being held; its first KiB is kept for the report.
-        allow_truncated_tail: leave out a last line that is cut off, or what a truncated gzip file lacks, and say so.
+        max_line_bytes: a longer line is rejected without being read into memory; its first KiB is kept for the report.
+        allow_truncated_tail: leave out a last line that is cut off, or the missing end of a gzip file, and note it.
 
     Raises:
         DataError: nothing at `path`, a folder without such files, a URL, a FIFO or device, or a file that can't be opened.
@@ -43,20 +43,20 @@ def jsonl(path: str, *, max_line_bytes: PositiveInt = MAX_BYTES, allow_truncated
         yield from _read(file, max_line_bytes, allow_truncated_tail)
 
 
-def _read(file: Path, longest: int, allow_tail: bool) -> Iterator[Row | BadLine]:
-    with opened(file) as stream:
+def _read(file: Path, max_bytes: int, allow_tail: bool) -> Iterator[Row | BadLine]:
+    with open_stream(file) as stream:
         number, empty = 1, True
-        for number, offset, raw, ended in lines(stream.blocks(), longest):
+        for number, offset, raw, ended in lines(stream.blocks(), max_bytes):
             if stream.fault is not None and not ended:
                 break
             start = raw.lstrip(b" \t\r") if empty else b"{"
             if not start or not raw.strip():
                 continue
-            if empty and (other := other_kind(start, NO_JSON_LINES)):
-                yield BadLine(f"{file}:{number}", other, raw[:1024], "fatal")
+            if empty and (foreign := foreign_format(start, NO_JSON_LINES)):
+                yield BadLine(f"{file}:{number}", foreign, raw[:1024], "fatal")
                 return
             empty = False
-            yield _row(raw, f"{file}:{number}", offset, longest, tail=allow_tail and not ended)
+            yield _row(raw, f"{file}:{number}", offset, max_bytes, tail=allow_tail and not ended)
         if stream.fault is not None:
             allowed = allow_tail and stream.is_truncated
             yield BadLine(f"{file}:{number}", stream.fault, b"", "allowed" if allowed else "fatal")
@@ -64,10 +64,10 @@ def _read(file: Path, longest: int, allow_tail: bool) -> Iterator[Row | BadLine]
             yield BadLine(f"{file}:{number}", "no rows: the file is empty or blank", b"", "fatal")
 
 
-def _row(raw: bytes, origin: str, offset: int, longest: int, tail: bool) -> Row | BadLine:
-    if len(raw) > longest:
-        kept = raw[:1024]
-        return BadLine(origin, f"the line is longer than the limit of {longest} bytes (feedback_source.jsonl.max_line_bytes)", kept)
+def _row(raw: bytes, origin: str, offset: int, max_bytes: int, tail: bool) -> Row | BadLine:
+    if len(raw) > max_bytes:
+        reason = f"the line is longer than the limit of {max_bytes} bytes (feedback_source.jsonl.max_line_bytes)"
+        return BadLine(origin, reason, raw[:1024])
     try:
         return Row(strict_object(raw, offset), origin, raw, intact=True)
     except ValueError as error:

@@ -63,7 +63,7 @@ def test_right_and_wrong_answers(name: str, label: str, tmp_path: Path) -> None:
     answers = [answer for row in rows(name) for answer in row["responses"]]
     names = {"response": "responses.text", "label": f"responses.{label}", "model": "responses.system"}
     settings = [f"feedback_format.thumbs.{setting}={value}" for setting, value in names.items()]
-    reading = load(tmp_path, name, "feedback_format=[thumbs]", "feedback_source.jsonl.each=[responses]", *settings)
+    reading = load(tmp_path, name, "feedback_format=[thumbs]", "feedback_source.jsonl.explode=[responses]", *settings)
     good = [answer for answer in answers if answer["text"].strip()]
     judged = [(r.responses[0], r.judgement.up) for r in reading.feedback if isinstance(r.judgement, Thumbs)]
     assert judged == [(answer["text"], answer[label]) for answer in good]
@@ -77,7 +77,7 @@ def test_marked_errors_of_three_raters(tmp_path: Path) -> None:
     names |= {"value": "severity", "values": "{Major:-1,Minor:-0.3}", "label": "category", "unclear": "first"}
     names["raters"] = "[rater0,rater1,rater2]"
     settings = [f"feedback_format.spans.{setting}={value}" for setting, value in names.items()]
-    reading = load(tmp_path, "wmt_mqm_ranking", "feedback_format=[spans]", "feedback_source.jsonl.each=[responses]", *settings)
+    reading = load(tmp_path, "wmt_mqm_ranking", "feedback_format=[spans]", "feedback_source.jsonl.explode=[responses]", *settings)
     assert Counter(r.annotator for r in reading.feedback) == {f"rater{i}": len(answers) for i in range(3)}
     assert reading.bad == 0
     worth = {"Major": -1.0, "Minor": -0.3}
@@ -98,7 +98,7 @@ def test_comments_on_stretches(tmp_path: Path) -> None:
     names = {"response": "responses.text", "comment": "responses.reviews.comments", "text": "comment", "unclear": "first"}
     names |= {"empty": "skip", "annotator": "responses.reviews.reviewer", "model": "responses.system"}
     settings = [f"feedback_format.comment.{setting}={value}" for setting, value in names.items()]
-    each = "feedback_source.jsonl.each=[responses,responses.reviews]"
+    each = "feedback_source.jsonl.explode=[responses,responses.reviews]"
     reading = load(tmp_path, "squality_human_eval", "feedback_format=[comment]", each, *settings)
     expected = [
         (review["reviewer"], c["comment"], c["span"] if c["span"] and c["span"] in text else None)

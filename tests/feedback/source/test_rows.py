@@ -20,7 +20,7 @@ from rlhf_lightning.feedback.source import json as array  # noqa: F401
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import build, components
 
-SHARED = {"path", "limit", "weight", "name", "each", "ignore_fields", "rename"}
+SHARED = {"path", "limit", "weight", "name", "explode", "ignore_fields", "rename"}
 
 
 def written(folder: Path, *rows: Any, name: str = "f.jsonl") -> str:
@@ -96,7 +96,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], words: st
 
 def test_the_limit_is_of_all_paths_and_before_rows_are_taken_apart(tmp_path: Path) -> None:
     paths = tuple(written(tmp_path, *({"a": [i, 10 + i]} for i in range(2)), name=f"{n}.jsonl") for n in range(3))
-    assert [row["a"] for row in data(paths, limit=3, each=("a",))] == [0, 10, 1, 11, 0, 10]
+    assert [row["a"] for row in data(paths, limit=3, explode=("a",))] == [0, 10, 1, 11, 0, 10]
     assert len(read(paths, limit=100)) == 6
 
 
@@ -126,7 +126,7 @@ def test_each_item_becomes_a_row(tmp_path: Path) -> None:
         {"prompt": "q", "rs": [{"text": "c", "reviews": []}], "m": {"k": 2}},
     ]
     path = written(tmp_path, *rows)
-    *items, note = read(path, each=("rs", "rs.reviews"), rename={"rs.reviews.rank": "rating", "m.k": "k"})
+    *items, note = read(path, explode=("rs", "rs.reviews"), rename={"rs.reviews.rank": "rating", "m.k": "k"})
     brute = [
         {"prompt": row["prompt"], "rs": {"text": r["text"]}, "rating": review["rank"], "k": row["m"]["k"]}
         for row in rows
@@ -142,7 +142,7 @@ def test_each_item_becomes_a_row(tmp_path: Path) -> None:
 def test_parts_are_read_by_a_format_as_rows_are(tmp_path: Path) -> None:
     path = written(tmp_path, {"prompt": "p", "rs": [{"text": "a", "score": 1}, {"text": "b", "score": 2}]})
     form = RatingFormat(response="rs.text", rating="rs.score", scale=(0, 2))
-    feedback = read_feedback(jsonl.jsonl(path=path, each=("rs",)), [form]).feedback
+    feedback = read_feedback(jsonl.jsonl(path=path, explode=("rs",)), [form]).feedback
     assert [(f.responses, f.judgement.value) for f in feedback if isinstance(f.judgement, Rating)] == [(("a",), 1.0), (("b",), 2.0)]
 
 
@@ -157,7 +157,7 @@ def test_parts_are_read_by_a_format_as_rows_are(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_taken_apart_is_refused_as_a_whole(row: dict[str, Any], words: str, tmp_path: Path) -> None:
-    items = read(written(tmp_path, row), each=("rs", "rs.x"))
+    items = read(written(tmp_path, row), explode=("rs", "rs.x"))
     assert len(items) == 1
     assert isinstance(items[0], BadLine)
     assert words in items[0].reason
