@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 
 from rlhf_lightning.config import plugins, presets, schema
-from rlhf_lightning.config.schema import config_class, did_you_mean, validated
+from rlhf_lightning.config.schema import config_class, did_you_mean, validate
 from rlhf_lightning.errors import ConfigError, RegistryError
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ def build(node: Any, *args: Any) -> Any:
     Positional arguments that only exist at run time follow the node. Nothing but a registered component is ever called.
     """
     component = component_of(node)
-    settings = validated(component.target, node, component.group)
+    settings = validate(component.target, node, component.group)
     if inspect.isclass(component.target):
         return component.target(*args, **settings)
     return functools.partial(component.target, *args, **settings)
@@ -236,7 +236,7 @@ def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
 
 def build_section(name: str, node: Any) -> Any:
     """The section's dataclass with its checked values. Raises ConfigError for a value outside its range or choices."""
-    return _sections[name](**validated(_sections[name], node, name))
+    return _sections[name](**validate(_sections[name], node, name))
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:

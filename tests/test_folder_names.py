@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.runtime import resume
 from rlhf_lightning.training import launch
 
@@ -88,7 +88,7 @@ ODD = ["a=b,c", "[a]", "${x}", "a${b", 'it\'s "it"', "-m", "#é ~;!\\"]
 @pytest.mark.parametrize("name", ODD)
 def test_a_run_begins_whatever_its_folder_is_called(command, stub, tmp_path, name):
     folder = tmp_path / "runs" / name
-    outcome = command(*stub, f"hydra.run.dir={quoted(str(folder))}")
+    outcome = command(*stub, f"hydra.run.dir={quote_value(str(folder))}")
     assert outcome.code == 0, outcome.error
     assert in_parent(folder) == [name]
     assert sorted(os.listdir(folder)) == [".hydra", "begun.json", "config.yaml", "made.json", "result.json"]
@@ -97,7 +97,7 @@ def test_a_run_begins_whatever_its_folder_is_called(command, stub, tmp_path, nam
 @pytest.mark.parametrize("name", ODD)
 def test_a_sweep_goes_on_whatever_its_folder_is_called(command, stub, tmp_path, name):
     folder = tmp_path / "runs" / name
-    first = command("-m", *stub, "seed=1,2", f"hydra.sweep.dir={quoted(str(folder))}")
+    first = command("-m", *stub, "seed=1,2", f"hydra.sweep.dir={quote_value(str(folder))}")
     assert first.code == 0, first.error
     (folder / "1" / "result.json").unlink()
     before = (folder / "0" / "made.json").stat().st_mtime_ns
@@ -111,7 +111,7 @@ def test_a_sweep_goes_on_whatever_its_folder_is_called(command, stub, tmp_path, 
 @pytest.mark.parametrize("name", ["a=b", "-x", "it's", "[é]"])
 def test_relative_names_and_hydras_own_quotes_are_taken_too(command, stub, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    assert command(*stub, f"hydra.run.dir={quoted(name)}", workdir=tmp_path).code == 0
+    assert command(*stub, f"hydra.run.dir={quote_value(name)}", workdir=tmp_path).code == 0
     for typed in (name, f"./{name}", f"'{name}'"):
         (tmp_path / name / "result.json").unlink()
         resumed = command(f"resume={typed}", workdir=tmp_path)
@@ -141,7 +141,7 @@ def test_a_folder_of_presets_that_hydra_cannot_take_is_refused(command, stub, tm
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1) | st.text("ab\\${}'\"=,", min_size=1))
 def test_a_quoted_text_is_read_as_it_is(text):
     config = OmegaConf.create({"hydra": {"run": {"dir": ""}}})
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(text)}")
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={quote_value(text)}")
     OmegaConf.update(config, "hydra.run.dir", override.value())
     assert OmegaConf.select(config, "hydra.run.dir") == text
 
@@ -150,14 +150,14 @@ def test_a_quoted_text_is_read_as_it_is(text):
 def test_processes_that_lightning_starts_have_the_command_as_it_was(monkeypatch, name):
     """Lightning itself repeats the words that Hydra was given, and the folder between double quotes."""
     monkeypatch.delenv(launch.COMMAND, raising=False)
-    words = ["stage=sft", f"backbone.path={quoted(name)}", "-m"]
+    words = ["stage=sft", f"backbone.path={quote_value(name)}", "-m"]
     launch.hand_on(words=words)
     launch.hand_on(folder=f"/runs/{name}")
     record = json.loads(os.environ[launch.COMMAND])
     monkeypatch.setenv(launch.COMMAND, json.dumps(record | {"process": os.getppid()}))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.inherited_words(["mangled"]) == [*words, f"hydra.run.dir={quoted(f'/runs/{name}')}"]
+    assert launch.inherited_words(["mangled"]) == [*words, f"hydra.run.dir={quote_value(f'/runs/{name}')}"]
     launch.hand_on(words=[f"resume={name}x"])
     monkeypatch.setenv(launch.COMMAND, json.dumps(record | {"process": os.getppid(), "words": [f"resume={name}x"]}))
     assert launch.inherited_words(["mangled"]) == [f"resume={name}x"]

@@ -106,7 +106,7 @@ class CheckpointCallback(LastOfCallbacks):
         if number or over or step % self.every == 0:
             self.save(trainer, step, over)
         if number:
-            self.store.say(f"stopped by {signal.Signals(number).name} after step {step}, whose checkpoint stands in {self.store.folder}")
+            self.store.log(f"stopped by {signal.Signals(number).name} after step {step}, whose checkpoint stands in {self.store.folder}")
             self.stop.requeue(number, trainer)
             raise SystemExit(exit_code(number, trainer))
 

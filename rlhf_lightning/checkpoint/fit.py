@@ -11,7 +11,7 @@ import lightning as L
 
 from rlhf_lightning.checkpoint.callback import FILE, CheckpointCallback
 from rlhf_lightning.checkpoint.graceful_stop import end_children
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.signals import raise_pending
 from rlhf_lightning.checkpoint.store import CheckpointStore
 
@@ -27,7 +27,7 @@ def fit(
     folder: Path,
     every: int = 20,
     keep: int = 2,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Train to the end; returns whether the training had already been over, and nothing was left to do.
 
@@ -47,8 +47,8 @@ def fit(
         SystemExit: a signal asked to stop; the checkpoint of the last step stands.
     """
     first = trainer.is_global_zero
-    store = CheckpointStore(folder, keep, say if first else lambda text: None)
-    with held(store.folder) if first else nullcontext():
+    store = CheckpointStore(folder, keep, log if first else lambda text: None)
+    with lock_folder(store.folder) if first else nullcontext():
         if first:
             store.prepare()
         newest = store.newest()
@@ -57,7 +57,7 @@ def fit(
         over = newest is not None and bool(newest.about["over"])
         if newest is not None:
             left = "this training is already complete, no step is left" if over else f"going on after step {newest.step}"
-            store.say(f"{newest.folder}: {left}")
+            store.log(f"{newest.folder}: {left}")
             for untrue in UNTRUE:
                 warnings.filterwarnings("ignore", message=untrue)
         try:

@@ -17,7 +17,7 @@ NAME = "lock.json"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from working in a folder, on this and on other hosts that share the disk.
 
     The system itself frees the lock when its process dies, however it dies. The file says who holds it; one that a killed process left

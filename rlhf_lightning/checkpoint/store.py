@@ -31,11 +31,11 @@ class CheckpointStore:
 
     Args:
         keep: whole checkpoints that stay.
-        say: shows a line to the user: a damaged checkpoint, a disk that is nearly full.
+        log: shows a line to the user: a damaged checkpoint, a disk that is nearly full.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, say: Callable[[str], None] = lambda text: None) -> None:
-        self.folder, self.keep, self.say = Path(folder), keep, say
+    def __init__(self, folder: Path, keep: int = 2, log: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self.keep, self.log = Path(folder), keep, log
         self._damaged: set[str] = set()
         self._warned = False
 
@@ -56,7 +56,7 @@ class CheckpointStore:
                 "(hydra.run.dir)"
             ) from cause
         if left:
-            self.say(f"{self.folder}: removed what a save that was cut off had left ({', '.join(left)})")
+            self.log(f"{self.folder}: removed what a save that was cut off had left ({', '.join(left)})")
 
     def save(self, step: int, write: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
         """Let `write` fill a folder and make it the checkpoint of a step; returns the folder.
@@ -134,7 +134,7 @@ class CheckpointStore:
             found = checkpoint
             break
         for text in wrong:
-            self.say(f"checkpoint damaged: {text}" + (f"; {found.folder.name} is whole and is used" if found else ""))
+            self.log(f"checkpoint damaged: {text}" + (f"; {found.folder.name} is whole and is used" if found else ""))
         if wrong and found is None:
             raise DataError(
                 f"{self.folder}: there are checkpoints and none is whole ({'; '.join(wrong)}): bring one back from a copy, or delete the "
@@ -180,7 +180,7 @@ class CheckpointStore:
         free = _free(self.folder)
         if free < 2 * size and not self._warned:
             self._warned = True
-            self.say(f"{self.folder}: {free:,} bytes are free and a checkpoint takes {size:,}: less than two more fit")
+            self.log(f"{self.folder}: {free:,} bytes are free and a checkpoint takes {size:,}: less than two more fit")
 
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and _is_checkpoint(path))

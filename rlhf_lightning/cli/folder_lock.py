@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rlhf_lightning.checkpoint.lock import check_free, held
+from rlhf_lightning.checkpoint.lock import check_free, lock_folder
 from rlhf_lightning.cli import error_messages
-from rlhf_lightning.config.overrides import escaped, quoted
+from rlhf_lightning.config.overrides import escape_references, quote_value
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.runtime import resume, saved_config
 from rlhf_lightning.runtime.output_folder import check_run, check_sweep, make_unused, stand_in
@@ -57,7 +57,7 @@ class FolderLock(Callback):
                 check(config, folder)
                 if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
                     resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's words there
-                self.stack.enter_context(held(folder))
+                self.stack.enter_context(lock_folder(folder))
                 check(config, folder)  # what another process has left that had the lock meanwhile
             launch.hand_on(folder=os.path.abspath(folder))
             self._store(config, mode, folder)
@@ -83,6 +83,7 @@ class FolderLock(Callback):
         if str(path) != config.hydra[mode].dir:
             with open_dict(config.hydra):
                 config.hydra[mode].dir = str(path)
-                config.hydra.overrides.hydra.append(f"hydra.{mode}.dir={quoted(str(path))}")  # the jobs of a sweep are composed of these
+                # The jobs of a sweep are composed of these.
+                config.hydra.overrides.hydra.append(f"hydra.{mode}.dir={quote_value(str(path))}")
         if "${" in os.getcwd():
-            config.hydra.runtime.cwd = escaped(os.getcwd())
+            config.hydra.runtime.cwd = escape_references(os.getcwd())

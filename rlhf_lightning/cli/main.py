@@ -206,16 +206,16 @@ def run_stage(config: DictConfig) -> float:
     launch.check_folder(written["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, output_folder(HydraConfig.get()))
     if run.is_rank_zero:
-        resume.prepare(config, run.folder, run.say)
+        resume.prepare(config, run.folder, run.log)
     if (objective := resume.complete(run.folder)) is not None:
         if run.is_rank_zero:
             resume.clean_finished(run.folder)
-        run.say(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
+        run.log(f"{run.folder} is already complete: {run.folder / resume.RESULT}")
         return objective
     if run.is_rank_zero:
         saved_config.save(config, run.folder)
     rejoin_after_restart()
-    with run.stopwatch.recorded(run.folder) if run.is_rank_zero else nullcontext():
+    with run.stopwatch.record(run.folder) if run.is_rank_zero else nullcontext():
         try:
             objective = float(build(config.stage)(run))
         finally:

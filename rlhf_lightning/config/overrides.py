@@ -21,14 +21,14 @@ _REFUSED = ("--experimental-rerun",)
 """Hydra's flags that aren't taken: this one unpickles the file that it is given."""
 
 
-def quoted(text: str) -> str:
+def quote_value(text: str) -> str:
     """A text as the value of an override: Hydra and OmegaConf read it as this very text, `${x}`, quotes and backslashes included."""
     if _UNQUOTED.fullmatch(text):
         return text
-    return QuotedString(escaped(text), Quote.single).with_quotes()
+    return QuotedString(escape_references(text), Quote.single).with_quotes()
 
 
-def escaped(text: str) -> str:
+def escape_references(text: str) -> str:
     """A text as a value that OmegaConf doesn't take for an interpolation."""
     return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", text)
 

@@ -74,7 +74,7 @@ def config_class(target: Any, extra: Mapping[str, Any]) -> type:
     return config
 
 
-def validated(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
+def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     """A node's settings held to the target's types, choices and ranges.
 
     Args:

@@ -33,13 +33,13 @@ def alarms(history: History) -> dict[str, str]:
     }  # fmt: skip
 
 
-def raise_alarms(history: History, figures: dict[str, float], say: Callable[[str], None]) -> bool:
+def raise_alarms(history: History, figures: dict[str, float], log: Callable[[str], None]) -> bool:
     """Add the alarms (alarm/*) to the figures of the update after this history, and say each when it first begins; whether any stands."""
     found = alarms([*history, figures])
     for name, text in found.items():
         figures[f"alarm/{name}"] = float(bool(text))
         if text and not any(step.get(f"alarm/{name}") for step in history):
-            say(f"alarm {name} at update {len(history) + 1}: {text}")
+            log(f"alarm {name} at update {len(history) + 1}: {text}")
     return any(found.values())
 
 

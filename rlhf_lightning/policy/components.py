@@ -32,7 +32,7 @@ class PPOParts:
         corrected: whether the loss corrects for what the sampler saw.
         greedy: draws the likeliest response, for an estimator that compares with its score.
         demonstrations: makes the loader of this rank, of so many, of what the policy must not unlearn (ppo.ptx_coef).
-        say: shows a line to the user: the self-checks, an alarm.
+        log: shows a line to the user: the self-checks, an alarm.
     """
 
     sampler: Sampler
@@ -48,4 +48,4 @@ class PPOParts:
     corrected: bool = False
     greedy: Sampler | None = None
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None
-    say: Callable[[str], None] = lambda text: None
+    log: Callable[[str], None] = lambda text: None

@@ -127,7 +127,7 @@ class PPOModule(NonFiniteGuard):
         first = FirstBatch(self.policy, parts.sampler, parts.scorer, parts.at_reference and not resumed, parts.corrected)
         with whole(self.policy):
             checks = first.checks(experience)
-        report_checks(checks, parts.say, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
+        report_checks(checks, parts.log, lambda held: self.trainer.strategy.reduce_boolean_decision(held, all=True))
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
@@ -166,13 +166,13 @@ class PPOModule(NonFiniteGuard):
         return torch.arange(len(record), device=self.device).tensor_split(max(1, min(parts, len(record))))
 
     def _within_memory(self, name: str, record: Prompts, rows: int, attempt: Callable[[int], T]) -> T:
-        return retry_on_oom(Work(name, record, rows), self.halved, attempt, self.policy, self.parts.say)
+        return retry_on_oom(Work(name, record, rows), self.halved, attempt, self.policy, self.parts.log)
 
     def _scorable(self, scored: ScoredRollout) -> ScoredRollout:
         """The responses that have a score; what is left out is said once."""
         rows, said = drop_unscored(scored, self.settings.max_unscorable, name_of(self.parts.scorer))
         if said and not any(step.get("objective/unscorable") for step in self.history):
-            self.parts.say(f"update {len(self.history) + 1}: {said}")
+            self.parts.log(f"update {len(self.history) + 1}: {said}")
         return rows
 
     def shaped(self, scored: ScoredRollout) -> ScoredRollout:
@@ -322,6 +322,6 @@ class PPOModule(NonFiniteGuard):
         figures["lr"] = optimizer.param_groups[0]["lr"]
         figures["episode"] = (len(self.history) + 1) * responses
         # The figures are the same on every process.
-        self.trainer.should_stop |= raise_alarms(self.history, figures, self.parts.say) and self.settings.stop_on_alarm
+        self.trainer.should_stop |= raise_alarms(self.history, figures, self.parts.log) and self.settings.stop_on_alarm
         self.history.append(figures)
         self.log_step()

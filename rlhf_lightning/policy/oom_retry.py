@@ -36,7 +36,7 @@ class Work:
     rows: int
 
 
-def retry_on_oom(work: Work, halved: dict[str, int], attempt: Callable[[int], T], model: nn.Module, say: Callable[[str], None]) -> T:
+def retry_on_oom(work: Work, halved: dict[str, int], attempt: Callable[[int], T], model: nn.Module, log: Callable[[str], None]) -> T:
     """Do the work; where memory runs out, once more with half as many rows at a time, and with as few ever after.
 
     With several processes nothing is tried again: each would wait for the others at another place. The one whose memory ran out ends with
@@ -62,7 +62,7 @@ def retry_on_oom(work: Work, halved: dict[str, int], attempt: Callable[[int], T]
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        say(f"out of memory in {work.name}: {halved[work.name]} responses at a time instead of {work.rows}, for the rest of this training")
+        log(f"out of memory in {work.name}: {halved[work.name]} responses at a time instead of {work.rows}, for the rest of this training")
 
 
 def out_of_memory(error: BaseException) -> bool:

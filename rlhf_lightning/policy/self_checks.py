@@ -43,7 +43,7 @@ class Check:
         return f"self-check {self.name}: {self.found}" + (f". FAILED: {self.failure}" if self.failure else "")
 
 
-def report_checks(checks: Sequence[Check], say: Callable[[str], None], all_processes: Callable[[bool], bool]) -> None:
+def report_checks(checks: Sequence[Check], log: Callable[[str], None], all_processes: Callable[[bool], bool]) -> None:
     """Say each check, one line each, and stop where one fails.
 
     Args:
@@ -53,7 +53,7 @@ def report_checks(checks: Sequence[Check], say: Callable[[str], None], all_proce
         UserError: with every failed check's cause, or where another process had one.
     """
     for check in checks:
-        say(str(check))
+        log(str(check))
     failed = [check for check in checks if check.failure]
     if all_processes(not failed):
         return

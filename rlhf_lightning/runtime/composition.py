@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_lightning.config import schema
 from rlhf_lightning.config.presets import list_presets
 from rlhf_lightning.config.redaction import left_out
-from rlhf_lightning.config.schema import did_you_mean, validated
+from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
 from rlhf_lightning.tracking.logger_settings import logger_settings
@@ -31,7 +31,7 @@ class ComposedConfig:
         """The typed section `name` of the configuration."""
         return build_section(name, self.config[name])
 
-    def chosen(self, group: str) -> Component:
+    def component_of(self, group: str) -> Component:
         """The option of a group that was chosen.
 
         Raises:
@@ -42,36 +42,36 @@ class ComposedConfig:
             raise ConfigError(f"this command chooses no {group} and needs one: add `{group}=...` to the command; there are: {names}")
         return component_of(self.config[group])
 
-    def several(self, group: str) -> list[Component]:
+    def components_of(self, group: str) -> list[Component]:
         """The options chosen of a group, in order: none, one, or several where it takes several."""
         node = self.config.get(group)
         if not node:
             return []
         return [component_of(option) for option in node.values()] if GROUPS[group].many else [component_of(node)]
 
-    def component(self, group: str, *args: Any) -> Any:
+    def build(self, group: str, *args: Any) -> Any:
         """The chosen option of a group, made with these run-time arguments.
 
         Raises:
             ConfigError: none was chosen.
         """
-        self.chosen(group)
+        self.component_of(group)
         return build(self.config[group], *args)
 
-    def components(self, group: str, *args: Any) -> dict[str, Any]:
+    def build_all(self, group: str, *args: Any) -> dict[str, Any]:
         """The chosen options of a group that takes several, by name and in order."""
         return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
 
     def require(self, *groups: str) -> None:
         """`hold` groups of which an option must be chosen. Raises ConfigError."""
         for group in groups:
-            self.chosen(group)
-        self.hold(*groups)
+            self.component_of(group)
+        self.run_checks(*groups)
 
-    def hold(self, *groups: str) -> None:
+    def run_checks(self, *groups: str) -> None:
         """Run the own checks of what was chosen of these groups. Raises ConfigError."""
         for group in groups:
-            for component in self.several(group):
+            for component in self.components_of(group):
                 if component.check is not None:
                     component.check(self)
 
@@ -120,7 +120,7 @@ def check(config: DictConfig) -> None:
                 raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
             for option in node.values() if about.many else [node]:
                 _check_option(group, option)
-    elsewhere = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).chosen("stage").needs
+    elsewhere = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).component_of("stage").needs
     check_trainer(config.trainer, here=not elsewhere)
     logger_settings(config.logger)
     ComposedConfig(config).require("stage")
@@ -132,7 +132,7 @@ def _check_option(group: str, node: Any) -> None:
     component = component_of(node)
     if component.group != group:
         raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
-    validated(component.target, node, f"{group}.{component.name}" if GROUPS[group].many else group)
+    validate(component.target, node, f"{group}.{component.name}" if GROUPS[group].many else group)
 
 
 def _check_top(config: DictConfig) -> None:

@@ -20,10 +20,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.checkpoint import run_record
 from rlhf_lightning.checkpoint.input_digests import changed
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.config.atomic_write import remove_temporaries
-from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.config.redaction import LEFT_OUT
 from rlhf_lightning.errors import ConfigError, DataError
@@ -71,7 +71,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
             f"begin anew with `{other[0]} --config-path {folder}`; a resumed run may be told trainer, logger and checkpoint settings"
         )
     os.environ[FLAG] = str(folder.resolve())
-    return [*others, f"hydra.run.dir={quoted(str(folder.resolve()))}", "--config-path", str(folder.resolve())]
+    return [*others, f"hydra.run.dir={quote_value(str(folder.resolve()))}", "--config-path", str(folder.resolve())]
 
 
 def _sweep_words(folder: Path) -> list[str]:
@@ -90,9 +90,9 @@ def _sweep_words(folder: Path) -> list[str]:
         raise DataError(f"{folder / SWEEP} can't be read ({type(cause).__name__}: {cause}): give the sweep's command again") from cause
     if name != "config" or sources.get("main") != str(CONF) or "command-line" in sources or any(LEFT_OUT in word for word in words):
         why = "a secret in its command" if any(LEFT_OUT in word for word in words) else "a configuration of its own"
-        shown = shlex.quote(f"hydra.sweep.dir={quoted(str(folder))}")
+        shown = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
         raise ConfigError(f"resume={folder}: the sweep has {why}, which its folder doesn't hold: give the command again with {shown}")
-    return ["-m", *words, f"hydra.sweep.dir={quoted(str(folder.resolve()))}"]
+    return ["-m", *words, f"hydra.sweep.dir={quote_value(str(folder.resolve()))}"]
 
 
 def _may_be_told(word: str) -> bool:
@@ -121,7 +121,7 @@ def complete(folder: Path) -> float | None:
     return float(json.loads((folder / RESULT).read_text(encoding="utf-8"))["objective"])
 
 
-def prepare(config: DictConfig, folder: Path, say: Callable[[str], None]) -> None:
+def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> None:
     """Make sure that this command may begin in the folder, or go on there, and record what it begins with. On the first process alone.
 
     Settings of how it is run (trainer, logger, checkpoint) may differ from those that it was begun with, and are said, as are libraries of
@@ -135,20 +135,20 @@ def prepare(config: DictConfig, folder: Path, say: Callable[[str], None]) -> Non
     if not is_resumed(folder) or not (folder / FILE).is_file():
         for file in (stopwatch.FILE, "quarantine.jsonl") if (folder / run_record.FILE).is_file() else ():
             (folder / file).unlink(missing_ok=True)  # of an attempt that had no checkpoint
-        remove_leftovers(folder, say)
+        remove_leftovers(folder, log)
         run_record.write(config, folder)
         return
-    record = check_settings(config, folder, say)
+    record = check_settings(config, folder, log)
     if (folder / RESULT).is_file():
         return
     for change in run_record.version_changes(record):
-        say(f"{folder} was begun with other libraries: {change}; numbers may differ in their last digits")
-    remove_leftovers(folder, say)
-    if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), say):
+        log(f"{folder} was begun with other libraries: {change}; numbers may differ in their last digits")
+    remove_leftovers(folder, log)
+    if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), log):
         run_record.write(config, folder)
 
 
-def check_settings(config: DictConfig, folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
     """Hold the settings to those that the folder's run was begun with; returns its record, None where there is none.
 
     Raises:
@@ -158,11 +158,11 @@ def check_settings(config: DictConfig, folder: Path, say: Callable[[str], None])
     saved: Any = OmegaConf.load(folder / FILE)
     before = run_record.settings_of(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
     now = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    _hold_settings(folder, before if record is None else record["settings"], run_record.settings_of(now), say)
+    _hold_settings(folder, before if record is None else record["settings"], run_record.settings_of(now), log)
     return record
 
 
-def remove_leftovers(folder: Path, say: Callable[[str], None]) -> None:
+def remove_leftovers(folder: Path, log: Callable[[str], None]) -> None:
     """Delete what a killed process left in a run's folder: half-written files and folders, and stacks that no watchdog wrote."""
     removed = remove_temporaries(folder)
     for file in folder.glob("stalled_*.txt"):
@@ -170,12 +170,12 @@ def remove_leftovers(folder: Path, say: Callable[[str], None]) -> None:
             file.unlink()
             removed.append(file.name)
     if removed:
-        say(f"{folder}: removed what a killed process had left ({', '.join(sorted(removed))})")
+        log(f"{folder}: removed what a killed process had left ({', '.join(sorted(removed))})")
 
 
 def tidy(folder: Path) -> None:
     """`clean_finished` under the folder's lock; nothing where another process works in the folder."""
-    with suppress(ConfigError, OSError), held(folder):
+    with suppress(ConfigError, OSError), lock_folder(folder):
         clean_finished(folder)
 
 
@@ -194,7 +194,7 @@ def clean_finished(folder: Path) -> None:
             file.unlink()
 
 
-def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]) -> None:
     different = run_record.differences(before, now)
     other = [f"{name}: {change}" for name, change in different.items() if not run_record.may_change(name)]
     if other:
@@ -205,10 +205,10 @@ def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
             f"{folder} was begun with other settings ({'; '.join(other)}): {mend}; for another run choose another folder (hydra.run.dir)"
         )
     for name, change in different.items():
-        say(f"{folder} was begun with another setting: {name}: {change}")
+        log(f"{folder} was begun with another setting: {name}: {change}")
 
 
-def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, say: Callable[[str], None]) -> bool:
+def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, log: Callable[[str], None]) -> bool:
     """Whether inputs have changed and that is accepted."""
     told = changed(inputs, folder)
     if told and not accept:
@@ -217,7 +217,7 @@ def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, say: Callab
             "checkpoint.accept_changed_inputs=true"
         )
     for text in told:
-        say(f"{text}, and the run goes on with it (checkpoint.accept_changed_inputs)")
+        log(f"{text}, and the run goes on with it (checkpoint.accept_changed_inputs)")
     return bool(told)
 
 

@@ -81,13 +81,14 @@ class Run(ComposedConfig):
         """
         import torch
 
-        if path is None and "reading" in self.chosen("backbone").needs:
+        if path is None and "reading" in self.component_of("backbone").needs:
+            stage, backbone = self.component_of("stage").name, self.component_of("backbone").name
             raise ConfigError(
-                f"stage={self.chosen('stage').name} needs a model that writes texts, and backbone={self.chosen('backbone').name} "
+                f"stage={stage} needs a model that writes texts, and backbone={backbone} "
                 "only reads them: it is for stage=reward; choose backbone=causal, encoder_decoder or tiny here"
             )
         torch.manual_seed(self.seed)
-        load = self.component("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
+        load = self.build("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
         language_model: LanguageModel = load(corpus)
         self._say_ends(language_model)
         return language_model
@@ -101,7 +102,7 @@ class Run(ComposedConfig):
         for note in [*language_model.end_notes, *frame_notes(language_model.tokenizer, *frame)]:
             if note not in self._said:
                 self._said.add(note)
-                self.say(note)
+                self.log(note)
 
     def corpus(self, task: Task) -> list[str]:
         """What a tokenizer that is made on the spot is fitted to."""
@@ -143,13 +144,13 @@ class Run(ComposedConfig):
         from rlhf_lightning.training.nonfinite import FOLDER, Aside, NonFiniteGuard
 
         if isinstance(module, NonFiniteGuard):
-            module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.say)
+            module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.log)
         about = self.settings("checkpoint")
         if about.stalled_after is not None:
             stacks = self.folder / f"stalled_{trainer.global_rank}.txt"
             trainer.callbacks.append(Watchdog(stacks, about.stalled_after))  # type: ignore[attr-defined]
         folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
-        fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, say=self.say)
+        fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, log=self.log)
 
     def drop_checkpoints(self) -> None:
         """Delete what is for a run that isn't finished yet: checkpoints, and the curves of attempts that were stopped."""
@@ -178,12 +179,12 @@ class Run(ComposedConfig):
         said and passed over."""
         kind = self.config.logger.kind
         if self.tracker is None and kind != "none" and (samples or kind != "csv"):
-            self.logger(self.chosen("stage").name)
+            self.logger(self.component_of("stage").name)
         if self.tracker is not None:
             try:
                 self.tracker.publish(samples, page, results)
             except Exception as cause:
-                self.say(f"the logger has no samples and no report: {type(cause).__name__}: {cause}")
+                self.log(f"the logger has no samples and no report: {type(cause).__name__}: {cause}")
 
     def close(self) -> None:
         """End what a logger left open, so that the next job of a sweep starts its own."""
@@ -193,11 +194,11 @@ class Run(ComposedConfig):
             finish_wandb()
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def time_stage(self, stage: str) -> Iterator[None]:
         with self.stopwatch.measure(stage):
             yield
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a message literally and without secrets, whatever text is in it; on the first process alone."""
         if self.is_rank_zero:
             self.console.print(literal(safe_message(text), self.console), soft_wrap=True)

@@ -47,16 +47,16 @@ class Stopwatch:
         return seconds
 
     @contextmanager
-    def recorded(self, folder: Path) -> Iterator[None]:
+    def record(self, folder: Path) -> Iterator[None]:
         """Go on from what earlier attempts left in the folder, and write there during the block and at its end."""
         self.seconds = read_seconds(folder)
         over = threading.Event()
 
-        def record() -> None:
+        def write_until_over() -> None:
             while not over.wait(PERIOD):
                 self.write(folder)
 
-        thread = threading.Thread(target=record, daemon=True, name="stopwatch")
+        thread = threading.Thread(target=write_until_over, daemon=True, name="stopwatch")
         thread.start()
         try:
             yield

@@ -60,7 +60,7 @@ class Assembly:
         batches = self.compared(policy)
         longest = sorted(((n, p) for texts in batches for n, p in zip(texts.lengths, texts.predicted, strict=True)), reverse=True)
         together = type(batches[0])(*(tuple(column) for column in zip(*longest[:SCORED_TOGETHER], strict=True)))
-        referred = together if "reference" in self.run.chosen("preference_loss").needs else None
+        referred = together if "reference" in self.run.component_of("preference_loss").needs else None
         return models, supervised_phases(self.setup, models, self.clock, batches, reference=referred, heap_slack=PREFERENCE_HEAP_SLACK)
 
     def reward(self) -> tuple[Models, list[Phase]]:
@@ -69,7 +69,7 @@ class Assembly:
         from rlhf_lightning.plan.passes import Scoring
         from rlhf_lightning.plan.phases import REWARD_HEAP_SLACK
 
-        if self.run.chosen("reward_head").name in WITHOUT_REWARD_TRUNK:
+        if self.run.component_of("reward_head").name in WITHOUT_REWARD_TRUNK:
             raise ConfigError("reward_head=features has no trunk: it is a regression that takes the features of the texts, and no plan")
         trunk = self.reward_trunk(tuned=True)
         scoring = Scoring(self.mode, Trunk.of(trunk), self.setup.precision, self.setup.host)
@@ -107,7 +107,7 @@ class Assembly:
         frozen = self.references(policy)
         if scorer is not None:
             frozen.append(self.part("reward model", scorer.requires_grad_(False), self.setup.frozen_shares))
-        critic = self.critic(policy, scorer) if "values" in run.chosen("advantage").needs else None
+        critic = self.critic(policy, scorer) if "values" in run.component_of("advantage").needs else None
         trained = [self.part("policy", policy.model), *([] if critic is None else [self.part("critic", critic)])]
         own = None if critic is None or critic.trunk is None else critic.trunk
         models = Models(trained, frozen, self.passes(policy, own, critic is not None), scoring)
@@ -123,11 +123,11 @@ class Assembly:
     @property
     def from_nothing(self) -> bool:
         """The backbone begins at random weights."""
-        return "corpus" in self.run.chosen("backbone").needs
+        return "corpus" in self.run.component_of("backbone").needs
 
     @property
     def task(self) -> Task:
-        task: Task = self.known.once("task", lambda: self.run.component("task"))
+        task: Task = self.known.once("task", lambda: self.run.build("task"))
         return task
 
     def part(self, role: str, model: Any, shares: int | None = None) -> Any:
@@ -143,17 +143,17 @@ class Assembly:
         from rlhf_lightning.plan.models import policy_of_path
 
         run = self.run
-        if "reading" in run.chosen("backbone").needs:
-            job, name = run.settings("plan").job, run.chosen("backbone").name
+        if "reading" in run.component_of("backbone").needs:
+            job, name = run.settings("plan").job, run.component_of("backbone").name
             raise ConfigError(f"plan.job={job} needs a model that writes texts, and backbone={name} only reads: choose backbone=causal")
         with torch.device("meta"):
             if "path" in run.config.backbone:
                 dtype = getattr(torch, str(run.config.backbone.get("dtype", "float32")))
                 model = policy_of_path(str(run.config.backbone.path), dtype)
             else:
-                model = run.component("backbone")(self.corpus)
+                model = run.build("backbone")(self.corpus)
             if tuned:
-                run.component("policy_tuning")(model.model)
+                run.build("policy_tuning")(model.model)
         to_fake(self.mode, model.model.eval())
         return model
 
@@ -171,9 +171,9 @@ class Assembly:
         from rlhf_lightning.policy.model import Critic, zero_init_value_head
 
         with self.mode:
-            if "reward_model" in self.run.chosen("policy_critic").needs:
+            if "reward_model" in self.run.component_of("policy_critic").needs:
                 return Critic(zero_init_value_head(policy.width), copy.deepcopy(scorer).requires_grad_(True))
-            return self.run.component("policy_critic")(policy, None)
+            return self.run.build("policy_critic")(policy, None)
 
     def passes(self, policy: LanguageModel, critic_trunk: Any = None, has_critic: bool = False) -> Any:
         from rlhf_lightning.plan.models import Trunk
@@ -191,7 +191,8 @@ class Assembly:
 
         scorer = self.run.config.rollout_scorer
         path = str(scorer.get("path", ""))
-        if self.run.chosen("rollout_scorer").name != "reward_model" or (Path(path).is_dir() and not (Path(path) / "config.json").is_file()):
+        not_a_model = Path(path).is_dir() and not (Path(path) / "config.json").is_file()
+        if self.run.component_of("rollout_scorer").name != "reward_model" or not_a_model:
             return None
         with torch.device("meta"):
             trunk = trunk_of_path(path).requires_grad_(False)
@@ -206,9 +207,9 @@ class Assembly:
 
         node = self.run.config.backbone
         with torch.device("meta"):
-            trunk = trunk_of_path(str(node.path)) if "path" in node else self.run.component("backbone")(self.corpus).trunk
+            trunk = trunk_of_path(str(node.path)) if "path" in node else self.run.build("backbone")(self.corpus).trunk
             if tuned:
-                self.run.component("reward_tuning")(trunk)
+                self.run.build("reward_tuning")(trunk)
         return to_fake(self.mode, trunk)
 
     @property

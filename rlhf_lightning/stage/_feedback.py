@@ -29,7 +29,7 @@ def read(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
         ConfigError: no source was chosen.
         DataError: bad lines, or nothing left after cleaning.
     """
-    sources = run.components("feedback_source")
+    sources = run.build_all("feedback_source")
     if not sources:
         names = ", ".join(component.name for component in components("feedback_source"))
         raise ConfigError(
@@ -37,7 +37,7 @@ def read(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
             f"there are: {names}"
         )
     rows = chain.from_iterable(source() for source in sources.values())
-    return taken(run, rows, list(run.components("feedback_format").values()), check=chat_check(tokenizers))
+    return taken(run, rows, list(run.build_all("feedback_format").values()), check=chat_check(tokenizers))
 
 
 def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
@@ -87,7 +87,7 @@ def taken(
     # Under several processes each reads for itself; the first one's file stays.
     store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_rank_zero)
     between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)
-    return take_in(reader, run.components("feedback_filter"), whole, store, between)
+    return take_in(reader, run.build_all("feedback_filter"), whole, store, between)
 
 
 def backbone_tokenizer(run: Run) -> list[str]:
@@ -103,4 +103,4 @@ def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
 
     settings = run.settings("feedback")
     weights = annotator_weights(feedback) if settings.annotator_weights == "reliability" else {}
-    return Weighed(feedback, weights, run.component("feedback_comment"), settings.comment_weight)
+    return Weighed(feedback, weights, run.build("feedback_comment"), settings.comment_weight)

@@ -70,7 +70,7 @@ def critic_prompts(run: Run, policy: LanguageModel, scorer: Scorer) -> list[Prom
     from rlhf_lightning.reward.storage.score_layer import linear_score
 
     model = getattr(scorer, "model", None)
-    if "values" not in run.chosen("advantage").needs or "reward_model" not in run.chosen("policy_critic").needs:
+    if "values" not in run.component_of("advantage").needs or "reward_model" not in run.component_of("policy_critic").needs:
         return []
     linear = linear_score(model) if isinstance(model, RewardModel) else None
     positions = None if linear is None else max_positions(linear[0])
@@ -94,5 +94,5 @@ def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str
         fitting.append(checked.prompts)
         if checked.overlong:
             notes.append(f"{checked.overlong} of {len(prompts)} {what} are too long and left out, the first of them: {checked.reason}")
-            run.say(notes[-1])
+            run.log(notes[-1])
     return FittingTask(task, *fitting)

@@ -73,14 +73,18 @@ def switches_of(run: Run) -> list[tuple[str, dict[str, Any]]]:
         if when:
             found.append((f"{group}={name}", {group: OmegaConf.structured(option(group, name).config)}))
 
-    tunes = job != "reward" and run.chosen("policy_tuning").name == "full" and "pretrained" in _provided(run, job)
+    tunes = job != "reward" and run.component_of("policy_tuning").name == "full" and "pretrained" in _provided(run, job)
     choose("policy_tuning", "lora", tunes and _has_peft())
-    choose("reward_tuning", "lora", job == "reward" and run.chosen("reward_tuning").name == "full" and _has_peft())
+    choose("reward_tuning", "lora", job == "reward" and run.component_of("reward_tuning").name == "full" and _has_peft())
     if job in ("ppo", "rounds"):
         settings = run.settings("ppo")
         minibatch = -(-settings.prompts_per_update * settings.responses_per_prompt // settings.minibatches)
         micro = min(settings.micro_batch or minibatch, minibatch)
-        choose("policy_critic", "shared", run.chosen("policy_critic").name != "shared" and "values" in run.chosen("advantage").needs)
+        choose(
+            "policy_critic",
+            "shared",
+            run.component_of("policy_critic").name != "shared" and "values" in run.component_of("advantage").needs,
+        )
         add("ppo.micro_batch", -(-micro // 4), micro > 1)
         halves = settings.prompts_per_update % (2 * processes(run.config.trainer)) == 0
         add("ppo.prompts_per_update", settings.prompts_per_update // 2, halves)
@@ -96,7 +100,7 @@ def switches_of(run: Run) -> list[tuple[str, dict[str, Any]]]:
 
 def _provided(run: Run, job: str) -> tuple[str, ...]:
     """What a tuning may need: a stage that begins at random weights has none that are pretrained."""
-    return () if job == "sft" and "corpus" in run.chosen("backbone").needs else ("pretrained",)
+    return () if job == "sft" and "corpus" in run.component_of("backbone").needs else ("pretrained",)
 
 
 def _has_peft() -> bool:

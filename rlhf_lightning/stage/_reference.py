@@ -25,18 +25,18 @@ def prepare_policy_and_reference(run: Run, policy: LanguageModel, copy: Callable
 
 def tune(run: Run, policy: LanguageModel) -> None:
     """Let policy_tuning choose what is trained, and say how much it is where it isn't all."""
-    run.component("policy_tuning")(policy.model)
+    run.build("policy_tuning")(policy.model)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in policy.model.parameters()]
     every, trained = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
     if trained < every:
-        run.say(f"policy_tuning={run.chosen('policy_tuning').name}: {trained:,} of {every:,} weights are trained")
+        run.log(f"policy_tuning={run.component_of('policy_tuning').name}: {trained:,} of {every:,} weights are trained")
 
 
 def apply_tuning_for_sft(run: Run, policy: LanguageModel) -> None:
     """`tune` for a warm-up on demonstrations. A tuning that needs pretrained weights leaves those of a backbone that begins at random ones
     to the training: adapters beside them would have nothing to adapt."""
-    backbone, tuning = run.chosen("backbone"), run.chosen("policy_tuning")
+    backbone, tuning = run.component_of("backbone"), run.component_of("policy_tuning")
     if "corpus" in backbone.needs and "pretrained" in tuning.needs:
-        run.say(f"sft: backbone={backbone.name} begins at random weights and all are trained; policy_tuning={tuning.name} comes after that")
+        run.log(f"sft: backbone={backbone.name} begins at random weights and all are trained; policy_tuning={tuning.name} comes after that")
         return
     tune(run, policy)

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what is measured or what it is measured on. Raises ConfigError."""
     choices.require("task", "backbone", "rollout_sampler")
-    choices.hold("rollout_scorer", "evaluation_metric")
+    choices.run_checks("rollout_scorer", "evaluation_metric")
 
 
 def scorer_of(run: Run) -> Scorer:
     """The command's scorer; how it reads texts is logged where that isn't plain."""
-    scorer: Scorer = run.component("rollout_scorer")
+    scorer: Scorer = run.build("rollout_scorer")
     note = getattr(scorer, "note", "")
     if note:
-        run.say(f"rollout_scorer: {note}")
+        run.log(f"rollout_scorer: {note}")
     return scorer
 
 
@@ -47,7 +47,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.stage._fitting_task import fitting_task
     from rlhf_lightning.stage._report import end
 
-    task = run.component("task")
+    task = run.build("task")
     scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
     if scorer is None and not metrics_for(run, task):
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
@@ -55,7 +55,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     start = None if reference is None else run.language_model(reference)
     notes: list[str] = []
     task = fitting_task(run, task, *(model for model in (policy, start) if model is not None), notes=notes)
-    with run.timed("evaluate"):
+    with run.time_stage("evaluate"):
         before = None if start is None else measured(run, task, start, scorer, start)
         after = measured(run, task, policy, scorer, start)
     notes += score_doubts(after)
@@ -80,15 +80,15 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     metrics |= metrics_for(run, task)
     prompts = task.test_prompts() or task.train_prompts()
     found = measure(
-        policy, prompts, run.component("rollout_sampler"), metrics, run.settings("evaluation"),
+        policy, prompts, run.build("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,
     )  # fmt: skip
     for doubt in score_doubts(found):
-        run.say(doubt)
+        run.log(doubt)
     return found
 
 
 def metrics_for(run: Run, task: Task) -> dict[str, Metric]:
     """The chosen metrics by name; the utility only where the task knows one."""
-    chosen = run.components("evaluation_metric", task)
+    chosen = run.build_all("evaluation_metric", task)
     return {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}

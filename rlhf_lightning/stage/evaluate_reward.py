@@ -41,7 +41,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
 
     if not models or len(set(models)) < len(models):
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
-    with run.timed("read"):
+    with run.time_stage("read"):
         intake = read(run, [path for path in models if not is_features_model(path)])
         judged = standardised(with_weights(run, intake.feedback))
     judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
@@ -52,7 +52,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     texts = texts_compared(judged, run.seed) if len(models) > 1 else []
     device = torch.device("cuda" if run.config.trainer.get("accelerator") in ("gpu", "cuda") else "cpu")
     for name, path in zip(short_names(models), models, strict=True):
-        with run.timed("measure"):
+        with run.time_stage("measure"):
             model = load_any_reward_model(path).to(device).eval()
             found[name] = measure_held_out(model, judged)
             scores[name] = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts])

@@ -61,15 +61,15 @@ def explain(
     from rlhf_lightning.reward.explain.explanation import Settings
     from rlhf_lightning.reward.storage.folder import is_features_model
 
-    with run.timed("read"):
+    with run.time_stage("read"):
         intake = read(run, [] if is_features_model(model) else [model])
         records = sample(intake.feedback, texts, run.seed)
     net = loaded(run, model)
-    with run.timed("features"):
+    with run.time_stage("features"):
         regression, notes = _regression(run, net, records, texts)
     cases = chosen(net, intake.feedback, records, limit, order)
     settings = Settings(baseline, tolerance, most_steps, occlusion, most_occlusions, points)
-    with run.timed("explain"):
+    with run.time_stage("explain"):
         told = [_explained(net, case, settings, regression) for case in cases]
     return _told(run, model, told, regression, [*intake.notes, *notes])
 
@@ -114,7 +114,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regre
         notes=notes,
         results={"explained": float(len(sides))} | ({} if regression is None else {"r2": regression.r2}),
     )
-    run.say(f"coloured texts: {run.folder / 'explanation.html'}")
+    run.log(f"coloured texts: {run.folder / 'explanation.html'}")
     return float(len(sides))
 
 

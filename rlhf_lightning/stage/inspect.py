@@ -17,9 +17,9 @@ def inspect(run: Run) -> float:
     from rlhf_lightning.report.policy import feedback_counts
     from rlhf_lightning.stage._report import end
 
-    with run.timed("read"):
+    with run.time_stage("read"):
         intake = read(run)
-    with run.timed("measure"):
+    with run.time_stage("measure"):
         quality = measure_quality(intake.feedback)
     kept = sum(intake.kept.values())
     run.write_json("quality.json", dataclasses.asdict(quality))
@@ -33,5 +33,5 @@ def inspect(run: Run) -> float:
         notes=[*intake.notes, *quality.lines()],
         results={"collected": float(intake.collected.total()), "kept": float(kept)},
     )
-    run.say(f"clean feedback: {run.folder / 'feedback.jsonl'}")
+    run.log(f"clean feedback: {run.folder / 'feedback.jsonl'}")
     return float(kept)

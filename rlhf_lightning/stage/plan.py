@@ -40,7 +40,7 @@ def plan(run: Run) -> float:
 
     settings = run.settings("plan")
     base = bytes_after_imports()
-    with run.timed("plan"):
+    with run.time_stage("plan"):
         device = device_named(settings.device, kind_of(run.config.trainer.get("accelerator", "auto")))
         planner = Planner(run, PlanCache(device), base)
         found = planner.plan(run)

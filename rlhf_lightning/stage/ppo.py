@@ -41,7 +41,7 @@ def check_combination(choices: ComposedConfig) -> None:
     """
     choices.require("rollout_scorer")
     check_training(choices)
-    critic, scorer = choices.chosen("policy_critic"), choices.chosen("rollout_scorer")
+    critic, scorer = choices.component_of("policy_critic"), choices.component_of("rollout_scorer")
     if "reward_model" in critic.needs and scorer.name != "reward_model":
         raise ConfigError(
             f"policy_critic={critic.name} begins as the reward model, and rollout_scorer={scorer.name} is none: choose "
@@ -52,14 +52,14 @@ def check_combination(choices: ComposedConfig) -> None:
 def check_training(choices: ComposedConfig) -> None:
     """What stage=ppo and stage=rounds have in common of `check_combination`."""
     choices.require(*NEEDED)
-    choices.hold("rollout_shaping", "policy_correction", "policy_penalty")
+    choices.run_checks("rollout_shaping", "policy_correction", "policy_penalty")
     _check_advantage(choices)
     _check_batch(choices)
     _check_rewards(choices)
 
 
 def _check_advantage(choices: ComposedConfig) -> None:
-    settings, advantage = choices.settings("ppo"), choices.chosen("advantage")
+    settings, advantage = choices.settings("ppo"), choices.component_of("advantage")
     missing = sorted(advantage.needs - set(PROVIDED))
     if missing:
         raise ConfigError(
@@ -128,7 +128,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.stage.evaluate import measured, scorer_of
 
     scorer = scorer_of(run)
-    task = run.component("task")
+    task = run.build("task")
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # refused before the model loads
     held_out = held_out_scorers(run, task)
@@ -149,7 +149,7 @@ def ppo(run: Run) -> float:
         notes=[*notes, *score_doubts(after), *alarm_notes({"": module.history})],
         results=compared(before, after),
     )
-    run.say(f"policy: {run.folder / 'policy'}")
+    run.log(f"policy: {run.folder / 'policy'}")
     return after.mean("score")
 
 
@@ -194,9 +194,9 @@ def train_ppo(
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("ppo")
-    with run.timed("ppo"):
+    with run.time_stage("ppo"):
         torch.manual_seed(run.seed)
-        critic = run.component("policy_critic")(policy, scorer) if "values" in run.chosen("advantage").needs else None
+        critic = run.build("policy_critic")(policy, scorer) if "values" in run.component_of("advantage").needs else None
         parts = parts_of(run, scorer, held_out, at_reference, demonstrated(run, task, policy))
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), parts, settings, run.seed)
         trainer = run.trainer(name, 1, settings.updates, SHOWN)
@@ -236,21 +236,21 @@ def parts_of(
     from rlhf_lightning.policy.objective import objective
 
     corrected = bool(run.config.get("policy_correction"))
-    correction = run.component("policy_correction") if corrected else None
+    correction = run.build("policy_correction") if corrected else None
     greedy = {"max_new_tokens": run.max_response_tokens, "temperature": 0.0}
     return PPOParts(
-        sampler=run.component("rollout_sampler"),
+        sampler=run.build("rollout_sampler"),
         scorer=scorer,
-        shapings=list(run.components("rollout_shaping").values()),
-        advantage=run.component("advantage"),
-        loss=objective(run.component("policy_loss"), correction, list(run.components("policy_penalty").values())),
-        reduction=run.component("policy_reduction"),
-        value_loss=run.component("policy_value_loss"),
-        kl_control=run.component("policy_kl_control"),
+        shapings=list(run.build_all("rollout_shaping").values()),
+        advantage=run.build("advantage"),
+        loss=objective(run.build("policy_loss"), correction, list(run.build_all("policy_penalty").values())),
+        reduction=run.build("policy_reduction"),
+        value_loss=run.build("policy_value_loss"),
+        kl_control=run.build("policy_kl_control"),
         held_out=held_out,
         at_reference=at_reference,
         corrected=corrected,
         demonstrations=demonstrations,
-        greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.chosen("advantage").needs else None,
-        say=run.say,
+        greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.component_of("advantage").needs else None,
+        log=run.log,
     )

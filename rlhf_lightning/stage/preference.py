@@ -53,11 +53,11 @@ class TrainedPreference:
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before anything is read. Raises ConfigError."""
     choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler")
-    loss = choices.chosen("preference_loss")
+    loss = choices.component_of("preference_loss")
     unknown = loss.needs - {"reference", "thumbs"}
     if unknown:
         raise ConfigError(f"preference_loss={loss.name} needs {', '.join(sorted(unknown))}; a preference loss may need reference or thumbs")
-    choices.component("preference_loss")
+    choices.build("preference_loss")
 
 
 @register("stage", "preference", check=check_combination)
@@ -73,13 +73,13 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     Args:
         prompts, responses: where feedback is collected: so often a prompt is drawn, and answered each time, the answers judged together.
     """
-    task: Task = run.component("task")
+    task: Task = run.build("task")
     if not run.config.get("feedback_source") and not task.has_utility:
         names = "feedback_source=... feedback_source.NAME.path=..."
         raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
     scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
     if run.config.get("feedback_source"):
-        with run.timed("read"):
+        with run.time_stage("read"):
             intake = read(run, backbone_tokenizer(run))
         check_feedback(run, intake)
         on_task = is_on_task(intake, task)
@@ -92,7 +92,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
         policy, start, task, intake = collected(run, task, prompts, responses)
         check_feedback(run, intake)
         on_task = is_on_task(intake, task)
-    run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
+    run.log(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
     before = after = None
     if on_task:
         before = look(run, task, policy, scorer, start)
@@ -104,13 +104,13 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
             "no prompt of the feedback is one of the task's: no responses were drawn before and after; task=files gives your own"
         )
     tell(run, intake, trained, before, after)
-    run.say(f"policy: {run.folder / 'policy'}")
+    run.log(f"policy: {run.folder / 'policy'}")
     means = {} if after is None else {name: after.mean(name) for name in ("score", "utility") if name in after.values}
     return next(iter(means.values()), trained.held_out.objective)
 
 
 def look(run: Run, task: Task, policy: LanguageModel, scorer: Any, start: LanguageModel) -> Measured:
-    with run.timed("evaluate"):
+    with run.time_stage("evaluate"):
         return measured(run, task, policy, scorer, start)
 
 
@@ -123,8 +123,8 @@ def check_feedback(run: Run, intake: Intake) -> None:
     from rlhf_lightning.flow import Ranking
     from rlhf_lightning.preference.examples import COMPARING
 
-    name, thumbs = run.chosen("preference_loss").name, "thumbs" in run.chosen("preference_loss").needs
-    pairs = not thumbs or bool(getattr(run.component("preference_loss"), "from_pairs", False))
+    name, thumbs = run.component_of("preference_loss").name, "thumbs" in run.component_of("preference_loss").needs
+    pairs = not thumbs or bool(getattr(run.build("preference_loss"), "from_pairs", False))
     found = {*intake.kept, *(("rating",) if intake.kept.get("comment") and run.settings("feedback").comment_weight else ())}
     if pairs and found & set(COMPARING):
         return
@@ -142,7 +142,7 @@ def check_feedback(run: Run, intake: Intake) -> None:
 
 def collected(run: Run, task: Task, prompts: int, responses: int) -> tuple[LanguageModel, LanguageModel, Task, Intake]:
     """The backbone warmed up, what it is compared with, the task's prompts that fit it, and what the annotators say about its samples."""
-    annotators = run.component("feedback_annotator", task)
+    annotators = run.build("feedback_annotator", task)
     notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
     task = fitting_task(run, task, policy, notes=notes)
@@ -182,14 +182,14 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
 
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
-    settings, loss = run.settings("preference"), run.component("preference_loss")
+    settings, loss = run.settings("preference"), run.build("preference_loss")
     division = divided(standardised(with_weights(run, intake.feedback)), settings.validation_fraction, "preference")
     training, aside = division.training, division.held_out
-    with run.timed("preference"):
+    with run.time_stage("preference"):
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
         table = TextTable(policy.tokenizer, limit.tokens, policy.eos_ids)
         examples = examples_of(run, training, table, limit)
-        learned_texts = examples.texts() if "reference" in run.chosen("preference_loss").needs else np.zeros(0, dtype=int)
+        learned_texts = examples.texts() if "reference" in run.component_of("preference_loss").needs else np.zeros(0, dtype=int)
         held_out, places = in_table(aside, table)
         notes = left_out_notes(run, division, examples, limit, len(aside) - len(held_out), table.rewritten)
 
@@ -217,8 +217,8 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
     """What the loss learns from. Raises ConfigError where nothing is left."""
     from rlhf_lightning.preference.examples import compared_examples, thumbed_examples
 
-    settings, loss = run.settings("preference"), run.component("preference_loss")
-    if "thumbs" in run.chosen("preference_loss").needs:
+    settings, loss = run.settings("preference"), run.build("preference_loss")
+    if "thumbs" in run.component_of("preference_loss").needs:
         pairs = bool(getattr(loss, "from_pairs", False))
         examples = thumbed_examples(training, table, pairs, settings.smallest_rating_gap, run.seed)
     else:
@@ -227,7 +227,7 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
         why = f"{examples.left_out} are longer than {limit.tokens} tokens: {limit.remedy}" if examples.left_out else (
             "no ranking or edit prefers a text, and no annotator rated two responses to one prompt differently"
         )  # fmt: skip
-        raise ConfigError(f"preference_loss={run.chosen('preference_loss').name} finds nothing to learn from: {why}")
+        raise ConfigError(f"preference_loss={run.component_of('preference_loss').name} finds nothing to learn from: {why}")
     return examples
 
 
@@ -235,9 +235,9 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
     """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
     from rlhf_lightning.preference.examples import not_learned
 
-    name, notes = run.chosen("preference_loss").name, [division.note] if division.note else []
-    thumbs = "thumbs" in run.chosen("preference_loss").needs
-    pairs = bool(getattr(run.component("preference_loss"), "from_pairs", False))
+    name, notes = run.component_of("preference_loss").name, [division.note] if division.note else []
+    thumbs = "thumbs" in run.component_of("preference_loss").needs
+    pairs = bool(getattr(run.build("preference_loss"), "from_pairs", False))
     unused = not_learned(division.training, thumbs, pairs)
     if unused:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(unused.items()))
@@ -251,7 +251,7 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
     if thumbs and len(set(examples.prompt.tolist())) == 1:
         notes.append("all thumbs are on one prompt, so that the KL of preference_loss=kto is estimated on that prompt's own responses")
     for note in notes:
-        run.say(f"preference: {note}")
+        run.log(f"preference: {note}")
     return notes
 
 

@@ -52,8 +52,8 @@ class TrainedReward:
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what the reward model is made of. Raises ConfigError."""
     choices.require("feedback_comment", "reward_head")
-    choices.hold("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
-    if "texts" not in choices.chosen("reward_head").needs:
+    choices.run_checks("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
+    if "texts" not in choices.component_of("reward_head").needs:
         choices.require("backbone", "reward_pooling", "reward_tuning")
 
 
@@ -67,10 +67,10 @@ def reward(run: Run) -> float:
     from rlhf_lightning.report.reward import held_out_figures, held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage._report import end
 
-    reads_texts = "texts" in run.chosen("reward_head").needs
-    with run.timed("read"):
+    reads_texts = "texts" in run.component_of("reward_head").needs
+    with run.time_stage("read"):
         intake = read(run, [] if reads_texts else backbone_tokenizer(run))
-    run.say(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
+    run.log(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
     backbone = "" if reads_texts else backbone_folder(run, intake.feedback)
     trained = train_reward(run, intake.feedback, backbone, run.folder / "reward_model")
     measured = trained.measured
@@ -85,7 +85,7 @@ def reward(run: Run) -> float:
         notes=[*intake.notes, *trained.notes, *held_out_notes(measured)],
         results=measured.figures(),
     )
-    run.say(f"reward model: {run.folder / 'reward_model'}")
+    run.log(f"reward model: {run.folder / 'reward_model'}")
     return measured.objective
 
 
@@ -128,11 +128,11 @@ def train_reward(
     judged = standardised(with_weights(run, feedback))
     division = divided(judged, settings.validation_fraction)
     if division.note:
-        run.say(f"{name}: {division.note}")
+        run.log(f"{name}: {division.note}")
     losses = build_losses(run.config.get("reward_loss") or {}, division.training)
     check_kinds(losses, judged)
-    with run.timed("reward"):
-        learn = fit_features if "texts" in run.chosen("reward_head").needs else tune_trunk
+    with run.time_stage("reward"):
+        learn = fit_features if "texts" in run.component_of("reward_head").needs else tune_trunk
         return learn(run, backbone, folder, name, losses, division, truth)
 
 
@@ -191,14 +191,14 @@ def fit_features(
     from rlhf_lightning.reward.regression.feature_score import save_features
 
     features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
-    head, training = run.component("reward_head", features), division.training
-    head.score.report_to(run.say)
+    head, training = run.build("reward_head", features), division.training
+    head.score.report_to(run.log)
     found = head.fit(training, losses)
     texts = reference_texts(training, run.seed)
     head.score.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     measured = measure_held_out(head.score, division.held_out, truth=truth)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
-    run.say(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
+    run.log(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
     about = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
     if run.is_rank_zero:
         save_features(head.score, folder, about)
@@ -239,12 +239,12 @@ def normalise(run: Run, model: RewardModel, training: Judgements, name: str, his
     model.truncated = model.rewritten = 0
     raw = model.normalise([prompt for prompt, _ in texts], [response for _, response in texts])
     if model.truncated:
-        run.say(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
+        run.log(f"{name}: {model.truncated} of {len(texts)} texts are longer than {model.max_length} tokens and lost their beginning")
     if model.rewritten:
-        run.say(f"{name}: the chat template drops a part of {model.rewritten} of {len(texts)} responses (such as their thoughts)")
+        run.log(f"{name}: the chat template drops a part of {model.rewritten} of {len(texts)} responses (such as their thoughts)")
     doubt = check_training(history, raw, name)
     if doubt:
-        run.say(f"{name}: {doubt}")
+        run.log(f"{name}: {doubt}")
     return doubt
 
 
@@ -269,19 +269,19 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.storage.warm_start import begun
 
-    chosen, pooling_name = run.chosen("backbone"), run.chosen("reward_pooling").name
+    chosen, pooling_name = run.component_of("backbone"), run.component_of("reward_pooling").name
     if "reading" in chosen.needs:
         trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
     else:
         kinds = [kind for kind, option in OPTION.items() if option == chosen.name]
         trunk, tokenizer = trunk_and_tokenizer(backbone, kinds[0] if kinds else "decoder")
     width = trunk_width(trunk)
-    head = run.component("reward_head", *head_arguments(run.chosen("reward_head").name, width, aspects))
-    pooling = run.component("reward_pooling", *pooling_arguments(pooling_name, width))
+    head = run.build("reward_head", *head_arguments(run.component_of("reward_head").name, width, aspects))
+    pooling = run.build("reward_pooling", *pooling_arguments(pooling_name, width))
     net, note = begun(backbone, ComposedScore(trunk, pooling, head), pooling_name)
     if note:
-        run.say(note)
-    run.component("reward_tuning")(net.trunk)
+        run.log(note)
+    run.build("reward_tuning")(net.trunk)
     return RewardModel(net, tokenizer, fitting_length(net.trunk, run.settings("reward").max_length))
 
 
@@ -293,7 +293,7 @@ def card_components(run: Run) -> dict[str, Any]:
         "head_settings": settings_in(head),
         "pooling": component_of(pooling).name,
         "pooling_settings": settings_in(pooling),
-        "tuning": run.chosen("reward_tuning").name,
+        "tuning": run.component_of("reward_tuning").name,
         "losses": list(run.config.get("reward_loss") or {}),
     }
 

@@ -64,7 +64,7 @@ class Story:
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before any model loads. Raises ConfigError."""
     choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
-    choices.hold("feedback_filter", "reward_loss", "evaluation_metric")
+    choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric")
     check_training(choices)
     if "utility" not in (choices.config.get("evaluation_metric") or {}):
         raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
@@ -81,10 +81,10 @@ def rounds(
         target: stop once the mean utility has risen by so many standard deviations of the start's.
         prompts, responses: in each round so many times a training prompt is drawn, answered so often, and the answers judged together.
     """
-    task: Task = run.component("task")
+    task: Task = run.build("task")
     if not task.has_utility:
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
-    annotators = run.component("feedback_annotator", task)
+    annotators = run.build("feedback_annotator", task)
     held_out = held_out_scorers(run, task)
     notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
@@ -101,16 +101,16 @@ def rounds(
         module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", at_reference=number == 1)
         after = look(run, task, policy, start, scorer)
         story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
-        run.say(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
+        run.log(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
         if story.improvement() >= target:
             break
     tell(run, story, target, notes)
-    run.say(f"policy: {run.folder / f'round_{len(story.rounds)}' / 'policy'}")
+    run.log(f"policy: {run.folder / f'round_{len(story.rounds)}' / 'policy'}")
     return story.improvement()
 
 
 def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
-    with run.timed("evaluate"):
+    with run.time_stage("evaluate"):
         return measured(run, task, policy, scorer, start)
 
 
@@ -124,7 +124,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
 
     from rlhf_lightning.training.distributed import barrier
 
-    with run.timed("collect"), torch.random.fork_rng(), torch.no_grad():
+    with run.time_stage("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
         known = task.train_prompts()
         random.Random(run.seed * 1000 + number).shuffle(known)
@@ -132,7 +132,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         policy.model.eval()
         policy.model.to("cpu")
         batch = policy.encode_prompts(asked, run.max_response_tokens).repeat(responses)
-        texts = run.component("rollout_sampler")(policy, batch).responses
+        texts = run.build("rollout_sampler")(policy, batch).responses
         groups = [(prompt, list(filter(_can_be_shown, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
         feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
         if not feedback:

@@ -27,14 +27,14 @@ def sft(run: Run) -> float:
     from rlhf_lightning.report.policy import curve, mean_of_last
     from rlhf_lightning.stage._report import end
 
-    task = run.component("task")
+    task = run.build("task")
     demonstrations_of(task)  # refused before the model loads
     language_model = run.language_model(corpus=run.corpus(task))
     module = train_sft(run, task, language_model, run.folder / "policy")
     loss = mean_of_last(module.history, "sft/loss")
     curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss")]
     end(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
-    run.say(f"policy: {run.folder / 'policy'}")
+    run.log(f"policy: {run.folder / 'policy'}")
     return loss
 
 
@@ -51,7 +51,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
 
     settings = run.settings("sft")
     demonstrations = demonstrations_of(task)
-    with run.timed("sft"):
+    with run.time_stage("sft"):
         apply_tuning_for_sft(run, language_model)
         loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
         log_skipped(run, "sft", language_model, skipped, len(demonstrations))
@@ -71,7 +71,7 @@ def log_skipped(run: Run, name: str, language_model: LanguageModel, skipped: int
 
     limit = length_limit(run.settings("sft").max_length, language_model.max_length, "sft.max_length")
     if skipped:
-        run.say(f"{name}: {skipped} of {total} demonstrations are longer than {limit.tokens} tokens and left out: {limit.remedy}")
+        run.log(f"{name}: {skipped} of {total} demonstrations are longer than {limit.tokens} tokens and left out: {limit.remedy}")
 
 
 def demonstrations_of(task: Task) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveFloat
 
-from rlhf_lightning.config.schema import did_you_mean, validated
+from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
 
 
@@ -67,4 +67,4 @@ def logger_settings(about: Any) -> Any:
     for key in rest:
         if key not in known:
             raise ConfigError(f"logger has no setting {key!r}{did_you_mean(key, known)}; logger={kind} has: {', '.join(known)}")
-    return LOGGERS[kind](**validated(LOGGERS[kind], rest, "logger"))
+    return LOGGERS[kind](**validate(LOGGERS[kind], rest, "logger"))

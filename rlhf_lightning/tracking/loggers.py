@@ -22,7 +22,7 @@ from rlhf_lightning.config.redaction import without_any_secret, without_secrets
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.tracking.csv_logger import AtomicCSVWriter, write_rows
 from rlhf_lightning.tracking.logger_settings import WandbSettings, logger_settings
-from rlhf_lightning.tracking.metric_names import renamed
+from rlhf_lightning.tracking.metric_names import rename_metrics
 
 if TYPE_CHECKING:
     from rlhf_lightning.report.report import Sample
@@ -37,7 +37,7 @@ class Logged(Protocol):
     @property
     def is_rank_zero(self) -> bool: ...
 
-    def say(self, text: str) -> None: ...
+    def log(self, text: str) -> None: ...
 
 
 class Tracker(Protocol):
@@ -52,11 +52,11 @@ class FaultTolerantLogger:
     curves at most, never the run. The module's history and the report have all figures anyway."""
 
     naming = "trl"
-    say: Callable[[str], None] = staticmethod(lambda text: None)
+    log: Callable[[str], None] = staticmethod(lambda text: None)
     failed = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._trying("log_metrics", renamed(metrics, self.naming), step)
+        self._trying("log_metrics", rename_metrics(metrics, self.naming), step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         self._trying("log_hyperparams", *args, **kwargs)
@@ -73,7 +73,7 @@ class FaultTolerantLogger:
         except Exception as cause:
             if not self.failed:
                 self.failed = True
-                self.say(f"the logger fails, and the training goes on ({_said(cause)}): curves may have a gap, the report has none")
+                self.log(f"the logger fails, and the training goes on ({_said(cause)}): curves may have a gap, the report has none")
 
 
 class CSVTracker(FaultTolerantLogger, CSVLogger):
@@ -166,7 +166,7 @@ def tracker(run: Logged, stage: str) -> Tracker | None:
     try:
         made = None if kind == "none" else _made(run, stage, kind, settings)
         if made is not None:
-            made.say = run.say
+            made.log = run.log
             _ = made.experiment  # begun here, where an error costs the logger alone
         return made
     except ModuleNotFoundError as cause:
@@ -174,7 +174,7 @@ def tracker(run: Logged, stage: str) -> Tracker | None:
     except UserError:
         raise
     except Exception as cause:
-        run.say(f"logger={kind} can't begin, and {stage} is not logged ({_said(cause)})")
+        run.log(f"logger={kind} can't begin, and {stage} is not logged ({_said(cause)})")
         return None
 
 
@@ -235,12 +235,12 @@ def _opened(run: Logged, mode: str, about: Mapping[str, Any]) -> Any:
         try:
             with nobody_types(), masked_command():
                 opened = wandb.init(mode="online", **about)
-            run.say(f"W&B: {opened.url}")
+            run.log(f"W&B: {opened.url}")
             return opened
         except Exception as cause:
             WandbTracker.given_up = True
             said = str(cause).strip().split("\n")[0] or type(cause).__name__
-            run.say(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {said}")
+            run.log(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {said}")
     with masked_command():
         return wandb.init(mode="disabled" if mode == "disabled" else "offline", **about)
 

@@ -48,7 +48,7 @@ NAMINGS: dict[str, Mapping[str, str]] = {"trl": {}, "verl": VERL, "openrlhf": OP
 """For each naming our name to theirs."""
 
 
-def renamed(metrics: Mapping[str, float], naming: str) -> dict[str, float]:
+def rename_metrics(metrics: Mapping[str, float], naming: str) -> dict[str, float]:
     """The metrics under the names of a framework; what it has no name for keeps its own."""
     names = NAMINGS[naming]
     return {names.get(name, name): value for name, value in metrics.items()}

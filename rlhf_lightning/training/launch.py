@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.errors import ConfigError
 
 FOLDER_KEY = "rlhf_lightning/started"
@@ -210,7 +210,7 @@ def inherited_words(words: Sequence[str]) -> list[str]:
         os.environ.pop(COMMAND, None)
         return list(words)
     names_run = any(word.startswith("resume=") and word != "resume=auto" for word in record["words"])
-    return record["words"] if names_run else [*record["words"], f"hydra.run.dir={quoted(record['folder'])}"]
+    return record["words"] if names_run else [*record["words"], f"hydra.run.dir={quote_value(record['folder'])}"]
 
 
 def no_files() -> list[str]:

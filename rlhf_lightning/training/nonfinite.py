@@ -31,7 +31,7 @@ class Aside:
 
     folder: Path
     training: str
-    say: Callable[[str], None] = lambda text: None
+    log: Callable[[str], None] = lambda text: None
 
     def write(self, place: str, about: Mapping[str, Any], batch: Any) -> str:
         """A readable .json, and the batch's tensors beside it as .safetensors; returns where they stand, or why they don't."""
@@ -118,7 +118,7 @@ class NonFiniteGuard(Shardable):
                 f"; {self.advice}"
             )
         if self.aside is not None and self.bad_updates <= WRITTEN:
-            self.aside.say(f"the update isn't applied: {what}")
+            self.aside.log(f"the update isn't applied: {what}")
 
     def check_weights(self) -> None:
         """Refuse weights that nothing can be computed with; all processes together.
@@ -162,7 +162,7 @@ class NonFiniteGuard(Shardable):
 
     def on_train_end(self) -> None:
         if self.bad_updates and self.aside is not None:
-            self.aside.say(f"{self.aside.training}: {self.bad_updates} updates had a loss or a gradient that isn't finite: not applied")
+            self.aside.log(f"{self.aside.training}: {self.bad_updates} updates had a loss or a gradient that isn't finite: not applied")
 
     def _write_aside(self, about: dict[str, Any], batch: Any) -> str:
         """A clause that says where the batch now stands."""

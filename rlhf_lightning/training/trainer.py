@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, PositiveInt
 
-from rlhf_lightning.config.schema import did_you_mean, validated
+from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.training.launch import check_launch
 
@@ -108,7 +108,7 @@ def check_trainer(about: Any, here: bool = True) -> None:
             raise ConfigError(f"trainer.{key} is set by the stage; leave it out")
         if (key, about[key]) == ("precision", "bf16-true"):
             raise ConfigError(STANDING_STILL)
-    settings = TrainerSettings(**validated(TrainerSettings, about, "trainer"))
+    settings = TrainerSettings(**validate(TrainerSettings, about, "trainer"))
     if not here:
         return
     kind, there = kind_of(settings.accelerator), available(kind_of(settings.accelerator))

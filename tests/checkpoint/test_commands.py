@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.config.overrides import quote_value
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
@@ -147,7 +147,7 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict
 @pytest.mark.parametrize(("rank", "name"), [(0, "out"), (1, 'it\'s "a=b", ${x}\\ [é]')])
 def test_a_process_of_two_is_killed_the_other_ends_and_the_run_goes_on(tmp_path, left_alone, rank, name):
     folder = world(tmp_path)
-    killed = Command(folder, *WORDS, *TWO, f"hydra.run.dir={quoted(name)}", KILL=f"training:{rank}:9").ended()
+    killed = Command(folder, *WORDS, *TWO, f"hydra.run.dir={quote_value(name)}", KILL=f"training:{rank}:9").ended()
     assert killed.code != 0
     waited = time.time() - (folder / "struck").stat().st_mtime
     print(f"rank {rank} killed: exit {killed.code} within {waited:.1f} s")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rlhf_lightning.checkpoint.fit import fit
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.training.datamodule import ShardedData
@@ -48,7 +48,7 @@ def test_resumed_after_any_step_it_leaves_the_same(trainings, uninterrupted, kin
     for step in range(1, trainings.STEPS[kind]):
         folder = whole.stopped_after(step, tmp_path / str(step))
         said: list[str] = []
-        assert trainings.trained(kind, folder, say=said.append) == whole.left, f"resumed after step {step}"
+        assert trainings.trained(kind, folder, log=said.append) == whole.left, f"resumed after step {step}"
         assert said == [f"{folder / f'step_{step}'}: going on after step {step}"]
 
 
@@ -74,7 +74,7 @@ def test_a_finished_training_takes_no_step_and_says_so(trainings, uninterrupted,
 
     whole, said = uninterrupted(kind), []
     folder = whole.stopped_after(99, tmp_path / "copy")
-    assert trainings.trained(kind, folder, NoStep(), say=said.append) == whole.left
+    assert trainings.trained(kind, folder, NoStep(), log=said.append) == whole.left
     assert said == [f"{folder / f'step_{trainings.STEPS[kind]}'}: this training is already complete, no step is left"]
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(trainings, unin
     for step, before in ((4, 3), (3, 2)):
         damage(folder / f"step_{step}" / name, harm)
         said: list[str] = []
-        newest = CheckpointStore(folder, say=said.append).newest()
+        newest = CheckpointStore(folder, log=said.append).newest()
         assert newest is not None
         assert newest.step == before
         assert f"step_{step}/{name}" in " ".join(said)
@@ -231,7 +231,7 @@ def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(train
 
 
 def test_a_second_trainer_in_the_folder_is_refused(trainings, tmp_path):
-    with held(tmp_path), pytest.raises(ConfigError, match="is in use"):
+    with lock_folder(tmp_path), pytest.raises(ConfigError, match="is in use"):
         trainings.trained("sft", tmp_path)
 
 

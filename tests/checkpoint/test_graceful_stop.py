@@ -32,7 +32,7 @@ def test_a_signal_within_a_step_ends_the_training_after_it(trainings, uninterrup
     said: list[str] = []
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     with pytest.raises(SystemExit) as stop:
-        trainings.trained("reward", tmp_path, trainings.Kills(2, number), every=99, say=said.append)
+        trainings.trained("reward", tmp_path, trainings.Kills(2, number), every=99, log=said.append)
     assert stop.value.code == code
     assert said == [f"stopped by {number.name} after step 2, whose checkpoint stands in {tmp_path}"]
     newest = CheckpointStore(tmp_path).newest()

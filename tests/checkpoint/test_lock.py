@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.errors import ConfigError
 
-HOLDS = "import sys, time; from pathlib import Path; from rlhf_lightning.checkpoint.lock import held\nwith held(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"  # noqa: E501
+HOLDS = "import sys, time; from pathlib import Path; from rlhf_lightning.checkpoint.lock import lock_folder\nwith lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"  # noqa: E501
 
 
 def holder(folder: Path) -> subprocess.Popen[str]:
@@ -29,29 +29,29 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 def test_a_second_trainer_is_refused_with_pid_and_host_until_the_first_is_dead(tmp_path):
     process = holder(tmp_path)
     try:
-        with pytest.raises(ConfigError, match=f"process {process.pid} on {socket.gethostname()} works there"), held(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {process.pid} on {socket.gethostname()} works there"), lock_folder(tmp_path):
             pass
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text()) == {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def test_the_lock_is_free_after_the_block_and_after_an_error(tmp_path):
     for _ in range(2):
-        with pytest.raises(ValueError, match="a bug"), held(tmp_path / "new" / "folder"):
+        with pytest.raises(ValueError, match="a bug"), lock_folder(tmp_path / "new" / "folder"):
             raise ValueError("a bug")
 
 
 def test_one_process_can_not_hold_it_twice(tmp_path):
-    with held(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()} on"), held(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()} on"), lock_folder(tmp_path):
         pass
 
 
 def test_what_a_broken_file_says_is_no_matter(tmp_path):
     (tmp_path / "lock.json").write_text("{")
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         (tmp_path / "lock.json").write_text("{")
-        with pytest.raises(ConfigError, match="another process works there"), held(tmp_path):
+        with pytest.raises(ConfigError, match="another process works there"), lock_folder(tmp_path):
             pass

@@ -44,8 +44,8 @@ def content(checkpoint: Checkpoint | None) -> int:
     return checkpoint.step
 
 
-def store_of(folder: Path, *steps: int, keep: int = 2, say: Callable[[str], None] = print) -> CheckpointStore:
-    store = CheckpointStore(folder, keep, say)
+def store_of(folder: Path, *steps: int, keep: int = 2, log: Callable[[str], None] = print) -> CheckpointStore:
+    store = CheckpointStore(folder, keep, log)
     store.prepare()
     for step in steps:
         store.save(step, writing(step))
@@ -121,7 +121,7 @@ def test_killed_in_the_middle_of_a_write_the_one_before_is_found(tmp_path):
         store.save(2, torn)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     said: list[str] = []
-    again = store_of(tmp_path, say=said.append)
+    again = store_of(tmp_path, log=said.append)
     assert content(again.newest()) == 1
     assert said == [f"{tmp_path}: removed what a save that was cut off had left (.new-step_2)"]
 
@@ -165,7 +165,7 @@ def harmed(path: Path) -> dict[str, Callable[[], Any]]:
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "empty", "gone"])
 def test_any_damage_to_any_file_is_noticed_and_named(tmp_path, name, harm):
     said: list[str] = []
-    store = store_of(tmp_path, 1, 2, say=said.append)
+    store = store_of(tmp_path, 1, 2, log=said.append)
     harmed(tmp_path / "step_2" / name)[harm]()
     assert content(store.newest()) == 1
     assert len(said) == 1
@@ -195,7 +195,7 @@ def test_every_byte_of_a_manifest_is_guarded(tmp_path):
 
 def test_one_that_was_taken_away_is_missed(tmp_path):
     said: list[str] = []
-    store = store_of(tmp_path, 1, 2, say=said.append)
+    store = store_of(tmp_path, 1, 2, log=said.append)
     shutil.rmtree(tmp_path / "step_2")
     assert content(store.newest()) == 1
     assert said == [f"checkpoint damaged: {tmp_path / 'step_2'} is missing; step_1 is whole and is used"]
@@ -206,7 +206,7 @@ def test_one_that_was_taken_away_is_missed(tmp_path):
 
 def test_a_damaged_index_doesn_t_hide_a_whole_checkpoint(tmp_path):
     said: list[str] = []
-    store = store_of(tmp_path, 1, 2, say=said.append)
+    store = store_of(tmp_path, 1, 2, log=said.append)
     (tmp_path / "index.json").write_text("{")
     assert content(store.newest()) == 2
     assert "index.json can't be read" in said[0]
@@ -263,7 +263,7 @@ def test_an_error_of_the_disk_leaves_what_stood_and_says_path_and_bytes(tmp_path
 def test_a_disk_that_is_nearly_full_is_said_once(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100_000, 92_000, 8_000))
-    store_of(tmp_path, 1, 2, 3, say=said.append)
+    store_of(tmp_path, 1, 2, 3, log=said.append)
     assert said == [f"{tmp_path}: 8,000 bytes are free and a checkpoint takes 5,010: less than two more fit"]
 
 

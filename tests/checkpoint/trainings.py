@@ -146,7 +146,7 @@ def trainer_of(epochs: int, *callbacks: L.Callback, devices: int = 1, clip: bool
 
 
 def trained(
-    kind: str, folder: Path | None, *callbacks: L.Callback, every: int = 1, keep: int = 99, say: Callable[[str], None] = print, **more: Any
+    kind: str, folder: Path | None, *callbacks: L.Callback, every: int = 1, keep: int = 99, log: Callable[[str], None] = print, **more: Any
 ) -> dict[str, str]:
     """Hashes of what a training leaves; without a folder it is Lightning's own, without checkpoints."""
     L.seed_everything(7 + int(os.environ.get("LOCAL_RANK", 0)), verbose=False)
@@ -155,7 +155,7 @@ def trained(
     if folder is None:
         trainer.fit(module, data)
     else:
-        fit(trainer, module, data, folder=folder, every=every, keep=keep, say=say)
+        fit(trainer, module, data, folder=folder, every=every, keep=keep, log=log)
     return left_by(trainer, module)
 
 

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from rlhf_lightning.checkpoint.lock import held
+from rlhf_lightning.checkpoint.lock import lock_folder
 
 
 @pytest.mark.parametrize("stage", ["inspect", "sft", "ppo"])
 def test_a_folder_in_use_is_refused_before_anything_is_written(command, world, tmp_path, stage):
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         refused = command(*getattr(world, stage)(), folder=tmp_path)
         assert refused.code == 2
         assert f"is in use: process {os.getpid()} on" in refused.error
@@ -20,7 +20,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_written(command, world, t
 
 
 def test_a_sweep_s_folder_is_refused_too(command, world, tmp_path):
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         refused = command("-m", *world.inspect("seed=1,2"), folder=tmp_path)
         assert refused.code == 2
         assert "is in use" in refused.error

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.config.model_files import check_model_folder, check_safetensors
-from rlhf_lightning.config.schema import validated
+from rlhf_lightning.config.schema import validate
 from rlhf_lightning.errors import ConfigError, DataError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 4096\n"
@@ -224,4 +224,4 @@ def test_every_setting_that_names_a_model_is_checked_before_anything_loads(folde
     (folder / "model.safetensors").write_text(POINTER)
     settings = {value: [str(folder)] if value == "models" else str(folder)}
     with pytest.raises(ConfigError, match=rf"{key}=.*: .*model.safetensors is a Git LFS pointer"):
-        validated(option(group, name).target, settings, group)
+        validate(option(group, name).target, settings, group)

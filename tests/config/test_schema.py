@@ -11,7 +11,7 @@ from omegaconf import OmegaConf, ValidationError
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.advantage.gae import gae
-from rlhf_lightning.config.schema import REQUIRED, config_class, did_you_mean, settings_of, validated
+from rlhf_lightning.config.schema import REQUIRED, config_class, did_you_mean, settings_of, validate
 from rlhf_lightning.errors import ConfigError, RegistryError
 from rlhf_lightning.reward.head.mlp import MLPHead
 
@@ -110,7 +110,7 @@ def test_a_value_of_the_wrong_type_is_refused_while_composing(name, value):
 
 
 def test_numbers_and_lists_arrive_as_python_s_own():
-    checked = validated(Everything, node_of(name="x", share=0, ends=[1, 2], words=["p", "q"], limit=4, seed=3), "task")
+    checked = validate(Everything, node_of(name="x", share=0, ends=[1, 2], words=["p", "q"], limit=4, seed=3), "task")
     assert checked == {
         "count": 3, "share": 0.0, "on": False, "name": "x", "family": "llama", "level": 1, "mixed": "auto", "limit": 4,
         "ends": (1.0, 2.0), "words": ["p", "q"], "table": {}, "free": 1, "seed": 3,
@@ -134,32 +134,32 @@ def test_numbers_and_lists_arrive_as_python_s_own():
 )
 def test_choices_and_ranges_are_held(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        validated(Everything, node_of(name="x", seed=1, **wrong), "task")
+        validate(Everything, node_of(name="x", seed=1, **wrong), "task")
 
 
 def test_a_missing_setting_is_asked_for_by_its_whole_name():
     with pytest.raises(ConfigError, match=r"task\.name must be given: add `task\.name=\.\.\.`"):
-        validated(Everything, node_of(seed=1), "task")
+        validate(Everything, node_of(seed=1), "task")
     with pytest.raises(ConfigError, match=r"needy\.must must be given"):
-        validated(Needy, {}, "needy")
+        validate(Needy, {}, "needy")
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"x has no setting 'gama', did you mean 'gamma'\?; it has: gamma"):
-        validated(function, {"gama": 1}, "x")
+        validate(function, {"gama": 1}, "x")
 
 
 def test_an_address_is_left_out_only_where_it_is_the_component_s_own():
     own = {"_target_": f"{__name__}.function", "_partial_": True, "gamma": 0.5}
-    assert validated(function, own, "x") == {"gamma": 0.5}
+    assert validate(function, own, "x") == {"gamma": 0.5}
     with pytest.raises(ConfigError, match="no setting '_target_'"):
-        validated(function, own | {"_target_": "os.system"}, "x")
+        validate(function, own | {"_target_": "os.system"}, "x")
 
 
 @pytest.mark.parametrize("given", [3, "words", None, [1]])
 def test_settings_must_be_settings(given):
     with pytest.raises(ConfigError, match=r"holds settings; write ppo\.<setting>=<value>"):
-        validated(Section, given, "ppo")
+        validate(Section, given, "ppo")
 
 
 @pytest.mark.parametrize(("target", "option"), [(MLPHead, "reward_head=mlp"), (gae, "advantage=gae")])

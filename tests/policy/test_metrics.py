@@ -101,7 +101,7 @@ def train(said: list[str], held_out: Any, **given: Any) -> PPOModule:
     L.seed_everything(0, verbose=False)
     parts = PPOParts(
         sampler=partial(native, max_new_tokens=ROOM), scorer=length, shapings=(), advantage=rloo, loss=ppo_clip, reduction=token_mean,
-        value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/holdout_scores": held_out}, say=said.append,
+        value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/holdout_scores": held_out}, log=said.append,
     )  # fmt: skip
     module = PPOModule(Policy(models[0]), Policy(models[1]), parts, chosen)
     trainer = L.Trainer(

@@ -103,7 +103,7 @@ def train(
     module_class: type[PPOModule] = PPOModule,
     prompts: Sequence[str] = PROMPTS,
     sampler: Any = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     **settings: Any,
 ) -> PPOModule:
     L.seed_everything(seed, verbose=False)
@@ -121,7 +121,7 @@ def train(
         kl_control=kl_control or FixedKL(coef=0.05),
         greedy=greedy,
         demonstrations=partial(demonstrated, demonstrations, language_model) if demonstrations else None,
-        say=say,
+        log=log,
     )
     made = partial(separate_critic, warmup=warmup) if critic == "separate" else shared
     policy = Policy(language_model, made(language_model, None) if advantage is gae else None)
@@ -501,7 +501,7 @@ def test_constant_scores_of_empty_or_cut_or_any_responses_stay_finite_and_sound_
     greedy = {"greedy": sampler} if advantage is remax else {}
     shapings = (kl,) if advantage is gae else ()
     module = train(
-        always_0, advantage=advantage, sampler=sampler, shapings=shapings, updates=6, self_checks=False, say=said.append, **greedy
+        always_0, advantage=advantage, sampler=sampler, shapings=shapings, updates=6, self_checks=False, log=said.append, **greedy
     )
     assert all(math.isfinite(value) for step in module.history for value in step.values())
     assert [step["alarm/constant"] for step in module.history] == [0, 0, 0, 0, 1, 1]

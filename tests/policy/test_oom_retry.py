@@ -40,7 +40,7 @@ def ppo(kind: str = "ppo", **settings: Any) -> tuple[Any, Any, list[str]]:
     module, data, _ = trainings().KINDS[kind]()
     vars(module.settings).update(settings)
     said: list[str] = []
-    module.parts.say = said.append
+    module.parts.log = said.append
     module.settings.self_checks = False
     return module, data, said
 

@@ -48,10 +48,10 @@ def test_a_component_s_own_check_is_run_where_it_is_at_work(checked):
 
 def test_chosen_options_by_name():
     choices = ComposedConfig(composed())
-    assert choices.chosen("advantage").name == "gae"
-    assert [component.name for component in choices.several("rollout_shaping")] == ["missing_eos", "kl"]
-    assert [component.name for component in choices.several("advantage")] == ["gae"]
-    assert choices.several("rollout_scorer") == []
+    assert choices.component_of("advantage").name == "gae"
+    assert [component.name for component in choices.components_of("rollout_shaping")] == ["missing_eos", "kl"]
+    assert [component.name for component in choices.components_of("advantage")] == ["gae"]
+    assert choices.components_of("rollout_scorer") == []
 
 
 def test_a_group_that_is_needed_is_asked_for():

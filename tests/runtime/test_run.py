@@ -30,19 +30,19 @@ def run(tmp_path) -> Run:
 
 
 def test_parts_come_by_name(run):
-    made = run.component("advantage")
+    made = run.build("advantage")
     assert (made.func, made.keywords["lam"]) == (gae, 0.5)
-    assert list(run.components("rollout_shaping")) == ["kl"]
-    assert run.components("reward_loss") == {}
+    assert list(run.build_all("rollout_shaping")) == ["kl"]
+    assert run.build_all("reward_loss") == {}
     assert run.settings("ppo").updates == 7
-    assert run.chosen("advantage").needs == {"values"}
+    assert run.component_of("advantage").needs == {"values"}
 
 
 def test_what_was_not_chosen_is_asked_for(run):
     with pytest.raises(
         ConfigError, match=r"chooses no rollout_scorer and needs one: add `rollout_scorer=\.\.\.`.*lexicon, program, reward_model"
     ):
-        run.component("rollout_scorer")
+        run.build("rollout_scorer")
 
 
 def test_a_file_is_whole_or_not_there(run):
@@ -56,18 +56,18 @@ def test_a_file_is_whole_or_not_there(run):
 
 def test_the_first_process_alone_speaks_and_writes(run, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    run.say("hello")
+    run.log("hello")
     run.write_json("result.json", {})
     assert not run.console.file.getvalue()
     assert not list(run.folder.iterdir())
     monkeypatch.setenv("LOCAL_RANK", "0")
-    run.say("hello")
+    run.log("hello")
     assert run.console.file.getvalue() == "hello\n"
 
 
 def test_times_of_one_stage_add_up(run):
     for _ in range(2):
-        with run.timed("ppo"):
+        with run.time_stage("ppo"):
             pass
     assert list(run.seconds) == ["ppo"]
     assert run.seconds["ppo"] >= 0

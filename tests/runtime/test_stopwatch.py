@@ -18,7 +18,7 @@ def test_attempts_are_summed_whatever_ended_them(tmp_path, monkeypatch):
     child = os.fork()
     if child == 0:  # killed within its second stage
         watch = Stopwatch()
-        with watch.recorded(tmp_path):
+        with watch.record(tmp_path):
             with watch.measure("read"):
                 time.sleep(0.1)
             with watch.measure("sft"):
@@ -39,7 +39,7 @@ def test_attempts_are_summed_whatever_ended_them(tmp_path, monkeypatch):
 
 def resume_for(folder, seconds, error=None):
     watch = Stopwatch()
-    with watch.recorded(folder), watch.measure("sft"):
+    with watch.record(folder), watch.measure("sft"):
         time.sleep(seconds)
         if error:
             raise error
@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_read_counts_nothing(tmp_path, content):
 
 
 def test_a_disk_that_takes_nothing_costs_the_count_alone(tmp_path):
-    with Stopwatch().recorded(tmp_path / "nowhere"):
+    with Stopwatch().record(tmp_path / "nowhere"):
         pass
 
 

@@ -7,14 +7,14 @@ from typing import get_args, get_type_hints
 import pytest
 
 from rlhf_lightning.tracking.logger_settings import LoggerSettings
-from rlhf_lightning.tracking.metric_names import NAMINGS, renamed
+from rlhf_lightning.tracking.metric_names import NAMINGS, rename_metrics
 
 
 def test_what_has_no_counterpart_keeps_its_name():
     metrics = {"objective/scores": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
-    assert renamed(metrics, "trl") == metrics
-    assert renamed(metrics, "verl") == {"critic/score/mean": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
-    assert renamed(metrics, "openrlhf") == {"train/reward": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
+    assert rename_metrics(metrics, "trl") == metrics
+    assert rename_metrics(metrics, "verl") == {"critic/score/mean": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
+    assert rename_metrics(metrics, "openrlhf") == {"train/reward": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
 
 
 def test_every_naming_is_a_setting():

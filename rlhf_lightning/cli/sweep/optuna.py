@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
 from rlhf_lightning.config.redaction import safe_message, without_secrets
-from rlhf_lightning.config.schema import config_class, validated
+from rlhf_lightning.config.schema import config_class, validate
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime.output_folder import real_folder
 
@@ -78,7 +78,7 @@ class OptunaSearch(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the whole search. Raises ConfigError for settings that can't be searched with."""
-        settings = OptunaSettings(**validated(OptunaSettings, self.given, "hydra.sweeper"))
+        settings = OptunaSettings(**validate(OptunaSettings, self.given, "hydra.sweeper"))
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         words = [*(f"{key}={value}" for key, value in (settings.params or {}).items()), *arguments]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from rlhf_lightning.cli.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied
 from rlhf_lightning.config.display import csv_cell, literal, message, visible
-from rlhf_lightning.config.overrides import quoted
+from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.runtime.output_folder import real_folder
 
 FAILED = "failed"
@@ -52,7 +52,7 @@ class SweepTable(Callback):
             folder, cls.folder = cls.folder, None
             if folder is not None and folder.is_dir() and read_jobs(folder):
                 tell(folder, Console())
-                typed = shlex.quote(f"hydra.sweep.dir={quoted(str(folder))}")
+                typed = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
                 print(visible(f"the sweep has ended early; to go on: the same command with {typed}"), file=sys.stderr)
             raise
 
