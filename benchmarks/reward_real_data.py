@@ -4,7 +4,7 @@
     python benchmarks/reward_real_data.py DATA --embedding MODEL --records 800 --no-baseline
 
 DATA holds a folder for each set, with dev.jsonl.gz in it. Each fold leaves out the prompts of one part and trains on the others;
-figures are the mean over the folds with Student's 95 % interval. Pairs and edits: share of held-out pairs in the right order (a tie is
+accuracies are the mean over the folds with Student's 95 % interval. Pairs and edits: share of held-out pairs in the right order (a tie is
 half right). Ratings: Spearman's correlation with the mean rating. With --embedding, also the features beside the embedding of a model
 (reward_feature=embedding), and the embedding alone.
 """
@@ -65,7 +65,7 @@ SETS: dict[str, tuple[float, Callable[[Path], list[Feedback]]]] = {
     "hh_harmless": (0.62, lambda folder: read(folder, "pairwise", {})),
     "topical_chat_turn_ratings": (0.05, lambda folder: read(folder, "rating", {"ratings": None, "scale": [1, 5]})),
 }
-"""The figure that bag-of-words plus length reaches on data not given here, and how the set is read."""
+"""The accuracy that bag-of-words plus length reaches on data not given here, and how the set is read."""
 
 
 def sample(feedback: list[Feedback], records: int | None) -> list[Feedback]:

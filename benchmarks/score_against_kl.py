@@ -134,7 +134,7 @@ def write_one_end(model: Path, folder: Path) -> None:
 
 
 def ours(world: World, settings: Settings, seed: int, folder: Path, critic: str) -> list[dict[str, float]]:
-    """Our side; the figures of every update. Leaves folder/policy."""
+    """Our side; the metrics of every update. Leaves folder/policy."""
     shapings = ["rollout_shaping=[kl]"]
     if settings.missing_eos is not None:
         shapings = ["rollout_shaping=[missing_eos,kl]", f"rollout_shaping.missing_eos.penalty={settings.missing_eos}"]
@@ -154,7 +154,7 @@ def ours(world: World, settings: Settings, seed: int, folder: Path, critic: str)
 
 
 def trl(world: World, settings: Settings, seed: int, folder: Path, where: Path) -> list[dict[str, float]]:
-    """TRL's side on the prompts of ours, in an order of its own; the figures of every update. Leaves folder/policy."""
+    """TRL's side on the prompts of ours, in an order of its own; the metrics of every update. Leaves folder/policy."""
     from rlhf_lightning.backbone.causal import causal
     from rlhf_lightning.rollout.prompts import prompt_loader
 

@@ -48,7 +48,7 @@ def trained(spec: Spec) -> dict[str, Any]:
 
     hush_hints()
     L.seed_everything(0, verbose=False)
-    module, loader, figures = {"grpo": grpo, "reward": reward, "dpo": dpo}[spec["work"]](spec)
+    module, loader, metrics = {"grpo": grpo, "reward": reward, "dpo": dpo}[spec["work"]](spec)
     timer = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -58,7 +58,7 @@ def trained(spec: Spec) -> dict[str, Any]:
         )  # fmt: skip
         trainer.fit(module, ShardedData(lambda rank, world: loader))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": timer.seconds, "peak_gib": peak, **figures()}
+    return {"seconds": timer.seconds, "peak_gib": peak, **metrics()}
 
 
 def grpo(spec: Spec) -> Made:

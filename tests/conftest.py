@@ -352,16 +352,16 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
 
 
 def what_was_learned(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """All weights that a run leaves, and the figures of each step but for its speeds."""
+    """All weights that a run leaves, and the metrics of each step but for its speeds."""
     from safetensors.torch import load_file
 
     weights = {f"{file.name}/{name}": value for file in sorted(folder.glob("**/*.safetensors")) for name, value in load_file(file).items()}
-    figures: list[dict[str, float]] = []
+    metrics: list[dict[str, float]] = []
     for file in folder.glob("**/metrics.csv"):
         with file.open() as lines:
             rows = [{name: float(v) for name, v in row.items() if v and not name.startswith("perf/")} for row in csv.DictReader(lines)]
-            figures += [row for row in rows if row.keys() > {"step"}]
-    return weights, figures
+            metrics += [row for row in rows if row.keys() > {"step"}]
+    return weights, metrics
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def runs(world, command, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("case", "strategy"), PAIRS)
 def test_two_processes_learn_what_one_learns(runs, learned, case, strategy):
-    """The same texts, batches and figures, and weights that differ by rounding alone."""
+    """The same texts, batches and metrics, and weights that differ by rounding alone."""
     (one, said), (two, again) = learned(runs / place(case, "one")), learned(runs / place(case, strategy))
     assert one.keys() == two.keys()
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
@@ -145,6 +145,6 @@ def test_a_process_whose_responses_are_all_empty_keeps_step(world, learned, tmp_
     words += ["rollout_sampler=silent", "ppo.epochs=2"]
     together([([*words, *STRATEGIES[name], "trainer.devices=2"], tmp_path / name) for name in ("ddp", "fsdp2")], tmp_path)
     for name in ("ddp", "fsdp2"):
-        weights, figures = learned(tmp_path / name)
-        assert len(figures) == 2
+        weights, metrics = learned(tmp_path / name)
+        assert len(metrics) == 2
         assert all(bool(value.isfinite().all()) for value in weights.values())

@@ -70,8 +70,8 @@ class CheckpointCallback(LastOfCallbacks):
             trainer.should_stop = True
         # Curves begin anew, and what was logged after the checkpoint will be logged again.
         for logger in trainer.loggers:
-            for step, figures in enumerate(ours["counters"].get("history", []), start=1):
-                logger.log_metrics(figures, step=step)
+            for step, metrics in enumerate(ours["counters"].get("history", []), start=1):
+                logger.log_metrics(metrics, step=step)
             logger.save()
 
     def restore_random(self) -> None:

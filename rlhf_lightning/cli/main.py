@@ -220,7 +220,7 @@ def run_stage(config: DictConfig) -> float:
             objective = float(build(config.stage)(run))
         finally:
             run.close()
-    result = {"objective": objective, "figures": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
+    result = {"objective": objective, "metrics": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
     run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
     if run.is_rank_zero:

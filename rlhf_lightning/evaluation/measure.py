@@ -18,7 +18,7 @@ from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.tensors import kl_estimate
 
-Metric = Callable[[Rollout], Tensor]
+MetricFunction = Callable[[Rollout], Tensor]
 
 
 @dataclass
@@ -65,7 +65,7 @@ def measure(
     language_model: LanguageModel,
     prompts: Sequence[str],
     sampler: Sampler,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, MetricFunction],
     settings: EvaluationSettings,
     *,
     max_new_tokens: int,

@@ -33,11 +33,11 @@ def alarms(history: History) -> dict[str, str]:
     }  # fmt: skip
 
 
-def raise_alarms(history: History, figures: dict[str, float], log: Callable[[str], None]) -> bool:
-    """Add the alarms (alarm/*) to the figures of the update after this history, and say each when it first begins; whether any stands."""
-    found = alarms([*history, figures])
+def raise_alarms(history: History, metrics: dict[str, float], log: Callable[[str], None]) -> bool:
+    """Add the alarms (alarm/*) to the metrics of the update after this history, and say each when it first begins; whether any stands."""
+    found = alarms([*history, metrics])
     for name, text in found.items():
-        figures[f"alarm/{name}"] = float(bool(text))
+        metrics[f"alarm/{name}"] = float(bool(text))
         if text and not any(step.get(f"alarm/{name}") for step in history):
             log(f"alarm {name} at update {len(history) + 1}: {text}")
     return any(found.values())

@@ -293,7 +293,7 @@ class PPOModule(NonFiniteGuard):
         return [{"prompt": prompt, "response": response, "score": score} for prompt, response, score in columns]
 
     @torch.no_grad()
-    def figures_of(self, batch: Experience) -> dict[str, Any]:
+    def batch_metrics(self, batch: Experience) -> dict[str, Any]:
         at_a_time = self.halved.get("optimisation", self.settings.micro_batch or len(batch))
         parts = torch.arange(len(batch), device=self.device).split(at_a_time)
         return value_ranges(batch, torch.cat([self.policy(batch.select(rows), entropy=False).log_probs for rows in parts]))
@@ -316,12 +316,12 @@ class PPOModule(NonFiniteGuard):
 
     def _finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
         values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
-        figures = dict(zip(metrics, values.tolist(), strict=True))
-        self.kl_control.update(figures["objective/kl"], responses)
+        scalars = dict(zip(metrics, values.tolist(), strict=True))
+        self.kl_control.update(scalars["objective/kl"], responses)
         optimizer: Any = self.optimizers()
-        figures["lr"] = optimizer.param_groups[0]["lr"]
-        figures["episode"] = (len(self.history) + 1) * responses
-        # The figures are the same on every process.
-        self.trainer.should_stop |= raise_alarms(self.history, figures, self.parts.log) and self.settings.stop_on_alarm
-        self.history.append(figures)
+        scalars["lr"] = optimizer.param_groups[0]["lr"]
+        scalars["episode"] = (len(self.history) + 1) * responses
+        # The metrics are the same on every process.
+        self.trainer.should_stop |= raise_alarms(self.history, scalars, self.parts.log) and self.settings.stop_on_alarm
+        self.history.append(scalars)
         self.log_step()

@@ -75,14 +75,14 @@ class PreferenceModule(NonFiniteGuard):
         if batch.up is None:
             judged = Compared(_at(answers, batch.index["chosen"]), _at(answers, batch.index["rejected"]))
             losses = self.loss(judged)
-            figures = comparison_figures(judged, self.loss)
-            weights = dict.fromkeys(figures, batch.weight)
+            metrics = comparison_metrics(judged, self.loss)
+            weights = dict.fromkeys(metrics, batch.weight)
         else:
             thumbed = Thumbed(_at(answers, batch.index["given"]), batch.up, self._divergence(batch))
             losses = self.loss(thumbed)
-            figures = thumb_figures(thumbed, self.loss)
+            metrics = thumb_metrics(thumbed, self.loss)
             weights = {name: batch.weight * counted for name, counted in thumb_sides(batch.up).items()}
-        total = self._note(figures | {"loss": losses.detach()}, weights | {"loss": batch.weight})
+        total = self._note(metrics | {"loss": losses.detach()}, weights | {"loss": batch.weight})
         # The processes' gradients are averaged, and each has its part of the judgements.
         loss: Tensor = (losses * batch.weight).sum() * world_size() / total
         return loss
@@ -115,11 +115,11 @@ class PreferenceModule(NonFiniteGuard):
         mean: Tensor = total / count.clamp(min=1)
         return mean.clamp(min=0)
 
-    def _note(self, figures: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
-        """Note the weighted mean of each figure over the judgements of all processes; returns the loss's sum of weights."""
-        sums = [torch.stack([(values * weights[name]).sum(), weights[name].sum()]) for name, values in figures.items()]
+    def _note(self, metrics: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
+        """Note the weighted mean of each metric over the judgements of all processes; returns the loss's sum of weights."""
+        sums = [torch.stack([(values * weights[name]).sum(), weights[name].sum()]) for name, values in metrics.items()]
         totals, counts = all_reduce_sum(torch.stack(sums).float()).unbind(1)
-        noted = dict(zip(figures, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
+        noted = dict(zip(metrics, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
         noted["rewards/margins"] = noted["rewards/chosen"] - noted["rewards/rejected"]
         self.history.append(noted)
         return counts[-1].clamp(min=1e-8)
@@ -139,7 +139,7 @@ def text_log_probs(language_model: LanguageModel, table: TextTable, places: Sequ
 
 
 @torch.no_grad()
-def comparison_figures(judged: Compared, loss: PreferenceLoss) -> dict[str, Tensor]:
+def comparison_metrics(judged: Compared, loss: PreferenceLoss) -> dict[str, Tensor]:
     """[J] of each pair, under TRL's names; a tie of rewards is no hit."""
     chosen, rejected = loss.rewards(judged.chosen), loss.rewards(judged.rejected)
     return {
@@ -152,7 +152,7 @@ def comparison_figures(judged: Compared, loss: PreferenceLoss) -> dict[str, Tens
 
 
 @torch.no_grad()
-def thumb_figures(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
+def thumb_metrics(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
     """[J] of each thumb, counted as `thumb_sides` says; a response is a hit on its side of the divergence."""
     rewards, up = loss.rewards(judged.given), judged.up
     neutral = loss.rewards(Answers(judged.divergence, torch.ones_like(up), torch.zeros_like(judged.divergence)))
@@ -167,10 +167,10 @@ def thumb_figures(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
 
 
 def thumb_sides(up: Tensor) -> dict[str, Tensor]:
-    """[J] whether a thumb counts in a figure. A batch without a side gives 0 for it."""
+    """[J] whether a thumb counts in a metric. A batch without a side gives 0 for it."""
     every = torch.ones_like(up)
     sides = {"chosen": up, "rejected": 1 - up}
-    return {f"{figure}/{side}": counted for figure in ("rewards", "logps") for side, counted in sides.items()} | {
+    return {f"{metric}/{side}": counted for metric in ("rewards", "logps") for side, counted in sides.items()} | {
         "rewards/accuracies": every,
         "kl": every,
     }

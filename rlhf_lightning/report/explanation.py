@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report import formatting
 from rlhf_lightning.report.page import Shown, rendered, shown
-from rlhf_lightning.report.report import Curve, Figure, Series, Table
+from rlhf_lightning.report.report import Curve, Metric, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
 from rlhf_lightning.reward.explain.pairwise import Comparison
@@ -55,27 +55,27 @@ def explanation_json(model: str, cases: Sequence[ExplainedCase], regression: Reg
     }
 
 
-def explanation_figures(cases: Sequence[ExplainedCase], regression: Regression | None) -> list[Figure]:
+def explanation_metrics(cases: Sequence[ExplainedCase], regression: Regression | None) -> list[Metric]:
     """How many texts, whether the two methods agree, and what length has to do with the scores."""
     sides = [side for one in cases for side in one.sides]
-    figures = [Figure(label="Texts explained", after=float(len(sides)), digits=0, better=None)]
+    metrics = [Metric(label="Texts explained", after=float(len(sides)), digits=0, better=None)]
     gaps = [side.gap for side in sides if side.gap is not None]
     if gaps:
         note = "integrated gradients: the words' sum against the change of the score"
-        figures.append(Figure(label="Largest completeness gap", after=max(gaps), digits=5, better=None, note=note))
+        metrics.append(Metric(label="Largest completeness gap", after=max(gaps), digits=5, better=None, note=note))
         agreement = [side.agreement for side in sides if side.agreement is not None]
         if agreement:
             note = "rank correlation over words, mean over texts; low: trust neither"
-            figures.append(Figure(label="Gradients agree with occlusion", after=mean(agreement), digits=2, better=None, note=note))
+            metrics.append(Metric(label="Gradients agree with occlusion", after=mean(agreement), digits=2, better=None, note=note))
     if regression is not None:
         note = f"of the scores' variance, over {regression.texts:,} texts"
         length = next((family.alone for family in regression.families if family.name == "length"), None)
-        figures.append(Figure(label="Explained by length alone", after=length, unit="%", better=None, note=note))
-        figures.append(Figure(label="Explained by all features", after=regression.r2, unit="%", better=None, note=note))
+        metrics.append(Metric(label="Explained by length alone", after=length, unit="%", better=None, note=note))
+        metrics.append(Metric(label="Explained by all features", after=regression.r2, unit="%", better=None, note=note))
         if regression.length_partial is not None:
             note = "partial correlation with the log of the characters, given the other features"
-            figures.append(Figure(label="Score and length", after=regression.length_partial, digits=2, better=None, note=note))
-    return figures
+            metrics.append(Metric(label="Score and length", after=regression.length_partial, digits=2, better=None, note=note))
+    return metrics
 
 
 def regression_tables(regression: Regression) -> list[Table]:

@@ -9,7 +9,7 @@ from rlhf_lightning.feedback.quality.bias import Share
 from rlhf_lightning.feedback.quality.quality import Quality
 from rlhf_lightning.feedback.quality.record import DataSetQuality
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
-from rlhf_lightning.report.report import Curve, Figure, Level, Series, Table
+from rlhf_lightning.report.report import Curve, Level, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval
 
 Cells = list[str | float | None]
@@ -17,28 +17,28 @@ MOST_SHOWN = 200
 """Annotators listed on the page; quality.json has all."""
 
 
-def quality_figures(quality: Quality) -> list[Figure]:
+def quality_metrics(quality: Quality) -> list[Metric]:
     """What stands on top: agreement, the reliability of the annotators, and the share of judgements that are probably wrong."""
     all_of_it = quality.overall
-    figures = []
+    metrics = []
     for one in sorted(all_of_it.agreement, key=lambda one: -one.judgements)[:3]:
         if one.alpha is not None:
             bounds = Interval(one.alpha, one.low, one.high, one.units) if one.low is not None and one.high is not None else one.alpha
             name = f"Agreement on {_kind(one.kind, one.aspect)}"
-            figures.append(Figure(label=name, after=bounds, digits=2, better=None, note=f"Krippendorff's alpha, {_short(one.data_set)}"))
+            metrics.append(Metric(label=name, after=bounds, digits=2, better=None, note=f"Krippendorff's alpha, {_short(one.data_set)}"))
     known = [person for person in all_of_it.annotators if person.combined is not None]
     if known:
         overlap = sum(person.overlap for person in known)
         mean = sum(person.overlap * (person.combined or 0.0) for person in known) / overlap
-        figures.append(Figure(label="Reliability of an annotator", after=mean, digits=2, better=None, note="0 a coin, 1 always right"))
+        metrics.append(Metric(label="Reliability of an annotator", after=mean, digits=2, better=None, note="0 a coin, 1 always right"))
     if all_of_it.noise.scored:
         share = sum(all_of_it.noise.suspects.values()) / all_of_it.noise.scored
         note = f"of {all_of_it.noise.scored:,} that could be checked"
-        figures.append(Figure(label="Judgements that are probably wrong", after=share, unit="%", better=None, note=note))
+        metrics.append(Metric(label="Judgements that are probably wrong", after=share, unit="%", better=None, note=note))
     for label, found in (("Won by the longer response", all_of_it.bias.longer_wins), ("Won by the first shown", all_of_it.bias.first_wins)):
         if found is not None:
-            figures.append(Figure(label=label, after=_interval(found), unit="%", better=None, note="50 % says no bias", headline=False))
-    return figures
+            metrics.append(Metric(label=label, after=_interval(found), unit="%", better=None, note="50 % says no bias", headline=False))
+    return metrics
 
 
 def quality_curves(quality: Quality) -> list[Curve]:

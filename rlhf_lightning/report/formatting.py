@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rlhf_lightning.report.report import Figure, Report
+from rlhf_lightning.report.report import Metric, Report
 from rlhf_lightning.statistics.intervals import Interval
 
 NOTHING = "-"
@@ -18,12 +18,12 @@ def decimal(value: float, digits: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def number(figure: Figure, value: Interval | float | None) -> str:
-    """A value of the figure without its interval: 0.621, or 81.3 %."""
+def number(metric: Metric, value: Interval | float | None) -> str:
+    """A value of the metric without its interval: 0.621, or 81.3 %."""
     if value is None:
         return NOTHING
-    text = decimal(figure.factor * _mean(value), figure.decimals)
-    return f"{text} %" if figure.unit == "%" and text[-1].isdigit() else text
+    text = decimal(metric.factor * _mean(value), metric.decimals)
+    return f"{text} %" if metric.unit == "%" and text[-1].isdigit() else text
 
 
 def cell(value: str | float | None, digits: int) -> str:
@@ -35,37 +35,37 @@ def cell(value: str | float | None, digits: int) -> str:
     return f"{value:,}" if isinstance(value, int) else decimal(value, digits)
 
 
-def bounds(figure: Figure, value: Interval | float | None, between: str = ", ") -> str:
+def bounds(metric: Metric, value: Interval | float | None, between: str = ", ") -> str:
     """The interval of a value: 0.590, 0.650; empty where there is none."""
     if not isinstance(value, Interval) or math.isnan(value.low) or math.isinf(value.low):
         return ""
-    return between.join(decimal(figure.factor * bound, figure.decimals) for bound in (value.low, value.high))
+    return between.join(decimal(metric.factor * bound, metric.decimals) for bound in (value.low, value.high))
 
 
-def change(figure: Figure) -> str:
+def change(metric: Metric) -> str:
     """The change with its sign: +0.309, or +12.4 points between percentages."""
-    moved = figure.moved
+    moved = metric.moved
     if moved is None:
         return NOTHING
-    text = decimal(figure.factor * _mean(moved), figure.decimals)
+    text = decimal(metric.factor * _mean(moved), metric.decimals)
     sign = "+" if text[0].isdigit() and float(text) > 0 else ""
-    return f"{sign}{text} points" if figure.unit == "%" and text[-1].isdigit() else f"{sign}{text}"
+    return f"{sign}{text} points" if metric.unit == "%" and text[-1].isdigit() else f"{sign}{text}"
 
 
-def named(figure: Figure) -> str:
-    """The figure's label with its unit, as the head of a row."""
-    return f"{figure.label} ({figure.unit})" if figure.unit not in ("", "%") else figure.label
+def named(metric: Metric) -> str:
+    """The metric's label with its unit, as the head of a row."""
+    return f"{metric.label} ({metric.unit})" if metric.unit not in ("", "%") else metric.label
 
 
-def items(figure: Figure) -> str:
-    """How many items the figure was measured on."""
-    counts = [value.n for value in (figure.after, figure.before, figure.change) if isinstance(value, Interval)]
+def items(metric: Metric) -> str:
+    """How many items the metric was measured on."""
+    counts = [value.n for value in (metric.after, metric.before, metric.change) if isinstance(value, Interval)]
     return f"{counts[0]:,}" if counts else NOTHING
 
 
 def level(report: Report) -> str:
     """The level of the intervals that the report holds, as "95 %"; empty where it holds none."""
-    values = [value for figure in report.figures for value in (figure.before, figure.after, figure.change)]
+    values = [value for metric in report.metrics for value in (metric.before, metric.after, metric.change)]
     values += [value for result in report.rounds for value in (result.utility, result.accuracy)]
     levels = [value.level for value in values if isinstance(value, Interval)]
     return f"{100 * levels[0]:g} %" if levels else ""

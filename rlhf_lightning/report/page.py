@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import visible
 from rlhf_lightning.report import formatting, plots
-from rlhf_lightning.report.report import Curve, Figure, Level, Report, RoundResult, Sample, Series, Value
+from rlhf_lightning.report.report import Curve, Level, Metric, Report, RoundResult, Sample, Series, Value
 from rlhf_lightning.statistics.intervals import Interval
 
 LONG = 1200
@@ -53,9 +53,9 @@ def page(report: Report) -> str:
         long=LONG,
         total=sum(time.seconds for time in report.seconds),
         level=formatting.level(report),
-        as_share=Figure(label="", unit="%"),
-        as_number=Figure(label=""),
-        as_nats=Figure(label="", digits=2),
+        as_share=Metric(label="", unit="%"),
+        as_number=Metric(label=""),
+        as_nats=Metric(label="", digits=2),
         titles=_titles(report),
         parts=parts_of(report),
         has=_has(report),
@@ -171,9 +171,9 @@ def _by_round(name: str, unit: str, rounds: list[RoundResult], chosen: Callable[
 
 def _titles(report: Report) -> dict[str, str]:
     """Anchor -> title of each part that the page shows, in its order."""
-    compares = any(figure.before is not None for figure in report.figures)
+    compares = any(metric.before is not None for metric in report.metrics)
     parts = [
-        ("figures", "Before and after" if compares else "Figures", report.figures),
+        ("metrics", "Before and after" if compares else "Metrics", report.metrics),
         ("notes", "Worth knowing", report.notes),
         ("rounds", "Round by round", report.rounds),
         ("curves", "How training went" if compares else "Plots", report.curves),
@@ -200,8 +200,8 @@ def _has(report: Report) -> dict[str, bool]:
         "score": any(r.score is not None for r in rounds),
         "utility": any(r.utility is not None for r in rounds),
         "kl": any(r.kl is not None for r in rounds),
-        "change": any(figure.moved is not None for figure in report.figures),
-        "before": any(figure.before is not None for figure in report.figures),
+        "change": any(metric.moved is not None for metric in report.metrics),
+        "before": any(metric.before is not None for metric in report.metrics),
         "feedback_notes": any(count.note for count in report.feedback),
     }
 

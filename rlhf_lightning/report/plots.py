@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from rlhf_lightning.report.report import Curve, Figure, Series
+from rlhf_lightning.report.report import Curve, Metric, Series
 from rlhf_lightning.statistics.intervals import Interval
 
 WIDTH, HEIGHT = 440.0, 230.0
@@ -45,11 +45,11 @@ def describe(curve: Curve) -> str:
     return " ".join(words)
 
 
-def interval_strip(figure: Figure) -> Markup:
+def interval_strip(metric: Metric) -> Markup:
     """A small drawing of before and after with their intervals on one scale, and the ceiling as a line; empty without an interval."""
-    rows = [(name, value) for name, value in (("before", figure.before), ("after", figure.after)) if value is not None]
-    reach = [number * figure.factor for _, value in rows for number in _reach(value)]
-    reach += [figure.ceiling * figure.factor] if figure.ceiling is not None else []
+    rows = [(name, value) for name, value in (("before", metric.before), ("after", metric.after)) if value is not None]
+    reach = [number * metric.factor for _, value in rows for number in _reach(value)]
+    reach += [metric.ceiling * metric.factor] if metric.ceiling is not None else []
     if not all(_drawable(number) for number in reach) or not any(isinstance(value, Interval) for _, value in rows):
         return Markup("")
     frame = _Frame(10, 210, 2, 36, *widened(min(reach), max(reach), 0.08), 0, 1)
@@ -58,11 +58,11 @@ def interval_strip(figure: Figure) -> Markup:
     for place, label in zip(places, tick_labels(places), strict=True):
         parts.append(segment(frame.x(place), frame.bottom - 2, frame.x(place), frame.bottom + 2, "axis"))
         parts.append(element("text", label, x=frame.x(place), y=frame.bottom + 13))
-    if figure.ceiling is not None:
+    if metric.ceiling is not None:
         parts.append(segment(frame.x(reach[-1]), frame.top, frame.x(reach[-1]), frame.bottom, "level", title="ceiling"))
     for index, (name, value) in enumerate(rows):
         y = 18.0 if len(rows) == 1 else 10.0 + 15 * index
-        xs = [frame.x(number * figure.factor) for number in _reach(value)]
+        xs = [frame.x(number * metric.factor) for number in _reach(value)]
         parts.append(segment(min(xs), y, max(xs), y, f"whisker {name}"))
         parts.append(element("circle", cx=xs[0], cy=y, r=4.5, class_=name))
     return element("svg", *parts, viewBox="0 0 220 52", aria_hidden="true", class_="strip")

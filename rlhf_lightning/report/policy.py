@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.feedback.intake import Intake
-from rlhf_lightning.report.report import Curve, FeedbackCount, Figure, Sample, Series
+from rlhf_lightning.report.report import Curve, FeedbackCount, Metric, Sample, Series
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
 History = Sequence[Mapping[str, float]]
@@ -22,17 +22,17 @@ WATCHED = (
 """Curves that show a scorer being gamed, where their metric was logged."""
 
 
-def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
-    """A figure for each metric with 95 % intervals, and the KL from the reference.
+def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
+    """Each metric with its 95 % interval, and the KL from the reference.
 
     Intervals are over prompts: responses to one prompt are averaged first, since they aren't independent. The change is paired.
     """
-    figures = []
+    metrics = []
     for name in after.values:
         values, start = prompt_means(after, name), None if before is None or name not in before.values else prompt_means(before, name)
         both = [] if start is None else [prompt for prompt in start if prompt in values]
-        figures.append(
-            Figure(
+        metrics.append(
+            Metric(
                 label=LABELS.get(name, name),
                 before=mean_interval(list(start.values())) if start else None,
                 after=mean_interval(list(values.values())) if values else None,
@@ -43,8 +43,8 @@ def metric_figures(before: Measured | None, after: Measured) -> list[Figure]:
             )
         )
     if after.kl is not None:
-        figures.append(Figure(label="KL from the start, per response", before=0.0, after=after.kl, unit="nats", better=None))
-    return figures
+        metrics.append(Metric(label="KL from the start, per response", before=0.0, after=after.kl, unit="nats", better=None))
+    return metrics
 
 
 def prompt_means(measured: Measured, metric: str) -> dict[str, float]:
@@ -60,10 +60,10 @@ def feedback_counts(intake: Intake) -> list[FeedbackCount]:
     return [FeedbackCount(kind, count, intake.kept[kind]) for kind, count in sorted(intake.collected.items())]
 
 
-def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], figure: str) -> Curve:
-    """One figure of each history against its step, counted from 1."""
+def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], metric: str) -> Curve:
+    """One metric of each history against its step, counted from 1."""
     lines = [
-        Series(label, [float(i) for i in range(1, len(history) + 1)], [step.get(figure, float("nan")) for step in history])
+        Series(label, [float(i) for i in range(1, len(history) + 1)], [step.get(metric, float("nan")) for step in history])
         for label, history in histories.items()
     ]
     return Curve(name, x_label, unit, lines)
@@ -78,10 +78,10 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         curve("Entropy", "update", "nats per token", histories, "policy/entropy_avg"),
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
-    for name, unit, figure in WATCHED:
+    for name, unit, metric in WATCHED:
         # A score taken at every tenth update is a line through these, not points between gaps.
         taken = {
-            label: [(float(i), step[figure]) for i, step in enumerate(history, 1) if figure in step] for label, history in histories.items()
+            label: [(float(i), step[metric]) for i, step in enumerate(history, 1) if metric in step] for label, history in histories.items()
         }
         lines = [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in taken.items() if points]
         if lines:
@@ -116,8 +116,8 @@ def compared(before: Measured | None, after: Measured) -> dict[str, float]:
     return results | ({} if after.kl is None else {"kl": after.kl})
 
 
-def mean_of_last(history: History, figure: str, steps: int = 20) -> float:
-    """The mean of a figure over the last steps: steadier than the last one. A step whose figure isn't finite, which was not applied, isn't
+def mean_of_last(history: History, metric: str, steps: int = 20) -> float:
+    """The mean of a metric over the last steps: steadier than the last one. A step whose metric isn't finite, which was not applied, isn't
     counted; NaN where none is."""
-    last = [step[figure] for step in history[-steps:] if math.isfinite(step[figure])]
+    last = [step[metric] for step in history[-steps:] if math.isfinite(step[metric])]
     return sum(last) / len(last) if last else math.nan

@@ -17,7 +17,7 @@ Value = Interval | float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Metric:
     """One number of the run, before and after it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Figure:
         unit: of the value; "%" shows a share of 1 as a percentage.
         digits: decimals shown; default 1 for "%", else 3.
         better: which direction is an improvement; None where neither is.
-        ceiling: the most that can be reached, in the figure's own units.
+        ceiling: the most that can be reached, in the metric's own units.
         note: what a reader must know to judge it.
         headline: shown large on top of the page.
     """
@@ -213,7 +213,7 @@ class Report:
     config_yaml: str = ""
     finished: str = ""
     target: Target | None = None
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     rounds: list[RoundResult] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)

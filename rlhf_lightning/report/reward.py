@@ -1,4 +1,4 @@
-"""From a reward model's figures on held-out feedback to what the report shows."""
+"""From a reward model's metrics on held-out feedback to what the report shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.report.report import Curve, Figure, Series, Table
+from rlhf_lightning.report.report import Curve, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ MANY_TIES = 0.02
 PART = "On held-out feedback"
 
 
-def held_out_figures(found: HeldOut, ceiling: float | None = None) -> list[Figure]:
+def reward_metrics(found: HeldOut, ceiling: float | None = None) -> list[Metric]:
     """Accuracy over all comparisons and, of several, by kind; rank correlations, the area under the curve of thumbs, the calibration error.
 
     Args:
         ceiling: the most that the accuracy can reach.
     """
-    figures = []
+    metrics = []
     kinds = found.accuracy if len(found.accuracy) > 2 else {"all"} & found.accuracy.keys()  # one kind alone is all there is
     for kind in sorted(kinds, key=lambda kind: (kind != "all", kind)):
         accuracy = found.accuracy[kind]
         label = "Reward-model accuracy" if kind == "all" else f"Reward-model accuracy, {kind}s"
         best, note = (ceiling if kind == "all" else None), f"{accuracy.n:,} held-out comparisons"
-        figures.append(Figure(label=label, after=accuracy, unit="%", ceiling=best, note=note, headline=kind == "all"))
+        metrics.append(Metric(label=label, after=accuracy, unit="%", ceiling=best, note=note, headline=kind == "all"))
     for label, value, note in (
         ("Rank correlation with held-out rankings", found.kendall, "Kendall's tau-b, mean over the rankings"),
         ("Rank correlation with held-out ratings", found.spearman, "Spearman"),
@@ -40,12 +40,12 @@ def held_out_figures(found: HeldOut, ceiling: float | None = None) -> list[Figur
         ("Thumbs up above thumbs down", found.auc, "area under the curve"),
     ):
         if value is not None:
-            figures.append(Figure(label=label, after=value, note=note, headline=not figures))
+            metrics.append(Metric(label=label, after=value, note=note, headline=not metrics))
     if found.calibration is not None:
         note = f"{100 * found.calibration.ece_by_chance:.1f} % by chance with so few" if found.calibration.ece_by_chance > 0.005 else ""
         error = found.calibration.ece
-        figures.append(Figure(label="Calibration error", after=error, unit="%", better="lower", note=note, headline=False))
-    return figures
+        metrics.append(Metric(label="Calibration error", after=error, unit="%", better="lower", note=note, headline=False))
+    return metrics
 
 
 def reliability_curve(found: Mapping[str, HeldOut]) -> list[Curve]:
@@ -99,7 +99,7 @@ def held_out_tables(found: HeldOut) -> list[Table]:
 
 
 def held_out_notes(found: HeldOut) -> list[str]:
-    """What makes the figures doubtful, or the model."""
+    """What makes the metrics doubtful, or the model."""
     notes, length = [], found.length
     if found.batch_change > ROUNDING:
         notes.append(
@@ -118,14 +118,14 @@ def held_out_notes(found: HeldOut) -> list[str]:
     return notes
 
 
-def models_figures(found: Mapping[str, HeldOut]) -> list[Figure]:
+def reward_model_metrics(found: Mapping[str, HeldOut]) -> list[Metric]:
     """The accuracy, or what stands for it, as the mean over models. The note has Student's interval over them, which covers the choice of
     the seed and not, as the page's other intervals do, that of the held-out items."""
     over = mean_interval([one.objective for one in found.values()])
     label, unit = ("Reward-model accuracy", "%") if next(iter(found.values())).accuracy else ("Agreement with people", "")
-    figure = Figure(label=f"{label}, mean of {over.n} models", after=over.mean, unit=unit)
-    low, high = (f"{figure.factor * bound:.{figure.decimals}f}" for bound in (over.low, over.high))
-    return [dataclasses.replace(figure, note=f"95 % interval over the models: {low} to {high}")]
+    metric = Metric(label=f"{label}, mean of {over.n} models", after=over.mean, unit=unit)
+    low, high = (f"{metric.factor * bound:.{metric.decimals}f}" for bound in (over.low, over.high))
+    return [dataclasses.replace(metric, note=f"95 % interval over the models: {low} to {high}")]
 
 
 def models_tables(found: Mapping[str, HeldOut], agreement: Sequence[Agreement]) -> list[Table]:

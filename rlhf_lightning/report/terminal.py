@@ -10,16 +10,16 @@ from rich.table import Table
 
 from rlhf_lightning.config.display import literal
 from rlhf_lightning.report import formatting
-from rlhf_lightning.report.report import Figure, Report, Value
+from rlhf_lightning.report.report import Metric, Report, Value
 
 WIDTH = 100
 """Columns where the output is no terminal."""
 
 
 def print_report(report: Report, page: Path | None = None, console: Console | None = None) -> None:
-    """Print the figures before and after, the target and notes, then the seconds by stage and where the page is.
+    """Print the metrics before and after, the target and notes, then the seconds by stage and where the page is.
 
-    Up to the seconds the text depends on figures, target and notes alone: the same ones print the same bytes. By default it goes to
+    Up to the seconds the text depends on metrics, target and notes alone: the same ones print the same bytes. By default it goes to
     standard output, as plain text of WIDTH columns where that is no terminal.
     """
     console = console or Console()
@@ -34,8 +34,8 @@ def print_report(report: Report, page: Path | None = None, console: Console | No
 
 
 def _print(report: Report, page: Path | None, console: Console) -> None:
-    if report.figures:
-        console.print(_figures(report, console))
+    if report.metrics:
+        console.print(_metrics(report, console))
     for table in report.tables:
         if table.in_terminal and table.rows:
             rows = [[formatting.cell(value, table.digits) for value in row] for row in table.rows]
@@ -50,12 +50,12 @@ def _print(report: Report, page: Path | None, console: Console) -> None:
         console.print(literal(f"Report: {page}", console), soft_wrap=True)
 
 
-def _figures(report: Report, console: Console) -> Table:
-    compares = any(figure.before is not None or figure.moved is not None for figure in report.figures)
+def _metrics(report: Report, console: Console) -> Table:
+    compares = any(metric.before is not None or metric.moved is not None for metric in report.metrics)
     rows = []
-    for figure in report.figures:
-        value, n = _value(figure, figure.after), formatting.items(figure)
-        rows.append([_label(figure), *([_value(figure, figure.before), value, _change(figure)] if compares else [value]), n])
+    for metric in report.metrics:
+        value, n = _value(metric, metric.after), formatting.items(metric)
+        rows.append([_label(metric), *([_value(metric, metric.before), value, _change(metric)] if compares else [value]), n])
     level = formatting.level(report)
     caption = f"[low, high]: {level} interval over n items" if level else ""
     return _table(console, report.title, ["", *(["before", "after", "change"] if compares else ["value"]), "n"], rows, caption)
@@ -88,16 +88,16 @@ def _table(console: Console, title: str, heads: list[str], rows: list[list[str]]
     return table
 
 
-def _label(figure: Figure) -> str:
-    return formatting.named(figure) + (f", ceiling {formatting.number(figure, figure.ceiling)}" if figure.ceiling is not None else "")
+def _label(metric: Metric) -> str:
+    return formatting.named(metric) + (f", ceiling {formatting.number(metric, metric.ceiling)}" if metric.ceiling is not None else "")
 
 
-def _value(figure: Figure, value: Value | None) -> str:
-    return _with_bounds(formatting.number(figure, value), formatting.bounds(figure, value))
+def _value(metric: Metric, value: Value | None) -> str:
+    return _with_bounds(formatting.number(metric, value), formatting.bounds(metric, value))
 
 
-def _change(figure: Figure) -> str:
-    return _with_bounds(formatting.change(figure), formatting.bounds(figure, figure.change))
+def _change(metric: Metric) -> str:
+    return _with_bounds(formatting.change(metric), formatting.bounds(metric, metric.change))
 
 
 def _with_bounds(text: str, bounds: str) -> str:

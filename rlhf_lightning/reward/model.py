@@ -29,7 +29,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
 
     Attributes:
         layout: how it reads prompts and responses.
-        about: what its card says: pooling and head with their settings, figures of the training.
+        about: what its card says: pooling and head with their settings, metrics of the training.
         truncated: how many texts were longer than max_length since it was last set to 0. rewritten: of how many responses the chat template
             dropped a part.
         name: for messages; the folder it was loaded from.
@@ -105,7 +105,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         """Write the folder of reward.folder, whole or not at all.
 
         Args:
-            about: what loading needs and a reader wants: pooling and head with their settings, figures of the training.
+            about: what loading needs and a reader wants: pooling and head with their settings, metrics of the training.
         """
         from rlhf_lightning.config.atomic_write import write_folder
 

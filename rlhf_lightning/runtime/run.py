@@ -108,13 +108,13 @@ class Run(ComposedConfig):
         """What a tokenizer that is made on the spot is fitted to."""
         return [prompt + response for prompt, response in task.demonstrations()] or task.train_prompts()
 
-    def trainer(self, name: str, epochs: int, steps: int, figures: dict[str, str], max_grad_norm: float | None = None) -> L.Trainer:
+    def trainer(self, name: str, epochs: int, steps: int, metrics: dict[str, str], max_grad_norm: float | None = None) -> L.Trainer:
         """A Lightning Trainer for one stage, with its logger and progress.
 
         Args:
             name: of the stage, for logs and the bar.
             steps: batches in all, for the bar.
-            figures: history names to labels shown beside the bar.
+            metrics: history names to labels shown beside the bar.
             max_grad_norm: Lightning's gradient clipping; a module that optimises by itself clips by itself.
         """
         import lightning as L
@@ -128,7 +128,7 @@ class Run(ComposedConfig):
             settings,
             max_epochs=epochs,
             logger=self.logger(name),
-            callbacks=[StageProgress(name, steps, figures, self.console, self.speeds)],
+            callbacks=[StageProgress(name, steps, metrics, self.console, self.speeds)],
             gradient_clip_val=max_grad_norm,
             default_root_dir=self.folder,
             enable_checkpointing=False,

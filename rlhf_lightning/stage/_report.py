@@ -18,7 +18,7 @@ def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> Non
     """Write report.html and report.json into the run's folder and print the table; the first process alone.
 
     Args:
-        results: figures by name, for the table of a sweep.
+        results: metrics by name, for the table of a sweep.
         parts: what Report takes beyond title, command, seed, configuration, seconds and versions.
     """
     if not run.is_rank_zero:

@@ -11,7 +11,7 @@ from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
-    from rlhf_lightning.evaluation.measure import Measured, Metric
+    from rlhf_lightning.evaluation.measure import Measured, MetricFunction
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.rollout.scoring import Scorer
@@ -43,7 +43,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         ConfigError: neither a scorer nor a metric that the task can give.
     """
     from rlhf_lightning.evaluation.measure import score_doubts
-    from rlhf_lightning.report.policy import compared, metric_figures, side_by_side
+    from rlhf_lightning.report.policy import compared, policy_metrics, side_by_side
     from rlhf_lightning.stage._fitting_task import fitting_task
     from rlhf_lightning.stage._report import end
 
@@ -60,7 +60,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         after = measured(run, task, policy, scorer, start)
     notes += score_doubts(after)
     results = compared(before, after)
-    end(run, "Evaluation", figures=metric_figures(before, after), results=results, notes=notes,
+    end(run, "Evaluation", metrics=policy_metrics(before, after), results=results, notes=notes,
         samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
     return after.mean(next(iter(after.values)))
 
@@ -76,7 +76,7 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     from rlhf_lightning.evaluation.measure import measure, score_doubts
     from rlhf_lightning.rollout.scoring import checked_scores
 
-    metrics: dict[str, Metric] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
+    metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
     metrics |= metrics_for(run, task)
     prompts = task.test_prompts() or task.train_prompts()
     found = measure(
@@ -88,7 +88,7 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     return found
 
 
-def metrics_for(run: Run, task: Task) -> dict[str, Metric]:
+def metrics_for(run: Run, task: Task) -> dict[str, MetricFunction]:
     """The chosen metrics by name; the utility only where the task knows one."""
     chosen = run.build_all("evaluation_metric", task)
     return {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}

@@ -62,12 +62,12 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     end(
         run,
         "Reward models on feedback" if several else "A reward model on feedback",
-        figures=shown.models_figures(found) if several else shown.held_out_figures(first),
+        metrics=shown.reward_model_metrics(found) if several else shown.reward_metrics(first),
         curves=shown.reliability_curve(found),
         feedback=feedback_counts(intake),
         tables=shown.models_tables(found, reward_agreement(scores, texts)) if several else shown.held_out_tables(first),
         notes=[*intake.notes, *notes],
-        results={f"{name}/{figure}" if several else figure: v for name, one in found.items() for figure, v in one.figures().items()},
+        results={f"{name}/{metric}" if several else metric: v for name, one in found.items() for metric, v in one.metrics().items()},
     )
     return objective
 

@@ -87,8 +87,8 @@ def _explained(model: RewardModel | FeatureScore, case: Case, settings: Settings
 def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regression | None, notes: list[str]) -> float:
     """Write and print everything. Returns the number of texts."""
     from rlhf_lightning.report.explanation import (
-        explanation_figures,
         explanation_json,
+        explanation_metrics,
         preferred,
         regression_tables,
         words_table,
@@ -109,7 +109,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regre
     end(
         run,
         TITLE,
-        figures=explanation_figures(told, regression),
+        metrics=explanation_metrics(told, regression),
         tables=[words_table(told), *(regression_tables(regression) if regression else [])],
         notes=notes,
         results={"explained": float(len(sides))} | ({} if regression is None else {"r2": regression.r2}),

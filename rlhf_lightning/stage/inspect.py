@@ -13,7 +13,7 @@ from rlhf_lightning.stage._feedback import read
 def inspect(run: Run) -> float:
     """Read and clean feedback and measure its quality: tables, quality.json, a page. Returns the number of judgements kept."""
     from rlhf_lightning.feedback.quality.quality import measure_quality
-    from rlhf_lightning.report.feedback import cleaning_table, quality_curves, quality_figures, quality_tables
+    from rlhf_lightning.report.feedback import cleaning_table, quality_curves, quality_metrics, quality_tables
     from rlhf_lightning.report.policy import feedback_counts
     from rlhf_lightning.stage._report import end
 
@@ -26,7 +26,7 @@ def inspect(run: Run) -> float:
     end(
         run,
         "Quality of the feedback",
-        figures=quality_figures(quality),
+        metrics=quality_metrics(quality),
         curves=quality_curves(quality),
         feedback=feedback_counts(intake),
         tables=[cleaning_table(intake), *quality_tables(quality)],

@@ -12,7 +12,7 @@ from rlhf_lightning.runtime.run import Run
 if TYPE_CHECKING:
     from rlhf_lightning.plan.device import Device
     from rlhf_lightning.plan.phases import Plan
-    from rlhf_lightning.report.report import Figure, Table
+    from rlhf_lightning.report.report import Metric, Table
 
 MIB, GIB = 2**20, 2**30
 
@@ -50,7 +50,7 @@ def plan(run: Run) -> float:
     end(
         run,
         f"Plan of stage={settings.job} on {device.name}",
-        figures=figures_of(found, device),
+        metrics=plan_metrics(found, device),
         tables=[models_table(found), phases_table(found), *([switches_table(found, others, device)] if others else [])],
         notes=[*notes, *found.notes],
         results={"peak": found.peak / GIB},
@@ -63,19 +63,19 @@ def fits(found: Plan, device: Device) -> bool:
     return found.peak * (found.setup.processes if device.host else 1) <= device.memory
 
 
-def figures_of(found: Plan, device: Device) -> list[Figure]:
+def plan_metrics(found: Plan, device: Device) -> list[Metric]:
     """The peak, what there is, and what an update takes."""
-    from rlhf_lightning.report.report import Figure
+    from rlhf_lightning.report.report import Metric
 
     processes = found.setup.processes
     what = f"Peak of a process{'' if processes == 1 else f', of {processes}'}"
     verdict = "it fits" if fits(found, device) else "it does NOT fit"
-    share = Figure(label="Share of generation in it", after=found.generation_share, unit="%", better=None)
+    share = Metric(label="Share of generation in it", after=found.generation_share, unit="%", better=None)
     return [
-        Figure(label=what, after=found.peak / GIB, unit="GiB", better=None, note=f"{verdict} on {device.name}"),
-        Figure(label="of that before any model", after=found.base / GIB, unit="GiB", better=None, headline=False),
-        Figure(label=f"Memory of {device.name}: {verdict}", after=device.memory / GIB, unit="GiB", better=None),
-        Figure(label="An update, estimated", after=found.update_seconds, unit="s", better=None),
+        Metric(label=what, after=found.peak / GIB, unit="GiB", better=None, note=f"{verdict} on {device.name}"),
+        Metric(label="of that before any model", after=found.base / GIB, unit="GiB", better=None, headline=False),
+        Metric(label=f"Memory of {device.name}: {verdict}", after=device.memory / GIB, unit="GiB", better=None),
+        Metric(label="An update, estimated", after=found.update_seconds, unit="s", better=None),
         *([share] if found.generation_share else []),
     ]
 

@@ -121,7 +121,7 @@ def ppo(run: Run) -> float:
     """Tune the backbone against rollout_scorer on the task's prompts; leaves the folder policy/. Returns the held-out mean score after."""
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.report.policy import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.report.policy import compared, policy_metrics, ppo_curves, side_by_side
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import end
@@ -143,7 +143,7 @@ def ppo(run: Run) -> float:
     end(
         run,
         "PPO",
-        figures=metric_figures(before, after),
+        metrics=policy_metrics(before, after),
         curves=ppo_curves({"": module.history}),
         samples=side_by_side(before, after, run.settings("evaluation").samples),
         notes=[*notes, *score_doubts(after), *alarm_notes({"": module.history})],

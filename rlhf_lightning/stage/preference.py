@@ -42,7 +42,7 @@ LOOKED_AT = 1_000
 
 @dataclass
 class TrainedPreference:
-    """What the training left: its history, its figures on held-out feedback, and what the user should know."""
+    """What the training left: its history, its metrics on held-out feedback, and what the user should know."""
 
     history: list[dict[str, float]]
     held_out: HeldOut
@@ -198,8 +198,8 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
 
         steps = settings.epochs * len(loader(0, 1))
         module = PreferenceModule(policy, loss, settings, steps, table, np.union1d(learned_texts, places))
-        figures = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
-        trainer = run.trainer("preference", settings.epochs, steps, figures, settings.max_grad_norm)
+        metrics = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+        trainer = run.trainer("preference", settings.epochs, steps, metrics, settings.max_grad_norm)
         run.fit("preference", trainer, module, ShardedData(loader))
         policy.model.eval()
         policy.model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
@@ -257,14 +257,14 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
 
 def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured | None, after: Measured | None) -> None:
     """The report: what the policy does now, what its implicit rewards are worth on held-out feedback, and how it came there."""
-    from rlhf_lightning.report.policy import compared, curve, feedback_counts, metric_figures, side_by_side
+    from rlhf_lightning.report.policy import compared, curve, feedback_counts, policy_metrics, side_by_side
     from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage._report import end
 
-    measured_figures = [] if after is None else metric_figures(before, after)
+    measured_metrics = [] if after is None else policy_metrics(before, after)
     curves = [
-        curve(title, "step", unit, {name: trained.history}, figure)
-        for title, unit, name, figure in (
+        curve(title, "step", unit, {name: trained.history}, metric)
+        for title, unit, name, metric in (
             ("Loss", "", "loss", "loss"),
             ("Margin of implicit rewards", "", "margin", "rewards/margins"),
             ("Log-probability of the better response", "nats per response", "chosen", "logps/chosen"),
@@ -275,33 +275,33 @@ def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured 
     end(
         run,
         "Preference optimisation",
-        figures=[*measured_figures, *preference_figures(trained)],
+        metrics=[*measured_metrics, *preference_metrics(trained)],
         curves=[*curves, *reliability_curve({"implicit rewards": trained.held_out})],
         samples=[] if before is None or after is None else side_by_side(before, after, run.settings("evaluation").samples),
         feedback=feedback_counts(intake),
         tables=held_out_tables(trained.held_out),
         notes=[*intake.notes, *trained.notes, *held_out_notes(trained.held_out)],
         results=({} if after is None else compared(before, after))
-        | trained.held_out.figures()
+        | trained.held_out.metrics()
         | {f"held_out/{name}": value for name, value in ratios.items()},
     )
 
 
-def preference_figures(trained: TrainedPreference) -> Sequence[Any]:
+def preference_metrics(trained: TrainedPreference) -> Sequence[Any]:
     """Accuracy of the implicit rewards on held-out feedback, their margin, and how far the policy has moved on its responses."""
-    from rlhf_lightning.report.report import Figure
-    from rlhf_lightning.report.reward import held_out_figures
+    from rlhf_lightning.report.report import Metric
+    from rlhf_lightning.report.reward import reward_metrics
 
-    figures = [
-        dataclasses.replace(figure, label=figure.label.replace("Reward-model", "Implicit-reward"))
-        for figure in held_out_figures(trained.held_out)
+    metrics = [
+        dataclasses.replace(metric, label=metric.label.replace("Reward-model", "Implicit-reward"))
+        for metric in reward_metrics(trained.held_out)
     ]
     ratios = trained.ratios
     if ratios is None:
-        return figures
+        return metrics
     return [
-        *figures,
-        Figure(label="Margin of implicit rewards", after=ratios.margin, headline=False),
-        Figure(label="Better responses, log-ratio to the start", after=ratios.better, unit="nats", better=None, headline=False),
-        Figure(label="Worse responses, log-ratio to the start", after=ratios.worse, unit="nats", better=None, headline=False),
+        *metrics,
+        Metric(label="Margin of implicit rewards", after=ratios.margin, headline=False),
+        Metric(label="Better responses, log-ratio to the start", after=ratios.better, unit="nats", better=None, headline=False),
+        Metric(label="Worse responses, log-ratio to the start", after=ratios.worse, unit="nats", better=None, headline=False),
     ]

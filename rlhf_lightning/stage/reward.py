@@ -36,7 +36,7 @@ REFERENCES = 10_000
 
 @dataclass
 class TrainedReward:
-    """A trained reward model, its history, what it learned from and what was held out, and its figures there."""
+    """A trained reward model, its history, what it learned from and what was held out, and its metrics there."""
 
     model: RewardModel | FeatureScore
     history: list[dict[str, float]]
@@ -64,7 +64,7 @@ def reward(run: Run) -> float:
     Without comparisons held out that is the rank correlation with ratings, or the area under the curve of thumbs.
     """
     from rlhf_lightning.report.policy import curve, feedback_counts
-    from rlhf_lightning.report.reward import held_out_figures, held_out_notes, held_out_tables, reliability_curve
+    from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve, reward_metrics
     from rlhf_lightning.stage._report import end
 
     reads_texts = "texts" in run.component_of("reward_head").needs
@@ -78,12 +78,12 @@ def reward(run: Run) -> float:
     end(
         run,
         "Reward model",
-        figures=held_out_figures(measured),
+        metrics=reward_metrics(measured),
         curves=[*loss, *reliability_curve({"the model": measured})],
         feedback=feedback_counts(intake),
         tables=held_out_tables(measured),
         notes=[*intake.notes, *trained.notes, *held_out_notes(measured)],
-        results=measured.figures(),
+        results=measured.metrics(),
     )
     run.log(f"reward model: {run.folder / 'reward_model'}")
     return measured.objective
@@ -166,12 +166,12 @@ def tune_trunk(
     module = RewardModule(model, losses, settings, steps, training.by_text)
     trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
     run.fit(name, trainer, module, ShardedData(loader))
-    merge_adapters(model.net)  # before anything is measured: the figures are those of the weights that are saved
+    merge_adapters(model.net)  # before anything is measured: the metrics are those of the weights that are saved
     model.eval()
     model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
     note = normalise(run, model, training, name, module.history)
     measured = measure_held_out(model, division.held_out, truth=truth)
-    about = card_components(run) | card_data(backbone, division) | {"aspects": list(training.aspects), "figures": measured.card()}
+    about = card_components(run) | card_data(backbone, division) | {"aspects": list(training.aspects), "metrics": measured.card()}
     model.cpu()
     run.save(trainer, folder, lambda target: model.save(target, about))
     return TrainedReward(model, module.history, division, measured, note)
@@ -199,7 +199,7 @@ def fit_features(
     measured = measure_held_out(head.score, division.held_out, truth=truth)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
     run.log(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
-    about = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "figures": measured.card()}
+    about = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "metrics": measured.card()}
     if run.is_rank_zero:
         save_features(head.score, folder, about)
     return TrainedReward(head.score, [], division, measured)

@@ -172,9 +172,9 @@ def utility_of(task: Task) -> Callable[[Prompt, str], float]:
 def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     """The report of all rounds."""
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.report.policy import compared, metric_figures, ppo_curves, side_by_side
+    from rlhf_lightning.report.policy import compared, policy_metrics, ppo_curves, side_by_side
     from rlhf_lightning.report.report import FeedbackCount, Target
-    from rlhf_lightning.report.reward import held_out_figures, held_out_notes, reliability_curve
+    from rlhf_lightning.report.reward import held_out_notes, reliability_curve, reward_metrics
     from rlhf_lightning.stage._report import end
 
     last = story.rounds[-1]
@@ -186,9 +186,9 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     end(
         run,
         "From feedback to a better policy",
-        figures=[
-            *metric_figures(story.start, last.measured),
-            *held_out_figures(last.reward.measured, last.ceiling),
+        metrics=[
+            *policy_metrics(story.start, last.measured),
+            *reward_metrics(last.reward.measured, last.ceiling),
         ],
         rounds=round_results(story),
         curves=[

@@ -44,12 +44,12 @@ class Tracker(Protocol):
     """A Lightning logger that also takes what a run ends with."""
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
-        """Log the samples as a table, the report, and the run's figures."""
+        """Log the samples as a table, the report, and the run's metrics."""
 
 
 class FaultTolerantLogger:
     """Mixed into a logger of Lightning's: metrics get the names of a framework, and an error of the logger is said once and costs its
-    curves at most, never the run. The module's history and the report have all figures anyway."""
+    curves at most, never the run. The module's history and the report have all metrics anyway."""
 
     naming = "trl"
     log: Callable[[str], None] = staticmethod(lambda text: None)
@@ -98,7 +98,7 @@ class CSVTracker(FaultTolerantLogger, CSVLogger):
 
 
 class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
-    """Curves of each stage; samples as a table of text, the run's figures as scalars."""
+    """Curves of each stage; samples as a table of text, the run's metrics as scalars."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="")
@@ -115,7 +115,7 @@ class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
 
 
 class WandbTracker(FaultTolerantLogger, WandbLogger):
-    """One W&B run; samples as a table, the report as an artifact, the run's figures as its summary.
+    """One W&B run; samples as a table, the report as an artifact, the run's metrics as its summary.
 
     `given_up`: the server was not reached, or there is no account: the runs after that don't wait for it again.
     """

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar with figures where there is a terminal, a line now and then where there is none."""
+"""Progress on the terminal: a bar with metrics where there is a terminal, a line now and then where there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOGGED = 20
 
 
 class StageProgress(L.Callback):
-    """Shows a stage's steps, the newest figures of the module's `history`, response tokens per second of all processes, and the time left;
+    """Shows a stage's steps, the newest metrics of the module's `history`, response tokens per second of all processes, and the time left;
     logs the speeds (throughput.py).
 
     Only the first process speaks. The rates and the time left are means since the start, or since it was resumed.
@@ -32,19 +32,19 @@ class StageProgress(L.Callback):
         self,
         title: str,
         total: int,
-        figures: Mapping[str, str],
+        metrics: Mapping[str, str],
         console: Console | None = None,
         speeds: dict[str, dict[str, float]] | None = None,
     ) -> None:
         self.throughput, self.speeds = Throughput(), {} if speeds is None else speeds
-        self.title, self.total, self.figures = title, total, figures
+        self.title, self.total, self.metrics = title, total, metrics
         self.console = console or Console()
         self.done = self.before = 0
         columns = (
             TextColumn("{task.description:<14}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[metrics]}", markup=False),
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=self.console)
@@ -55,7 +55,7 @@ class StageProgress(L.Callback):
         self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # a training that was stopped goes on
         self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
-        self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, figures="")
+        self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, metrics="")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.done += 1
@@ -63,8 +63,8 @@ class StageProgress(L.Callback):
         self.throughput.add(pl_module, batch)
         if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
             self._log(trainer, pl_module, seconds)
-        shown = literal(self._figures(getattr(pl_module, "history", []), seconds), self.console).plain
-        self.bar.update(self.task, completed=self.done, figures=shown)
+        shown = literal(self._metrics(getattr(pl_module, "history", []), seconds), self.console).plain
+        self.bar.update(self.task, completed=self.done, metrics=shown)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
             left = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
@@ -78,9 +78,9 @@ class StageProgress(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.bar.stop()
 
-    def _figures(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
+    def _metrics(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
         last = history[-1] if history else {}
-        shown = [f"{label} {last[name]:.3g}" for name, label in self.figures.items() if name in last]
+        shown = [f"{label} {last[name]:.3g}" for name, label in self.metrics.items() if name in last]
         rate = self.throughput.rate(seconds)
         return "  ".join(shown if rate is None else [*shown, f"{rate:,.0f} tokens/s"])
 
@@ -88,7 +88,7 @@ class StageProgress(L.Callback):
         """Beside `history`, which is the same for the same run."""
         if not isinstance(module, L.LightningModule):
             return
-        found = self.throughput.figures(seconds, module.device, str(trainer.precision), trainer.world_size)
+        found = self.throughput.metrics(seconds, module.device, str(trainer.precision), trainer.world_size)
         if found:
             self.speeds[self.title] = found
             for logger in module.loggers:

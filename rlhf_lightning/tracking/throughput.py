@@ -64,7 +64,7 @@ class Throughput:
         """Tokens a second of all processes, where one process alone knows them; None elsewhere."""
         return self.everyones.tokens / max(seconds, 1e-9) if self.everyones.tokens else None
 
-    def figures(self, seconds: float, device: torch.device, precision: str, processes: int) -> dict[str, float]:
+    def metrics(self, seconds: float, device: torch.device, precision: str, processes: int) -> dict[str, float]:
         """perf/tokens_per_second, perf/samples_per_second and, on a GPU whose peak is known, perf/mfu. All processes call it together."""
         mine = torch.tensor([self.mine.tokens, self.mine.samples, self.mine.flops], dtype=torch.float32, device=device)
         tokens, samples, flops = (all_reduce_sum(mine) if processes > 1 else mine).tolist()

@@ -58,7 +58,7 @@ class NonFiniteGuard(Shardable):
     DeepSpeed holds the gradients itself, so that its updates can't be dropped: there the first loss that isn't finite ends the training.
 
     Attributes:
-        history: the figures of each step; bad_updates among them is the number of dropped ones so far.
+        history: the metrics of each step; bad_updates among them is the number of dropped ones so far.
         bad_updates, bad_in_a_row: dropped so far, and since the last that was applied.
         applied: whether the last update was.
         aside: where bad batches are written; None writes none.
@@ -81,7 +81,7 @@ class NonFiniteGuard(Shardable):
         """A batch's texts, for a person to read."""
         return []
 
-    def figures_of(self, batch: Any) -> dict[str, Any]:
+    def batch_metrics(self, batch: Any) -> dict[str, Any]:
         """What else tells why a batch went wrong."""
         return {}
 
@@ -154,11 +154,11 @@ class NonFiniteGuard(Shardable):
             super().lr_scheduler_step(scheduler, metric)
 
     def log_step(self) -> None:
-        """Log the newest figures of the history."""
-        figures = self.history[-1]
-        figures["bad_updates"] = float(self.bad_updates)
+        """Log the newest metrics of the history."""
+        metrics = self.history[-1]
+        metrics["bad_updates"] = float(self.bad_updates)
         for logger in self.loggers:
-            logger.log_metrics(figures, step=len(self.history))
+            logger.log_metrics(metrics, step=len(self.history))
 
     def on_train_end(self) -> None:
         if self.bad_updates and self.aside is not None:
@@ -168,7 +168,7 @@ class NonFiniteGuard(Shardable):
         """A clause that says where the batch now stands."""
         if self.aside is None or self.bad_updates > WRITTEN:
             return ""
-        shown = {"training": self.aside.training, "process": self.trainer.global_rank, **about, **self.figures_of(batch)}
+        shown = {"training": self.aside.training, "process": self.trainer.global_rank, **about, **self.batch_metrics(batch)}
         place = f"step_{about['step']}_bad_{self.bad_updates}_rank_{self.trainer.global_rank}"
         return "; " + self.aside.write(place, {**shown, "texts": self.texts_of(batch)}, batch)
 

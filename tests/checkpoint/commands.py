@@ -158,7 +158,7 @@ def contents(folder: Path) -> dict[str, str]:
         data = path.read_bytes().replace(str(folder).encode(), b"RUN")
         if path.name == "result.json":
             result = json.loads(data)
-            data = json.dumps([result["objective"], result["figures"], sorted(result["seconds"])]).encode()
+            data = json.dumps([result["objective"], result["metrics"], sorted(result["seconds"])]).encode()
         elif path.name == "metrics.csv":
             rows = csv.DictReader(io.StringIO(data.decode()))
             kept = [{name: value for name, value in row.items() if value and not name.startswith("perf/")} for row in rows]

@@ -44,7 +44,7 @@ def machine() -> dict[str, str]:
 
 
 def trained(folder: Path) -> list[dict[str, float]]:
-    """The figures of every step of the training, from the newest checkpoint in the folder where there is one."""
+    """The metrics of every step of the training, from the newest checkpoint in the folder where there is one."""
     trainings = load_trainings()
     L.seed_everything(7, verbose=False)
     module, data, epochs = trainings.KINDS[KIND]()

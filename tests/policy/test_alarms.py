@@ -134,8 +134,8 @@ def test_an_empty_history_has_every_alarm_and_none_sounds():
 def test_a_note_says_when_it_began_and_how_long_it_stood():
     history: list[dict[str, float]] = []
     for step in story(float, lambda i: -float(i) if i < 20 else float(i), 40):
-        figures = {f"alarm/{name}": float(bool(text)) for name, text in alarms([*history, step]).items()}
-        history.append(step | figures)
+        metrics = {f"alarm/{name}": float(bool(text)) for name, text in alarms([*history, step]).items()}
+        history.append(step | metrics)
     stood = [i for i, step in enumerate(history, 1) if step["alarm/overoptimised"]]
     (note,) = alarm_notes({"round 2": history, "round 1": history[:5]})
     assert note.startswith(

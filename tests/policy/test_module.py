@@ -263,17 +263,17 @@ def test_a_gradient_that_is_no_number_is_dropped_and_three_in_a_row_stop_the_run
 def test_target_kl_stops_the_epochs_of_an_update(target, minibatches):
     """At the end of the epoch that passes it, and anew in the next update."""
     history = train(target_kl=target, epochs=4, learning_rate=1e-2).history
-    assert [figures["policy/minibatches"] for figures in history] == [minibatches, minibatches]
+    assert [metrics["policy/minibatches"] for metrics in history] == [minibatches, minibatches]
 
 
 def test_the_history_has_the_names_of_trl():
     module = train(updates=3)
     assert len(module.history) == 3
-    for number, figures in enumerate(module.history, start=1):
-        assert figures.keys() >= TRL_NAMES
-        assert all(math.isfinite(value) for value in figures.values())
-        assert figures["episode"] == number * 8
-    rates = [figures["lr"] for figures in module.history]
+    for number, metrics in enumerate(module.history, start=1):
+        assert metrics.keys() >= TRL_NAMES
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert metrics["episode"] == number * 8
+    rates = [metrics["lr"] for metrics in module.history]
     assert rates == pytest.approx([2e-4, 2e-4 * 2 / 3, 2e-4 / 3])
     assert {f["lr"] for f in train(learning_rate_schedule="constant").history} == {2e-4}
 
@@ -285,8 +285,8 @@ def test_the_objective_by_hand(scored_of):
         mask, scores=torch.tensor([1.0, 3.0]), rewards=torch.tensor([[-0.1, 1.0, 0.0], [0.0, -0.2, 3.0]]), old_log_probs=old,
         ref_log_probs=ref, entropy=torch.ones(2, 3), kl_coef=0.2, has_eos=torch.tensor([True, False]),
     )  # fmt: skip
-    figures = {name: value.item() for name, value in objective_metrics(scored).items()}
-    assert figures == pytest.approx(
+    metrics = {name: value.item() for name, value in objective_metrics(scored).items()}
+    assert metrics == pytest.approx(
         {
             "objective/kl": 0.75,
             "objective/entropy": 2.5,
@@ -313,7 +313,7 @@ def test_it_learns_what_the_scorer_pays_for(advantage, sign):
     """A bandit: the score is the share of tokens from one half of the vocabulary, a half at the start."""
     settings = {"updates": 20, "responses_per_prompt": 16, "learning_rate": 1e-2, "learning_rate_schedule": "constant"}
     history = train(partial(share_of_a_half, sign=sign), advantage=advantage, kl_control=FixedKL(coef=0.0), **settings).history
-    shares = [sign * figures["objective/scores"] for figures in history]
+    shares = [sign * metrics["objective/scores"] for metrics in history]
     assert 0.4 < shares[0] < 0.6
     assert shares[-1] > 0.9 if sign > 0 else shares[-1] < 0.1
 
@@ -347,9 +347,9 @@ def test_shapings_are_applied_in_their_order(order):
 
 def test_a_cut_response_pays_before_kl_is_taken_off():
     """What stage=ppo chooses by default: missing_eos, then kl; at the start KL is 0, so that the reward is the score less the penalty."""
-    figures = train(shapings=[partial(missing_eos, penalty=2.0), kl]).history[0]
-    cut = 8 - figures["val/num_eos_tokens"]
-    assert figures["objective/non_score_reward"] == pytest.approx(-2.0 * cut / 8)
+    metrics = train(shapings=[partial(missing_eos, penalty=2.0), kl]).history[0]
+    cut = 8 - metrics["val/num_eos_tokens"]
+    assert metrics["objective/non_score_reward"] == pytest.approx(-2.0 * cut / 8)
 
 
 def test_without_a_critic_nothing_is_valued():

@@ -315,7 +315,7 @@ def test_the_command_says_each_check_and_warns_of_a_scorer_that_pays_nothing(com
     assert fine.out.count("self-check ") == 7
     off = command(*world.ppo("ppo.learning_rate=1e-3", "ppo.self_checks=false"))
     assert "self-check" not in off.out
-    assert off.result()["figures"] == fine.result()["figures"], "the checks changed the run"
+    assert off.result()["metrics"] == fine.result()["metrics"], "the checks changed the run"
     lexicon = tmp_path / "nothing.tsv"
     lexicon.write_text("zyzzyva\t2\n")
     words = world.ppo("rollout_scorer=lexicon", f"rollout_scorer.path={lexicon}")

@@ -49,7 +49,7 @@ def alone(language_model, text) -> float:
     return sum(said[at - 1, row.ids[at]].item() for at in range(max(1, len(row.before)), len(row.ids)))
 
 
-def test_the_first_loss_is_that_of_no_difference_and_figures_have_trl_s_names(language_model, feedback):
+def test_the_first_loss_is_that_of_no_difference_and_metrics_have_trl_s_names(language_model, feedback):
     module, _, _ = fitted(language_model, feedback, DPO())
     first = module.history[0]
     assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)

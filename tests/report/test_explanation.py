@@ -16,8 +16,8 @@ from rlhf_lightning.report.explanation import (
     LEVELS,
     ExplainedCase,
     coloured,
-    explanation_figures,
     explanation_json,
+    explanation_metrics,
     explanation_page,
     preferred,
     strongest,
@@ -134,15 +134,15 @@ def test_repeated_words_are_summed_by_sign():
     assert table.rows[0][2:4] == ["good +0.50", "bad -0.40"]
 
 
-def test_json_holds_all_and_figures_the_worst_gap():
+def test_json_holds_all_and_metrics_the_worst_gap():
     told = explanation_json("m", [*CASES, BY_FEATURES], None)
     again = json.loads(json.dumps(told))
     assert again["cases"][0]["texts"][0]["words"][3]["contribution"] == 0.9
     assert again["cases"][3]["texts"][0]["reasons"][0]["name"] == "length: log words"
-    figures = {figure.label: figure.after for figure in explanation_figures(CASES, None)}
-    assert figures["Texts explained"] == 5
-    assert figures["Largest completeness gap"] == 0.2
-    assert figures["Gradients agree with occlusion"] == pytest.approx(0.75)
+    metrics = {metric.label: metric.after for metric in explanation_metrics(CASES, None)}
+    assert metrics["Texts explained"] == 5
+    assert metrics["Largest completeness gap"] == 0.2
+    assert metrics["Gradients agree with occlusion"] == pytest.approx(0.75)
 
 
 def luminance(colour: str) -> float:

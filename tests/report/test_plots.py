@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from rlhf_lightning.report import plots
-from rlhf_lightning.report.report import Curve, Figure, Level, Series
+from rlhf_lightning.report.report import Curve, Level, Metric, Series
 from rlhf_lightning.statistics.intervals import Interval
 
 
@@ -120,13 +120,13 @@ def test_labels_are_text() -> None:
 
 
 def test_strip_shows_before_after_and_ceiling_on_one_scale() -> None:
-    figure = Figure(label="u", before=Interval(0.3, 0.2, 0.4, 9), after=Interval(0.6, 0.5, 0.7, 9), ceiling=0.8)
-    svg = plots.interval_strip(figure)
+    metric = Metric(label="u", before=Interval(0.3, 0.2, 0.4, 9), after=Interval(0.6, 0.5, 0.7, 9), ceiling=0.8)
+    svg = plots.interval_strip(metric)
     before, after = (float(with_class(svg, name)[-1].get("cx", "nan")) for name in ("before", "after"))
     (ceiling,) = with_class(svg, "level")
     assert (float(ceiling.get("x1", "nan")) - after) / (after - before) == pytest.approx(2 / 3, abs=0.01)
-    assert plots.interval_strip(Figure(label="u", before=0.3, after=0.6)) == ""
-    assert plots.interval_strip(Figure(label="u", after=Interval(0.3, -math.inf, math.inf, 1))) == ""
+    assert plots.interval_strip(Metric(label="u", before=0.3, after=0.6)) == ""
+    assert plots.interval_strip(Metric(label="u", after=Interval(0.3, -math.inf, math.inf, 1))) == ""
 
 
 def test_share_bar_is_clipped() -> None:

@@ -1,4 +1,4 @@
-"""From what was measured to the figures of the report."""
+"""From what was measured to the metrics of the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlhf_lightning.report.policy import (
     curve,
     feedback_counts,
     mean_of_last,
-    metric_figures,
+    policy_metrics,
     ppo_curves,
     prompt_means,
     side_by_side,
@@ -37,20 +37,20 @@ def test_responses_to_one_prompt_are_averaged_first():
     assert list(prompt_means(measured(0), "utility").values()) == pytest.approx(MEANS)
 
 
-def test_a_metrics_figure_is_before_after_and_the_paired_change():
+def test_a_metrics_metric_is_before_after_and_the_paired_change():
     before, after = measured(0), measured(1, kl=0.7, score=[0.5] * 7)
     after.values["utility"][0] += 3
-    figures = {figure.label: figure for figure in metric_figures(before, after)}
+    metrics = {metric.label: metric for metric in policy_metrics(before, after)}
     later = [MEANS[0] + 2, MEANS[1] + 1, MEANS[2] + 1]
-    utility = figures["Hidden utility"]
+    utility = metrics["Hidden utility"]
     assert (utility.before, utility.after) == (mean_interval(MEANS), mean_interval(later))
     assert utility.change == paired_interval(MEANS, later)
     assert utility.change.n == 3
     assert (utility.better, utility.headline, utility.unit) == ("higher", True, "")
-    length = figures["Response length"]
+    length = metrics["Response length"]
     assert (length.better, length.headline, length.unit) == (None, False, "tokens")
-    assert (figures["Score"].before, figures["Score"].change) == (None, None)  # not measured before
-    kl = figures["KL from the start, per response"]
+    assert (metrics["Score"].before, metrics["Score"].change) == (None, None)  # not measured before
+    kl = metrics["KL from the start, per response"]
     assert (kl.before, kl.after, kl.unit, kl.better) == (0.0, 0.7, "nats", None)
 
 
@@ -59,20 +59,20 @@ def test_what_can_not_be_scored_is_left_out_of_means_and_pairs():
     before, after = measured(0, score=[1.0, nan, 3.0, nan, nan, 5.0, 2.0]), measured(1, score=[2.0, 4.0, nan, nan, nan, nan, 4.0])
     assert prompt_means(before, "score") == {"p": 1.5, "r": 4.0}
     assert prompt_means(after, "score") == {"p": 3.0, "q": 4.0}
-    score = next(figure for figure in metric_figures(before, after) if figure.label == "Score")
+    score = next(metric for metric in policy_metrics(before, after) if metric.label == "Score")
     assert (score.before, score.after) == (mean_interval([1.5, 4.0]), mean_interval([3.0, 4.0]))
     assert score.change == paired_interval([1.5], [3.0])
     assert (before.mean("score"), after.mean("score")) == (2.75, pytest.approx(10 / 3))
     assert [sample.score_before for sample in side_by_side(before, after, 7)] == [1.0, None, 3.0, None, None, 5.0, 2.0]
     assert math.isnan(measured(0, score=[nan] * 7).mean("score"))
-    none = metric_figures(None, measured(0, score=[nan] * 7))
-    assert next(figure for figure in none if figure.label == "Score").after is None
+    none = policy_metrics(None, measured(0, score=[nan] * 7))
+    assert next(metric for metric in none if metric.label == "Score").after is None
 
 
 def test_without_a_before_there_is_no_change_and_without_a_reference_no_kl():
-    figures = metric_figures(None, measured(0, jokes=[1.0] * 7))
-    assert [figure.label for figure in figures] == ["Hidden utility", "Response length", "jokes"]
-    assert all(figure.before is None and figure.change is None for figure in figures)
+    metrics = policy_metrics(None, measured(0, jokes=[1.0] * 7))
+    assert [metric.label for metric in metrics] == ["Hidden utility", "Response length", "jokes"]
+    assert all(metric.before is None and metric.change is None for metric in metrics)
 
 
 def test_feedback_is_counted_by_kind_before_and_after_cleaning():

@@ -20,7 +20,7 @@ from rlhf_lightning.report.page import curves_of_rounds, marked, page, write_pag
 from rlhf_lightning.report.report import (
     Curve,
     FeedbackCount,
-    Figure,
+    Metric,
     Report,
     RoundResult,
     Sample,
@@ -32,13 +32,13 @@ from rlhf_lightning.report.terminal import print_report
 from rlhf_lightning.statistics.intervals import Interval, paired_interval, proportion_interval
 
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> \x1b[31m [bold]"
-UTILITY = Figure(
+UTILITY = Metric(
     label="Utility on held-out prompts",
     before=Interval(0.341, 0.317, 0.365, 256),
     after=Interval(0.644, 0.621, 0.667, 256),
     change=Interval(0.303, 0.283, 0.323, 256),
 )
-ACCURACY = Figure(label="Reward-model accuracy", after=proportion_interval(334, 400), ceiling=0.872, unit="%")
+ACCURACY = Metric(label="Reward-model accuracy", after=proportion_interval(334, 400), ceiling=0.872, unit="%")
 FULL = Report(
     title="Kinder stories",
     command=["python", "train.py", "run_name=my run"],
@@ -46,7 +46,7 @@ FULL = Report(
     config_yaml="seed: 1\nstage:\n  rounds: 2\n",
     finished="2025-11-23 13:20",
     target=Target("utility of at least 0.6", True),
-    figures=[UTILITY, ACCURACY, Figure(label="KL", before=0.0, after=9.02, unit="nats per response", digits=2, better=None)],
+    metrics=[UTILITY, ACCURACY, Metric(label="KL", before=0.0, after=9.02, unit="nats per response", digits=2, better=None)],
     rounds=[
         RoundResult(number=0, utility=Interval(0.34, 0.32, 0.36, 256), kl=0.0),
         RoundResult(
@@ -109,14 +109,14 @@ def test_json_gives_the_same_report(report: Report) -> None:
 
 
 def test_json_is_strict_and_keeps_what_is_not_finite() -> None:
-    figure = Figure(label="f", before=math.nan, after=Interval(1.0, -math.inf, math.inf, 1))
+    metric = Metric(label="f", before=math.nan, after=Interval(1.0, -math.inf, math.inf, 1))
     numbers = [np.float32(0.5), math.inf]
-    text = dataclasses.replace(BARE, figures=[figure], curves=[Curve("c", "update", "", [Series("s", [1, 2], numbers)])]).to_json()
+    text = dataclasses.replace(BARE, metrics=[metric], curves=[Curve("c", "update", "", [Series("s", [1, 2], numbers)])]).to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     again = Report.from_json(text)
-    assert isinstance(again.figures[0].before, float)
-    assert math.isnan(again.figures[0].before)
-    assert again.figures[0].after == figure.after
+    assert isinstance(again.metrics[0].before, float)
+    assert math.isnan(again.metrics[0].before)
+    assert again.metrics[0].after == metric.after
     assert again.curves[0].series[0].ys == [0.5, math.inf]
 
 
@@ -160,14 +160,14 @@ def test_policy_lets_in_the_one_style_and_nothing_else() -> None:
 
 
 def test_parts_show_where_they_hold_something() -> None:
-    parts = {"figures", "notes", "rounds", "curves", "samples", "feedback", "time", "how"}
+    parts = {"metrics", "notes", "rounds", "curves", "samples", "feedback", "time", "how"}
     assert Outline(page(FULL)).ids() == parts
     assert Outline(page(BARE)).ids() == {"how"}
     assert Outline(page(dataclasses.replace(BARE, command=[]))).ids() == set()
     anchors = {value.removeprefix("#") for name, value in Outline(page(FULL)).attributes if name == "href"}
     assert anchors == parts
     for field, part in [
-        ("figures", "figures"),
+        ("metrics", "metrics"),
         ("rounds", "rounds"),
         ("curves", "curves"),
         ("samples", "samples"),
@@ -176,7 +176,7 @@ def test_parts_show_where_they_hold_something() -> None:
         assert Outline(page(dataclasses.replace(FULL, **{field: []}))).ids() == parts - {part}
 
 
-def test_page_says_the_figures() -> None:
+def test_page_says_the_metrics() -> None:
     text = Outline(page(FULL)).text
     for said in (
         "0.341",
@@ -207,12 +207,12 @@ def test_tables_and_plots_are_named_for_those_who_cannot_see() -> None:
 
 
 def test_page_survives_a_run_that_diverged() -> None:
-    wild = Figure(label="w", before=math.nan, after=Interval(math.nan, math.nan, math.nan, 3), change=math.inf, unit="%")
+    wild = Metric(label="w", before=math.nan, after=Interval(math.nan, math.nan, math.nan, 3), change=math.inf, unit="%")
     curve = Curve("c", "update", "", [Series("s", [1, 2], [math.nan, 1e300])])
-    text = Outline(page(dataclasses.replace(BARE, figures=[wild], curves=[curve], seconds=[StageTime("PPO", 0.0)]))).text
+    text = Outline(page(dataclasses.replace(BARE, metrics=[wild], curves=[curve], seconds=[StageTime("PPO", 0.0)]))).text
     assert "not finite" in text
     assert "2 of 2 values are not finite" in text
-    assert "not finite" in printed(dataclasses.replace(BARE, figures=[wild]))
+    assert "not finite" in printed(dataclasses.replace(BARE, metrics=[wild]))
 
 
 def test_rounds_become_curves_where_two_measured() -> None:
@@ -272,7 +272,7 @@ def test_terminal_table_is_the_same_for_the_same_results(tmp_path: Path) -> None
 
 
 def test_terminal_prints_labels_as_they_are() -> None:
-    text = printed(dataclasses.replace(BARE, figures=[Figure(label="[bold]x[/bold]\x1b[2J", after=1.0)], notes=["[red]a"]))
+    text = printed(dataclasses.replace(BARE, metrics=[Metric(label="[bold]x[/bold]\x1b[2J", after=1.0)], notes=["[red]a"]))
     assert "[bold]x[/bold]" in text
     assert "[red]a" in text
     assert "\x1b" not in text
@@ -283,22 +283,22 @@ def test_terminal_prints_labels_as_they_are() -> None:
 
 
 def test_numbers_and_durations_read_well() -> None:
-    share = Figure(label="s", before=0.701, after=0.835, unit="%")
+    share = Metric(label="s", before=0.701, after=0.835, unit="%")
     assert (formatting.number(share, share.after), formatting.change(share), formatting.bounds(share, 0.8)) == (
         "83.5 %",
         "+13.4 points",
         "",
     )
     assert formatting.decimal(-0.0004, 3) == "0.000"
-    assert formatting.change(Figure(label="z", before=1.0, after=1.0)) == "0.000"
-    assert formatting.change(Figure(label="z", after=1.0)) == "-"
+    assert formatting.change(Metric(label="z", before=1.0, after=1.0)) == "0.000"
+    assert formatting.change(Metric(label="z", after=1.0)) == "-"
     assert formatting.bounds(UTILITY, Interval(1.0, -math.inf, math.inf, 1)) == ""
     said = [formatting.duration(s) for s in (0.421, 9.996, 59.94, 59.96, 252.3, 3599.6, 3780, 360000)]
     assert said == ["0.42 s", "10.0 s", "59.9 s", "1 min 00 s", "4 min 12 s", "1 h 00 min", "1 h 03 min", "100 h 00 min"]
 
 
 def test_a_change_is_the_difference_where_none_is_given() -> None:
-    assert Figure(label="f", before=Interval(1.0, 0.0, 2.0, 3), after=4.0).moved == 3.0
-    assert Figure(label="f", after=4.0).moved is None
+    assert Metric(label="f", before=Interval(1.0, 0.0, 2.0, 3), after=4.0).moved == 3.0
+    assert Metric(label="f", after=4.0).moved is None
     change = paired_interval([1.0, 2.0, 3.0], [2.0, 3.0, 5.0])
-    assert Figure(label="f", before=2.0, after=3.0, change=change).moved == change
+    assert Metric(label="f", before=2.0, after=3.0, change=change).moved == change

@@ -1,4 +1,4 @@
-"""From a reward model's held-out figures to figures, plot, tables and notes."""
+"""From a reward model's held-out measurements to metrics, plot, tables and notes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rlhf_lightning.report.reward import (
-    held_out_figures,
     held_out_notes,
     held_out_tables,
-    models_figures,
     models_tables,
     reliability_curve,
+    reward_metrics,
+    reward_model_metrics,
 )
 from rlhf_lightning.reward.evaluation.calibration import calibration
 from rlhf_lightning.reward.evaluation.held_out import HeldOut, Length
@@ -33,8 +33,8 @@ def sure(factor: float = 1.0):
 
 def test_accuracy_comes_first_over_all_and_then_by_kind():
     found = dataclasses.replace(NOTHING, accuracy=ACCURACY, spearman=RHO, kendall=RHO, auc=RHO, calibration=sure())
-    figures = held_out_figures(found, ceiling=0.9)
-    assert [figure.label for figure in figures] == [
+    metrics = reward_metrics(found, ceiling=0.9)
+    assert [metric.label for metric in metrics] == [
         "Reward-model accuracy",
         "Reward-model accuracy, edits",
         "Reward-model accuracy, pairs",
@@ -43,26 +43,26 @@ def test_accuracy_comes_first_over_all_and_then_by_kind():
         "Thumbs up above thumbs down",
         "Calibration error",
     ]
-    assert [figure.after for figure in figures[:3]] == [ACCURACY["all"], ACCURACY["edit"], ACCURACY["pair"]]
-    assert [figure.ceiling for figure in figures] == [0.9] + [None] * 6
-    assert [figure.headline for figure in figures] == [True] + [False] * 6
-    assert (figures[0].note, figures[0].unit) == ("100 held-out comparisons", "%")
-    assert (figures[-1].after, figures[-1].better) == (found.calibration.ece, "lower")
-    assert figures[-1].note == f"{100 * found.calibration.ece_by_chance:.1f} % by chance with so few"
+    assert [metric.after for metric in metrics[:3]] == [ACCURACY["all"], ACCURACY["edit"], ACCURACY["pair"]]
+    assert [metric.ceiling for metric in metrics] == [0.9] + [None] * 6
+    assert [metric.headline for metric in metrics] == [True] + [False] * 6
+    assert (metrics[0].note, metrics[0].unit) == ("100 held-out comparisons", "%")
+    assert (metrics[-1].after, metrics[-1].better) == (found.calibration.ece, "lower")
+    assert metrics[-1].note == f"{100 * found.calibration.ece_by_chance:.1f} % by chance with so few"
 
 
 def test_one_kind_alone_is_not_shown_twice():
-    (figure,) = held_out_figures(dataclasses.replace(NOTHING, accuracy={name: ACCURACY["pair"] for name in ("all", "pair")}))
-    assert (figure.label, figure.after) == ("Reward-model accuracy", ACCURACY["pair"])
+    (metric,) = reward_metrics(dataclasses.replace(NOTHING, accuracy={name: ACCURACY["pair"] for name in ("all", "pair")}))
+    assert (metric.label, metric.after) == ("Reward-model accuracy", ACCURACY["pair"])
 
 
 def test_ratings_alone_make_the_correlation_the_headline():
-    (figure,) = held_out_figures(dataclasses.replace(NOTHING, spearman=RHO))
-    assert (figure.after, figure.headline) == (RHO, True)
+    (metric,) = reward_metrics(dataclasses.replace(NOTHING, spearman=RHO))
+    assert (metric.after, metric.headline) == (RHO, True)
 
 
 def test_nothing_measured_shows_nothing():
-    assert (held_out_figures(NOTHING), reliability_curve({"m": NOTHING}), held_out_tables(NOTHING), held_out_notes(NOTHING)) == (
+    assert (reward_metrics(NOTHING), reliability_curve({"m": NOTHING}), held_out_tables(NOTHING), held_out_notes(NOTHING)) == (
         [],
         [],
         [],
@@ -118,10 +118,10 @@ def test_what_makes_a_model_doubtful_is_said():
 def test_models_stand_side_by_side():
     one = dataclasses.replace(NOTHING, accuracy=ACCURACY, calibration=sure(), kendall=RHO)
     other = dataclasses.replace(NOTHING, accuracy={"all": proportion_interval(80, 100)}, spearman=RHO)
-    (figure,) = models_figures({"one": one, "other": other})
+    (metric,) = reward_model_metrics({"one": one, "other": other})
     over = mean_interval([0.7, 0.8])
-    assert figure.after == over.mean
-    assert figure.note == f"95 % interval over the models: {100 * over.low:.1f} to {100 * over.high:.1f}"
+    assert metric.after == over.mean
+    assert metric.note == f"95 % interval over the models: {100 * over.low:.1f} to {100 * over.high:.1f}"
     side, agree = models_tables({"one": one, "other": other}, [Agreement("one", "other", 0.9, 0.8, None, 12)])
     assert side.rows[0] == ["one", 0.7, ACCURACY["all"].low, ACCURACY["all"].high, one.calibration.ece, 0.4, None, None, None, None]
     assert side.rows[1][5:7] == [None, 0.4]

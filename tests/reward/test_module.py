@@ -1,4 +1,4 @@
-"""Reward modelling: the loss by hand, the loader's shares, and the held-out figures by brute force."""
+"""Reward modelling: the loss by hand, the loader's shares, and the held-out metrics by brute force."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class Keyed:
 '''
 
 
-def figures(folder: Path) -> dict[str, float]:
-    return json.loads((folder / "result.json").read_text())["figures"]
+def metrics(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "result.json").read_text())["metrics"]
 
 
 def test_a_run_is_run_again_by_its_folder(command, world):
@@ -43,7 +43,7 @@ def test_a_run_is_run_again_by_its_folder(command, world):
     assert one.code == 0, one.error
     two = command("--config-path", str(one.folder))
     assert two.code == 0, two.error
-    assert figures(two.folder) == figures(one.folder)
+    assert metrics(two.folder) == metrics(one.folder)
     assert (one.folder / "policy" / "model.safetensors").read_bytes() == (two.folder / "policy" / "model.safetensors").read_bytes()
     saved = [OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False) for folder in (one.folder, two.folder)]
     assert saved[0] == saved[1]
@@ -71,7 +71,7 @@ def test_settings_of_a_saved_run_can_be_changed_and_are_still_checked(command, w
     again = ["--config-path", str(one.folder)]
     other = command("sft.learning_rate=1e-2", "seed=9", *again)
     assert other.code == 0, other.error
-    assert figures(other.folder) != figures(one.folder)
+    assert metrics(other.folder) != metrics(one.folder)
     for word, message in (("sft.epochs=0", "sft.epochs=0"), ("sft.epocs=1", "did you mean 'epochs'"), ("+sft.foo=1", "no setting 'foo'")):
         refused = command(word, *again)
         assert refused.code == 2

@@ -19,19 +19,19 @@ def test_sft_then_ppo_then_evaluate(command, world, family):
     words = ["backbone=encoder_decoder", f"backbone.path={start}"]
     tuned = command(*without_backbone(world.ppo("ppo.learning_rate=1e-3")), *words)
     assert tuned.code == 0, tuned.error
-    assert tuned.result()["figures"]["kl"] != 0.0
+    assert tuned.result()["metrics"]["kl"] != 0.0
     before, after = (AutoModelForSeq2SeqLM.from_pretrained(folder).state_dict() for folder in (start, tuned.folder / "policy"))
     assert before.keys() == after.keys()
     assert not all(torch.equal(before[name], after[name]) for name in before)
     seen = command(*without_backbone(world.evaluate(f"stage.reference={start}")), words[0], f"backbone.path={tuned.folder / 'policy'}")
     assert seen.code == 0, seen.error
-    assert abs(seen.result()["figures"]["kl"] - tuned.result()["figures"]["kl"]) < 1e-3
+    assert abs(seen.result()["metrics"]["kl"] - tuned.result()["metrics"]["kl"]) < 1e-3
 
 
 def test_nothing_learned_is_nothing_changed(command, world):
     outcome = command(*without_backbone(world.ppo("ppo.learning_rate=1e-30")), *world.reader("t5"))
     assert outcome.code == 0, outcome.error
-    assert outcome.result()["figures"]["kl"] == 0.0
+    assert outcome.result()["metrics"]["kl"] == 0.0
 
 
 def test_adapters_of_an_encoder_decoder_by_command(command, world):

@@ -10,22 +10,22 @@ import pytest
 def test_a_policy_alone_is_measured_by_the_metrics(command, world):
     outcome = command(*world.evaluate())
     assert outcome.code == 0, outcome.error
-    figures = outcome.result()["figures"]
-    assert set(figures) == {"length/after", "distinct_2/after"}
-    assert 1 <= figures["length/after"] <= 8
-    assert outcome.result()["objective"] == figures["length/after"]
+    metrics = outcome.result()["metrics"]
+    assert set(metrics) == {"length/after", "distinct_2/after"}
+    assert 1 <= metrics["length/after"] <= 8
+    assert outcome.result()["objective"] == metrics["length/after"]
 
 
 def test_a_scorer_comes_first(command, world):
     outcome = command(*world.evaluate(*world.scorer))
-    assert outcome.result()["objective"] == outcome.result()["figures"]["score/after"]
+    assert outcome.result()["objective"] == outcome.result()["metrics"]["score/after"]
 
 
 def test_against_itself_nothing_changed(command, world):
     outcome = command(*world.evaluate(f"stage.reference={world.policy}", *world.scorer))
-    figures = outcome.result()["figures"]
-    assert figures["kl"] == 0.0
-    assert figures["score/after"] == figures["score/before"]
+    metrics = outcome.result()["metrics"]
+    assert metrics["kl"] == 0.0
+    assert metrics["score/after"] == metrics["score/before"]
     report = json.loads((outcome.folder / "report.json").read_text())
     assert report["title"] == "Evaluation"
     assert len(report["samples"]) == 2
@@ -36,12 +36,12 @@ def test_against_another_policy_the_kl_is_positive(command, world):
     assert other.code == 0, other.error
     outcome = command(*world.evaluate(f"stage.reference={other.folder / 'policy'}", "evaluation.responses=64"))
     assert outcome.code == 0, outcome.error
-    assert outcome.result()["figures"]["kl"] > 0.01
+    assert outcome.result()["metrics"]["kl"] > 0.01
 
 
 def test_the_utility_is_measured_where_the_task_knows_it(command, world):
     words = ["stage=evaluate", "task=reviews", "task.demonstrations=60", *world.trained, *world.sizes]
-    assert "utility/after" in command(*words).result()["figures"]
+    assert "utility/after" in command(*words).result()["metrics"]
 
 
 @pytest.mark.parametrize("words", [["evaluation_metric=[]"], ["evaluation_metric=[utility]"]])

@@ -14,15 +14,15 @@ def report_of(outcome):
 
 
 def test_the_held_out_prompts_give_what_the_training_gave(command, world):
-    """On the same prompts the saved model has the figures that its training told."""
+    """On the same prompts the saved model has the metrics that its training told."""
     trained = command(*world.reward("reward.epochs=4", "reward.learning_rate=1e-2"))
     models = f"stage.models=[{trained.folder / 'reward_model'}]"
     again = command(*world.evaluate_reward(models, "stage.prompts=held_out", "reward.validation_fraction=0.3"))
     assert again.code == 0, again.error
-    assert again.result()["figures"] == pytest.approx(trained.result()["figures"], abs=1e-5)
+    assert again.result()["metrics"] == pytest.approx(trained.result()["metrics"], abs=1e-5)
     assert again.result()["objective"] == trained.result()["objective"]
     whole = command(*world.evaluate_reward(models))
-    shown = {figure["label"]: figure["after"]["n"] for figure in report_of(whole)["figures"] if isinstance(figure["after"], dict)}
+    shown = {metric["label"]: metric["after"]["n"] for metric in report_of(whole)["metrics"] if isinstance(metric["after"], dict)}
     assert shown["Reward-model accuracy, pairs"] == 12, "all prompts"
 
 
@@ -37,7 +37,7 @@ def test_several_models_stand_side_by_side_and_agree_with_themselves(command, wo
     assert len(tables["How far the models agree"]) == 3
     accuracies = [row[1] for row in tables["Models side by side"]]
     assert outcome.result()["objective"] == pytest.approx(sum(accuracies) / 3)
-    assert {name.split("/accuracy")[0] for name in outcome.result()["figures"] if name.endswith("accuracy/all")} == {
+    assert {name.split("/accuracy")[0] for name in outcome.result()["metrics"] if name.endswith("accuracy/all")} == {
         row[0] for row in tables["Models side by side"]
     }
     for row in tables["How far the models agree"]:
@@ -55,7 +55,7 @@ def test_any_classifier_with_one_label_is_measured(command, world, tmp_path):
     ours, plain = (command(*world.evaluate_reward(f"stage.models=[{path}]")) for path in (world.reward_model, tmp_path / "theirs"))
     assert plain.code == 0, plain.error
     # Neither order nor log-odds know the constants of the normalised score.
-    assert plain.result()["figures"] == pytest.approx(ours.result()["figures"], abs=1e-5)
+    assert plain.result()["metrics"] == pytest.approx(ours.result()["metrics"], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ def test_it_leaves_a_folder_that_transformers_loads(command, world):
 def test_it_writes_report_and_result(command, world):
     outcome = command(*world.ppo())
     result, report = outcome.result(), json.loads((outcome.folder / "report.json").read_text())
-    assert result["objective"] == result["figures"]["score/after"]
-    assert {"score/before", "kl", "length/after"} <= set(result["figures"])
+    assert result["objective"] == result["metrics"]["score/after"]
+    assert {"score/before", "kl", "length/after"} <= set(result["metrics"])
     assert report["title"] == "PPO"
     assert report["curves"]
     assert len(report["samples"]) == 2
@@ -40,9 +40,9 @@ def test_it_writes_report_and_result(command, world):
 def test_nothing_learned_is_nothing_changed(command, world):
     """A learning rate too small for float32 leaves the policy, its scores and a KL of exactly 0."""
     outcome = command(*world.ppo("ppo.learning_rate=1e-30"))
-    figures = outcome.result()["figures"]
-    assert figures["kl"] == 0.0
-    assert figures["score/after"] == figures["score/before"]
+    metrics = outcome.result()["metrics"]
+    assert metrics["kl"] == 0.0
+    assert metrics["score/after"] == metrics["score/before"]
     saved, start = outcome.folder / "policy" / "model.safetensors", world.policy / "model.safetensors"
     assert saved.read_bytes() == start.read_bytes()
 
@@ -51,7 +51,7 @@ def test_a_seed_says_everything(command, world):
     one, two, other = (command(*world.ppo("ppo.learning_rate=1e-3", f"seed={seed}")) for seed in (1, 1, 2))
     weights = [(outcome.folder / "policy" / "model.safetensors").read_bytes() for outcome in (one, two, other)]
     assert weights[0] == weights[1] != weights[2]
-    assert one.result()["figures"] == two.result()["figures"]
+    assert one.result()["metrics"] == two.result()["metrics"]
 
 
 class NoCritic:
@@ -134,5 +134,5 @@ def test_a_lexicon_s_words_are_learned(command, world, tmp_path):
     sizes = ["ppo.updates=30", "ppo.prompts_per_update=8", "ppo.responses_per_prompt=8", "ppo.learning_rate=1e-2", "advantage=rloo"]
     outcome = command(*world.ppo(*words, *sizes, "evaluation.responses=64"))
     assert outcome.code == 0, outcome.error
-    figures = outcome.result()["figures"]
-    assert figures["score/after"] > figures["score/before"] + 1
+    metrics = outcome.result()["metrics"]
+    assert metrics["score/after"] > metrics["score/before"] + 1

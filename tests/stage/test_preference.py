@@ -43,13 +43,13 @@ def test_it_writes_report_and_result(command, world):
     result, report = outcome.result(), json.loads((outcome.folder / "report.json").read_text())
     assert report["title"] == "Preference optimisation"
     assert {"Loss", "Margin of implicit rewards"} <= {curve["name"] for curve in report["curves"]}
-    figures = result["figures"]
-    assert result["objective"] == figures["accuracy/all"]
-    assert {"kl", "held_out/margin", "held_out/better", "held_out/worse", "length/after"} <= set(figures)
-    assert figures["accuracy/all"] > 0.9, "good and bad are easily told apart"
-    assert figures["held_out/margin"] > 0
-    assert figures["held_out/better"] > figures["held_out/worse"]
-    labels = [figure["label"] for figure in report["figures"]]
+    metrics = result["metrics"]
+    assert result["objective"] == metrics["accuracy/all"]
+    assert {"kl", "held_out/margin", "held_out/better", "held_out/worse", "length/after"} <= set(metrics)
+    assert metrics["accuracy/all"] > 0.9, "good and bad are easily told apart"
+    assert metrics["held_out/margin"] > 0
+    assert metrics["held_out/better"] > metrics["held_out/worse"]
+    labels = [metric["label"] for metric in report["metrics"]]
     assert "Implicit-reward accuracy" in labels
     assert not any("Reward-model" in label for label in labels)
     assert len(report["samples"]) == 2
@@ -58,9 +58,9 @@ def test_it_writes_report_and_result(command, world):
 def test_nothing_learned_is_nothing_changed(command, world):
     """A learning rate too small for float32 leaves the policy, a KL of 0, and no implicit reward."""
     outcome = command(*world.preference("preference.learning_rate=1e-30"))
-    figures = outcome.result()["figures"]
-    assert figures["kl"] == 0.0
-    assert abs(figures["held_out/margin"]) < 1e-5
+    metrics = outcome.result()["metrics"]
+    assert metrics["kl"] == 0.0
+    assert abs(metrics["held_out/margin"]) < 1e-5
     assert (outcome.folder / "policy" / "model.safetensors").read_bytes() == (world.policy / "model.safetensors").read_bytes()
 
 
@@ -68,13 +68,13 @@ def test_a_seed_says_everything(command, world):
     one, two, other = (command(*world.preference("preference.learning_rate=1e-3", f"seed={seed}")) for seed in (1, 1, 2))
     weights = [(outcome.folder / "policy" / "model.safetensors").read_bytes() for outcome in (one, two, other)]
     assert weights[0] == weights[1] != weights[2]
-    assert one.result()["figures"] == two.result()["figures"]
+    assert one.result()["metrics"] == two.result()["metrics"]
 
 
 def test_thumbs_alone_train_kto(command, world, thumbs):
     outcome = command(*world.preference("preference_loss=kto", "preference.epochs=20", "preference.learning_rate=1e-3", *thumbs))
     assert outcome.code == 0, outcome.error
-    assert outcome.result()["objective"] == outcome.result()["figures"]["auc/thumbs"] > 0.9
+    assert outcome.result()["objective"] == outcome.result()["metrics"]["auc/thumbs"] > 0.9
 
 
 class NoModel:
@@ -117,7 +117,7 @@ def test_feedback_on_other_prompts_is_learned_and_not_measured_on_the_task_s(com
     words = [word for word in world.preference() if not word.startswith("task")]
     outcome = command(*words)
     assert outcome.code == 0, outcome.error
-    assert "kl" not in outcome.result()["figures"]
+    assert "kl" not in outcome.result()["metrics"]
     assert "no prompt of the feedback is one of the task's" in " ".join(json.loads((outcome.folder / "report.json").read_text())["notes"])
 
 
@@ -133,9 +133,9 @@ def test_without_a_source_the_annotators_judge_and_utility_is_measured(command, 
     ]
     outcome = command("stage=preference", *words)
     assert outcome.code == 0, outcome.error
-    figures = outcome.result()["figures"]
-    assert outcome.result()["objective"] == figures["utility/after"]
-    assert {"utility/before", "kl", "accuracy/all"} <= set(figures)
+    metrics = outcome.result()["metrics"]
+    assert outcome.result()["objective"] == metrics["utility/after"]
+    assert {"utility/before", "kl", "accuracy/all"} <= set(metrics)
     assert (outcome.folder / "sft" / "model.safetensors").is_file()
 
 
@@ -145,7 +145,7 @@ def test_dpo_raises_the_hidden_utility_of_the_embedded_world(command, world):
     sizes = ["task.demonstrations=1000", "backbone.width=64", "stage.prompts=160", "sft.epochs=4", "evaluation.responses=96", "logger=none"]
     outcome = command("stage=preference", *sizes)
     assert outcome.code == 0, outcome.error
-    figures = outcome.result()["figures"]
-    assert figures["utility/after"] > figures["utility/before"] + 0.4
+    metrics = outcome.result()["metrics"]
+    assert metrics["utility/after"] > metrics["utility/before"] + 0.4
     # 0.60, 0.66 and 0.62 with seeds 0, 1 and 2, on some 120 comparisons.
-    assert figures["accuracy/all"] > 0.55
+    assert metrics["accuracy/all"] > 0.55

@@ -38,15 +38,15 @@ def test_ppo_trains_adapters_without_a_second_copy(command, world, loads):
     assert outcome.code == 0, outcome.error
     assert len(loads) == 1
     assert changed(world.policy, outcome.folder / "policy") == {"q_proj.weight"}
-    assert outcome.result()["figures"]["kl"] != 0.0
+    assert outcome.result()["metrics"]["kl"] != 0.0
     assert "policy_tuning=lora: 128 of" in outcome.out  # one layer: rank 4 x (16 in + 16 out)
 
 
 def test_an_untrained_adapter_changes_nothing(command, world):
     outcome = command(*world.ppo(*LORA, "ppo.learning_rate=1e-30"))
-    figures = outcome.result()["figures"]
-    assert figures["kl"] == 0.0
-    assert figures["score/after"] == figures["score/before"]
+    metrics = outcome.result()["metrics"]
+    assert metrics["kl"] == 0.0
+    assert metrics["score/after"] == metrics["score/before"]
     assert changed(world.policy, outcome.folder / "policy") == set()
 
 
@@ -55,7 +55,7 @@ def test_the_kl_is_that_to_the_start(command, world):
     outcome = command(*world.ppo(*LORA, "ppo.learning_rate=1e-2"))
     again = command(*world.evaluate(f"backbone.path={outcome.folder / 'policy'}", f"stage.reference={world.policy}"))
     assert again.code == 0, again.error
-    assert abs(outcome.result()["figures"]["kl"] - again.result()["figures"]["kl"]) < 1e-3
+    assert abs(outcome.result()["metrics"]["kl"] - again.result()["metrics"]["kl"]) < 1e-3
 
 
 def test_preference_trains_adapters(command, world, loads):

@@ -16,12 +16,12 @@ def test_it_learns_from_every_kind_and_counts_them(command, world):
     outcome = command(*world.reward("reward.epochs=8", "reward.learning_rate=1e-2"))
     assert outcome.code == 0, outcome.error
     assert "60 judgements: 12 edit, 12 pair, 12 ranking, 24 rating" in outcome.out
-    figures = outcome.result()["figures"]
+    metrics = outcome.result()["metrics"]
     assert {
         "accuracy/all", "accuracy/pair", "accuracy/edit", "accuracy/ranking", "accuracy/rating", "spearman/rating", "kendall/ranking",
         "ece", "brier", "nll", "tied", "length/spearman", "length/partial",
-    } <= set(figures)  # fmt: skip
-    assert outcome.result()["objective"] == figures["accuracy/all"] > 0.8
+    } <= set(metrics)  # fmt: skip
+    assert outcome.result()["objective"] == metrics["accuracy/all"] > 0.8
     report = json.loads((outcome.folder / "report.json").read_text())
     assert {row["kind"]: row["kept"] for row in report["feedback"]} == {"edit": 12, "pair": 12, "ranking": 12, "rating": 24}
     assert {"Loss", "Right, by how sure"} == {curve["name"] for curve in report["curves"]}
@@ -39,8 +39,8 @@ def test_the_folder_scores_as_the_model_did(command, world, head):
     assert good > bad
     card = json.loads((outcome.folder / "reward_model" / "reward_model.json").read_text())
     assert (card["head"], card["pooling"]) == (head, "last")
-    assert card["figures"]["accuracy/all"]["mean"] == outcome.result()["objective"]
-    assert card["figures"].keys() == outcome.result()["figures"].keys()
+    assert card["metrics"]["accuracy/all"]["mean"] == outcome.result()["objective"]
+    assert card["metrics"].keys() == outcome.result()["metrics"].keys()
     assert card["deviation"] > 0
 
 

@@ -30,7 +30,7 @@ def test_every_round_leaves_its_folders(command, world):
         assert len(rows) == report["rounds"][number]["collected"] > 0
         assert {row["judgement"]["kind"] for row in rows} == {"rating", "ranking", "edit"}
         assert (outcome.folder / f"round_{number}" / "reward_model" / "reward_model.json").is_file()
-    assert outcome.result()["figures"]["rounds"] == 2.0
+    assert outcome.result()["metrics"]["rounds"] == 2.0
     assert "utility" in outcome.out
 
 
@@ -38,7 +38,7 @@ def test_the_same_seed_prints_the_same_table(command, world):
     one, two, other = (command(*world.rounds(f"seed={seed}", "ppo.learning_rate=1e-2")) for seed in (5, 5, 6))
     assert (one.code, two.code, other.code) == (0, 0, 0)
     assert table_of(one) == table_of(two) != table_of(other)
-    assert one.result()["figures"] == two.result()["figures"]
+    assert one.result()["metrics"] == two.result()["metrics"]
     again = [(o.folder / "round_1" / "feedback.jsonl").read_text() for o in (one, two, other)]
     assert again[0] == again[1] != again[2]
 
@@ -55,7 +55,7 @@ def test_it_stops_once_the_target_is_met(command, world):
     ]
     outcome = command(*world.rounds(*words))
     assert outcome.code == 0, outcome.error
-    improvement, rounds = outcome.result()["objective"], outcome.result()["figures"]["rounds"]
+    improvement, rounds = outcome.result()["objective"], outcome.result()["metrics"]["rounds"]
     report = json.loads((outcome.folder / "report.json").read_text())
     assert report["target"]["met"] == (improvement >= 1e-6)
     assert rounds == 3 or improvement >= 1e-6

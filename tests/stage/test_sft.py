@@ -34,7 +34,7 @@ def test_it_writes_report_and_result(command, world):
     assert report["title"] == "Supervised fine-tuning"
     assert "Supervised fine-tuning" in (outcome.folder / "report.html").read_text()
     result = outcome.result()
-    assert result["objective"] == result["figures"]["sft/loss"]
+    assert result["objective"] == result["metrics"]["sft/loss"]
     assert result["seconds"]["sft"] > 0
 
 

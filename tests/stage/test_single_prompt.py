@@ -49,7 +49,7 @@ def test_a_reward_model_learns_and_says_what_was_held_out(command, world, tmp_pa
     assert about["held_out_by"] == "text"
     assert "none on both sides" in about["held_out_note"]
     if head == "features":
-        assert outcome.result()["figures"]["accuracy/all"] == 1.0
+        assert outcome.result()["metrics"]["accuracy/all"] == 1.0
     else:
         assert "held out by text" in (outcome.folder / "reward_model" / "README.md").read_text()
         again = command(*words)
@@ -63,7 +63,7 @@ def test_a_policy_learns_from_pairs_on_one_prompt(command, world, tmp_path, loss
     outcome = command(*world.preference(*source(tmp_path, SINGLE["pairs on one prompt"]), f"preference_loss={loss}", *from_pairs))
     assert outcome.code == 0, outcome.error
     assert "on 1 prompt: held out by text" in outcome.out
-    assert "accuracy/all" in outcome.result()["figures"]
+    assert "accuracy/all" in outcome.result()["metrics"]
 
 
 def test_the_same_texts_are_measured_that_were_held_out(command, world, tmp_path):
@@ -74,7 +74,7 @@ def test_the_same_texts_are_measured_that_were_held_out(command, world, tmp_path
         *world.evaluate_reward(*feedback, f"stage.models=[{trained.folder / 'reward_model'}]", "stage.prompts=held_out", fraction)
     )
     assert measured.code == 0, measured.error
-    assert measured.result()["figures"] == pytest.approx(trained.result()["figures"])
+    assert measured.result()["metrics"] == pytest.approx(trained.result()["metrics"])
     assert "held out by text" in measured.out
 
 

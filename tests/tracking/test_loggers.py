@@ -61,7 +61,7 @@ def test_what_a_stopped_run_had_logged_stays(tmp_path, recwarn):
     assert not [one for one in recwarn if "deleted" in str(one.message)]
 
 
-def test_tensorboard_has_curves_samples_and_figures(tmp_path):
+def test_tensorboard_has_curves_samples_and_metrics(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,4 +1,4 @@
-"""Progress without a terminal: a few lines with the newest figures, and nothing from other processes."""
+"""Progress without a terminal: a few lines with the newest metrics, and nothing from other processes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(ticks) / 2)
 
 
-def lines_of(total: int, is_first: bool = True, terminal: bool = False, before: int = 0, **figures: float) -> list[str]:
+def lines_of(total: int, is_first: bool = True, terminal: bool = False, before: int = 0, **metrics: float) -> list[str]:
     screen = io.StringIO()
     progress = StageProgress("ppo", total, {"kl": "KL", "absent": "x"}, Console(file=screen, width=120, force_terminal=terminal))
     trainer = SimpleNamespace(is_global_zero=is_first, fit_loop=SimpleNamespace(total_batch_idx=before - 1))
     module = SimpleNamespace(history=[])
     progress.on_train_start(trainer, module)
     for step in range(before, total):
-        rows = {name: value * (step + 1) if name == EPISODES else value for name, value in figures.items()}
+        rows = {name: value * (step + 1) if name == EPISODES else value for name, value in metrics.items()}
         module.history.append({"kl": step / 8} | rows)
         progress.on_train_batch_end(trainer, module, None, None, step)
     progress.on_train_end(trainer, module)
@@ -66,7 +66,7 @@ def test_tokens_per_second_are_of_all_updates_so_far():
     assert "tokens/s" not in lines_of(4)[0]
 
 
-def test_a_terminal_has_a_bar_with_the_same_figures():
+def test_a_terminal_has_a_bar_with_the_same_metrics():
     screen = "".join(lines_of(4, terminal=True, **{LENGTH: 5.0, EPISODES: 8.0}))
     for text in ("ppo", "4/4", "KL 0.375", "80 tokens/s", "\x1b["):
         assert text in screen

@@ -29,7 +29,7 @@ def test_packed_texts_are_counted_by_token():
     speed = Throughput()
     for batch in (texts(3, 5), SimpleNamespace(tokens=texts(4))):
         speed.add(model(), batch)
-    assert speed.figures(2.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 6.0, "perf/samples_per_second": 1.5}
+    assert speed.metrics(2.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 6.0, "perf/samples_per_second": 1.5}
     assert speed.mine.flops == 6 * 12 * 12
     assert speed.rate(2.0) is None, "other processes have texts too"
 
@@ -44,7 +44,7 @@ def test_responses_are_counted_by_the_history():
         group=torch.arange(2),
     )  # fmt: skip
     speed.add(module, prompts)
-    assert speed.figures(4.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 5.0, "perf/samples_per_second": 2.0}
+    assert speed.metrics(4.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 5.0, "perf/samples_per_second": 2.0}
     assert speed.rate(4.0) == 5.0
     assert speed.everyones.flops == 12 * (20 + 8 * 3) * (3 * 2 + 2 * 6)
 
@@ -54,10 +54,10 @@ def test_the_share_of_a_known_device_s_peak(monkeypatch):
     speed.everyones.tokens, speed.everyones.flops = 1.0, 989e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(torch, "tensor", lambda *values, **rest: torch.zeros(3))
-    found = speed.figures(4.0, torch.device("cuda", 0), "bf16-mixed", 2)
+    found = speed.metrics(4.0, torch.device("cuda", 0), "bf16-mixed", 2)
     assert found["perf/mfu"] == pytest.approx(1 / 8)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an unknown one")
-    assert "perf/mfu" not in speed.figures(4.0, torch.device("cuda", 0), "bf16-mixed", 2)
+    assert "perf/mfu" not in speed.metrics(4.0, torch.device("cuda", 0), "bf16-mixed", 2)
 
 
 @pytest.mark.parametrize("history", [[], [{"loss": 1.0}], [{LENGTH: 3.0}]])
@@ -65,7 +65,7 @@ def test_a_history_that_says_nothing_counts_nothing(history):
     assert drawn_last(history) == (0.0, 0.0)
     speed = Throughput()
     speed.add(SimpleNamespace(history=history), None)
-    assert speed.figures(1.0, CPU, "32-true", 1) == {}
+    assert speed.metrics(1.0, CPU, "32-true", 1) == {}
 
 
 @pytest.mark.parametrize(("stage", "log"), [("sft", "sft"), ("ppo", "ppo")])

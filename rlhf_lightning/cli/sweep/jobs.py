@@ -27,14 +27,14 @@ class Job:
         name: of its folder, its number.
         settings: the words of the command that it ran, by key.
         objective: the number that its stage returned; None where it failed.
-        figures: what else it measured; seconds: of its stages together.
+        metrics: what else it measured; seconds: of its stages together.
         error: why it failed.
     """
 
     name: str
     settings: Mapping[str, str]
     objective: float | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
 
@@ -62,10 +62,10 @@ class SameSettings:
         return mean_interval([job.objective for job in self.done if job.objective is not None]) if self.done else None
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Each figure's mean over seeds; `seconds` too."""
-        names = dict.fromkeys(name for job in self.done for name in job.figures)
-        means = {name: fmean(job.figures[name] for job in self.done if name in job.figures) for name in names}
+    def metrics(self) -> dict[str, float]:
+        """Each metric's mean over seeds; `seconds` too."""
+        names = dict.fromkeys(name for job in self.done for name in job.metrics)
+        means = {name: fmean(job.metrics[name] for job in self.done if name in job.metrics) for name in names}
         return means | {"seconds": fmean(job.seconds for job in self.done)} if self.done else {}
 
 
@@ -89,7 +89,7 @@ def read_job(folder: Path) -> Job:
             error=error.read_text(encoding="utf-8", errors="replace") if error.is_file() else "no result was written: the job was ended",
         )
     content: dict[str, Any] = json.loads(result.read_text())
-    return Job(folder.name, settings, float(content["objective"]), content["figures"], sum(content["seconds"].values()))
+    return Job(folder.name, settings, float(content["objective"]), content["metrics"], sum(content["seconds"].values()))
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:

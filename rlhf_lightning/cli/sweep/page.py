@@ -62,16 +62,16 @@ def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
-    """A row for each job with every figure."""
-    names, figures = varied(jobs), list(dict.fromkeys(name for job in jobs for name in job.figures))
+    """A row for each job with every metric."""
+    names, metrics = varied(jobs), list(dict.fromkeys(name for job in jobs for name in job.metrics))
     rows: list[Cells] = [
         [
             job.name,
             *(job.settings.get(name, "") for name in names),
             job.objective,
-            *(job.figures.get(name) for name in figures),
+            *(job.metrics.get(name) for name in metrics),
             job.seconds,
         ]
         for job in jobs
     ]
-    return Table(title="Jobs", heads=["job", *names, OBJECTIVE, *figures, "seconds"], rows=rows, digits=4)
+    return Table(title="Jobs", heads=["job", *names, OBJECTIVE, *metrics, "seconds"], rows=rows, digits=4)

@@ -79,7 +79,7 @@ def tell(folder: Path, console: Console) -> int:
 
 
 def write_csv(jobs: Sequence[Job], file: Path) -> None:
-    """A row for each job: its number, settings, objective, figures, seconds, and why it failed."""
+    """A row for each job: its number, settings, objective, metrics, seconds, and why it failed."""
     rows = [_row(job) for job in jobs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with file.open("w", newline="") as handle:
@@ -92,7 +92,7 @@ def _row(job: Job) -> dict[str, Any]:
     start = {"job": job.name, **job.settings}
     if job.objective is None:
         return start | {"objective": FAILED, "error": job.error}
-    return start | {"objective": job.objective, **job.figures, "seconds": job.seconds}
+    return start | {"objective": job.objective, **job.metrics, "seconds": job.seconds}
 
 
 def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table:
@@ -103,7 +103,7 @@ def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table
     names = varied(jobs)
     groups = by_settings(jobs)
     if SEED not in names or len(groups) == len(jobs):
-        return _table(console, title, [{"job": job.name, **_chosen(job.settings, names)} | _figures(job) for job in jobs])
+        return _table(console, title, [{"job": job.name, **_chosen(job.settings, names)} | _metrics(job) for job in jobs])
     names.remove(SEED)
     return _table(console, f"{title}; means over seeds", [_group_row(group, names) for group in groups])
 
@@ -112,16 +112,16 @@ def _group_row(group: SameSettings, names: Sequence[str]) -> dict[str, Any]:
     mean = group.objective
     found = {"objective": FAILED} if mean is None else {"objective": mean.mean, "95 % interval": interval_text(mean.low, mean.high)}
     seeds = f"{len(group.done)} of {len(group.jobs)}" if len(group.done) < len(group.jobs) else str(len(group.jobs))
-    return {**_chosen(group.settings, names), "seeds": seeds} | found | _short(group.figures)
+    return {**_chosen(group.settings, names), "seeds": seeds} | found | _short(group.metrics)
 
 
-def _figures(job: Job) -> dict[str, Any]:
-    return {"objective": FAILED} if job.objective is None else {"objective": job.objective, **_short(job.figures), "seconds": job.seconds}
+def _metrics(job: Job) -> dict[str, Any]:
+    return {"objective": FAILED} if job.objective is None else {"objective": job.objective, **_short(job.metrics), "seconds": job.seconds}
 
 
-def _short(figures: Any) -> dict[str, Any]:
-    """The file has every figure, a terminal no room."""
-    return {name: value for name, value in figures.items() if "/" not in name}
+def _short(metrics: Any) -> dict[str, Any]:
+    """The file has every metric, a terminal no room."""
+    return {name: value for name, value in metrics.items() if "/" not in name}
 
 
 def _chosen(settings: Any, names: Sequence[str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Length:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A reward model's figures on held-out feedback; None, or absent, where the feedback can't tell.
+    """A reward model's metrics on held-out feedback; None, or absent, where the feedback can't tell.
 
     Attributes:
         accuracy: share of comparisons whose better response scores higher, a tie of the scores being wrong; "all" and by kind. by_source:
@@ -95,12 +95,12 @@ class HeldOut:
             found |= {"ece": self.calibration.ece, "brier": self.calibration.brier, "nll": self.calibration.nll}
         return {name: value for name, value in found.items() if value is not None}
 
-    def figures(self) -> dict[str, float]:
-        """The plain figures by name, for sweeps."""
+    def metrics(self) -> dict[str, float]:
+        """The plain metrics by name, for sweeps."""
         return {name: value.mean if isinstance(value, Interval) else value for name, value in self.named().items()}
 
     def card(self) -> dict[str, float | dict[str, float]]:
-        """The figures by name, those with an interval as mean, low, high and n; bounds that aren't finite are left out."""
+        """The metrics by name, those with an interval as mean, low, high and n; bounds that aren't finite are left out."""
         return {name: _bounds_of(value) if isinstance(value, Interval) else value for name, value in self.named().items()}
 
 
@@ -108,7 +108,7 @@ class HeldOutMetric(Metric):
     """Collects what `HeldOut` is made of. States are tables of float64 rows, put together over processes by torchmetrics: each process
     updates with the judgements of some of the prompts, of each prompt all.
 
-    `compute` gives `HeldOut.figures` as tensors; `held_out` the whole record.
+    `compute` gives `HeldOut.metrics` as tensors; `held_out` the whole record.
 
     Args:
         sources: the names of all data sets (`data_set`), the same in every process.
@@ -170,10 +170,10 @@ class HeldOutMetric(Metric):
         return _cluster("" if self.by_text else prompt, text)
 
     def compute(self) -> dict[str, Tensor]:
-        return {name: torch.tensor(value) for name, value in self._held_out().figures().items()}
+        return {name: torch.tensor(value) for name, value in self._held_out().metrics().items()}
 
     def held_out(self) -> HeldOut:
-        """The figures with their intervals, over all processes."""
+        """The metrics with their intervals, over all processes."""
         with self.sync_context():
             return self._held_out()
 

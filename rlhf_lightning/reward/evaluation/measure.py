@@ -54,7 +54,7 @@ class Agreement:
 def measure_held_out(
     model: TextScorer, judged: Judgements, *, truth: Callable[[Prompt, str], float] | None = None, batch_size: int = 64
 ) -> HeldOut:
-    """The figures of a reward model on feedback. Under several processes each scores its share of the prompts; all get the same record.
+    """The metrics of a reward model on feedback. Under several processes each scores its share of the prompts; all get the same record.
 
     Args:
         truth: what a response is worth, where that is known.

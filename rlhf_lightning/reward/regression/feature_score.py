@@ -197,7 +197,7 @@ def save_features(score: FeatureScore, folder: Path, about: Mapping[str, Any]) -
     """A folder with a JSON card and safetensors, written whole or not at all.
 
     Args:
-        about: what a reader wants: figures of the training; `head` and the features are added.
+        about: what a reader wants: metrics of the training; `head` and the features are added.
     """
     from safetensors.torch import save_file
 

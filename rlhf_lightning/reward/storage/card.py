@@ -30,7 +30,7 @@ def readme(about: Mapping[str, Any], kind: str) -> str:
 
     Args:
         about: the content of reward_model.json. Read where there: head, pooling, tuning, backbone, losses; judgements (a count by kind),
-            sources (a count by data set); figures (by name a number, or mean, low, high and n); held_out_note; figures named
+            sources (a count by data set); metrics (by name a number, or mean, low, high and n); held_out_note; metrics named
             length/... as limits.
         kind: of the trunk: decoder, encoder, encoder_decoder.
     """
@@ -43,7 +43,7 @@ def readme(about: Mapping[str, Any], kind: str) -> str:
         "## What it learned from\n",
         _data(about),
         "## On feedback that it had not seen\n",
-        _figures(about),
+        _metrics(about),
         "## Limits\n",
         _limits(about),
         "## Licence\n",
@@ -92,16 +92,16 @@ def _data(about: Mapping[str, Any]) -> str:
     return "\n".join(tables) or "It isn't recorded.\n"
 
 
-def _figures(about: Mapping[str, Any]) -> str:
-    figures = about.get("figures") or {f"accuracy/{kind}": value for kind, value in (about.get("accuracy") or {}).items()}
-    rows = [(markdown(name), *_figure(value)) for name, value in figures.items()]
+def _metrics(about: Mapping[str, Any]) -> str:
+    metrics = about.get("metrics") or {f"accuracy/{kind}": value for kind, value in (about.get("accuracy") or {}).items()}
+    rows = [(markdown(name), *_metric(value)) for name, value in metrics.items()]
     if not rows:
         return "Nothing was measured.\n"
     division = about.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
-    return _table(("figure", "value", "95 % interval", "n"), rows) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
+    return _table(("metric", "value", "95 % interval", "n"), rows) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
 
 
-def _figure(value: Any) -> tuple[str, str, str]:
+def _metric(value: Any) -> tuple[str, str, str]:
     if not isinstance(value, Mapping):
         return f"{float(value):.3f}", "", ""
     low, high = float(value.get("low", math.nan)), float(value.get("high", math.nan))
@@ -119,9 +119,9 @@ def _count(items: Any) -> str:
 
 def _limits(about: Mapping[str, Any]) -> str:
     said = [f"- A text of more than {about['max_length']} tokens loses the beginning of its prompt, then the end of its response."]
-    figures = about.get("figures") or {}
-    if "length/spearman" in figures:
-        said.append(f"- Rank correlation of the score with the response's length: {_figure(figures['length/spearman'])[0]}.")
+    metrics = about.get("metrics") or {}
+    if "length/spearman" in metrics:
+        said.append(f"- Rank correlation of the score with the response's length: {_metric(metrics['length/spearman'])[0]}.")
     else:
         said.append("- How far it goes by length was not measured.")
     said.append("- It knows the languages, topics and tastes of the feedback that it learned from, and was measured on no others.")

@@ -24,7 +24,7 @@ class CanaryText(pydantic.BaseModel):
 
 
 class ScoreCard(pydantic.BaseModel):
-    """The constants of the scores and, of a model with parts, how these are made; figures of the training beside them."""
+    """The constants of the scores and, of a model with parts, how these are made; metrics of the training beside them."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 

@@ -12,14 +12,14 @@ import pytest
 from rlhf_lightning.cli.sweep.jobs import ERROR_FILE
 
 
-def write_job(folder: Path, words: Sequence[str], result: float | str | None, **figures: float) -> None:
+def write_job(folder: Path, words: Sequence[str], result: float | str | None, **metrics: float) -> None:
     """A job with a number as its result, or why it failed, or nothing at all where it was killed."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {json.dumps(word)}\n" for word in words) or "[]\n")
     if isinstance(result, str):
         (folder / ERROR_FILE).write_text(result)
     elif result is not None:
-        content: dict[str, Any] = {"objective": result, "figures": {"kl": 0.5, **figures}, "seconds": {"sft": 1.0, "ppo": 2.0}}
+        content: dict[str, Any] = {"objective": result, "metrics": {"kl": 0.5, **metrics}, "seconds": {"sft": 1.0, "ppo": 2.0}}
         (folder / "result.json").write_text(json.dumps(content))
 
 

@@ -37,7 +37,7 @@ def test_jobs_of_different_seeds_are_one_choice_with_a_mean_and_student_s_interv
     reach = stats.t.ppf(0.975, 2) * stdev([0.1, 0.2, 0.3]) / 3**0.5
     assert gae.objective is not None
     assert (gae.objective.mean, gae.objective.low, gae.objective.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
-    assert gae.figures == pytest.approx({"kl": 0.5, "long/name": 0.5, "seconds": 3.0})
+    assert gae.metrics == pytest.approx({"kl": 0.5, "long/name": 0.5, "seconds": 3.0})
     assert (len(rloo.done), len(rloo.jobs)) == (1, 3)
     assert rloo.objective is not None
     assert (rloo.objective.mean, rloo.objective.low) == (0.7, -float("inf"))
@@ -45,4 +45,4 @@ def test_jobs_of_different_seeds_are_one_choice_with_a_mean_and_student_s_interv
 
 def test_a_choice_of_which_no_job_ended_well_has_no_objective():
     (only,) = by_settings([Job("0", {"a": "1"}, error="x")])
-    assert (only.objective, only.figures) == (None, {})
+    assert (only.objective, only.metrics) == (None, {})

@@ -40,7 +40,7 @@ def test_settings_stand_with_their_mean_and_interval_over_seeds(jobs):
     assert rloo == ["rloo", 0.7, None, None, 1, 2]
 
 
-def test_each_job_stands_with_every_figure(jobs):
+def test_each_job_stands_with_every_metric(jobs):
     table = jobs_table(read_jobs(jobs))
     assert table.heads == ["job", "advantage", "seed", "objective", "kl", "long/name", "seconds"]
     assert table.rows[1] == ["1", "gae", "2", 0.2, 0.5, 0.5, 3.0]

@@ -57,7 +57,7 @@ def test_every_job_is_a_row(world, tmp_path):
     for row in rows:
         result = json.loads((folder / row["job"] / "result.json").read_text())
         assert float(row["objective"]) == result["objective"]
-        assert float(row["kl"]) == result["figures"]["kl"]
+        assert float(row["kl"]) == result["metrics"]["kl"]
         assert float(row["seconds"]) > 0
         assert (folder / row["job"] / "policy" / "model.safetensors").is_file()
     assert rows[0]["objective"] != rows[1]["objective"]

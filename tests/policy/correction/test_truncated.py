@@ -54,9 +54,9 @@ def test_weighted_by_sequence_a_mean_under_the_sampler_is_the_mean_under_the_tra
     first, second = torch.arange(9) // 3, torch.arange(9) % 3
     sampled, old = (torch.stack([log[0, first], log[1, second]], dim=1) for log in (sampler, trainer))
     of = experience_of(torch.ones(9, 2), torch.zeros(9, 2), old_log_probs=old, sampled_log_probs=sampled)
-    figure = torch.randn(9, dtype=torch.float64)
+    observable = torch.randn(9, dtype=torch.float64)
     weights, _ = truncated(of, ceiling=1e6, level="sequence")
-    assert torch.isclose((sampled.sum(1).exp() * weights[:, 0] * figure).sum(), (old.sum(1).exp() * figure).sum(), rtol=1e-12)
+    assert torch.isclose((sampled.sum(1).exp() * weights[:, 0] * observable).sum(), (old.sum(1).exp() * observable).sum(), rtol=1e-12)
 
 
 def test_an_impossible_token_stays_finite(experience_of: Any) -> None:

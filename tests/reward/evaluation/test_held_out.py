@@ -1,4 +1,4 @@
-"""A reward model's figures on held-out feedback: by brute force, by references, and alike however the work is shared."""
+"""A reward model's metrics on held-out feedback: by brute force, by references, and alike however the work is shared."""
 
 from __future__ import annotations
 
@@ -181,23 +181,23 @@ def test_what_the_feedback_can_not_tell_is_absent():
     found = measure_held_out(Table(), edits)
     assert (found.accuracy, found.by_source, found.tied, found.calibration, found.kendall) == ({}, {}, None, None, None)
     assert (found.spearman, found.spearman_within, found.auc, found.length.longer) == (None, None, None, None)
-    assert (found.figures(), found.objective) == ({}, 0.0)
+    assert (found.metrics(), found.objective) == ({}, 0.0)
     ratings = [Feedback(prompt=f"p{i}", responses=(WORDS[i],), judgement=Rating(value=i, scale=(0, 9))) for i in range(5)]
     rated = measure_held_out(Table(), standardised(ratings))
     assert rated.objective == rated.spearman.mean != 0
     assert (rated.accuracy, rated.calibration, rated.spearman_within) == ({}, None, None)
 
 
-def test_figures_and_card_name_the_same(judged):
+def test_metrics_and_card_name_the_same(judged):
     found = measure_held_out(Table(), judged)
-    figures, card = found.figures(), found.card()
-    assert figures.keys() == card.keys() >= {
+    metrics, card = found.metrics(), found.card()
+    assert metrics.keys() == card.keys() >= {
         "accuracy/all", "accuracy/pair", "accuracy/longer", "ece", "brier", "nll", "tied", "kendall/ranking", "spearman/rating",
         "spearman/rating_within_prompt", "auc/thumbs", "length/spearman", "length/partial",
     }  # fmt: skip
-    assert card["ece"] == figures["ece"]
+    assert card["ece"] == metrics["ece"]
     assert card["accuracy/all"] == {name: getattr(found.accuracy["all"], name) for name in ("mean", "low", "high", "n")}
-    assert all(math.isfinite(value) for value in figures.values())
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def filled(parts: Sequence[Judgements], model: Table) -> HeldOutMetric:
@@ -215,14 +215,14 @@ def test_the_metric_may_be_filled_in_parts_and_put_together(judged):
     merged = filled(shares[:2], model)
     merged.merge_state(filled(shares[2:], model))
     alone, together = whole.held_out(), merged.held_out()
-    assert together.figures() == pytest.approx(alone.figures())
+    assert together.metrics() == pytest.approx(alone.metrics())
     for name, interval in alone.accuracy.items():
         assert (together.accuracy[name].low, together.accuracy[name].n) == pytest.approx((interval.low, interval.n))
-    assert {name: float(value) for name, value in whole.compute().items()} == pytest.approx(alone.figures())
-    assert measure_held_out(model, judged).figures() == pytest.approx(alone.figures())
+    assert {name: float(value) for name, value in whole.compute().items()} == pytest.approx(alone.metrics())
+    assert measure_held_out(model, judged).metrics() == pytest.approx(alone.metrics())
     whole.reset()
     whole.update([], {})
-    assert whole.held_out().figures() == {}
+    assert whole.held_out().metrics() == {}
 
 
 SHARED = """

@@ -1,4 +1,4 @@
-"""Which features explain scores: planted ones are found, figures are those of textbooks."""
+"""Which features explain scores: planted ones are found, statistics are those of textbooks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_scores_that_are_length_are_explained_by_it_alone():
     assert found.deviation == pytest.approx(float((3.0 * LENGTHS).std(correction=0)))
 
 
-def test_figures_are_those_of_least_squares_by_hand():
+def test_statistics_are_those_of_least_squares_by_hand():
     noise = torch.randn(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scores = LENGTHS + 0.5 * noise
     found = regressed(TEXTS, scores, CHOSEN)
@@ -97,7 +97,7 @@ def test_what_can_not_be_explained_is_refused():
         regressed(TEXTS[:20], torch.arange(20.0) * math.nan, CHOSEN)
 
 
-def test_fewer_texts_than_features_give_no_figure_that_pretends():
+def test_fewer_texts_than_features_give_no_statistic_that_pretends():
     found = regressed(TEXTS[:9], torch.randn(9, generator=torch.Generator().manual_seed(2)), CHOSEN)
     assert found.r2 == pytest.approx(1.0)
     assert found.r2_left_out is None

@@ -1,4 +1,4 @@
-"""VADER's own figures, in the right places."""
+"""VADER's own values, in the right places."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from rlhf_lightning.reward.storage.card import readme
 KNOWN = {
     "head": "linear", "pooling": "last", "tuning": "lora", "losses": ["bradley_terry"], "backbone": "gpt2", "exports": "classifier",
     "mean": 0.25, "deviation": 2.0, "max_length": 128, "judgements": {"pair": 40, "rating": 7}, "sources": {"a|b": 40, "c": 7},
-    "figures": {
+    "metrics": {
         "accuracy/all": {"mean": 0.8, "low": 0.7, "high": 0.9, "n": 50}, "ece": 0.05, "length/spearman": {"mean": 0.4, "n": 30},
     },
 }  # fmt: skip

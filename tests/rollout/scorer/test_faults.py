@@ -79,8 +79,8 @@ def test_a_scorer_that_meddles_changes_no_bit_of_what_is_learned(faulty, tmp_pat
         assert done.returncode == 0, done.stderr
     calm, meddling = (load_file(tmp_path / folder / "policy" / "model.safetensors") for folder in ("calm", "meddling"))
     assert all(calm[name].equal(meddling[name]) for name in calm)
-    figures = [json.loads((tmp_path / folder / "result.json").read_text())["figures"] for folder in ("calm", "meddling")]
-    assert figures[0] == figures[1]
+    metrics = [json.loads((tmp_path / folder / "result.json").read_text())["metrics"] for folder in ("calm", "meddling")]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_program_that_crashes_now_and_then_trains(command, world, tmp_path):
