@@ -28,7 +28,7 @@ from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.registry import option
 from rlhf_lightning.reward.losses import build_losses
-from rlhf_lightning.reward.regression.collation import collated
+from rlhf_lightning.reward.regression.collation import collate_plain
 from rlhf_lightning.reward.scored_batch import Scored
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
@@ -59,7 +59,7 @@ def fitted(name: str, records: Sequence[Feedback], scores_of: Scores, size: int,
     importlib.import_module(f"rlhf_lightning.reward.loss.{name}")  # the rule of address
     path = option("reward_loss", name).path
     judged = standardised(records)
-    batch, answers = collated(judged)
+    batch, answers = collate_plain(judged)
     texts = [response for _, response in answers]
     loss: nn.Module = build_losses({name: {"_target_": path, **settings}}, judged)[0].double()
     weight = torch.zeros(size, dtype=torch.float64, requires_grad=True)

@@ -34,7 +34,7 @@ from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import load_components, make
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
-from rlhf_lightning.reward.regression.fitting import fit
+from rlhf_lightning.reward.regression.fitting import fit_feature_score
 from rlhf_lightning.statistics.intervals import mean_interval
 
 FEWEST_PROMPTS = 20
@@ -123,7 +123,7 @@ def measure(dealt: list[list[Feedback]], features: dict[str, dict[str, Any]], l2
         score = FeatureScore(features)
         losses = [make("reward_loss", name, {}) for name in ("bradley_terry", "plackett_luce", "gaussian_rating")]
         started = time.perf_counter()
-        done = fit(score, training, losses, l2=l2)
+        done = fit_feature_score(score, training, losses, l2=l2)
         seconds = time.perf_counter() - started
         found.append(judge(score, held_out))
         print(

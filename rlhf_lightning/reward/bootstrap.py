@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.regression.collation import JUDGED_TEXT
+from rlhf_lightning.reward.regression.collation import TEXT_COLUMNS
 
 _MOST = 12
 """Draws above it come once in 10^10 times."""
@@ -31,7 +31,7 @@ def bootstrapped(batch: JudgementBatch, members: int, seed: int, by_text: bool =
     """
     for drawn in draws(draw_keys(batch.tokens, by_text), members, seed):
         kinds = {}
-        for name, column in JUDGED_TEXT.items():
+        for name, column in TEXT_COLUMNS.items():
             kind = getattr(batch, name)
             item = getattr(kind, column)
             times = drawn[item if item.dim() == 1 else item[:, 0]] if len(kind) else kind.weight

@@ -188,7 +188,7 @@ def fit_features(
 ) -> TrainedReward:
     """The linear regression on named features: no trunk and no trainer; every process fits the same, the first writes it."""
     from rlhf_lightning.reward.evaluation.measure import measure_held_out
-    from rlhf_lightning.reward.regression.feature_score import save_features
+    from rlhf_lightning.reward.storage.feature_folder import save_feature_score
 
     features = {str(option): settings_in(node) for option, node in (run.config.get("reward_feature") or {}).items()}
     head, training = run.build("reward_head", features), division.training
@@ -201,7 +201,7 @@ def fit_features(
     run.log(f"{name}: {len(head.score.names)} features, {found}; heaviest: {heaviest}")
     about = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "metrics": measured.card()}
     if run.is_rank_zero:
-        save_features(head.score, folder, about)
+        save_feature_score(head.score, folder, about)
     return TrainedReward(head.score, [], division, measured)
 
 

@@ -51,13 +51,14 @@ def test_the_page_shows_every_text_and_the_terminal_the_words(command, world):
 
 
 def test_a_features_model_is_explained_exactly(command, world, tmp_path):
-    from rlhf_lightning.reward.regression.feature_score import FeatureScore, save_features
+    from rlhf_lightning.reward.regression.feature_score import FeatureScore
+    from rlhf_lightning.reward.storage.feature_folder import save_feature_score
 
     score = FeatureScore({"length": {}, "repetition": {}})
     texts = [("The lamp:", " a good lamp."), ("The lamp:", " bad, bad lamp"), ("The fan:", " it is fan fan fan.")]
     score.prepare(texts)
     score.weight = score.weight + 0.5
-    save_features(score, tmp_path / "rm", {})
+    save_feature_score(score, tmp_path / "rm", {})
     told = explained(command(*world.explain(f"stage.model={tmp_path / 'rm'}")))
     for case in told["cases"]:
         for text in case["texts"]:

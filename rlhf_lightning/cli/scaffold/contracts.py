@@ -198,12 +198,12 @@ def test_a_score_for_each_text_and_a_gradient_for_each_weight() -> None:
         "readability",
         '''
 def test_each_named_number_is_there() -> None:
-    family = family_of("NAME", made())
+    family = as_family("NAME", made())
     family.fit([("The lamp:", "a good lamp"), ("The fan:", "")])
     for row in family.rows([("The lamp:", "a good lamp. It is quiet."), ("The fan:", "")]):
         assert len(row) == len(family.names)
 ''',
-        "from rlhf_lightning.reward.regression.family import family_of",
+        "from rlhf_lightning.reward.regression.family import as_family",
     ),
     "reward_loss": Contract(
         "bradley_terry",

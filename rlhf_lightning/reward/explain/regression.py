@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.reward.regression.family import Text
+from rlhf_lightning.reward.regression.family import PlainText
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 LENGTH = "length"
@@ -82,7 +82,7 @@ class Regression:
         return {**own, "families": [vars(one) for one in self.families], "effects": [vars(one) for one in self.effects]}
 
 
-def regressed(texts: Sequence[Text], scores: Tensor, features: Mapping[str, Mapping[str, Any]]) -> Regression:
+def regressed(texts: Sequence[PlainText], scores: Tensor, features: Mapping[str, Mapping[str, Any]]) -> Regression:
     """Regress a model's scores on named features of the texts.
 
     Features that say nearly the same (characters and words) share their effect: the smallest coefficients of all that fit as well are
@@ -103,7 +103,7 @@ def regressed(texts: Sequence[Text], scores: Tensor, features: Mapping[str, Mapp
     if not bool(target.isfinite().all()) or deviation <= 1e-12:
         raise DataError("scores that are all equal or not finite have no explanation")
     phi = FeatureScore(named_features(features))
-    x = phi.prepare(texts).dense() - phi.centre
+    x = torch.from_numpy(phi.prepare(texts).toarray()) - phi.centre
     y = (target - target.mean()) / deviation
     of_family = _columns(phi)
     basis = _basis(x)
@@ -127,7 +127,7 @@ def regressed(texts: Sequence[Text], scores: Tensor, features: Mapping[str, Mapp
         length_correlation=None if length is None else effects[length].correlation,
         length_partial=None if length is None else effects[length].partial,
         deviation=deviation,
-        dropped=phi.dropped,
+        dropped=phi.constant_names,
         phi=phi,
     )
 
@@ -136,18 +136,18 @@ def named_features(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappi
     """Length, then those of the features that are a few numbers with names."""
     chosen = {LENGTH: features.get(LENGTH, {}), **features}
     families = FeatureScore(chosen).families
-    return {name: settings for name, settings in chosen.items() if families[name].together is None and not families[name].is_block}
+    return {name: settings for name, settings in chosen.items() if families[name].joint_deviation is None and not families[name].is_block}
 
 
-def standardised_features(regression: Regression, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+def standardised_features(regression: Regression, texts: Sequence[PlainText]) -> tuple[Tensor, Tensor]:
     """The features of other texts as they are and in the regression's deviations, [U, F] both."""
-    scaled = regression.phi.scaled(texts).dense()
+    scaled = torch.from_numpy(regression.phi.scaled_features(texts).toarray())
     return scaled * regression.phi.scale, scaled - regression.phi.centre
 
 
 def _columns(phi: FeatureScore) -> dict[str, list[int]]:
     """The columns of each family's features that vary."""
-    kept = iter(phi.kept.tolist())
+    kept = iter(phi.varies.tolist())
     found: dict[str, list[int]] = {}
     column = 0
     for name, family in phi.families.items():

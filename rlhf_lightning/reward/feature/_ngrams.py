@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.reward.regression.family import Family, Text
+from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
 Value = Literal["log", "presence", "share"]
 
 
-class NGrams(Family):
+class NGrams(FeatureFamily):
     """The n-grams that most training responses hold.
 
     Args:
@@ -28,10 +28,17 @@ class NGrams(Family):
     def __init__(
         self, cut: Callable[[str], Iterable[str]], shown: Callable[[str], str], most: int, fewest_texts: int, value: Value, strength: float
     ) -> None:
-        self.cut, self.shown, self.most, self.fewest_texts, self.value, self.together = cut, shown, most, fewest_texts, value, strength
+        self.cut, self.shown, self.most, self.fewest_texts, self.value, self.joint_deviation = (
+            cut,
+            shown,
+            most,
+            fewest_texts,
+            value,
+            strength,
+        )
         self.place: dict[str, int] = {}
 
-    def fit(self, texts: Sequence[Text]) -> None:
+    def fit(self, texts: Sequence[PlainText]) -> None:
         responses = dict.fromkeys(response for _, response in texts)
         found: Counter[str] = Counter()
         for response in responses:
@@ -61,7 +68,7 @@ class NGrams(Family):
     def state(self) -> dict[str, Any]:
         return {"ngrams": list(self.place)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self._name(state["ngrams"])
 
 

@@ -17,7 +17,7 @@ from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.sentence_encoder import SentenceEncoder
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.regression.family import Family, Text
+from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
 SETTING = "reward_feature.embedding.path"
 CACHE_BYTES = 2**29
@@ -29,7 +29,7 @@ LINES, QUIET_SECONDS = 5, 5.0
 
 
 @register("reward_feature", "embedding")
-class Embedding(Family):
+class Embedding(FeatureFamily):
     """Embeddings of response and prompt by a frozen language model, their product, and how much longer the response is.
 
     The model reads each text by itself, with its tokenizer's special tokens; a folder of sentence-transformers is read in its own way
@@ -59,24 +59,24 @@ class Embedding(Family):
         self.path, self.max_length, self.batch_size, self.strength = path, max_length, batch_size, strength
         self.embedder: _Embedder | None = None
 
-    def fit(self, texts: Sequence[Text]) -> None:
+    def fit(self, texts: Sequence[PlainText]) -> None:
         self._load()
         self._embed(texts)
 
-    def rows(self, texts: Sequence[Text]) -> Iterator[np.ndarray]:
+    def rows(self, texts: Sequence[PlainText]) -> Iterator[np.ndarray]:
         vectors = self._embed(texts)
         for prompt, response in texts:
             asked, answer = vectors[prompt, True], vectors[response, False]
             longer = math.log1p(len(response)) - math.log1p(len(prompt))
             yield np.concatenate([answer, answer * asked, [longer]]).astype(np.float64)
 
-    def prefetch(self, texts: Sequence[Text]) -> None:
+    def prefetch(self, texts: Sequence[PlainText]) -> None:
         self._embed(texts)
 
     def state(self) -> dict[str, Any]:
         return {"dimensions": len(self.names), "canary": self._canary().tolist()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self._load()
         if len(self.names) != state["dimensions"]:
             raise DataError(f"{self.path} gives {len(self.names)} features now, and the reward model was trained on {state['dimensions']}")
@@ -97,7 +97,7 @@ class Embedding(Family):
         self.names = [*(f"{part} {i}" for part in ("response", "product") for i in range(width)), "length difference"]
         self.deviations = [self.strength / math.sqrt(2 * width)] * (2 * width) + [1.0]
 
-    def _embed(self, texts: Sequence[Text]) -> dict[_Side, np.ndarray]:
+    def _embed(self, texts: Sequence[PlainText]) -> dict[_Side, np.ndarray]:
         if self.embedder is None:
             raise RuntimeError("fit or restore the embedding before its rows are computed")
         sides: list[_Side] = [side for prompt, response in texts for side in ((prompt, True), (response, False))]

@@ -6,11 +6,11 @@ import math
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import sentences, words
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 
 @register("reward_feature", "length")
-class Length(Family):
+class Length(FeatureFamily):
     """Length: log(1 + n) of characters, words, sentences and lines, and how far it is from the prompt's.
 
     The square of the log characters lets the score fall beyond a best length. The distance from the prompt's length, |log of the ratio of

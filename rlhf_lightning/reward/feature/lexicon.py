@@ -11,11 +11,11 @@ from rlhf_lightning.config.schema import FilePath
 from rlhf_lightning.feedback.lexicon import read_lexicon
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import share, words
-from rlhf_lightning.reward.regression.family import Family, Text
+from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
 
 @register("reward_feature", "lexicon")
-class Lexicon(Family):
+class Lexicon(FeatureFamily):
     """A word list of your own: the summed and the mean valence of the response's words, and the shares above and below 0.
 
     The list is saved with the model.
@@ -30,7 +30,7 @@ class Lexicon(Family):
         self.path = path
         self.valence: dict[str, float] = {}
 
-    def fit(self, texts: Sequence[Text]) -> None:
+    def fit(self, texts: Sequence[PlainText]) -> None:
         self.valence = read_lexicon(Path(self.path), "reward_feature.lexicon.path")
 
     def __call__(self, prompt: str, response: str) -> list[float]:
@@ -46,5 +46,5 @@ class Lexicon(Family):
     def state(self) -> dict[str, Any]:
         return {"valence": self.valence}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self.valence = dict(state["valence"])

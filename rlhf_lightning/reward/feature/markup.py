@@ -6,7 +6,7 @@ import re
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import share
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 _BULLET = re.compile(r"^\s*[-*•+]\s", re.MULTILINE)
 _NUMBERED = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
@@ -17,7 +17,7 @@ _CODE = "{}()[];=<>_`$\\|/&^~#"
 
 
 @register("reward_feature", "markup")
-class Markup(Family):
+class Markup(FeatureFamily):
     """Markup: lines that are bullets, numbered or headings, emphasis, links, code fences, and characters as code has them.
 
     Bullets, numbered lines and headings as shares of the lines; the characters as a share of all.

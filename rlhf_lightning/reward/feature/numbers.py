@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import numbers, share
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 _LEFT = re.compile(r"(?:[\d$%() \t+*/×÷x·-]|[.,](?=\d))+$")
 _APART = re.compile(r"(?<=[\d)%])[ \t]+(?=[\d($.])")
@@ -19,7 +19,7 @@ LONGEST = 60
 
 
 @register("reward_feature", "numbers")
-class Numbers(Family):
+class Numbers(FeatureFamily):
     """Numbers: digits, how many numbers, and the sums written out in the response ("3 x 4 = 12") that hold and that don't.
 
     The last number is the answer in worked problems: whether it is whole, below 0, and found before in the response or in the prompt.

@@ -6,11 +6,11 @@ from pydantic import PositiveInt
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import numbers, share, words
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 
 @register("reward_feature", "overlap")
-class Overlap(Family):
+class Overlap(FeatureFamily):
     """Overlap with the prompt: shared words, copied runs of words, and numbers taken over or new.
 
     Shares of the response's different words found in the prompt and of the prompt's found in the response, the same for runs of

@@ -6,7 +6,7 @@ import re
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import share
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 MARKS = {
     "commas": ",،，、",
@@ -24,7 +24,7 @@ _ENDS = re.compile(r"[.!?。！？।؟…][\"'”’»)\]]*\s*$")
 
 
 @register("reward_feature", "punctuation")
-class Punctuation(Family):
+class Punctuation(FeatureFamily):
     """Punctuation: marks by kind, capitals, blanks out of place, and whether the response begins and ends as a sentence does.
 
     Marks, capitals and blanks as shares of the characters.

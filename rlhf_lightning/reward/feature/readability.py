@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import sentences, share, words
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 
 @register("reward_feature", "readability")
-class Readability(Family):
+class Readability(FeatureFamily):
     """Readability: mean word length, words per sentence, and the share of long words.
 
     The parts of the LIX formula (Björnsson 1968), which counts no syllables and so serves many languages; long is more than six letters.

@@ -8,11 +8,11 @@ from itertools import groupby, pairwise
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import share, words
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 
 @register("reward_feature", "repetition")
-class Repetition(Family):
+class Repetition(FeatureFamily):
     """Repetition: repeated words, word pairs and lines, the longest run of one word, and how far the text can be compressed.
 
     Shares of what has been there before, 0 without repetition (1 - distinct-1 and distinct-2, Li et al. 2016). The run is the longest

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import PositiveInt
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.regression.family import Family
+from rlhf_lightning.reward.regression.family import FeatureFamily
 
 
 @register("reward_feature", "sentiment")
-class Sentiment(Family):
+class Sentiment(FeatureFamily):
     """Sentiment: VADER's compound score and its shares of positive and negative words.
 
     For English (C. Hutto and E. Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis of social media text", 2014); 0 for

@@ -1,24 +1,25 @@
-"""The linear regression on named features, without a language model."""
+"""The linear regression on named features, without a language model; scipy is imported when it's used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
 from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.regression.cross_validation import Penalties
-from rlhf_lightning.reward.regression.feature_score import FeatureScore
-from rlhf_lightning.reward.regression.fitting import fit
-from rlhf_lightning.reward.regression.solver import Gradient
+
+if TYPE_CHECKING:
+    from rlhf_lightning.reward.regression.cross_validation import Penalties
 
 
 @register("reward_head", "features", needs=["texts"])
 class FeaturesHead:
-    """The linear reward r = w·phi(x, y) on features that one can read (reward_feature): no language model, seconds, exact reasons.
+    """The linear reward r = w·phi(x, y) on readable features (reward_feature), fitted in seconds.
+
+    It needs no language model, and explains its scores exactly.
 
     Args:
         l2: penalty on the weights; null chooses it by cross-validation over the prompts.
@@ -40,10 +41,15 @@ class FeaturesHead:
         learning_rate: PositiveFloat = 0.01,
         seed: int = 0,
     ) -> None:
+        from rlhf_lightning.reward.regression.feature_score import FeatureScore
+        from rlhf_lightning.reward.regression.solver import Gradient
+
         self.score = FeatureScore(features)
         self.l2, self.folds, self.solver = l2, folds, solver
         self.gradient = Gradient(epochs, batch_size, learning_rate, seed)
 
     def fit(self, judged: Judgements, losses: Sequence[nn.Module]) -> Penalties:
-        """Train `score` on the judgements; see reward.fitting.fit."""
-        return fit(self.score, judged, losses, l2=self.l2, folds=self.folds, solver=self.solver, gradient=self.gradient)
+        """Train `score` on the judgements."""
+        from rlhf_lightning.reward.regression.fitting import fit_feature_score
+
+        return fit_feature_score(self.score, judged, losses, l2=self.l2, folds=self.folds, solver=self.solver, gradient=self.gradient)

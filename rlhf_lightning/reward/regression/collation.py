@@ -1,4 +1,4 @@
-"""Judgements as one float64 batch over the texts they are on, for models that read text rather than tokens."""
+"""Judgements as one float64 batch over plain texts, for models without tokens."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
-from rlhf_lightning.feedback.judgements import Judgements
-from rlhf_lightning.feedback.judgements import Text as Judgeable
+from rlhf_lightning.feedback.judgements import Judgements, Text
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.regression.family import Text
+from rlhf_lightning.reward.regression.family import PlainText
 
-JUDGED_TEXT = {"pairs": "better", "ties": "first", "orders": "items", "ratings": "item", "thumbs": "item", "spans": "item"}
-"""The column of each kind that holds a text: all texts of a judgement answer one prompt."""
+TEXT_COLUMNS = {"pairs": "better", "ties": "first", "orders": "items", "ratings": "item", "thumbs": "item", "spans": "item"}
+"""The column of each kind with the index of a text: all texts of a judgement answer one prompt."""
 
 
-def collated(judged: Judgements) -> tuple[JudgementBatch, list[Text]]:
-    """The judgements as one batch in float64, and the texts that its indices point at; nothing is tokenised."""
-    reader = _NoTokens()
-    batch = collate(judged, reader)
-    kinds: dict[str, Any] = {name: _map_columns(getattr(batch, name), _exact) for name in JUDGED_TEXT}
-    return dataclasses.replace(batch, **kinds), [(prompt_text(prompt), response) for prompt, response in reader.texts]
+def collate_plain(judged: Judgements) -> tuple[JudgementBatch, list[PlainText]]:
+    """The judgements as one batch in float64, and the texts that its indices refer to, not tokenised."""
+    recorder = _TextRecorder()
+    batch = collate(judged, recorder)
+    kinds: dict[str, Any] = {name: _map_columns(getattr(batch, name), _to_float64) for name in TEXT_COLUMNS}
+    return dataclasses.replace(batch, **kinds), [(prompt_text(prompt), response) for prompt, response in recorder.texts]
 
 
 def select_judgements(batch: JudgementBatch, texts: Tensor) -> JudgementBatch:
     """The judgements on the texts of a mask [U]."""
     kinds: dict[str, Any] = {}
-    for name, column in JUDGED_TEXT.items():
+    for name, column in TEXT_COLUMNS.items():
         kind = getattr(batch, name)
         judged = getattr(kind, column)
         inside = texts[judged[:, :1].flatten() if judged.dim() == 2 else judged]
@@ -40,9 +39,9 @@ def select_judgements(batch: JudgementBatch, texts: Tensor) -> JudgementBatch:
 
 
 def minibatches(batch: JudgementBatch, count: int, generator: torch.Generator) -> list[JudgementBatch]:
-    """The judgements of each kind, shuffled and dealt out to `count` batches."""
+    """The judgements of each kind, shuffled and split into `count` batches."""
     parts: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name in JUDGED_TEXT:
+    for name in TEXT_COLUMNS:
         kind = getattr(batch, name)
         order = torch.randperm(len(kind), generator=generator)
         for i, part in enumerate(parts):
@@ -50,21 +49,21 @@ def minibatches(batch: JudgementBatch, count: int, generator: torch.Generator) -
     return [dataclasses.replace(batch, **part) for part in parts]
 
 
-class _NoTokens:
-    """Stands in for a tokenizer and remembers the texts."""
+class _TextRecorder:
+    """A stand-in for a tokenizer that records the texts."""
 
     def __init__(self) -> None:
-        self.texts: list[Judgeable] = []
+        self.texts: list[Text] = []
 
-    def tokenise(self, texts: Sequence[Judgeable]) -> PackedTokens:
+    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
         self.texts = list(texts)
         return PackedTokens.of([[]] * len(texts))
 
-    def response_offsets(self, text: Judgeable) -> tuple[int, list[tuple[int, int]]]:
+    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
         return 0, []
 
 
-def _exact(column: Tensor) -> Tensor:
+def _to_float64(column: Tensor) -> Tensor:
     return column.double() if column.is_floating_point() else column
 
 

@@ -1,4 +1,4 @@
-"""Penalties of a linear score by cross-validation over the prompts: one for all features, and a factor on it for dense blocks.
+"""Penalties of a linear score by cross-validation over the prompts, with factors for dense blocks.
 
 Shapes: U texts, F features.
 """
@@ -15,24 +15,24 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.feedback.judgements import prompt_number
 from rlhf_lightning.reward.regression.collation import select_judgements
-from rlhf_lightning.reward.regression.family import Text
+from rlhf_lightning.reward.regression.family import PlainText
 from rlhf_lightning.reward.regression.solver import ROUGH, held_out_loss, solve
-from rlhf_lightning.reward.regression.sparse import Linear
+from rlhf_lightning.reward.regression.sparse import CentredMatrix
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""Values of `l2` that are tried, strongest first."""
+"""Grid of `l2`, strongest first."""
 FACTORS = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-"""Factors on the penalty of a block that are tried, strongest first."""
+"""Grid of the factors on the penalty of a block, strongest first."""
 ROUNDS = 3
-"""How often the factors and the penalty are searched in turn, at most."""
+"""Maximum rounds of the alternating search of factors and penalty."""
 
 
 @dataclass
 class Penalties:
-    """The penalty of all features, the factors of blocks on it, and the held-out losses that chose them.
+    """The penalty of all features, the factors of blocks on it, and the held-out losses of the search.
 
     Attributes:
-        tried: the held-out loss of each penalty that was tried, at the factors that were best by then.
+        tried: the held-out loss of each penalty in the search, at the best factors so far.
     """
 
     l2: float
@@ -51,10 +51,10 @@ class Penalties:
         return penalty
 
 
-def prompt_folds(texts: Sequence[Text], folds: int) -> list[Tensor]:
-    """Masks [U] of texts with no prompt in common and of like number, the same whatever the order.
+def prompt_folds(texts: Sequence[PlainText], folds: int) -> list[Tensor]:
+    """Masks [U] of folds of about equal size without a common prompt, independent of the texts' order.
 
-    Where one prompt has more than its fold's share of the texts (or there is none), with no response in common instead.
+    If one prompt has more than a fold's share of the texts (or all are empty), without a common response instead.
     """
     numbers = [prompt_number(prompt) for prompt, _ in texts]
     if max(Counter(numbers).values()) > len(texts) / folds:
@@ -72,23 +72,28 @@ class CrossValidation:
     """Held-out losses of penalties, over folds of the texts.
 
     Args:
-        linear: the standardised features of all texts.
-        folds: masks [U] of the texts that each fold holds out.
-        blocks: the columns of each block with a penalty of its own, by name.
+        matrix: the standardised features of all texts.
+        folds: masks [U] of the held-out texts of each fold.
+        blocks: the columns of each block with a factor on the penalty, by name.
     """
 
     def __init__(
-        self, linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], folds: Sequence[Tensor], blocks: Mapping[str, Tensor]
+        self,
+        matrix: CentredMatrix,
+        batch: JudgementBatch,
+        losses: Sequence[nn.Module],
+        folds: Sequence[Tensor],
+        blocks: Mapping[str, Tensor],
     ) -> None:
         sides = [(select_judgements(batch, ~held_out), select_judgements(batch, held_out)) for held_out in folds]
         self.sides = [(training, held_out) for training, held_out in sides if len(training) and len(held_out)]
-        self.linear, self.losses, self.blocks = linear, losses, blocks
-        self.weights = [torch.zeros(linear.width, dtype=torch.float64) for _ in self.sides]
-        self.best_weight = torch.zeros(linear.width, dtype=torch.float64)
+        self.matrix, self.losses, self.blocks = matrix, losses, blocks
+        self.weights = [torch.zeros(matrix.width, dtype=torch.float64) for _ in self.sides]
+        self.best_weight = torch.zeros(matrix.width, dtype=torch.float64)
         self.best_loss = float("inf")
 
     def choose(self) -> Penalties:
-        """The penalties of the least held-out loss on a search from the strongest penalty down, then on the factors and it in turn."""
+        """Search for the least held-out loss: the penalty from the strongest down, then the factors too."""
         middle = PENALTIES[len(PENALTIES) // 2]
         best = Penalties(middle if not self.sides else PENALTIES[0], dict.fromkeys(self.blocks, 1.0))
         if not self.sides:
@@ -105,7 +110,7 @@ class CrossValidation:
         return best
 
     def _walk(self, best: Penalties, block: str | None, grid: Sequence[float], directions: Sequence[int]) -> Penalties:
-        """Move the penalty, or a block's factor, along its grid in each direction for as long as the held-out loss falls."""
+        """Move the penalty, or a block's factor, along its grid while the held-out loss falls."""
         for direction in directions:
             at = grid.index(best.l2 if block is None else best.factors[block]) + direction
             while 0 <= at < len(grid):
@@ -122,13 +127,13 @@ class CrossValidation:
         return best
 
     def _loss(self, penalties: Penalties) -> float:
-        """The mean held-out loss; remembers the folds' mean weights where it is the least so far."""
-        penalty = penalties.per_feature(self.blocks, self.linear.width)
+        """The mean held-out loss; stores the folds' mean weights if it is the least so far."""
+        penalty = penalties.per_feature(self.blocks, self.matrix.width)
         total = mass = 0.0
         for i, (training, held_out) in enumerate(self.sides):
-            self.weights[i], trained = solve(self.linear, training, self.losses, penalty, self.weights[i], ROUGH)
+            self.weights[i], trained = solve(self.matrix, training, self.losses, penalty, self.weights[i], ROUGH)
             with torch.no_grad():
-                loss, weights = held_out_loss(self.linear.forward(self.weights[i]), training, held_out, trained)
+                loss, weights = held_out_loss(self.matrix.matvec(self.weights[i]), training, held_out, trained)
             total, mass = total + float(loss), mass + float(weights)
         mean = total / max(mass, 1e-12)
         if mean < self.best_loss:

@@ -1,4 +1,4 @@
-"""What a feature is: a family of named numbers of a prompt and a response."""
+"""Families of features: named numbers computed from a prompt and a response."""
 
 from __future__ import annotations
 
@@ -7,55 +7,57 @@ from typing import Any
 
 import numpy as np
 
-Text = tuple[str, str]
-"""A prompt and a response."""
+PlainText = tuple[str, str]
+"""A prompt as plain text, and a response."""
 
-Row = Sequence[float] | Mapping[int, float] | np.ndarray
-"""A text's features: all of them in order, or those that aren't 0 by their index."""
+FeatureRow = Sequence[float] | Mapping[int, float] | np.ndarray
+"""Features of a text: all of them in order, or those other than 0 by index."""
 
 
-class Family:
-    """Named features of a text: a subclass defines `names` and `__call__`, or `rows` where many texts at once are faster.
+class FeatureFamily:
+    """Named features of a text.
+
+    A subclass defines `names` and `__call__`, or `rows` if batches are faster.
 
     Attributes:
-        names: what each feature is called, in order; complete after `fit`.
-        together: None, each feature is centred and scaled by its own deviation over the training texts. A number: the features are
-            mostly 0, keep their zeros, and share one scale, by which the variances of all of them add up to the number squared; so
-            a rare word isn't blown up to the size of a common one.
-        deviations: None, or the deviation that each feature is scaled to, where it isn't 1; for a block of many dense features.
-        is_block: whether the features' penalty gets a factor of its own by cross-validation.
-        report: takes lines on the progress of a long job.
+        names: the features' names, in order; complete after `fit`.
+        joint_deviation: None, each feature is centred and scaled by its deviation over the training texts. A number: the features are
+            mostly 0, keep their zeros, and share one scale, by which their variances sum to the number squared, so that a rare word
+            isn't scaled up to the size of a common one.
+        deviations: None, or the deviation that each feature is scaled to if it isn't 1; for a block of many dense features.
+        is_block: cross-validate a factor on the penalty of these features.
+        report: log function for the progress of a long job.
     """
 
     names: Sequence[str] = ()
-    together: float | None = None
+    joint_deviation: float | None = None
     deviations: Sequence[float] | None = None
     is_block: bool = False
     report: Callable[[str], None] = staticmethod(lambda text: None)
 
-    def fit(self, texts: Sequence[Text]) -> None:
-        """Learn from the training texts what the features are, where that isn't known beforehand."""
+    def fit(self, texts: Sequence[PlainText]) -> None:
+        """Learn the features from the training texts, if they aren't fixed."""
 
-    def prefetch(self, texts: Sequence[Text]) -> None:
-        """Compute what is faster for all texts together; `rows` is then called with some of them at a time."""
+    def prefetch(self, texts: Sequence[PlainText]) -> None:
+        """Compute what is faster for all texts at once; `rows` is then called with some of them at a time."""
 
-    def rows(self, texts: Sequence[Text]) -> Iterable[Row]:
+    def rows(self, texts: Sequence[PlainText]) -> Iterable[FeatureRow]:
         """The features of each text, in order."""
         return (self(prompt, response) for prompt, response in texts)
 
-    def __call__(self, prompt: str, response: str) -> Row:
+    def __call__(self, prompt: str, response: str) -> FeatureRow:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """What `fit` learned, as JSON, for a saved model."""
+        """The result of `fit` as JSON, for a saved model."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state in place of `fit`."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore a saved state in place of `fit`."""
 
 
-class One(Family):
-    """A plain function `(prompt, response) -> float`: one feature, called as its option."""
+class ScalarFeature(FeatureFamily):
+    """A plain function `(prompt, response) -> float`: one feature, named after its option."""
 
     def __init__(self, name: str, function: Callable[[str, str], float]) -> None:
         self.names, self.function = [name], function
@@ -64,6 +66,6 @@ class One(Family):
         return [float(self.function(prompt, response))]
 
 
-def family_of(name: str, component: Any) -> Family:
-    """A component of the group reward_feature as a family."""
-    return component if isinstance(component, Family) else One(name, component)
+def as_family(name: str, component: Any) -> FeatureFamily:
+    """Wrap a component of the group reward_feature as a family."""
+    return component if isinstance(component, FeatureFamily) else ScalarFeature(name, component)

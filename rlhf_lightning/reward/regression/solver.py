@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.reward.regression.collation import minibatches
 from rlhf_lightning.reward.regression.ridge import ridge
-from rlhf_lightning.reward.regression.sparse import Linear
+from rlhf_lightning.reward.regression.sparse import CentredMatrix
 from rlhf_lightning.reward.scored_batch import Scored
 
 EXACT, ROUGH = 1e-8, 1e-5
-"""Tolerances for the final weights and for choosing the penalty: the largest slope that L-BFGS leaves, and the relative residual of a
-ridge regression."""
+"""Tolerances of the final weights and of the search for a penalty: L-BFGS's largest slope, a ridge regression's residual."""
 
 
 @dataclass(frozen=True)
@@ -34,35 +33,35 @@ class Gradient:
 
 
 def solve(
-    linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, start: Tensor, tolerance: float = EXACT
+    matrix: CentredMatrix, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, start: Tensor, tolerance: float = EXACT
 ) -> tuple[Tensor, Sequence[nn.Module]]:
-    """The best weights [F] under a penalty for each [F], and copies of the losses with the parameters that go with them."""
+    """Minimise the losses under a penalty [F]; return the weights [F] and trained copies of the losses."""
     if ratings_only(batch):
-        return ridge(linear, *_mass_and_target(batch, linear.size), penalty, start, tolerance), []
+        return ridge(matrix, *_mass_and_target(batch, matrix.size), penalty, start, tolerance), []
     trained = [copy.deepcopy(loss).double() for loss in losses]
-    # In these units every weight has a curvature of about 1; rare words would else take many steps.
-    mass = torch.full((linear.size,), 1 / linear.size, dtype=torch.float64)
-    unit = (linear.variances(mass) / 4 + penalty).clamp(min=1e-12).rsqrt()
-    eased = (start / unit).requires_grad_()
-    parameters = [eased, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
+    # In these units every weight has a curvature of about 1; rare words would take many steps otherwise.
+    mass = torch.full((matrix.size,), 1 / matrix.size, dtype=torch.float64)
+    unit = (matrix.variances(mass) / 4 + penalty).clamp(min=1e-12).rsqrt()
+    scaled = (start / unit).requires_grad_()
+    parameters = [scaled, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=500, tolerance_grad=tolerance, tolerance_change=1e-12, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> float:
         optimizer.zero_grad()
-        objective = _objective(linear, eased * unit, trained, batch, penalty)
+        objective = _objective(matrix, scaled * unit, trained, batch, penalty)
         torch.autograd.backward(objective)
         return float(objective.detach())
 
     optimizer.step(closure)
-    return eased.detach() * unit, trained
+    return scaled.detach() * unit, trained
 
 
-def adam(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, gradient: Gradient) -> Tensor:
-    """The weights [F] after some epochs of Adam on the objective of `solve`, with a linearly decaying learning rate."""
+def adam(matrix: CentredMatrix, batch: JudgementBatch, losses: Sequence[nn.Module], penalty: Tensor, gradient: Gradient) -> Tensor:
+    """The weights [F] after epochs of Adam on the objective of `solve`, with linear decay of the rate."""
     trained = [_SquaredError()] if ratings_only(batch) else [copy.deepcopy(loss).double() for loss in losses]
-    weight = torch.zeros(linear.width, dtype=torch.float64, requires_grad=True)
+    weight = torch.zeros(matrix.width, dtype=torch.float64, requires_grad=True)
     parameters = [weight, *(p for loss in trained for p in loss.parameters() if p.requires_grad)]
     optimizer = torch.optim.Adam(parameters, lr=gradient.learning_rate)
     generator = torch.Generator().manual_seed(gradient.seed)
@@ -71,7 +70,7 @@ def adam(linear: Linear, batch: JudgementBatch, losses: Sequence[nn.Module], pen
     for _ in range(gradient.epochs):
         for part in minibatches(batch, steps, generator):
             optimizer.zero_grad()
-            torch.autograd.backward(_objective(linear, weight, trained, part, penalty))
+            torch.autograd.backward(_objective(matrix, weight, trained, part, penalty))
             optimizer.step()
             schedule.step()
     return weight.detach()
@@ -99,7 +98,7 @@ def total_loss(losses: Sequence[nn.Module], scores: Tensor, batch: JudgementBatc
 
 
 def ratings_only(batch: JudgementBatch) -> bool:
-    """Whether all judgements are ratings, which ridge regression solves exactly."""
+    """All judgements are ratings, the case that ridge regression solves exactly."""
     return len(batch.ratings) == len(batch)
 
 
@@ -110,7 +109,7 @@ def intercept(batch: JudgementBatch, scores: Tensor) -> float:
 
 
 class _SquaredError(nn.Module):
-    """What the ridge regression minimises, for minibatches: half the squared error around score + offset."""
+    """The loss of the ridge regression for minibatches: half the squared error around score + offset."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,13 +119,13 @@ class _SquaredError(nn.Module):
         return (batch.ratings.z_score - scored.scores[batch.ratings.item] - self.offset) ** 2 / 2, batch.ratings.weight
 
 
-def _objective(linear: Linear, weight: Tensor, losses: Sequence[nn.Module], batch: JudgementBatch, penalty: Tensor) -> Tensor:
-    total, weights = total_loss(losses, linear.times(weight), batch)
+def _objective(matrix: CentredMatrix, weight: Tensor, losses: Sequence[nn.Module], batch: JudgementBatch, penalty: Tensor) -> Tensor:
+    total, weights = total_loss(losses, matrix.product(weight), batch)
     return total / weights.clamp(min=1e-12) + (penalty * weight) @ weight / 2
 
 
 def _mass_and_target(batch: JudgementBatch, texts: int) -> tuple[Tensor, Tensor]:
-    """Each text's share of all the weight, and that share times its rating, [U]: several ratings of a text are one, their mean."""
+    """Each text's share of the total weight, and that share times its mean rating, [U]."""
     ratings = batch.ratings
     share = ratings.weight / ratings.weight.sum().clamp(min=1e-12)
     zeros = torch.zeros(texts, dtype=torch.float64)

@@ -21,10 +21,11 @@ from rlhf_lightning.reward.components import head_arguments, pooling_arguments
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
-from rlhf_lightning.reward.regression.feature_score import FeatureScore, load_features
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.canary import recorded
 from rlhf_lightning.reward.storage.card import readme
 from rlhf_lightning.reward.storage.card_schema import DIVERGED, check_card, read_card
+from rlhf_lightning.reward.storage.feature_folder import load_feature_score
 from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, own_layout
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
@@ -141,7 +142,7 @@ def load_any_reward_model(
     model: RewardModel | FeatureScore
     if is_features_model(path):
         check_own_layout(path, layout, eos)
-        model = load_features(path)
+        model = load_feature_score(path)
     else:
         model = load_reward_model(path, max_length, layout, eos)
     model.name = f"the reward model {path}"

@@ -25,6 +25,6 @@ def test_ends_and_blanks_are_characters():
 def test_a_restored_one_is_the_same():
     family, other = CharacterNGrams(fewest_texts=1), CharacterNGrams(fewest_texts=1)
     family.fit([("", "你好吗"), ("", "שלום")])
-    other.restore(family.state())
+    other.load_state(family.state())
     assert other.names == family.names
     assert other("", "你好") == family("", "你好") != {}

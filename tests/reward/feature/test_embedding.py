@@ -17,8 +17,9 @@ from rlhf_lightning.reward.explain.regression import named_features
 from rlhf_lightning.reward.feature import embedding
 from rlhf_lightning.reward.feature.embedding import Embedding
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
-from rlhf_lightning.reward.regression.feature_score import CARD, FeatureScore, load_features, save_features
-from rlhf_lightning.reward.regression.fitting import fit
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
+from rlhf_lightning.reward.regression.fitting import fit_feature_score
+from rlhf_lightning.reward.storage.feature_folder import CARD, load_feature_score, save_feature_score
 
 TEXTS = [("why", "a good day"), ("", "cat"), ("the bad cat sat", "why not"), ("why", ""), ("why", "the cat"), ("the bad cat sat", "cat")]
 
@@ -134,9 +135,9 @@ def test_a_saved_model_scores_and_explains_as_before(folder, tmp_path):
     score = FeatureScore({"length": {}, "embedding": {"path": folder}})
     score.prepare(TEXTS)
     score.weight = torch.linspace(-1, 1, len(score.weight), dtype=torch.float64)
-    save_features(score, tmp_path / "model", {})
+    save_feature_score(score, tmp_path / "model", {})
     embedding._embedder.cache_clear()
-    other = load_features(tmp_path / "model")
+    other = load_feature_score(tmp_path / "model")
     torch.testing.assert_close(other._scores(TEXTS), score._scores(TEXTS), atol=1e-5, rtol=0)
     assert other.names == score.names
     bias, reasons = other.explain(*TEXTS[0])
@@ -146,11 +147,11 @@ def test_a_saved_model_scores_and_explains_as_before(folder, tmp_path):
     card["features"]["embedding"]["state"]["canary"][0] += 0.01
     (tmp_path / "model" / CARD).write_text(json.dumps(card))
     with pytest.raises(DataError, match="another model than the reward model was trained on"):
-        load_features(tmp_path / "model")
+        load_feature_score(tmp_path / "model")
     card["features"]["embedding"]["state"]["dimensions"] = 7
     (tmp_path / "model" / CARD).write_text(json.dumps(card))
     with pytest.raises(DataError, match="was trained on 7"):
-        load_features(tmp_path / "model")
+        load_feature_score(tmp_path / "model")
 
 
 def test_vectors_that_are_not_finite_are_refused(trunk_folder):
@@ -192,12 +193,12 @@ def pairs(better: str, worse: str, count: int) -> list[Feedback]:
 def test_the_block_gets_a_penalty_of_its_own_where_other_features_are(trunk_folder):
     folder = trunk_folder("bert")
     judged = standardised(pairs("good", "bad", 60))
-    beside = fit(FeatureScore({"length": {}, "embedding": {"path": folder}}), judged, [BradleyTerry()])
+    beside = fit_feature_score(FeatureScore({"length": {}, "embedding": {"path": folder}}), judged, [BradleyTerry()])
     assert list(beside.factors) == ["embedding"]
     assert "embedding" in str(beside)
-    alone = fit(FeatureScore({"embedding": {"path": folder}}), judged, [BradleyTerry()])
+    alone = fit_feature_score(FeatureScore({"embedding": {"path": folder}}), judged, [BradleyTerry()])
     assert alone.factors == {}
-    given = fit(FeatureScore({"length": {}, "embedding": {"path": folder}}), judged, [BradleyTerry()], l2=0.1)
+    given = fit_feature_score(FeatureScore({"length": {}, "embedding": {"path": folder}}), judged, [BradleyTerry()], l2=0.1)
     assert (given.l2, given.factors, given.tried) == (0.1, {}, {})
 
 

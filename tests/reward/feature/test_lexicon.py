@@ -29,7 +29,7 @@ def test_a_restored_one_needs_no_file(words):
     lexicon.fit([])
     words.unlink()
     other = Lexicon(path=str(words))
-    other.restore(lexicon.state())
+    other.load_state(lexicon.state())
     assert other("", "a good bad day") == lexicon("", "a good bad day")
     with pytest.raises(DataError, match=r"reward_feature\.lexicon\.path: no lexicon file"):
         other.fit([])

@@ -9,9 +9,9 @@ import torch
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
-from rlhf_lightning.reward.regression.collation import collated
+from rlhf_lightning.reward.regression.collation import collate_plain
 from rlhf_lightning.reward.regression.cross_validation import FACTORS, PENALTIES, CrossValidation, Penalties, prompt_folds
-from rlhf_lightning.reward.regression.sparse import Linear, Sparse
+from rlhf_lightning.reward.regression.sparse import CentredMatrix, build_matrix
 
 FEW, MANY = 3, 40
 
@@ -36,11 +36,11 @@ def search(informative: str, count: int = 150) -> tuple[CrossValidation, Penalti
         Feedback(prompt=f"p{i}", responses=(f"r{i}",), judgement=Rating(value=float(value), scale=(-50, 50)))
         for i, value in enumerate(values)
     ]
-    batch, texts = collated(standardised(records))
+    batch, texts = collate_plain(standardised(records))
     rows = [[(0, few[int(response[1:])]), (FEW, many[int(response[1:])])] for _, response in texts]
-    linear = Linear(Sparse.of(rows, FEW + MANY), torch.zeros(FEW + MANY, dtype=torch.float64))
+    matrix = CentredMatrix(build_matrix(rows, FEW + MANY), torch.zeros(FEW + MANY, dtype=torch.float64))
     blocks = {"many": torch.arange(FEW, FEW + MANY)}
-    validation = CrossValidation(linear, batch, [GaussianRating()], prompt_folds(texts, 3), blocks)
+    validation = CrossValidation(matrix, batch, [GaussianRating()], prompt_folds(texts, 3), blocks)
     return validation, validation.choose()
 
 

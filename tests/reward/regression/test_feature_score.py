@@ -1,8 +1,7 @@
-"""The score on named features: finite on any text, explained without a rest, kept bitwise."""
+"""The score on named features: finite on any text, and explained without a rest."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 
@@ -15,8 +14,8 @@ from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Message
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.regression.family import One, family_of
-from rlhf_lightning.reward.regression.feature_score import CARD, WEIGHTS, FeatureScore, load_features, save_features
+from rlhf_lightning.reward.regression.family import ScalarFeature, as_family
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 registry.load_components()
 WITHOUT_FILES = {c.name: {} for c in registry.components("reward_feature") if c.name not in ("lexicon", "embedding")}
@@ -43,7 +42,7 @@ def score() -> FeatureScore:
 @settings(max_examples=200, deadline=None)
 def test_any_text_has_finite_features(prompt, response):
     for name, given_settings in WITHOUT_FILES.items():
-        family = family_of(name, registry.make("reward_feature", name, given_settings))
+        family = as_family(name, registry.make("reward_feature", name, given_settings))
         family.fit([(prompt, response), ("", "other")])
         (row,) = family.rows([(prompt, response)])
         values = list(row.values()) if isinstance(row, dict) else list(row)
@@ -108,9 +107,9 @@ def test_an_explanation_shows_the_value_and_only_the_words_that_are_there(score)
 def test_constant_features_are_left_out_and_named():
     model = FeatureScore({"length": {}, "markup": {}})
     model.prepare([("p", "one word"), ("p", "three more words")])
-    assert {"markup: bullets", "length: log lines", "length: log sentences"} <= set(model.dropped)
-    assert set(model.names).isdisjoint(model.dropped)
-    assert set(model.names) | set(model.dropped) == set(model.all_names)
+    assert {"markup: bullets", "length: log lines", "length: log sentences"} <= set(model.constant_names)
+    assert set(model.names).isdisjoint(model.constant_names)
+    assert set(model.names) | set(model.constant_names) == set(model.all_names)
     with pytest.raises(DataError, match="varies"):
         model.prepare([("p", "same"), ("p", "same")])
 
@@ -126,39 +125,11 @@ def test_normalised_scores_have_mean_0_and_variance_1():
     assert torch.equal(before.argsort(), after.argsort())
 
 
-def test_saved_and_loaded_scores_are_bitwise_the_same(score, tmp_path):
-    texts = texts_of(40, seed=9)
-    save_features(score, tmp_path / "model", {"accuracy": {"pair": 0.7}})
-    other = load_features(tmp_path / "model")
-    assert torch.equal(other._scores(texts), score._scores(texts))
-    assert other.names == score.names
-    assert other.explain(*texts[0]) == score.explain(*texts[0])
-    card = json.loads((tmp_path / "model" / CARD).read_text())
-    assert (card["head"], card["accuracy"]) == ("features", {"pair": 0.7})
-    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [WEIGHTS, CARD]
-
-
-@pytest.mark.parametrize("damage", [CARD, WEIGHTS, "no file", "other card"])
-def test_a_damaged_folder_is_named(score, tmp_path, damage):
-    folder = tmp_path / "model"
-    save_features(score, folder, {})
-    if damage == "no file":
-        (folder / WEIGHTS).unlink()
-    elif damage == "other card":
-        card = json.loads((folder / CARD).read_text())
-        card["features"]["ngrams"]["state"]["ngrams"].pop()
-        (folder / CARD).write_text(json.dumps(card))
-    else:
-        (folder / damage).write_bytes((folder / damage).read_bytes()[:50])
-    with pytest.raises(DataError, match=r"model"):
-        load_features(folder)
-
-
 def test_a_plain_function_is_a_feature_of_its_own_name(monkeypatch):
     monkeypatch.setattr(registry, "_components", dict(registry._components))
     register("reward_feature", "shouts")(shouts)
     model = FeatureScore({"shouts": {"mark": "?"}})
-    assert isinstance(model.families["shouts"], One)
+    assert isinstance(model.families["shouts"], ScalarFeature)
     model.prepare([("", "a?"), ("", "b")])
     assert model.names == ["shouts"]
     assert model.phi([("", "a?"), ("", "b")]).flatten().tolist() == pytest.approx([1, -1])

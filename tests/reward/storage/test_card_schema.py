@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_lightning.errors import DataError, UserError
-from rlhf_lightning.reward.regression.feature_score import WEIGHTS, FeatureScore, save_features
+from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.canary import check_canary
+from rlhf_lightning.reward.storage.feature_folder import WEIGHTS, save_feature_score
 from rlhf_lightning.reward.storage.folder import CARD, HEAD_WEIGHTS, load_any_reward_model
 
 Damage = Callable[[Path], object]
@@ -95,18 +96,18 @@ COMPOSED: list[tuple[Damage, str]] = [
 ]
 FEATURES: list[tuple[Damage, str]] = [
     (write(CARD, "{"), f"{CARD} isn't valid JSON"),
-    (edit(features=None), "holds no whole reward model of reward_head=features: KeyError"),
-    (edit(features=[]), "holds no whole reward model"),
-    (edit(features={"unheard-of": {"settings": {}, "state": {}}}), "holds no whole reward model.*unheard-of"),
-    (edit(features={"length": {"settings": {}}}), "holds no whole reward model"),
-    (edit(features={"length": 3}), "holds no whole reward model"),
+    (edit(features=None), "holds no complete reward model of reward_head=features: KeyError"),
+    (edit(features=[]), "holds no complete reward model"),
+    (edit(features={"unheard-of": {"settings": {}, "state": {}}}), "holds no complete reward model.*unheard-of"),
+    (edit(features={"length": {"settings": {}}}), "holds no complete reward model"),
+    (edit(features={"length": 3}), "holds no complete reward model"),
     (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS} doesn't exist"),
     (cut(WEIGHTS), f"{WEIGHTS} is truncated"),
     (write(WEIGHTS, POINTER), f"{WEIGHTS} is a Git LFS pointer"),
-    (set_tensors(WEIGHTS, lambda state: state.pop("centre")), "holds no whole reward model.*centre"),
+    (set_tensors(WEIGHTS, lambda state: state.pop("centre")), "holds no complete reward model.*centre"),
     (set_tensors(WEIGHTS, lambda state: state.update(weight=torch.zeros(99, dtype=torch.float64))), "names . features|holds"),
-    (set_tensors(WEIGHTS, lambda state: state.update(bias=torch.zeros(3))), "holds no whole reward model"),
-    (set_tensors(WEIGHTS, lambda state: state.update(kept=torch.zeros(2, 2))), f"{WEIGHTS} isn't what reward_head=features writes"),
+    (set_tensors(WEIGHTS, lambda state: state.update(bias=torch.zeros(3))), "holds no complete reward model"),
+    (set_tensors(WEIGHTS, lambda state: state.update(varies=torch.zeros(2, 2))), f"{WEIGHTS} isn't what reward_head=features writes"),
     (set_tensors(WEIGHTS, lambda state: state["weight"].fill_(math.nan)), "aren't finite"),
 ]
 
@@ -122,7 +123,7 @@ def features(tmp_path) -> Path:
     score = FeatureScore({"length": {}})
     score.prepare([("a", "b c d"), ("a", "b"), ("c", "d e f g h")])
     score.weight = torch.ones(len(score.names), dtype=torch.float64)
-    save_features(score, tmp_path / "rm", {})
+    save_feature_score(score, tmp_path / "rm", {})
     return Path(tmp_path / "rm")
 
 
