@@ -24,7 +24,7 @@ def save_feature_score(score: FeatureScore, folder: Path, metadata: Mapping[str,
     """Write the folder atomically.
 
     Args:
-        metadata: results of the training for the card; `head` and the features are added.
+        metadata: metrics of the training for the card; `head` and the features are added.
     """
     from safetensors.torch import save_file
 
