@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rlhf_lightning.feedback.standardise import Span, edit_spans
-from rlhf_lightning.feedback.unknown_fields import shared_start
+from rlhf_lightning.feedback.unknown_fields import common_prefix_length
 from rlhf_lightning.flow import Comment, Feedback, Judgement, Message, Prompt, Spans
 
 
@@ -132,8 +132,8 @@ def _moved(judgement: Spans | Comment, text: str, mended: str) -> Judgement:
 def _narrowed(change: Span, text: str, mended: str) -> Span:
     """The change without the letters that its two sides share at their ends."""
     old, new = text[change.start : change.end], mended[change.edited_start : change.edited_end]
-    first = shared_start(old, new)
-    last = shared_start(old[first:][::-1], new[first:][::-1])
+    first = common_prefix_length(old, new)
+    last = common_prefix_length(old[first:][::-1], new[first:][::-1])
     return Span(change.start + first, change.end - last, change.edited_start + first, change.edited_end - last)
 
 

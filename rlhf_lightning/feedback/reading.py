@@ -19,7 +19,7 @@ import pydantic
 from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.unknown_fields import SHOWN, UnreadFields, listed
+from rlhf_lightning.feedback.unknown_fields import SHOWN, UnknownFields, list_names
 from rlhf_lightning.flow import Feedback
 
 
@@ -100,7 +100,7 @@ class Reader:
 
     def __iter__(self) -> Iterator[Feedback]:
         good, fatal, told = 0, False, list[str]()
-        unread = UnreadFields([getattr(form, "fields", None) for form in self.formats])
+        unread = UnknownFields([getattr(form, "fields", None) for form in self.formats])
         with _set_aside(self.quarantine) as write:
             for item in self.rows:
                 judged = _judged(item, self.formats, unread, self.check) if isinstance(item, Row) else item
@@ -127,14 +127,14 @@ class Reader:
 
 
 def _judged(
-    row: Row, formats: Sequence[Format], unread: UnreadFields, check: Callable[[Feedback], None] | None
+    row: Row, formats: Sequence[Format], unread: UnknownFields, check: Callable[[Feedback], None] | None
 ) -> list[Feedback] | BadLine:
     try:
         unread.check(row.data)
         parts = [part for part in (form(row) for form in formats) if part is not None]
         if not parts:
             wants = "; ".join(str(getattr(form, "looks_for", form)) for form in formats)
-            raise DataError(f"fits no chosen feedback_format: {wants}. It has: {listed(row.data) or 'no fields'}")
+            raise DataError(f"fits no chosen feedback_format: {wants}. It has: {list_names(row.data) or 'no fields'}")
         records = [record for part in parts for record in part]
         if check is not None:
             for record in records:

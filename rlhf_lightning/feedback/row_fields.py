@@ -1,4 +1,4 @@
-"""Fields of a data row that change what the row says: one that nothing reads is rejected, never passed over."""
+"""Fields that change the meaning of a data row: rejected if no format reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTEXT = {
     "system_prompt": "a system message",
     "chat_template_kwargs": "arguments of the chat template",
 }
-"""What a model reads beside the prompt."""
+"""Model inputs besides the prompt."""
 STRENGTH = {
     "weight": "how much the row counts",
     "weights": "how much the row counts",
@@ -30,7 +30,7 @@ STRENGTH = {
     "margin": "how much better the chosen response is",
     "confidence": "how sure the annotator was",
 }
-"""How much a row says."""
+"""Weights of a row."""
 COMPANIONS = {"input": "instruction"}
 """The second half of a prompt, by the field of the first."""
 REMEDIES = {
@@ -43,16 +43,16 @@ REMEDIES = {
 
 
 def reject_unread(row: Mapping[str, Any], read: Collection[str], fields: Mapping[str, str], remedies: Mapping[str, str], last: str) -> None:
-    """Reject a row with a field of `fields` that isn't read; null and empty values say nothing.
+    """Reject a row with a field of `fields` that isn't read; null and empty values are ignored.
 
     Args:
         read: the fields that are read.
-        fields: what each field says.
+        fields: the meaning of each field.
         remedies: by field, before the last one.
         last: a remedy for any field, with "{name}" for its name.
 
     Raises:
-        DataError: naming the field, what it says and how to go on.
+        DataError: naming the field, its meaning and the remedies.
     """
     for name, says in fields.items():
         if name in row and name not in read and row[name] not in (None, "", [], {}):

@@ -12,7 +12,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
 from rlhf_lightning.feedback.reading import read_feedback
-from rlhf_lightning.feedback.row import BadLine, Row, filled, finite, kind_of, label
+from rlhf_lightning.feedback.row import BadLine, Row, describe_value, finite_number, label, nonblank_text
 from rlhf_lightning.flow import Feedback, Rating
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -143,13 +143,13 @@ def test_fields_by_path_and_of_objects_inside() -> None:
 @pytest.mark.parametrize("value", [True, "5", None, [1], {}, float("nan"), float("-inf"), 10**400])
 def test_what_is_no_finite_number(value: Any) -> None:
     with pytest.raises(DataError, match="x must be a finite number, not "):
-        finite(value, "x")
+        finite_number(value, "x")
 
 
 def test_labels_and_kinds() -> None:
-    assert (label(7, "x"), label("anna", "x"), filled(" a ", "x")) == ("7", "anna", " a ")
+    assert (label(7, "x"), label("anna", "x"), nonblank_text(" a ", "x")) == ("7", "anna", " a ")
     for value in (True, 1.5, " "):
         with pytest.raises(DataError):
             label(value, "x")
-    assert [kind_of(v) for v in (None, False, 2, [], {})] == ["null", "false", "a number (2)", "a list", "an object"]
-    assert len(kind_of("x" * 10_000)) < 60
+    assert [describe_value(v) for v in (None, False, 2, [], {})] == ["null", "false", "a number (2)", "a list", "an object"]
+    assert len(describe_value("x" * 10_000)) < 60

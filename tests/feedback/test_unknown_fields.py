@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.unknown_fields import UnreadFields, is_slip, listed, shared_start
+from rlhf_lightning.feedback.unknown_fields import UnknownFields, common_prefix_length, is_typo, list_names
 
 
 @pytest.mark.parametrize("name", ["chosn", "choosen", "chasen", "chsoen", "Chosen", "hosen", "chosenn", "CHOSN"])
 def test_slips(name: str) -> None:
-    assert is_slip(name, "chosen")
+    assert is_typo(name, "chosen")
     with pytest.raises(DataError, match="did you mean 'chosen'"):
-        UnreadFields([["chosen"]]).check({name: 1})
+        UnknownFields([["chosen"]]).check({name: 1})
 
 
 @pytest.mark.parametrize(
@@ -28,15 +28,15 @@ def test_slips(name: str) -> None:
     ],
 )
 def test_other_words(name: str, known: str) -> None:
-    assert not is_slip(name, known)
+    assert not is_typo(name, known)
 
 
 def test_the_first_part_of_a_path_is_read() -> None:
-    unread = UnreadFields([["ratings.overall"], ["prompt"]])
+    unread = UnknownFields([["ratings.overall"], ["prompt"]])
     unread.check({"ratings": 1, "prompt": "", "doc": 2})
     assert unread.notes() == ["fields that no chosen feedback_format reads: doc"]
 
 
 def test_long_lists_are_cut() -> None:
-    assert listed([f"n{i}" for i in range(25)]).endswith("n19 and 5 more")
-    assert (shared_start("abc", "abd"), shared_start("ab", "abc"), shared_start("", "a")) == (2, 2, 0)
+    assert list_names([f"n{i}" for i in range(25)]).endswith("n19 and 5 more")
+    assert (common_prefix_length("abc", "abd"), common_prefix_length("ab", "abc"), common_prefix_length("", "a")) == (2, 2, 0)

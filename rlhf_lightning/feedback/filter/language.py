@@ -39,8 +39,8 @@ def language(
     for code in allowed:
         if code not in identifier.nb_classes:
             known = sorted(set(identifier.nb_classes))
-            near = did_you_mean(code, known)
-            raise ConfigError(f"feedback_filter.language.allowed: langid knows no {code!r}{near}; it knows {', '.join(known)}")
+            suggest_name = did_you_mean(code, known)
+            raise ConfigError(f"feedback_filter.language.allowed: langid knows no {code!r}{suggest_name}; it knows {', '.join(known)}")
 
     def told(text: str) -> str | None:
         if len(text) < min_characters:

@@ -1,5 +1,4 @@
-"""What every format reads beside the judgement: who gave it, when, how long it took, how much it counts, and which models wrote the
-responses."""
+"""Metadata of a judgement, for every format: annotator, time, seconds, weight and models."""
 
 from __future__ import annotations
 
@@ -9,20 +8,19 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.row import Row, finite, kind_of, label
+from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
 
 T = TypeVar("T")
 TIME, SECONDS, WEIGHT = "time", "seconds", "weight"
-"""The fields of every format for when it was said, how many seconds it took and how much it counts; a source's `rename` maps other names to
-them."""
+"""Fields of every format: time of the judgement, seconds it took, its weight. A source's `rename` maps other names to them."""
 
 
-class About:
-    """Reads the fields that stand beside a judgement.
+class JudgementMetadata:
+    """Reads the metadata fields of a judgement.
 
     Args:
-        annotator: the field that says who judged; None for none.
-        models: for each response in order the field that says who wrote it; or the one field with a list of them.
+        annotator: the field with the annotator; None for none.
+        models: the field with the model of each response, in order; or one field with a list of them.
 
     Attributes:
         fields: every field that is read.
@@ -30,32 +28,32 @@ class About:
 
     def __init__(self, annotator: str | None, models: str | Iterable[str | None] = ()) -> None:
         self.annotator, self.models = annotator, models if isinstance(models, str) else tuple(models)
-        named = (self.models,) if isinstance(self.models, str) else self.models
-        self.fields = frozenset(name for name in (annotator, *named, TIME, SECONDS, WEIGHT) if name is not None)
+        names_read = (self.models,) if isinstance(self.models, str) else self.models
+        self.fields = frozenset(name for name in (annotator, *names_read, TIME, SECONDS, WEIGHT) if name is not None)
 
     def __call__(self, row: Row) -> dict[str, Any]:
-        """annotator, time, seconds, weight, models and origin, as Feedback takes them; what is absent or null is None, a weight 1."""
+        """Read annotator, time, seconds, weight, models and origin; absent ones are None, weight 1."""
         return {
             "annotator": row.label(self.annotator),
-            "time": _one(row, TIME, moment),
-            "seconds": _one(row, SECONDS, duration),
-            "weight": _weight(_one(row, WEIGHT, counted)),
+            "time": _field(row, TIME, parse_time),
+            "seconds": _field(row, SECONDS, parse_seconds),
+            "weight": _weight(_field(row, WEIGHT, parse_weight)),
         } | self._same(row)
 
-    def each(self, row: Row, count: int, of: str) -> list[dict[str, Any]]:
-        """The same for each of the `count` judgements in the list `of`.
+    def per_annotator(self, row: Row, count: int, of: str) -> list[dict[str, Any]]:
+        """Read the metadata of each of the `count` judgements in the list `of`.
 
-        The annotator field must be a list of as many names. Without it they are rater0, rater1, ... by position, which need not be
-        the same people in another row. Time, seconds and weight are a list of as many, or one for all.
+        The annotator field must be a list of `count` names. Without it they are rater0, rater1, ... by position, not necessarily
+        the same people in another row. Time, seconds and weight are lists of `count` values, or one for all.
         """
-        given = self.annotator if self.annotator is not None and row.get(self.annotator) is not None else None
-        names = [f"rater{i}" for i in range(count)] if given is None else per_item(row, given, count, of, label)
-        times, seconds = _all(row, TIME, count, of, moment), _all(row, SECONDS, count, of, duration)
-        weights = map(_weight, _all(row, WEIGHT, count, of, counted))
+        annotator_field = self.annotator if self.annotator is not None and row.get(self.annotator) is not None else None
+        names = [f"rater{i}" for i in range(count)] if annotator_field is None else per_item(row, annotator_field, count, of, label)
+        times, seconds = _field_per_item(row, TIME, count, of, parse_time), _field_per_item(row, SECONDS, count, of, parse_seconds)
+        weights = map(_weight, _field_per_item(row, WEIGHT, count, of, parse_weight))
         same = self._same(row)
         return [
-            {"annotator": name, "time": when, "seconds": taken, "weight": weight} | same
-            for name, when, taken, weight in zip(names, times, seconds, weights, strict=True)
+            {"annotator": name, "time": time, "seconds": duration, "weight": weight} | same
+            for name, time, duration, weight in zip(names, times, seconds, weights, strict=True)
         ]
 
     def _same(self, row: Row) -> dict[str, Any]:
@@ -66,44 +64,46 @@ class About:
             names = (
                 None if name is None else label(name, f"{row.where}{self.models}[{i}]") for i, name in enumerate(row.items(self.models))
             )
-        return {"models": models(names), "origin": row.origin}
+        return {"models": response_models(names), "origin": row.origin}
 
 
-def models(names: Iterable[str | None]) -> tuple[str | None, ...] | None:
-    """Who wrote each response, as Feedback takes it: None where nobody is known."""
-    found = tuple(names)
-    return found if any(name is not None for name in found) else None
+def response_models(names: Iterable[str | None]) -> tuple[str | None, ...] | None:
+    """Return the model of each response as Feedback.models; None if all are unknown."""
+    known_names = tuple(names)
+    return known_names if any(name is not None for name in known_names) else None
 
 
 def per_item(row: Row, name: str, count: int, of: str, parse: Callable[[Any, str], T]) -> list[T]:
-    """A field that is a list with as many items as the list `of`, each parsed."""
+    """Parse the items of a list field that has as many items as the list `of`."""
     items = row.items(name)
     if len(items) != count:
         raise DataError(f"{row.where}{name} has {len(items)} items for {count} {of}")
     return [parse(item, f"{row.where}{name}[{i}]") for i, item in enumerate(items)]
 
 
-def moment(value: Any, name: str) -> datetime:
-    """A time written as ISO 8601 with date and time of day. A number is refused: nothing says whether it counts seconds."""
+def parse_time(value: Any, name: str) -> datetime:
+    """Parse an ISO 8601 date and time. A number is rejected: its unit is unknown."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            # fromisoformat would make a date alone midnight.
+            # fromisoformat reads a date without a time as midnight.
             if ":" in value or "T" in value:
                 return datetime.fromisoformat(value)
-    raise DataError(f"{name} must be a time as in 2025-01-31T12:00:00Z, not {kind_of(value)}; if it is something else, rename the field")
+    raise DataError(
+        f"{name} must be a time as in 2025-01-31T12:00:00Z, not {describe_value(value)}; if it is something else, rename the field"
+    )
 
 
-def duration(value: Any, name: str) -> float:
-    """Seconds: a finite number that is at least 0."""
-    seconds = finite(value, name)
+def parse_seconds(value: Any, name: str) -> float:
+    """Parse seconds: a finite number of at least 0."""
+    seconds = finite_number(value, name)
     if seconds < 0:
         raise DataError(f"{name} is {seconds:g}; it says how many seconds the judgement took, so it can't be below 0")
     return seconds
 
 
-def counted(value: Any, name: str) -> float:
-    """A weight: a finite number that is at least 0."""
-    weight = finite(value, name)
+def parse_weight(value: Any, name: str) -> float:
+    """Parse a weight: a finite number of at least 0."""
+    weight = finite_number(value, name)
     if weight < 0:
         raise DataError(f"{name} is {weight:g}; it says how much the judgement counts, so it can't be below 0")
     return weight
@@ -113,10 +113,10 @@ def _weight(value: float | None) -> float:
     return 1.0 if value is None else value
 
 
-def _one(row: Row, name: str, parse: Callable[[Any, str], T]) -> T | None:
+def _field(row: Row, name: str, parse: Callable[[Any, str], T]) -> T | None:
     value = row.get(name)
     return None if value is None else parse(value, f"{row.where}{name}")
 
 
-def _all(row: Row, name: str, count: int, of: str, parse: Callable[[Any, str], T]) -> list[T] | list[T | None]:
-    return per_item(row, name, count, of, parse) if isinstance(row.get(name), list) else [_one(row, name, parse)] * count
+def _field_per_item(row: Row, name: str, count: int, of: str, parse: Callable[[Any, str], T]) -> list[T] | list[T | None]:
+    return per_item(row, name, count, of, parse) if isinstance(row.get(name), list) else [_field(row, name, parse)] * count

@@ -1,4 +1,4 @@
-"""Places of ranked responses, as every format with rankings makes them."""
+"""Dense ranks of responses, for every format with rankings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rlhf_lightning.errors import DataError
 
 
-def places(order: Sequence[float | None]) -> tuple[int | None, ...]:
-    """Places from 0 without gaps, from any numbers of which lower is better; equal is a tie, None was left unranked.
+def dense_ranks(order: Sequence[float | None]) -> tuple[int | None, ...]:
+    """Convert numbers (lower is better) to ranks from 0 without gaps; equal is a tie, None is unranked.
 
     Raises:
         DataError: fewer than two are ranked.
     """
-    ranked = [place for place in order if place is not None]
+    ranked = [rank for rank in order if rank is not None]
     if len(ranked) < 2:
         raise DataError(f"only {len(ranked)} of {len(order)} responses has a place; a ranking needs at least two that have")
-    level = {place: i for i, place in enumerate(sorted(set(ranked)))}
-    return tuple(None if place is None else level[place] for place in order)
+    dense_rank = {rank: i for i, rank in enumerate(sorted(set(ranked)))}
+    return tuple(None if rank is None else dense_rank[rank] for rank in order)

@@ -1,4 +1,4 @@
-"""Rows in which several aspects of a response are rated."""
+"""Rows with ratings of several aspects of a response."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import About
+from rlhf_lightning.feedback.format._metadata import JudgementMetadata
 from rlhf_lightning.feedback.format._scale import Scale
-from rlhf_lightning.feedback.row import Row, kind_of
+from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
 
@@ -20,11 +20,10 @@ SETTING = "feedback_format.attributes"
 
 @register("feedback_format", "attributes")
 class AttributesFormat:
-    """A prompt, a response and a rating of each of several aspects: one rating for each aspect, and for each rater of it.
+    """A prompt, a response and ratings of several aspects: one record per aspect and rater.
 
-    The ratings stand in one object, {aspect: number} or {aspect: [one number per rater]} or {aspect: {value_field: number}}, or, with
-    `ratings=null`, in fields of the row, as in NVIDIA's HelpSteer. A null leaves an aspect out; what lies off its scale is refused.
-    How the aspects make up one reward is not decided here.
+    The ratings are one object, {aspect: number} or {aspect: [one number per rater]} or {aspect: {value_field: number}}, or, with
+    `ratings=null`, fields of the row, as in NVIDIA's HelpSteer. A null skips an aspect; values off the scale are rejected.
 
     With `text_numbers`, ratings are whole numbers written as text ("4") and "N/A" leaves an aspect out, as in UltraFeedback.
 
@@ -32,13 +31,13 @@ class AttributesFormat:
         prompt: the field with the prompt, a text or a list of messages; null where the texts were rated by themselves.
         response: the field with the response.
         ratings: the field with the object of ratings; null where each aspect is a field of the row.
-        aspects: the aspects to read, each of which a row must have; empty for all of the object.
+        aspects: the aspects to read, required in each row; empty for all of the object.
         value_field: where an aspect holds an object, the field of it with the rating ("Rating").
         text_numbers: read text that is a whole number.
         scale: [lowest, highest] of every aspect that has none of its own.
         scales: {aspect: [lowest, highest]}.
         model: optional field, who wrote the response.
-        annotator: optional field, who rated: one name, or where the aspects hold lists a list as long as each of them. Without it a
+        annotator: optional field, who rated: one name, or a list as long as the lists of the aspects. Without it a
             list's raters are rater0, rater1, ... by position.
 
     Raises:
@@ -69,10 +68,10 @@ class AttributesFormat:
         self.scale, self.scales = Scale("attributes", scale, None, False), scales or {}
         for aspect in aspects:
             self._ends(aspect, ConfigError)
-        self.about = About(annotator, [model])
-        judged = aspects if ratings is None else (ratings,)
-        self.fields = self.about.fields | {name for name in (prompt, response, *judged) if name is not None}
-        self.looks_for = "attributes looks for " + " or ".join(f"'{name}'" for name in judged)
+        self.metadata = JudgementMetadata(annotator, [model])
+        rating_fields = aspects if ratings is None else (ratings,)
+        self.fields = self.metadata.fields | {name for name in (prompt, response, *rating_fields) if name is not None}
+        self.looks_for = "attributes looks for " + " or ".join(f"'{name}'" for name in rating_fields)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         inner = self._ratings(row)
@@ -80,24 +79,24 @@ class AttributesFormat:
             return None
         prompt = prompt_of(row, self.prompt)
         response = response_of(row, self.response, prompt)
-        found = []
+        records = []
         for aspect in self.aspects or inner.data:
             value, name = inner.get(aspect), f"{inner.where}{aspect}"
             scale = self._ends(aspect, DataError)
             if isinstance(value, list):
                 values = [(f"{name}[{i}]", item) for i, item in enumerate(inner.items(aspect))]
-                about = self.about.each(row, len(values), name)
+                metadata = self.metadata.per_annotator(row, len(values), name)
             else:
-                values, about = [(name, value)] if value is not None else [], [self.about(row)] * (value is not None)
-            for (where, item), who in zip(values, about, strict=True):
+                values, metadata = [(name, value)] if value is not None else [], [self.metadata(row)] * (value is not None)
+            for (where, item), fields in zip(values, metadata, strict=True):
                 number = self._number(inner, item, where, scale)
                 if number is not None:
                     judgement = Rating(value=number, scale=scale, aspect=aspect)
-                    found.append(Feedback(prompt=prompt, responses=(response,), judgement=judgement, **who))
-        return found
+                    records.append(Feedback(prompt=prompt, responses=(response,), judgement=judgement, **fields))
+        return records
 
     def _ratings(self, row: Row) -> Row | None:
-        """What holds the aspects; None where the row has none of them."""
+        """Return the object with the aspects; None if the row has none of them."""
         if self.ratings is None:
             inner = row
         elif row.get(self.ratings) is None:
@@ -108,23 +107,22 @@ class AttributesFormat:
             return None
         for aspect in self.aspects:
             if not inner.has(aspect):
-                # Says which field is near.
-                inner.number(aspect)
+                inner.number(aspect)  # raises, naming the nearest field
         return inner
 
     def _number(self, inner: Row, value: Any, name: str, scale: tuple[float, float]) -> float | None:
         if self.value_field is not None:
-            held = inner.inside(value, name.removeprefix(inner.where))
-            if not held.has(self.value_field):
-                held.number(self.value_field)
-            value, name = held.get(self.value_field), held.where + self.value_field
+            entry = inner.inside(value, name.removeprefix(inner.where))
+            if not entry.has(self.value_field):
+                entry.number(self.value_field)
+            value, name = entry.get(self.value_field), entry.where + self.value_field
             if value is None:
                 return None
         if self.text_numbers and isinstance(value, str):
             if value == "N/A":
                 return None
             if not re.fullmatch(r"-?[0-9]{1,15}", value):
-                raise DataError(f'{name} must be a whole number as text or "N/A", not {kind_of(value)}')
+                raise DataError(f'{name} must be a whole number as text or "N/A", not {describe_value(value)}')
             value = int(value)
         return self.scale.number(value, name, scale)
 

@@ -9,18 +9,19 @@ from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import response_of
-from rlhf_lightning.feedback.format._answers import Answers, Worth, listed
-from rlhf_lightning.feedback.format._label_map import Code
-from rlhf_lightning.feedback.format._metadata import duration, moment
-from rlhf_lightning.feedback.format._ranks import places
-from rlhf_lightning.feedback.row import Row, filled, kind_of, label
+from rlhf_lightning.feedback.format._answers import AnswerReader, optional_list
+from rlhf_lightning.feedback.format._label_map import LabelValue
+from rlhf_lightning.feedback.format._metadata import parse_seconds, parse_time
+from rlhf_lightning.feedback.format._ranks import dense_ranks
+from rlhf_lightning.feedback.format._span import SpanValue
+from rlhf_lightning.feedback.row import Row, describe_value, label, nonblank_text
 from rlhf_lightning.flow import Comment, Edit, Feedback, Ranking, SpanLabel, Spans
 from rlhf_lightning.registry import register
 
-Meaning = Literal["whole", "aspect", "edit", "comment", "ignore"]
+ControlKind = Literal["whole", "aspect", "edit", "comment", "ignore"]
 SETTING = "feedback_format.label_studio"
-LEFT_OVER = "_"
-"""The ranker's column of what was put into no bucket."""
+UNRANKED_COLUMN = "_"
+"""The ranker's column of items in no bucket."""
 
 
 @register("feedback_format", "label_studio")
@@ -28,9 +29,9 @@ class LabelStudioFormat:
     """Tasks of Label Studio's JSON export: one judgement for each control that a person answered.
 
     Rating and Number are ratings, Pairwise a ranking of two, Ranker a ranking, Choices thumbs, Labels spans (one record with all of an
-    annotation's), TextArea an edited text or a comment, as `controls` must say; a comment on a region keeps its place. Other
-    controls are refused unless ignored. Cancelled annotations, predictions, drafts and relations are not read; a task without
-    annotations gives nothing. The annotator is the e-mail address where the export has it, else the id.
+    annotation's), TextArea an edited text or a comment, as `controls` must state; a comment on a region keeps its offsets. Other
+    controls are rejected unless ignored. Cancelled annotations, predictions, drafts and relations are not read; a task without
+    annotations gives nothing. The annotator is the e-mail address if the export has it, else the id.
 
     Args:
         prompt: the field of the task's data with the prompt; null where the texts were judged by themselves.
@@ -38,8 +39,8 @@ class LabelStudioFormat:
         texts: {control's name: field} for controls about another field than `response`.
         pair: the fields of the data that Pairwise shows left and right.
         items, text_field: the list of the data that Ranker sorts, and the field of an item with the text; items have an `id`.
-        buckets: the Ranker's buckets, the best first; what is in one bucket ties, what is in none is unranked. Empty where the
-            Ranker has no buckets.
+        buckets: the Ranker's buckets, best first; items in one bucket tie, items in none are unranked. Empty for a Ranker without
+            buckets.
         controls: {control's name: whole, aspect, edit, comment or ignore}: a rating of the whole response (the default) or of the
             aspect that the control is called; what a TextArea holds; a control to leave out.
         scale: [lowest, highest] of the ratings; a Rating of five stars goes from 1 to 5.
@@ -60,13 +61,13 @@ class LabelStudioFormat:
         items: str = "items",
         text_field: str = "body",
         buckets: tuple[str, ...] = (),
-        controls: dict[str, Meaning] | None = None,
+        controls: dict[str, ControlKind] | None = None,
         scale: tuple[FiniteFloat, FiniteFloat] | None = None,
-        up: tuple[Code, ...] = (),
-        down: tuple[Code, ...] = (),
-        spans: dict[str, Worth] | None = None,
+        up: tuple[LabelValue, ...] = (),
+        down: tuple[LabelValue, ...] = (),
+        spans: dict[str, SpanValue] | None = None,
     ) -> None:
-        self.answers = Answers("label_studio", prompt, response, texts, scale, up, down, spans)
+        self.answers = AnswerReader("label_studio", prompt, response, texts, scale, up, down, spans)
         self.pair, self.items, self.text_field, self.buckets, self.controls = pair, items, text_field, buckets, controls or {}
         self.readers = {
             "rating": self._rating,
@@ -83,14 +84,14 @@ class LabelStudioFormat:
         if row.get("data") is None or row.get("annotations") is None:
             return None
         task = row.inside(row.get("data"), "data")
-        annotations = [row.inside(item, f"annotations[{i}]") for i, item in enumerate(listed(row, "annotations"))]
-        return [record for given in annotations if not _is_cancelled(given) for record in self._said(task, given)]
+        annotations = [row.inside(item, f"annotations[{i}]") for i, item in enumerate(optional_list(row, "annotations"))]
+        return [record for annotation in annotations if not _is_cancelled(annotation) for record in self._records(task, annotation)]
 
-    def _said(self, task: Row, given: Row) -> Iterator[Feedback]:
-        about = {"prompt": self.answers.asked(task), "origin": task.origin} | _about(given)
+    def _records(self, task: Row, annotation: Row) -> Iterator[Feedback]:
+        metadata = {"prompt": self.answers.task_prompt(task), "origin": task.origin} | _metadata(annotation)
         spans: dict[str, list[SpanLabel]] = {}
-        for i, result in enumerate(listed(given, "result")):
-            item = given.inside(result, f"result[{i}]")
+        for i, result in enumerate(optional_list(annotation, "result")):
+            item = annotation.inside(result, f"result[{i}]")
             kind = item.text("type")
             control = item.text("from_name") if kind != "relation" else ""
             if kind == "relation" or self.controls.get(control) == "ignore":
@@ -108,11 +109,11 @@ class LabelStudioFormat:
                 raise DataError(
                     f"{item.where}value judges a stretch by {kind}, which is not read: `{SETTING}.controls={{{control}: ignore}}`"
                 )
-            said = self.readers[kind](task, value, control)
-            if said is not None:
-                yield Feedback(**said, **about)
+            text_written = self.readers[kind](task, value, control)
+            if text_written is not None:
+                yield Feedback(**text_written, **metadata)
         for text, labels in spans.items():
-            yield Feedback(responses=(text,), judgement=Spans(spans=tuple(labels)), **about)
+            yield Feedback(responses=(text,), judgement=Spans(spans=tuple(labels)), **metadata)
 
     def _rating(self, task: Row, value: Row, control: str) -> dict[str, Any]:
         aspect = control if self.controls.get(control) == "aspect" else None
@@ -129,9 +130,9 @@ class LabelStudioFormat:
     def _pairwise(self, task: Row, value: Row, control: str) -> dict[str, Any]:
         selected = value.get("selected")
         if selected not in ("left", "right"):
-            raise DataError(f"{value.where}selected must be left or right, not {kind_of(selected)}")
-        asked = self.answers.asked(task)
-        texts = tuple(response_of(task, name, asked) for name in self.pair)
+            raise DataError(f"{value.where}selected must be left or right, not {describe_value(selected)}")
+        task_prompt = self.answers.task_prompt(task)
+        texts = tuple(response_of(task, name, task_prompt) for name in self.pair)
         return {"responses": texts, "judgement": Ranking(ranks=(0, 1) if selected == "left" else (1, 0)), "positions": (0, 1)}
 
     def _textarea(self, task: Row, value: Row, control: str) -> dict[str, Any]:
@@ -139,66 +140,66 @@ class LabelStudioFormat:
         written = value.items("text")
         if len(written) > 1:
             raise DataError(f"{value.where}text has {len(written)} texts; an edit or a comment is one (maxSubmissions=1)")
-        said, is_region = filled(written[0], f"{value.where}text[0]"), "start" in value.data
+        text_written, is_region = nonblank_text(written[0], f"{value.where}text[0]"), "start" in value.data
         if meaning == "edit" and not is_region:
-            return {"responses": (text, said), "judgement": Edit()}
+            return {"responses": (text, text_written), "judgement": Edit()}
         if meaning != "comment":
             either = "comment" if is_region else "edit}` or `{control: comment"
             raise DataError(f"what the TextArea {control!r} holds is not said: add `{SETTING}.controls={{{control}: {either}}}`")
-        start, end = self.answers.stretch(value, text) if is_region else (None, None)
-        return {"responses": (text,), "judgement": Comment(text=said, start=start, end=end)}
+        start, end = self.answers.offsets(value, text) if is_region else (None, None)
+        return {"responses": (text,), "judgement": Comment(text=text_written, start=start, end=end)}
 
     def _ranker(self, task: Row, value: Row, control: str) -> dict[str, Any] | None:
         columns = value.inside(value.get("ranker"), "ranker")
         items = [task.inside(item, f"{self.items}[{i}]") for i, item in enumerate(task.items(self.items))]
         ids = [label(item.get("id"), f"{item.where}id") for item in items]
-        place = self._places(columns, control)
-        unknown = sorted(set(place) - set(ids))
+        rank_of = self._ranks(columns, control)
+        unknown = sorted(set(rank_of) - set(ids))
         if unknown:
             raise DataError(f"{columns.where}: {unknown[0]!r} is no id in {self.items}")
-        if not place:
+        if not rank_of:
             return None
-        asked = self.answers.asked(task)
-        texts = tuple(response_of(item, self.text_field, asked) for item in items)
-        return {"responses": texts, "judgement": Ranking(ranks=places([place.get(name) for name in ids]))}
+        task_prompt = self.answers.task_prompt(task)
+        texts = tuple(response_of(item, self.text_field, task_prompt) for item in items)
+        return {"responses": texts, "judgement": Ranking(ranks=dense_ranks([rank_of.get(name) for name in ids]))}
 
-    def _places(self, columns: Row, control: str) -> dict[str, int]:
-        """The place of each item that was ranked, by its id."""
-        if not self.buckets and (len(columns.data) != 1 or LEFT_OVER in columns.data):
+    def _ranks(self, columns: Row, control: str) -> dict[str, int]:
+        """Return the rank of each ranked item by its id."""
+        if not self.buckets and (len(columns.data) != 1 or UNRANKED_COLUMN in columns.data):
             names = ", ".join(columns.data) or "none"
             raise DataError(f"the Ranker {control!r} has buckets ({names}): say their order by `{SETTING}.buckets=[BEST,...,WORST]`")
         if self.buckets and not set(self.buckets) & set(columns.data):
             raise DataError(
                 f"{columns.where} has none of the buckets {', '.join(self.buckets)}, but {', '.join(columns.data) or 'nothing'}"
             )
-        found: dict[str, int] = {}
+        levels: dict[str, int] = {}
         for level, column in enumerate(self.buckets or columns.data):
-            for i, item in enumerate(listed(columns, column)):
+            for i, item in enumerate(optional_list(columns, column)):
                 name = label(item, f"{columns.where}{column}[{i}]")
-                if name in found:
+                if name in levels:
                     raise DataError(f"{columns.where}{column}[{i}] is {name!r}, which has a place already")
-                found[name] = level if self.buckets else i
-        return found
+                levels[name] = level if self.buckets else i
+        return levels
 
 
-def _is_cancelled(given: Row) -> bool:
-    value = given.get("was_cancelled")
+def _is_cancelled(annotation: Row) -> bool:
+    value = annotation.get("was_cancelled")
     if value is not None and not isinstance(value, bool):
-        raise DataError(f"{given.where}was_cancelled must be true or false, not {kind_of(value)}")
+        raise DataError(f"{annotation.where}was_cancelled must be true or false, not {describe_value(value)}")
     return bool(value)
 
 
-def _about(given: Row) -> dict[str, Any]:
-    """Who said it, when, and how long it took."""
-    by, name = given.get("completed_by"), "completed_by"
-    if isinstance(by, dict):
-        given_by = given.inside(by, name)
-        who = given_by.label("email") or given_by.label("id")
+def _metadata(annotation: Row) -> dict[str, Any]:
+    """Read the annotation's annotator, time and seconds."""
+    completed_by, name = annotation.get("completed_by"), "completed_by"
+    if isinstance(completed_by, dict):
+        given_by = annotation.inside(completed_by, name)
+        annotator = given_by.label("email") or given_by.label("id")
     else:
-        who = given.label(name)
-    when, taken = given.get("created_at"), given.get("lead_time")
+        annotator = annotation.label(name)
+    time, lead_time = annotation.get("created_at"), annotation.get("lead_time")
     return {
-        "annotator": who,
-        "time": None if when is None else moment(when, f"{given.where}created_at"),
-        "seconds": None if taken is None else duration(taken, f"{given.where}lead_time"),
+        "annotator": annotator,
+        "time": None if time is None else parse_time(time, f"{annotation.where}created_at"),
+        "seconds": None if lead_time is None else parse_seconds(lead_time, f"{annotation.where}lead_time"),
     }

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._metadata import models
-from rlhf_lightning.feedback.format._ranks import places
-from rlhf_lightning.feedback.row import Row, kind_of
+from rlhf_lightning.feedback.format._metadata import response_models
+from rlhf_lightning.feedback.format._ranks import dense_ranks
+from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.registry import register
 
@@ -17,16 +17,16 @@ ROLES = {"prompter": "user", "assistant": "assistant"}
 
 @register("feedback_format", "oasst")
 class OasstFormat:
-    """Open-Assistant's exported message trees: a ranking of the assistant's replies to each message of a prompter.
+    """Open-Assistant's message trees: a ranking of the assistant's replies to each prompter message.
 
     The prompt is the chat from the root to that message. A message needs at least two replies with a rank, 0 the best; a reply
     without one is unranked. Ranks are the consensus of several people, so there is no annotator. Deleted messages are left out with
-    all that follows them. A tree without a ranking is read and gives nothing. Labels and emojis are not read.
+    their replies. A tree without a ranking gives nothing. Labels and emojis are not read.
 
-    A row is a tree ({"message_tree_id", "prompt": {"text", "role", "replies", ...}}), as in the project's own exports, or holds one.
+    A row is a tree ({"message_tree_id", "prompt": {"text", "role", "replies", ...}}), as in the project's exports, or contains one.
 
     Args:
-        tree: the field that holds the tree.
+        tree: the field with the tree.
         languages: of the prompter's message ("en"); empty for all.
     """
 
@@ -41,44 +41,44 @@ class OasstFormat:
         elif row.get("message_tree_id") is None or row.get("prompt") is None:
             return None
         root = row.inside(row.get("prompt"), "prompt")
-        found = []
-        for node, talk in _messages(root):
+        rankings = []
+        for node, turns in _messages(root):
             if node.get("role") == "prompter" and (not self.languages or node.text("lang") in self.languages):
-                ranking = _ranking(node, talk)
-                found += [ranking] if ranking is not None else []
-        return found
+                ranking = _ranking(node, turns)
+                rankings += [ranking] if ranking is not None else []
+        return rankings
 
 
 def _messages(root: Row) -> Iterator[tuple[Row, tuple[Message, ...]]]:
-    """Every message that isn't deleted, nor follows a deleted one, with the chat up to and with it; a parent before its replies."""
-    waiting: list[tuple[Row, tuple[Message, ...]]] = [(root, ())]
-    while waiting:
-        node, before = waiting.pop()
+    """Yield every message outside deleted branches with the chat up to it, parents before replies."""
+    stack: list[tuple[Row, tuple[Message, ...]]] = [(root, ())]
+    while stack:
+        node, chat = stack.pop()
         if _flag(node, "deleted"):
             continue
         role = node.text("role")
         if role not in ROLES:
-            raise DataError(f"{node.where}role must be one of {', '.join(ROLES)}, not {kind_of(role)}")
+            raise DataError(f"{node.where}role must be one of {', '.join(ROLES)}, not {describe_value(role)}")
         message: Any = {"role": ROLES[role], "content": node.text("text")}
-        talk = (*before, Message(**message))
-        yield node, talk
-        waiting += [(reply, talk) for reply in reversed(_replies(node))]
+        turns = (*chat, Message(**message))
+        yield node, turns
+        stack += [(reply, turns) for reply in reversed(_replies(node))]
 
 
-def _ranking(node: Row, talk: tuple[Message, ...]) -> Feedback | None:
-    """The ranking of a message's replies; None where fewer than two are ranked."""
+def _ranking(node: Row, turns: tuple[Message, ...]) -> Feedback | None:
+    """Rank the replies to a message; None if fewer than two are ranked."""
     replies = [reply for reply in _replies(node) if reply.get("role") == "assistant" and not _flag(reply, "deleted")]
     ranks = [reply.get("rank") for reply in replies]
     for reply, rank in zip(replies, ranks, strict=True):
         if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool)):
-            raise DataError(f"{reply.where}rank must be a whole number, not {kind_of(rank)}")
+            raise DataError(f"{reply.where}rank must be a whole number, not {describe_value(rank)}")
     if sum(rank is not None for rank in ranks) < 2:
         return None
     return Feedback(
-        prompt=talk,
+        prompt=turns,
         responses=tuple(reply.text("text") for reply in replies),
-        judgement=Ranking(ranks=places(ranks)),
-        models=models(reply.label("model_name") for reply in replies),
+        judgement=Ranking(ranks=dense_ranks(ranks)),
+        models=response_models(reply.label("model_name") for reply in replies),
         origin=node.origin,
     )
 
@@ -88,12 +88,12 @@ def _replies(node: Row) -> list[Row]:
     if replies is None:
         return []
     if not isinstance(replies, list):
-        raise DataError(f"{node.where}replies must be a list, not {kind_of(replies)}")
+        raise DataError(f"{node.where}replies must be a list, not {describe_value(replies)}")
     return [node.inside(reply, f"replies[{i}]") for i, reply in enumerate(replies)]
 
 
 def _flag(node: Row, name: str) -> bool:
     value = node.get(name)
     if value is not None and not isinstance(value, bool):
-        raise DataError(f"{node.where}{name} must be true or false, not {kind_of(value)}")
+        raise DataError(f"{node.where}{name} must be true or false, not {describe_value(value)}")
     return bool(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import responses_of
-from rlhf_lightning.feedback.format._metadata import About
+from rlhf_lightning.feedback.format._metadata import JudgementMetadata
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
@@ -39,8 +39,8 @@ class PairwiseFormat:
         models: str | tuple[str, str] = ("chosen_model", "rejected_model"),
     ) -> None:
         self.prompt, self.chosen, self.rejected, self.margin = prompt, chosen, rejected, margin
-        self.about = About(annotator, models)
-        self.fields = self.about.fields | {name for name in (prompt, chosen, rejected, margin) if name is not None}
+        self.metadata = JudgementMetadata(annotator, models)
+        self.fields = self.metadata.fields | {name for name in (prompt, chosen, rejected, margin) if name is not None}
         self.looks_for = f"pairwise looks for '{chosen}' and '{rejected}'"
 
     def __call__(self, row: Row) -> list[Feedback] | None:
@@ -52,4 +52,4 @@ class PairwiseFormat:
             margin = row.number(self.margin)
             if margin < 0:
                 raise DataError(f"{self.margin} is {margin:g}; it says how much better the chosen one is, so it can't be below 0")
-        return [Feedback(prompt=prompt, responses=responses, judgement=Ranking(ranks=(0, 1), margin=margin), **self.about(row))]
+        return [Feedback(prompt=prompt, responses=responses, judgement=Ranking(ranks=(0, 1), margin=margin), **self.metadata(row))]

@@ -1,4 +1,4 @@
-"""Rows with a number, or one from each of several people, for a response."""
+"""Rows with one or several ratings of a response."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import About
+from rlhf_lightning.feedback.format._metadata import JudgementMetadata
 from rlhf_lightning.feedback.format._scale import Scale
-from rlhf_lightning.feedback.row import Row, kind_of
+from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
 
@@ -19,21 +19,21 @@ from rlhf_lightning.registry import register
 class RatingFormat:
     """A prompt, a response and its rating, or a list of ratings that makes one Feedback per rater.
 
-    Where a row has both, the list is read: it says what the single number, mostly its mean, is made of. Ratings are finite numbers
-    on a scale: text, true and false are refused, and so is what lies off the scale.
+    If a row has both, the list is read: the single number is mostly its mean. Ratings are finite numbers
+    on a scale: text, true, false and numbers off the scale are rejected.
 
     Args:
-        prompt: the field with the prompt, a text or a list of messages; null where the texts were rated by themselves.
+        prompt: the field with the prompt, a text or a list of messages; null for texts that were rated by themselves.
         response: the field with the response.
         rating, ratings: the fields with the rating, or the list of them. null switches one off.
-        aspect: what was rated ("helpfulness"), kept in the record; null for the response as a whole.
-        turn: optional field, where the response stands in its dialogue, counted from 0.
-        scale: [lowest, highest], for rows that don't state their own.
-        scale_field: optional field with a row's own [lowest, highest], which comes before `scale`.
-        whole: refuse ratings that aren't whole numbers; by default a fraction on the scale is fine, as means are.
+        aspect: the rated aspect ("helpfulness"), kept in the record; null for the response as a whole.
+        turn: optional field, index of the response in its dialogue, from 0.
+        scale: [lowest, highest] of rows without their own.
+        scale_field: optional field with a row's [lowest, highest], preferred to `scale`.
+        integers_only: reject ratings that aren't whole numbers; by default fractions are allowed, as in means.
         model: optional field, who wrote the response.
         annotator: optional field, who rated: one name, or a list as long as the ratings. Without it a rating has no annotator, and
-            those of a list have rater0, rater1, ... by position, which need not be the same people in another row.
+            those of a list have rater0, rater1, ... by position, not necessarily the same people in another row.
     """
 
     def __init__(
@@ -47,23 +47,23 @@ class RatingFormat:
         turn: str | None = None,
         scale: tuple[FiniteFloat, FiniteFloat] | None = None,
         scale_field: str | None = "scale",
-        whole: bool = False,
+        integers_only: bool = False,
         model: str | None = "model",
         annotator: str | None = "annotator",
     ) -> None:
         self.prompt, self.response, self.rating, self.ratings = prompt, response, rating, ratings
-        self.aspect, self.turn, self.scale = aspect, turn, Scale("rating", scale, scale_field, whole)
-        self.about = About(annotator, [model])
-        self.fields = self.about.fields | {name for name in (prompt, response, rating, ratings, turn, scale_field) if name is not None}
+        self.aspect, self.turn, self.scale = aspect, turn, Scale("rating", scale, scale_field, integers_only)
+        self.metadata = JudgementMetadata(annotator, [model])
+        self.fields = self.metadata.fields | {name for name in (prompt, response, rating, ratings, turn, scale_field) if name is not None}
         self.looks_for = "rating looks for " + " or ".join(f"'{name}'" for name in (rating, ratings) if name is not None)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         values: list[tuple[str, Any]]
         if self.ratings is not None and row.get(self.ratings) is not None:
             values = [(f"{self.ratings}[{i}]", value) for i, value in enumerate(row.items(self.ratings))]
-            about = self.about.each(row, len(values), self.ratings)
+            metadata = self.metadata.per_annotator(row, len(values), self.ratings)
         elif self.rating is not None and row.get(self.rating) is not None:
-            values, about = [(self.rating, row.get(self.rating))], [self.about(row)]
+            values, metadata = [(self.rating, row.get(self.rating))], [self.metadata(row)]
         else:
             return None
         prompt, scale = prompt_of(row, self.prompt), self.scale.of(row)
@@ -73,13 +73,13 @@ class RatingFormat:
                 prompt=prompt,
                 responses=responses,
                 judgement=Rating(value=self.scale.number(value, name, scale), scale=scale, aspect=self.aspect, turn=turn),
-                **who,
+                **fields,
             )
-            for (name, value), who in zip(values, about, strict=True)
+            for (name, value), fields in zip(values, metadata, strict=True)
         ]
 
     def _turn(self, row: Row) -> int | None:
         value = row.get(self.turn)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise DataError(f"{row.where}{self.turn} must be a whole number from 0, not {kind_of(value)}")
+            raise DataError(f"{row.where}{self.turn} must be a whole number from 0, not {describe_value(value)}")
         return value

@@ -1,4 +1,4 @@
-"""Rows with the steps of a response and whether each is right."""
+"""Rows with the steps of a response and a label of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of
-from rlhf_lightning.feedback.format._label_map import Code, Codes
-from rlhf_lightning.feedback.format._metadata import About, per_item
-from rlhf_lightning.feedback.row import Row, filled
+from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
+from rlhf_lightning.feedback.format._metadata import JudgementMetadata, per_item
+from rlhf_lightning.feedback.row import Row, nonblank_text
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register
 
@@ -18,14 +18,14 @@ from rlhf_lightning.registry import register
 class StepwiseFormat:
     """A prompt, the steps of a response and a label for each: TRL's stepwise supervision.
 
-    The response is the steps with the separator between them; each labelled step is a stretch of it, of value 1 (good), -1 (bad) or 0
-    (neutral), without the separator. A step whose label is null was not judged and is no stretch.
+    The response is the steps joined by the separator; each labelled step is a span of it, of value 1 (good), -1 (bad) or 0
+    (neutral), without the separator. A step with a null label was not judged and is no span.
 
     Args:
         prompt: the field; null for texts that were judged by themselves.
         completions, labels: the fields with the list of steps, texts that aren't blank, and the list of their labels.
-        good, bad, neutral: the values of a label that mean so; `good=[1] neutral=[0] bad=[-1]` reads PRM800K's. true is not 1.
-        separator: what stands between two steps; a newline, as TRL's trainer puts it.
+        good, bad, neutral: the labels with this meaning; `good=[1] neutral=[0] bad=[-1]` reads PRM800K's. true is not 1.
+        separator: text between two steps; a newline, as in TRL's trainer.
         annotator: optional field, who judged.
         model: optional field, who wrote the response.
     """
@@ -36,23 +36,23 @@ class StepwiseFormat:
         prompt: str | None = "prompt",
         completions: str = "completions",
         labels: str = "labels",
-        good: tuple[Code, ...] = (True,),
-        bad: tuple[Code, ...] = (False,),
-        neutral: tuple[Code, ...] = (),
+        good: tuple[LabelValue, ...] = (True,),
+        bad: tuple[LabelValue, ...] = (False,),
+        neutral: tuple[LabelValue, ...] = (),
         separator: str = "\n",
         annotator: str | None = "annotator",
         model: str | None = "model",
     ) -> None:
         self.prompt, self.completions, self.labels, self.separator = prompt, completions, labels, separator
-        self.codes = Codes("stepwise", {"good": (good, 1.0), "bad": (bad, -1.0), "neutral": (neutral, 0.0)})
-        self.about = About(annotator, [model])
-        self.fields = self.about.fields | {name for name in (prompt, completions, labels) if name is not None}
+        self.label_map = LabelMap("stepwise", {"good": (good, 1.0), "bad": (bad, -1.0), "neutral": (neutral, 0.0)})
+        self.metadata = JudgementMetadata(annotator, [model])
+        self.fields = self.metadata.fields | {name for name in (prompt, completions, labels) if name is not None}
         self.looks_for = f"stepwise looks for '{labels}' beside '{completions}'"
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if row.get(self.labels) is None:
             return None
-        steps = [filled(step, f"{row.where}{self.completions}[{i}]") for i, step in enumerate(row.items(self.completions))]
+        steps = [nonblank_text(step, f"{row.where}{self.completions}[{i}]") for i, step in enumerate(row.items(self.completions))]
         values = per_item(row, self.labels, len(steps), self.completions, self._value)
         if all(value is None for value in values):
             raise DataError(f"{row.where}{self.labels} has no label: each of its items is null")
@@ -63,7 +63,7 @@ class StepwiseFormat:
             if value is not None
         )
         response, prompt = self.separator.join(steps), prompt_of(row, self.prompt)
-        return [Feedback(prompt=prompt, responses=(response,), judgement=Spans(spans=spans), **self.about(row))]
+        return [Feedback(prompt=prompt, responses=(response,), judgement=Spans(spans=spans), **self.metadata(row))]
 
     def _value(self, label: Any, name: str) -> float | None:
-        return None if label is None else self.codes(label, name)
+        return None if label is None else self.label_map(label, name)

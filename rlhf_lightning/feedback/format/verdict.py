@@ -1,4 +1,4 @@
-"""Rows with two responses side by side and what one or several people said of them."""
+"""Rows with two responses side by side and one or several verdicts."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import responses_of
-from rlhf_lightning.feedback.format._label_map import Code, Codes
-from rlhf_lightning.feedback.format._metadata import About, per_item
-from rlhf_lightning.feedback.row import Row, finite
+from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
+from rlhf_lightning.feedback.format._metadata import JudgementMetadata, per_item
+from rlhf_lightning.feedback.row import Row, finite_number
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "verdict")
 class VerdictFormat:
-    """Two responses shown side by side and the verdict: the first wins, the second, neither, or both are bad.
+    """Two responses shown side by side and a verdict: the first wins, the second, a tie, or both bad.
 
-    A list of votes makes one Feedback per voter; where a row has both, the votes are read and not the verdict drawn from them. The
+    A list of votes makes one Feedback per voter; if a row has both, the votes are read and the verdict is ignored. The
     order of the fields is the order in which the responses were shown (positions 0 and 1). Prompt and responses are texts or lists of
-    messages, which may share the prompt. The defaults read PandaLM's numbers and Chatbot Arena's words.
+    messages, possibly with a shared prompt. The defaults read PandaLM's numbers and Chatbot Arena's words.
 
     Args:
         prompt: the field; null for texts that were judged by themselves.
         first, second: the fields with the responses, as they were shown.
         verdict, votes: the fields with one verdict, or with a list of them. null switches one off.
-        first_wins, second_wins, tie, both_bad: the values of a verdict that mean so. true is not 1, and 1 is not "1".
-        strength: optional field, how much better the winner is: at least 0, and 0 or absent for a tie. Where it is the field of the
-            verdict itself, a number such as -3 to 3, its size counts. Beside votes, a list of as many.
-        annotator: optional field, who judged: one name, or beside votes a list of as many.
+        first_wins, second_wins, tie, both_bad: the verdicts with this meaning. true is not 1, and 1 is not "1".
+        strength: optional field, how much better the winner is: at least 0, and 0 or absent for a tie. If it is the verdict's
+            field, a number such as -3 to 3, its absolute value counts. With votes, a list of the same length.
+        annotator: optional field, who judged: one name, or with votes a list of the same length.
         models: optional fields, who wrote the first and the second response; or one field with a list of both.
     """
 
@@ -40,10 +40,10 @@ class VerdictFormat:
         second: str = "response_2",
         verdict: str | None = "verdict",
         votes: str | None = "votes",
-        first_wins: tuple[Code, ...] = (1, "model_a"),
-        second_wins: tuple[Code, ...] = (2, "model_b"),
-        tie: tuple[Code, ...] = (0, "tie"),
-        both_bad: tuple[Code, ...] = ("tie (bothbad)", "both_bad"),
+        first_wins: tuple[LabelValue, ...] = (1, "model_a"),
+        second_wins: tuple[LabelValue, ...] = (2, "model_b"),
+        tie: tuple[LabelValue, ...] = (0, "tie"),
+        both_bad: tuple[LabelValue, ...] = ("tie (bothbad)", "both_bad"),
         strength: str | None = None,
         annotator: str | None = "annotator",
         models: str | tuple[str, str] = ("model_a", "model_b"),
@@ -53,32 +53,32 @@ class VerdictFormat:
             raise ConfigError(
                 "feedback_format.verdict.verdict and feedback_format.verdict.votes are both null: one of them must be a field"
             )
-        codes = {
+        label_map = {
             "first_wins": (first_wins, (0, 1)),
             "second_wins": (second_wins, (1, 0)),
             "tie": (tie, (0, 0)),
             "both_bad": (both_bad, None),
         }
-        self.codes: Codes[tuple[int, int] | None] = Codes("verdict", codes)
-        self.about = About(annotator, models)
-        self.fields = self.about.fields | {name for name in (prompt, first, second, verdict, votes, strength) if name is not None}
+        self.label_map: LabelMap[tuple[int, int] | None] = LabelMap("verdict", label_map)
+        self.metadata = JudgementMetadata(annotator, models)
+        self.fields = self.metadata.fields | {name for name in (prompt, first, second, verdict, votes, strength) if name is not None}
         self.looks_for = "verdict looks for " + " or ".join(f"'{name}'" for name in (verdict, votes) if name is not None)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if self.votes is not None and row.get(self.votes) is not None:
             votes = row.items(self.votes)
-            given = [(vote, f"{row.where}{self.votes}[{i}]") for i, vote in enumerate(votes)]
-            abouts = self.about.each(row, len(votes), self.votes)
+            votes_read = [(vote, f"{row.where}{self.votes}[{i}]") for i, vote in enumerate(votes)]
+            metadata_by_vote = self.metadata.per_annotator(row, len(votes), self.votes)
             strengths = self._strengths(row, len(votes))
         elif self.verdict is not None and row.get(self.verdict) is not None:
-            given, abouts = [(row.get(self.verdict), row.where + self.verdict)], [self.about(row)]
+            votes_read, metadata_by_vote = [(row.get(self.verdict), row.where + self.verdict)], [self.metadata(row)]
             strengths = [row.get(self.strength)]
         else:
             return None
         prompt, responses = responses_of(row, self.prompt, self.sides)
         return [
-            Feedback(prompt=prompt, responses=responses, judgement=self._ranking(value, name, strength), positions=(0, 1), **about)
-            for (value, name), about, strength in zip(given, abouts, strengths, strict=True)
+            Feedback(prompt=prompt, responses=responses, judgement=self._ranking(value, name, strength), positions=(0, 1), **metadata)
+            for (value, name), metadata, strength in zip(votes_read, metadata_by_vote, strengths, strict=True)
         ]
 
     def _strengths(self, row: Row, count: int) -> list[Any]:
@@ -87,14 +87,14 @@ class VerdictFormat:
         return per_item(row, self.strength, count, str(self.votes), lambda value, name: value)
 
     def _ranking(self, value: Any, name: str, strength: Any) -> Ranking:
-        ranks = self.codes(value, name)
+        ranks = self.label_map(value, name)
         if ranks is None:
             return Ranking(ranks=(0, 0), all_bad=True)
         if strength is None:
             return Ranking(ranks=ranks)
-        own = self.strength in (self.verdict, self.votes)
-        margin = finite(strength, str(self.strength))
-        margin = abs(margin) if own else margin
+        is_signed = self.strength in (self.verdict, self.votes)
+        margin = finite_number(strength, str(self.strength))
+        margin = abs(margin) if is_signed else margin
         if margin < 0 or (margin > 0 and ranks == (0, 0)):
             raise DataError(
                 f"{self.strength} is {margin:g}; it says how much better the winner is, so it can't be below 0, and a tie has none"

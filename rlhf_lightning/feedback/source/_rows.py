@@ -14,8 +14,8 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.config.schema import FilePath
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.row import BadLine, Row, kind_of
-from rlhf_lightning.feedback.unknown_fields import near
+from rlhf_lightning.feedback.row import BadLine, Row, describe_value
+from rlhf_lightning.feedback.unknown_fields import suggest_name
 
 Items = Iterator[Row | BadLine]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -138,7 +138,7 @@ class _RowTransform:
             yield BadLine(path, f"{self.empty_rows} rows have an empty list in {list(self.explode)} and make no row", verdict="allowed")
         missing = [old for old in self.renamed if old not in self.renamed_fields]
         if missing and self.first_fields:
-            missing_fields = "; ".join(f"no row has the field {old!r}{near(old, self.first_fields)}" for old in missing)
+            missing_fields = "; ".join(f"no row has the field {old!r}{suggest_name(old, self.first_fields)}" for old in missing)
             yield BadLine(path, f"rename: {missing_fields}", verdict="fatal")
 
     def _drop_and_rename(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -170,10 +170,10 @@ def _explode(data: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, Any
 def _explode_field(data: dict[str, Any], name: str) -> list[dict[str, Any]]:
     match = _pop_field(data, name)
     if match is None:
-        raise DataError(f"field {name!r}, of which each item is to be a row, is missing{near(name, data)}")
+        raise DataError(f"field {name!r}, of which each item is to be a row, is missing{suggest_name(name, data)}")
     items = match[0]
     if not isinstance(items, list):
-        raise DataError(f"{name} must be a list, of which each item is to be a row, not {kind_of(items)}")
+        raise DataError(f"{name} must be a list, of which each item is to be a row, not {describe_value(items)}")
     return [_set_field(data, name, item) for item in items]
 
 

@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from rlhf_lightning.feedback.row import kind_of
+from rlhf_lightning.feedback.row import describe_value
 
 
 def strict_object(raw: bytes, offset: int) -> dict[str, Any]:
     """Parse one JSON object; see `strict_json`."""
     data = strict_json(raw, offset)
     if not isinstance(data, dict):
-        raise ValueError(f"a row must be a JSON object, not {kind_of(data)}")
+        raise ValueError(f"a row must be a JSON object, not {describe_value(data)}")
     return data
 
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.row import BadLine, Row, kind_of
+from rlhf_lightning.feedback.row import BadLine, Row, describe_value
 from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.source._rows import source
 from rlhf_lightning.feedback.source._strict import not_utf8, strict_json
-from rlhf_lightning.feedback.unknown_fields import listed, near
+from rlhf_lightning.feedback.unknown_fields import list_names, suggest_name
 from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz")
@@ -59,7 +59,7 @@ def csv(
         raise ConfigError(f"feedback_source.csv.delimiter={delimiter!r} must be one character, and no quote or line end")
     declared = Counter([*numbers, *booleans, *lists])
     if repeated := [name for name, count in declared.items() if count > 1]:
-        raise ConfigError(f"feedback_source.csv declares {listed(repeated)} twice; a column is in one of numbers, booleans, lists")
+        raise ConfigError(f"feedback_source.csv declares {list_names(repeated)} twice; a column is in one of numbers, booleans, lists")
     typed: Typed = {**dict.fromkeys(numbers, _number), **dict.fromkeys(booleans, _boolean), **dict.fromkeys(lists, _list)}
     for file in files_at(path, FOLDER_PATTERNS, "csv"):
         separator = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
@@ -158,7 +158,9 @@ class _Table:
             raise _Broken(f"the header has the column {ascii(repeated)[:60]} twice")
         for name in typed:
             if name not in header:
-                raise _Broken(f"no column {name!r}, which the settings declare{near(name, header)}; the header has: {listed(header)}")
+                raise _Broken(
+                    f"no column {name!r}, which the settings declare{suggest_name(name, header)}; the header has: {list_names(header)}"
+                )
 
     def _row(self, header: Sequence[str], cells: Sequence[str], typed: Typed) -> Row | BadLine:
         raw = bytes(self.raw)
@@ -179,13 +181,13 @@ class _Table:
 def _number(cell: str) -> int | float:
     match = _NUMBER.fullmatch(cell)
     if match is None:
-        raise ValueError(f"must be a number as in JSON, not {kind_of(cell)}")
+        raise ValueError(f"must be a number as in JSON, not {describe_value(cell)}")
     return float(cell) if match[1] or match[2] else int(cell)
 
 
 def _boolean(cell: str) -> bool:
     if cell not in ("true", "false"):
-        raise ValueError(f"must be true or false, not {kind_of(cell)}")
+        raise ValueError(f"must be true or false, not {describe_value(cell)}")
     return cell == "true"
 
 
@@ -195,7 +197,7 @@ def _list(cell: str) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"must be a JSON list: {error}") from None
     if not isinstance(value, list):
-        raise ValueError(f"must be a JSON list, not {kind_of(value)}")
+        raise ValueError(f"must be a JSON list, not {describe_value(value)}")
     return value
 
 

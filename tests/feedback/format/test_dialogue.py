@@ -109,6 +109,6 @@ def test_scales() -> None:
     (record,) = read([user("u"), bot("a", rating=3)], {"scale": [0, 10]}) or []
     assert record.judgement == Rating(value=3, scale=(0, 10), turn=1)
     with pytest.raises(DataError, match="whole numbers"):
-        read([user("u"), bot("a", rating=2.5)], whole=True)
+        read([user("u"), bot("a", rating=2.5)], integers_only=True)
     with pytest.raises(ConfigError, match="all null"):
         DialogueFormat(rating=None, ratings=None)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.format._label_map import Codes
+from rlhf_lightning.feedback.format._label_map import LabelMap
 
 
 def test_types_are_kept_apart() -> None:
-    codes = Codes("thumbs", {"a": ((1, "x"), "number"), "b": ((True,), "bool"), "c": (("1",), "text")})
+    codes = LabelMap("thumbs", {"a": ((1, "x"), "number"), "b": ((True,), "bool"), "c": (("1",), "text")})
     assert [codes(value, "f") for value in (1, 1.0, True, "1", "x")] == ["number", "number", "bool", "text", "number"]
 
 
@@ -20,10 +20,10 @@ def test_refused(value: Any) -> None:
     with pytest.raises(
         DataError, match=r"^f must be one of: a number \(1\), text \('x'\), true; not .* feedback_format.thumbs.a or feedback"
     ):
-        Codes("thumbs", {"a": ((1, "x"), 1), "b": ((True,), 2)})(value, "f")
+        LabelMap("thumbs", {"a": ((1, "x"), 1), "b": ((True,), 2)})(value, "f")
 
 
 @pytest.mark.parametrize("again", [1, 1.0, "x"])
 def test_one_value_one_meaning(again: Any) -> None:
     with pytest.raises(ConfigError, match=r"feedback_format.verdict.b has .* already"):
-        Codes("verdict", {"a": ((1, "x"), 1), "b": ((again,), 2)})
+        LabelMap("verdict", {"a": ((1, "x"), 1), "b": ((again,), 2)})

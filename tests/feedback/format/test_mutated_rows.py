@@ -112,11 +112,11 @@ others = st.sampled_from(
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def dense_ranks(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         yield (*path, key)
-        yield from places(item, (*path, key))
+        yield from dense_ranks(item, (*path, key))
 
 
 @pytest.mark.parametrize(("form", "row"), CASES, ids=[f"{type(form).__name__}{i}" for i, (form, _) in enumerate(CASES)])
@@ -129,7 +129,7 @@ def test_the_row_itself_is_read(form: Format, row: dict[str, Any]) -> None:
 @given(data=st.data())
 def test_one_value_changed(form: Format, row: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(row)
-    *path, last = data.draw(st.sampled_from(sorted(places(row), key=str)), label="place")
+    *path, last = data.draw(st.sampled_from(sorted(dense_ranks(row), key=str)), label="place")
     inner = changed
     for key in path:
         inner = inner[key]

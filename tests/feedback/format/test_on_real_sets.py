@@ -98,8 +98,8 @@ def test_comments_on_stretches(tmp_path: Path) -> None:
     names = {"response": "responses.text", "comment": "responses.reviews.comments", "text": "comment", "unclear": "first"}
     names |= {"empty": "skip", "annotator": "responses.reviews.reviewer", "model": "responses.system"}
     settings = [f"feedback_format.comment.{setting}={value}" for setting, value in names.items()]
-    each = "feedback_source.jsonl.explode=[responses,responses.reviews]"
-    reading = load(tmp_path, "squality_human_eval", "feedback_format=[comment]", each, *settings)
+    per_annotator = "feedback_source.jsonl.explode=[responses,responses.reviews]"
+    reading = load(tmp_path, "squality_human_eval", "feedback_format=[comment]", per_annotator, *settings)
     expected = [
         (review["reviewer"], c["comment"], c["span"] if c["span"] and c["span"] in text else None)
         for text, review in reviews

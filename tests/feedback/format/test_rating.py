@@ -68,9 +68,9 @@ def test_not_mine() -> None:
 
 
 def test_whole_numbers_where_asked() -> None:
-    assert said({"rating": 4.0}, scale=(1, 5), whole=True) == [(4, (1, 5), None)]
-    with pytest.raises(DataError, match=r"rating is 3\.5.*whole"):
-        read({"rating": 3.5}, scale=(1, 5), whole=True)
+    assert said({"rating": 4.0}, scale=(1, 5), integers_only=True) == [(4, (1, 5), None)]
+    with pytest.raises(DataError, match=r"rating is 3\.5.*integers_only"):
+        read({"rating": 3.5}, scale=(1, 5), integers_only=True)
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.format._span import Stretch, Unclear
+from rlhf_lightning.feedback.format._span import SpanReader, Unclear
 from rlhf_lightning.feedback.row import Row
 
 
 def read(text: str, unclear: Unclear = "refuse", **data: Any) -> tuple[int, int] | None:
-    return Stretch("spans", "span", unclear)(Row(data, "f:1"), text)
+    return SpanReader("spans", "span", unclear)(Row(data, "f:1"), text)
 
 
 @given(st.text("ab", max_size=8), st.text("ab", max_size=3), st.sampled_from(get_args(Unclear)))
 def test_found_as_by_trying_every_place(text: str, span: str, unclear: Unclear) -> None:
-    places = [i for i in range(len(text)) if span and text[i : i + len(span)] == span]
-    is_first = len(places) == 1 or (places and unclear == "first")
-    expected = (places[0], places[0] + len(span)) if is_first else None
+    dense_ranks = [i for i in range(len(text)) if span and text[i : i + len(span)] == span]
+    is_first = len(dense_ranks) == 1 or (dense_ranks and unclear == "first")
+    expected = (dense_ranks[0], dense_ranks[0] + len(span)) if is_first else None
     if expected is None and unclear == "refuse":
-        with pytest.raises(DataError, match="several times" if places else "nowhere"):
+        with pytest.raises(DataError, match="several times" if dense_ranks else "nowhere"):
             read(text, unclear, span=span)
     else:
         assert read(text, unclear, span=span) == expected
