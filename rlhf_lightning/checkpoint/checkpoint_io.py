@@ -1,4 +1,4 @@
-"""How Lightning writes a checkpoint's file: straight to its place, and an error of the disk waits until all processes can hear of it."""
+"""Direct writes of Lightning's checkpoint file; disk errors are raised on all ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Lightning's own goes through a copy in memory and a file in TMPDIR, which may be small, on another disk, and left behind by a kill.
+    """Writes straight into the target file.
+
+    Lightning's own goes through a copy in memory and a file in TMPDIR, which may be small, on another disk, and left behind by a kill.
 
     Attributes:
-        failure: why the last file couldn't be written. Raised in `save_checkpoint` it would leave the other processes waiting.
+        failure: why the last file couldn't be written. Raised in `save_checkpoint` it would leave the other ranks waiting.
     """
 
     def __init__(self) -> None:
@@ -28,8 +30,8 @@ class DirectCheckpointIO(TorchCheckpointIO):
         except OSError as cause:
             self.failure = cause
         except RuntimeError as cause:
-            # torch says so when a write fell short, and the error of the write itself is behind it or lost.
-            behind = cause.__context__
-            if not isinstance(behind, OSError) and "PytorchStreamWriter" not in str(cause):
+            # torch raises this after a short write; the error of the write itself is its context or lost.
+            context = cause.__context__
+            if not isinstance(context, OSError) and "PytorchStreamWriter" not in str(cause):
                 raise
-            self.failure = behind if isinstance(behind, OSError) else OSError(f"the file could only be written in part: {cause}")
+            self.failure = context if isinstance(context, OSError) else OSError(f"the file could only be written in part: {cause}")

@@ -1,4 +1,4 @@
-"""Folders that are whole after a crash, and what a crash leaves."""
+"""Crash-safe removal of folders, cleaning up after a crash, and errors of a full disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rlhf_lightning.config.atomic_write import BESIDE, OLD
 from rlhf_lightning.errors import UserError
 
 REASONS = (*map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)), "PytorchStreamWriter failed", "inline_container.cc")
-"""What is in the message of such an error, whichever library hands it on."""
+"""Texts of such errors' messages, whichever library raises them."""
 
 
 def remove(path: Path) -> None:
-    """Take a file or folder away. It is renamed first, so that a half removed one isn't met under its name."""
+    """Remove a file or folder; it is renamed first, so that a half removed one never has its name."""
     hidden = path if path.name.startswith(".") else path.with_name(f"{OLD}{path.name}")
     if hidden != path:
         if hidden.exists():
@@ -29,29 +29,29 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Take away what `write_atomic`, `remove` or a save left when the process was killed; returns the names."""
-    found = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, OLD)))
-    for path in found:
+    """Remove files that a killed `write_atomic`, `remove` or save left behind; returns their names."""
+    leftovers = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, OLD)))
+    for path in leftovers:
         remove(path)
-    return [path.name for path in found]
+    return [path.name for path in leftovers]
 
 
-def refused(error: Exception, folder: Path | None = None) -> UserError | None:
-    """What to tell of an error by which the disk, or a limit on it, didn't take what a run writes; None of another error.
+def disk_error(error: Exception, folder: Path | None = None) -> UserError | None:
+    """Translate a disk-full or quota error to a UserError; None for others.
 
     Args:
         folder: the run's.
     """
     if isinstance(error, UserError):
         return None
-    said = next((text for text in map(str, _behind(error)) if any(reason in text for reason in REASONS)), None)
-    if said is None:
+    message = next((text for text in map(str, _causes(error)) if any(reason in text for reason in REASONS)), None)
+    if message is None:
         return None
-    onward = "start again" if folder is None else f"go on by resume={folder}"
-    return UserError(f"the disk took no more of what the run writes ({said}): make room or lift the limit, then {onward}")
+    remedy = "start again" if folder is None else f"continue with resume={folder}"
+    return UserError(f"disk full or quota exceeded ({message}): make room or lift the limit, then {remedy}")
 
 
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and those in whose handling it was raised."""
     while error is not None:
         yield error

@@ -1,4 +1,4 @@
-"""Train as `Trainer.fit` does, from the newest checkpoint where there is one, and keep checkpoints on the way."""
+"""`Trainer.fit` from the newest checkpoint, with checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.signals import raise_pending
 from rlhf_lightning.checkpoint.store import CheckpointStore
 
-UNTRUE = ("You're resuming from a checkpoint that ended before the epoch ended", "Experiment logs directory .* exists and is not empty")
-"""Beginnings of Lightning's warnings at a resume: ShardedData goes on at the right batch, and curves are logged again."""
+MISLEADING_WARNINGS = (
+    "You're resuming from a checkpoint that ended before the epoch ended",
+    "Experiment logs directory .* exists and is not empty",
+)
+"""Starts of Lightning's warnings at a resume: ShardedData continues at the right batch, and curves are logged again."""
 
 
 def fit(
@@ -29,43 +32,45 @@ def fit(
     keep: int = 2,
     log: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Train to the end; returns whether the training had already been over, and nothing was left to do.
+    """Train to the end; returns whether the training was already complete.
 
-    What it leaves is bitwise what an uninterrupted training leaves, where the machine computes alike: weights, optimiser, schedule, random
-    states of every process, `history`.
+    The result is bitwise that of an uninterrupted training on a machine that computes alike: weights, optimizer, schedule, random states
+    of every process, `history`.
 
     Args:
-        data: a datamodule.ShardedData, which begins an epoch in its middle.
-        folder: of this training's checkpoints alone; no other process may train there meanwhile.
-        every: steps from one checkpoint to the next.
-        keep: whole checkpoints that stay.
+        data: a datamodule.ShardedData, which can start within an epoch.
+        folder: for the checkpoints of this training alone; no other process may train there meanwhile.
+        every: steps between checkpoints.
+        keep: number of complete checkpoints to keep.
 
     Raises:
         ConfigError: the folder is in use or can't be written; the checkpoint is of another number of processes or batches.
-        DataError: there are checkpoints, and none is whole.
+        DataError: there are checkpoints, and none is complete.
         UserError: a checkpoint couldn't be written.
-        SystemExit: a signal asked to stop; the checkpoint of the last step stands.
+        SystemExit: stopped by a signal, after the checkpoint of the last step.
     """
-    first = trainer.is_global_zero
-    store = CheckpointStore(folder, keep, log if first else lambda text: None)
-    with lock_folder(store.folder) if first else nullcontext():
-        if first:
+    is_rank_zero = trainer.is_global_zero
+    store = CheckpointStore(folder, keep, log if is_rank_zero else lambda text: None)
+    with lock_folder(store.folder) if is_rank_zero else nullcontext():
+        if is_rank_zero:
             store.prepare()
+        # Find the checkpoint to resume from.
         newest = store.newest()
-        keeping = CheckpointCallback(store, every, newest)
-        trainer.callbacks.append(keeping)  # type: ignore[attr-defined]
-        over = newest is not None and bool(newest.about["over"])
+        callback = CheckpointCallback(store, every, newest)
+        trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+        over = newest is not None and bool(newest.metadata["over"])
         if newest is not None:
-            left = "this training is already complete, no step is left" if over else f"going on after step {newest.step}"
-            store.log(f"{newest.folder}: {left}")
-            for untrue in UNTRUE:
-                warnings.filterwarnings("ignore", message=untrue)
+            progress = "this training is already complete, no step is left" if over else f"continuing after step {newest.step}"
+            store.log(f"{newest.folder}: {progress}")
+            for message in MISLEADING_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+        # Train, and end the processes of this training at a signal.
         try:
             trainer.fit(module, data, ckpt_path=None if newest is None else newest.folder / FILE, weights_only=True)
         except SystemExit:
-            end_children(trainer, at_once=not keeping.stop.number)  # at another moment than a step's end nobody has told the others
+            end_children(trainer, at_once=not callback.stop.number)  # between steps the other ranks weren't notified
             raise
-        keeping.restore_random()
-        if keeping.stop.number:
-            raise_pending(keeping.stop.number)  # it came after the last step
+        callback.restore_random()
+        if callback.stop.number:
+            raise_pending(callback.stop.number)  # it came after the last step
     return over

@@ -12,15 +12,15 @@ from rlhf_lightning.registry import section
 @section("checkpoint")
 @dataclass
 class CheckpointSettings:
-    """What a run keeps of its trainings until it is finished, so that `resume=RUN` goes on with it.
+    """The checkpoints of a run that isn't finished, from which `resume=RUN` continues.
 
     Attributes:
-        every: steps (of PPO: updates) from one checkpoint to the next; a signal and the end of a training make one too.
-        keep: whole checkpoints of a training that stay while newer ones come.
+        every: steps (of PPO: updates) between checkpoints; a signal and the end of a training also make one.
+        keep: number of complete checkpoints to keep of each training.
         stalled_after: minutes without a finished batch after which a training is ended with code 1; the stacks of its threads are then in
-            the run's folder, stalled_RANK.txt, and resume=RUN goes on from the last checkpoint. null: never.
-        keep_finished: leave the checkpoints of a run that is finished; its models are folders of their own.
-        accept_changed_inputs: go on with a run although files that it read when it began have another content now.
+            the run's folder, stalled_RANK.txt, and resume=RUN continues from the last checkpoint. null: never.
+        keep_finished: keep the checkpoints of a finished run; its models are folders of their own.
+        accept_changed_inputs: continue a run although its input files have changed since its start.
     """
 
     every: PositiveInt = 20

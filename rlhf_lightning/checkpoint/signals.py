@@ -1,4 +1,4 @@
-"""Signals outside of a training, where nothing is half-done that a resumed run doesn't make again; and processes whose starter is gone."""
+"""Signal handling between trainings, and a watch on the parent process."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from typing import Any
 
 from rlhf_lightning.training.launch import this_launch
 
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SAME = 1.0
-"""Seconds within which a second signal is the first one, sent on: a terminal's Ctrl-C reaches all processes, and torchrun repeats it."""
-STARTER = "RLHF_LIGHTNING_STARTER"
-"""The process whose command starts the others: Lightning makes theirs of it, with its environment."""
-LOOK = 0.5
-"""Seconds between two looks at whether the starter is there."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+DEBOUNCE_SECONDS = 1.0
+"""A second signal within this time is the first one, forwarded: Ctrl-C reaches all processes of a terminal, and torchrun repeats it."""
+PARENT_VARIABLE = "RLHF_LIGHTNING_PARENT"
+"""Environment variable with the process that launches the others: Lightning passes its environment on to them."""
+POLL_SECONDS = 0.5
+"""Seconds between two checks that the parent is alive."""
 
 
-class Ending:
-    """At the first signal the program is left as by an error, so that all that was opened is closed; at a second one at once.
+class SignalHandler:
+    """Unwinds the program at the first signal, so that files are closed; exits at once at a second one.
 
     Args:
-        starter: the process of this command that started this one; None where this is the first of its node, or came from elsewhere.
+        parent: the process of this command that launched this one; None in the first process of a node, or under another launcher.
     """
 
-    def __init__(self, starter: int | None) -> None:
-        self.starter = starter
-        self._came: float | None = None
+    def __init__(self, parent: int | None) -> None:
+        self.parent = parent
+        self._received: float | None = None
 
     def __call__(self, number: int, frame: Any = None) -> None:
         now = time.monotonic()
-        if self._came is not None:
-            if now - self._came > SAME:
+        if self._received is not None:
+            if now - self._received > DEBOUNCE_SECONDS:
                 os._exit(128 + number)
             return
-        self._came = now
-        if self.starter is not None:
-            # The starter has the exit code that counts, and Lightning kills it at once where another one's isn't 0.
-            if os.getppid() == self.starter:
-                os.kill(self.starter, number)
+        self._received = now
+        if self.parent is not None:
+            # The parent's exit code counts; Lightning kills it if a child exits non-zero.
+            if os.getppid() == self.parent:
+                os.kill(self.parent, number)
             raise SystemExit(0)
         os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
         if number == signal.SIGUSR1:
@@ -54,36 +54,36 @@ class Ending:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """End with 128 + the signal's number at SIGTERM, SIGINT or SIGUSR1, and with the process that started this one among several.
+    """Exit with 128 + the signal's number at SIGTERM, SIGINT or SIGUSR1; a child exits with its parent.
 
-    A training has its own way with signals meanwhile, checkpoint.stop.
+    A training handles signals by itself meanwhile (checkpoint.graceful_stop).
     """
-    starter = _starter()
-    if starter is not None or this_launch().by == "torchrun":
-        _watch(os.getppid() if starter is None else starter)
-    os.environ[STARTER] = str(os.getpid())
+    parent = _parent()
+    if parent is not None or this_launch().by == "torchrun":
+        _watch(os.getppid() if parent is None else parent)
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ending = Ending(starter)
-    before = {number: signal.signal(number, ending) for number in ASKING}
+    handler = SignalHandler(parent)
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def raise_pending(number: int) -> None:
-    """Do now what the handler in force does at a signal that was only noted."""
+    """Run the present handler for a signal that was only recorded."""
     handler = signal.getsignal(number)
-    if isinstance(handler, Ending):
+    if isinstance(handler, SignalHandler):
         handler(number)
     raise SystemExit(128 + number)
 
 
 def requeue() -> None:
-    """Let SLURM queue this job again, where this is its first process."""
+    """Let SLURM requeue this job, from its first process."""
     launch = this_launch()
     if launch.by != "SLURM" or launch.rank() or "SLURM_JOB_ID" not in os.environ:
         return
@@ -94,21 +94,21 @@ def requeue() -> None:
     except OSError as cause:
         code = cause.errno or 1
     if code:
-        print(f"scontrol requeue {job} failed ({code}): queue the job again yourself", file=sys.stderr)
+        print(f"scontrol requeue {job} failed ({code}): requeue the job yourself", file=sys.stderr)
 
 
-def _starter() -> int | None:
+def _parent() -> int | None:
     launch = this_launch()
-    return int(os.environ[STARTER]) if not launch.outside and launch.local and STARTER in os.environ else None
+    return int(os.environ[PARENT_VARIABLE]) if not launch.outside and launch.local and PARENT_VARIABLE in os.environ else None
 
 
-def _watch(starter: int) -> None:
-    """End when the starter has: nobody waits for this process any more, and what it waits for may never come."""
+def _watch(parent: int) -> None:
+    """Exit after the parent has: other ranks that this process waits for may never answer."""
 
-    def look() -> None:
-        while os.getppid() == starter:
-            time.sleep(LOOK)
-        os.write(2, f"process {os.getpid()} ends, for the one that started it is gone\n".encode())
+    def poll() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os.write(2, f"process {os.getpid()} exits: its parent is gone\n".encode())
         os._exit(1)
 
-    threading.Thread(target=look, daemon=True, name="starter-watch").start()
+    threading.Thread(target=poll, daemon=True, name="parent-watch").start()

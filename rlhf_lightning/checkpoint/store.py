@@ -1,4 +1,4 @@
-"""A folder of checkpoints of which a whole one stands at any time, whatever stops the process or the machine."""
+"""Crash-safe checkpoint store: one complete checkpoint always exists."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 
 from rlhf_lightning.checkpoint.durable import remove, remove_leftovers
 from rlhf_lightning.checkpoint.lock import NAME as LOCK
-from rlhf_lightning.checkpoint.manifest import NAME, Checkpoint, Damaged, describe, read, verify
+from rlhf_lightning.checkpoint.manifest import NAME, Checkpoint, DamagedCheckpoint, describe, read, verify
 from rlhf_lightning.config.atomic_write import sync, sync_tree, write_atomic
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 
 INDEX = "index.json"
-"""Names the checkpoints that should be there, so that one that was taken away is missed."""
+"""Lists the checkpoints that should exist, so that a missing one is noticed."""
 _STEP = re.compile(r"step_\d+(\.\d+)?")
 """The name of a checkpoint's folder."""
 
 
 class CheckpointStore:
-    """Saves a checkpoint beside the others, makes sure of it, and only then takes an older one away; finds the newest whole one.
+    """Saves a checkpoint in a staging folder, verifies it, and only then removes an older one.
 
-    One process writes at a time (checkpoint.lock). Each checkpoint is a folder with its own manifest, and stands from the one rename that
+    One process writes at a time (checkpoint.lock). Each checkpoint is a folder with its own manifest, and exists from the one rename that
     gives the folder its name; the newest is the one with the largest step in its manifest.
 
     Args:
-        keep: whole checkpoints that stay.
-        log: shows a line to the user: a damaged checkpoint, a disk that is nearly full.
+        keep: number of complete checkpoints to keep.
+        log: receives a line for the user: a damaged checkpoint, a disk that is nearly full.
     """
 
     def __init__(self, folder: Path, keep: int = 2, log: Callable[[str], None] = lambda text: None) -> None:
@@ -40,143 +40,148 @@ class CheckpointStore:
         self._warned = False
 
     def prepare(self) -> None:
-        """Make the folder, and take away what a killed save left.
+        """Make the folder, and remove the leftovers of a killed save.
 
         Raises:
-            ConfigError: it can't be made or written in.
+            ConfigError: it can't be made or written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            left = remove_leftovers(self.folder)
+            leftovers = remove_leftovers(self.folder)
             write_atomic(self.folder / ".old-writable", "")
             remove(self.folder / ".old-writable")
         except OSError as cause:
             raise ConfigError(
-                f"{self.folder}: checkpoints can't be kept there ({cause.strerror}): give the run a folder that can be written "
-                "(hydra.run.dir)"
+                f"{self.folder}: checkpoints can't be saved there ({cause.strerror}): give the run a writable folder (hydra.run.dir)"
             ) from cause
-        if left:
-            self.log(f"{self.folder}: removed what a save that was cut off had left ({', '.join(left)})")
+        if leftovers:
+            self.log(f"{self.folder}: removed leftovers of an interrupted save ({', '.join(leftovers)})")
 
-    def save(self, step: int, write: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
+    def save(self, step: int, write: Callable[[Path], None], metadata: Mapping[str, Any] | None = None) -> Path:
         """Let `write` fill a folder and make it the checkpoint of a step; returns the folder.
 
         Raises:
-            UserError: the disk is full or can't be written. The checkpoints before it stand, and nothing of the new one is left.
+            UserError: the disk is full or can't be written. The earlier checkpoints remain, and nothing of the new one.
         """
-        beside = self.begin(step)
+        staging = self.begin(step)
         try:
-            write(beside)
+            write(staging)
         except OSError as cause:
-            raise self.refused(step, cause) from cause
+            raise self.save_error(step, cause) from cause
         except BaseException:
-            remove(beside)
+            remove(staging)
             raise
-        return self.commit(step, about or {})
+        return self.commit(step, metadata or {})
 
-    def beside(self, step: int) -> Path:
-        """Where the files of a step are written before they are its checkpoint."""
+    def staging_folder(self, step: int) -> Path:
+        """The folder for the files of a step before they are its checkpoint."""
         return self.folder / f".new-step_{step}"
 
     def begin(self, step: int) -> Path:
-        """Make the empty folder `beside`. Raises UserError where that can't be."""
-        beside = self.beside(step)
+        """Make the empty staging folder of a step. Raises UserError as `save` does."""
+        staging = self.staging_folder(step)
         try:
-            if beside.exists():
-                remove(beside)
-            beside.mkdir()
+            if staging.exists():
+                remove(staging)
+            staging.mkdir()
         except OSError as cause:
-            raise self.refused(step, cause) from cause
-        return beside
+            raise self.save_error(step, cause) from cause
+        return staging
 
-    def commit(self, step: int, about: Mapping[str, Any]) -> Path:
-        """Make the checkpoint of what lies in `beside`; older ones go once it is read back whole. Raises UserError as `save` does."""
-        beside = self.beside(step)
-        standing, others = self._read()
-        serial = 1 + max((checkpoint.serial for checkpoint in standing), default=0)
-        taken = {path.name for path in (*(checkpoint.folder for checkpoint in standing), *others)}
-        target = self.folder / (f"step_{step}" if f"step_{step}" not in taken else f"step_{step}.{serial}")
+    def commit(self, step: int, metadata: Mapping[str, Any]) -> Path:
+        """Rename the staging folder to the checkpoint, verify it and remove older ones.
+
+        Raises:
+            UserError: as `save` does.
+        """
+        staging = self.staging_folder(step)
+        checkpoints, unreadable = self._read()
+        serial = 1 + max((checkpoint.serial for checkpoint in checkpoints), default=0)
+        names = {path.name for path in (*(checkpoint.folder for checkpoint in checkpoints), *unreadable)}
+        target = self.folder / (f"step_{step}" if f"step_{step}" not in names else f"step_{step}.{serial}")
         try:
-            text = describe(beside, step, serial, about)
-            sync_tree(beside)
-            write_atomic(beside / NAME, text)
-            os.rename(beside, target)
+            text = describe(staging, step, serial, metadata)
+            sync_tree(staging)
+            write_atomic(staging / NAME, text)
+            os.rename(staging, target)
             sync(self.folder)
         except OSError as cause:
-            raise self.refused(step, cause) from cause
+            raise self.save_error(step, cause) from cause
         except BaseException:
-            remove(beside)
+            remove(staging)
             raise
-        self._settle(target, [checkpoint for checkpoint in standing if checkpoint.folder.name not in self._damaged])
+        self._prune(target, [checkpoint for checkpoint in checkpoints if checkpoint.folder.name not in self._damaged])
         return target
 
     def newest(self) -> Checkpoint | None:
-        """The whole checkpoint with the largest step, held to its hashes; None where there has never been one.
+        """The complete checkpoint with the largest step, its hashes verified; None before the first save.
 
-        Damaged and missing ones are said and passed over.
+        Damaged and missing ones are logged and skipped.
 
         Raises:
-            DataError: there are checkpoints, and none is whole: nothing is begun anew in silence.
+            DataError: there are checkpoints and none is complete; a training never restarts silently.
         """
         if not self.folder.is_dir():
             return None
-        standing, others = self._read()
-        self._damaged = {path.name for path in others}
-        wrong = [*self._missed(), *others.values()]
-        found = None
-        for checkpoint in sorted(standing, key=lambda checkpoint: checkpoint.order, reverse=True):
+        checkpoints, unreadable = self._read()
+        self._damaged = {path.name for path in unreadable}
+        problems = [*self._index_problems(), *unreadable.values()]
+        # The newest whose files have their recorded hashes.
+        newest = None
+        for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.order, reverse=True):
             try:
                 verify(checkpoint.folder)
-            except Damaged as cause:
+            except DamagedCheckpoint as cause:
                 self._damaged.add(checkpoint.folder.name)
-                wrong.append(str(cause))
+                problems.append(str(cause))
                 continue
-            found = checkpoint
+            newest = checkpoint
             break
-        for text in wrong:
-            self.log(f"checkpoint damaged: {text}" + (f"; {found.folder.name} is whole and is used" if found else ""))
-        if wrong and found is None:
+        # Report the damaged ones.
+        for problem in problems:
+            self.log(f"checkpoint damaged: {problem}" + (f"; {newest.folder.name} is complete and is used" if newest else ""))
+        if problems and newest is None:
             raise DataError(
-                f"{self.folder}: there are checkpoints and none is whole ({'; '.join(wrong)}): bring one back from a copy, or delete the "
-                "folder to train from the start"
+                f"{self.folder}: there are checkpoints and none is complete ({'; '.join(problems)}): restore one from a copy, or delete "
+                "the folder to train from the start"
             )
-        if found is not None:
-            self._warn(found.size)
-        return found
+        if newest is not None:
+            self._warn_if_full(newest.size)
+        return newest
 
-    def refused(self, step: int, cause: Exception) -> UserError:
-        """The error of a save that couldn't be done, once nothing is left of it."""
-        beside = self.beside(step)
-        written = sum(path.stat().st_size for path in beside.rglob("*") if path.is_file()) if beside.is_dir() else 0
+    def save_error(self, step: int, cause: Exception) -> UserError:
+        """The error of a failed save, after its staging folder is removed."""
+        staging = self.staging_folder(step)
+        written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) if staging.is_dir() else 0
         with contextlib.suppress(OSError):
-            if beside.exists():
-                remove(beside)
-        standing = ", ".join(checkpoint.folder.name for checkpoint in self._read()[0]) or "none before it"
+            if staging.exists():
+                remove(staging)
+        earlier = ", ".join(checkpoint.folder.name for checkpoint in self._read()[0]) or "none"
         return UserError(
-            f"{beside}: the checkpoint of step {step} couldn't be written ({cause}) after {written:,} bytes, {_free(self.folder):,} are "
-            f"free; nothing of it is left, and the earlier ones stand ({standing}): make room or lift the limit, then resume the run"
+            f"{staging}: the checkpoint of step {step} couldn't be written ({cause}) after {written:,} bytes, {_free(self.folder):,} are "
+            f"free; it was removed, and the earlier checkpoints remain ({earlier}): make room or lift the limit, then resume the run"
         )
 
-    def _settle(self, target: Path, before: list[Checkpoint]) -> None:
-        """Read a new checkpoint back, note which ones stay, and take the others away."""
+    def _prune(self, target: Path, before: list[Checkpoint]) -> None:
+        """Verify a new checkpoint, write the index of those to keep, and remove the others."""
         try:
             verify(target)
-        except Damaged as cause:
+        except DamagedCheckpoint as cause:
             remove(target)
-            raise UserError(f"the disk didn't keep what was written to it: {cause}; the earlier checkpoints stand") from cause
+            raise UserError(f"the disk changed what was written to it: {cause}; the earlier checkpoints remain") from cause
         new = read(target)
-        kept = sorted([*before, new], key=lambda checkpoint: checkpoint.order)[-self.keep :]
-        names = {checkpoint.folder.name for checkpoint in kept} | {target.name}
+        newest = sorted([*before, new], key=lambda checkpoint: checkpoint.order)[-self.keep :]
+        names = {checkpoint.folder.name for checkpoint in newest} | {target.name}
         try:
             write_atomic(self.folder / INDEX, json.dumps({"checkpoints": sorted(names)}) + "\n")
             for path in self._folders():
                 if path.name not in names:
                     remove(path)
         except OSError as cause:
-            raise UserError(f"{self.folder}: {target.name} stands, but older checkpoints couldn't be taken away ({cause})") from cause
-        self._warn(new.size)
+            raise UserError(f"{self.folder}: {target.name} is saved, but older checkpoints couldn't be removed ({cause})") from cause
+        self._warn_if_full(new.size)
 
-    def _warn(self, size: int) -> None:
+    def _warn_if_full(self, size: int) -> None:
         free = _free(self.folder)
         if free < 2 * size and not self._warned:
             self._warned = True
@@ -186,17 +191,17 @@ class CheckpointStore:
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and _is_checkpoint(path))
 
     def _read(self) -> tuple[list[Checkpoint], dict[Path, str]]:
-        """The checkpoints whose manifests can be read, and what is wrong with the others."""
-        standing, others = [], {}
+        """The checkpoints whose manifests can be read, and the problem of each of the others."""
+        checkpoints, unreadable = [], {}
         for path in self._folders():
             try:
-                standing.append(read(path))
-            except Damaged as cause:
-                others[path] = str(cause)
-        return standing, others
+                checkpoints.append(read(path))
+            except DamagedCheckpoint as cause:
+                unreadable[path] = str(cause)
+        return checkpoints, unreadable
 
-    def _missed(self) -> list[str]:
-        """What is wrong with the index: names of which there is no folder, or that it can't be read."""
+    def _index_problems(self) -> list[str]:
+        """Names in the index without a folder, or why the index can't be read."""
         path = self.folder / INDEX
         try:
             names = json.loads(path.read_text(encoding="utf-8"))["checkpoints"]
@@ -208,7 +213,7 @@ class CheckpointStore:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete a finished run's stores, one for each training; files that no store wrote stay, and the folders that hold them."""
+    """Delete a finished run's stores, one for each training; other files remain, and their folders."""
     for training in sorted(folder.iterdir()) if folder.is_dir() else ():
         with contextlib.suppress(OSError):
             remove_leftovers(training)
@@ -221,7 +226,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether a store wrote it: by its name, or by its manifest where it was renamed."""
+    """Recognise a store's folder by its name, or by its manifest after a rename."""
     return not path.name.startswith(".") and bool(_STEP.fullmatch(path.name) or (path / NAME).is_file())
 
 

@@ -1,4 +1,4 @@
-"""torchrun starts the processes again, and they meet where those before them met: their addresses must not be taken for the new ones."""
+"""A new rendezvous store after a torchrun restart, instead of the addresses of dead processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import socket
 
 
 def rejoin_after_restart() -> None:
-    """After a restart by torchrun on one node, let the processes meet in a store of their own.
+    """After a restart by torchrun on one node, connect the processes through a new store.
 
-    torchrun (2.4 to at least 2.13) hands on one store over all attempts, and gloo and NCCL then look for processes that are dead, until
-    they time out. The first process chooses a port and tells it to the others in that store. On several nodes their counts of restarts
-    differ, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment does the same.
+    torchrun (2.4 to at least 2.13) shares one store over all attempts, and gloo and NCCL then look for processes that are dead, until
+    they time out. Rank 0 chooses a port and publishes it in that store. On several nodes the nodes' counts of restarts differ, and
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment does the same.
     """
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

@@ -1,4 +1,4 @@
-"""A training that stands still is ended, so that no machine waits for a scorer or a disk that never answers."""
+"""Ends a training that stalls, so that no machine waits for a scorer or disk that never answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MINUTE = 60.0
 
 
 class Watchdog(L.Callback):
-    """Ends the process with code 1 where no batch has ended for so long, and leaves the Python stacks of all its threads in a file.
+    """Dumps the stacks of all threads and exits with code 1 after too long without a finished batch.
 
-    The clock is a thread of C (faulthandler), which runs while the interpreter waits for a call that never returns. Each process has its
-    own. Nothing is saved at that moment: the last checkpoint stands, and `resume=RUN` goes on from it.
+    The timer is a C thread (faulthandler), which runs while the interpreter waits for a call that never returns. Each process has its own.
+    Nothing is saved at that moment: `resume=RUN` continues from the last checkpoint.
 
     Args:
-        file: what the stacks are written to; it is gone when the training ends otherwise.
+        file: for the stacks; removed when the training ends otherwise.
         minutes: from one batch, of training or validation, to the next.
     """
 
@@ -29,34 +29,33 @@ class Watchdog(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            while self.file.exists():  # what an earlier process left
+            while self.file.exists():  # of an earlier process
                 self.file = self.file.with_name(f"{self.file.stem}_again{self.file.suffix}")
             self._open = self.file.open("x")
         except OSError:
-            return  # a folder that can't be written is refused, or said, by who needs it
-        self._wait()
+            return  # a folder that can't be written is rejected or reported by its other users
+        self._restart_timer()
 
-    def _wait(self, *_: Any) -> None:
-        """Begin to wait anew."""
+    def _restart_timer(self, *_: Any) -> None:
         if self._open is not None:
             faulthandler.dump_traceback_later(self.minutes * MINUTE, exit=True, file=self._open)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._wait()
+        self._restart_timer()
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        self._wait()
+        self._restart_timer()
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        self._wait()
+        self._restart_timer()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._over()
+        self._cancel_timer()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._over()
+        self._cancel_timer()
 
-    def _over(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._open is not None:
             faulthandler.cancel_dump_traceback_later()
             self._open.close()

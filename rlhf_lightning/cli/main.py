@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning.checkpoint.durable import refused
+from rlhf_lightning.checkpoint.durable import disk_error
 from rlhf_lightning.checkpoint.signals import handle_signals
 from rlhf_lightning.checkpoint.torchrun_restart import rejoin_after_restart
 from rlhf_lightning.cli import error_messages, help
@@ -132,7 +132,7 @@ def _command() -> None:
         with FolderLock.released(), SweepTable.told_if_interrupted(), yaml_check.checked_composition():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
     except Exception as cause:
-        told = refused(cause) or file_error(cause) or cause
+        told = disk_error(cause) or file_error(cause) or cause
         if not error_messages.is_user_error(told):
             raise
         sys.exit(error_messages.tell(told))
@@ -183,7 +183,7 @@ def run_job(config: DictConfig) -> float:
         refuse_space_without_sweep(about, in_sweep)
         return run_stage(config)
     except Exception as cause:
-        error = refused(cause, output_folder(about)) or file_error(cause) or cause
+        error = disk_error(cause, output_folder(about)) or file_error(cause) or cause
         mendable = error_messages.is_user_error(error)
         if not in_sweep:
             if mendable:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.checkpoint import run_record
-from rlhf_lightning.checkpoint.input_digests import changed
+from rlhf_lightning.checkpoint.input_digests import changed_inputs
 from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.config.atomic_write import remove_temporaries
@@ -28,6 +28,7 @@ from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.config.redaction import LEFT_OUT
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.runtime import stopwatch
+from rlhf_lightning.runtime.composition import path_settings
 from rlhf_lightning.runtime.saved_config import FILE
 from rlhf_lightning.training.launch import this_launch
 
@@ -136,7 +137,7 @@ def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> Non
         for file in (stopwatch.FILE, "quarantine.jsonl") if (folder / run_record.FILE).is_file() else ():
             (folder / file).unlink(missing_ok=True)  # of an attempt that had no checkpoint
         remove_leftovers(folder, log)
-        run_record.write(config, folder)
+        run_record.write(config, folder, input_paths(config))
         return
     record = check_settings(config, folder, log)
     if (folder / RESULT).is_file():
@@ -145,7 +146,14 @@ def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> Non
         log(f"{folder} was begun with other libraries: {change}; numbers may differ in their last digits")
     remove_leftovers(folder, log)
     if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), log):
-        run_record.write(config, folder)
+        run_record.write(config, folder, input_paths(config))
+
+
+def input_paths(config: DictConfig) -> list[str]:
+    """The values of all settings that are paths, with their references resolved."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(resolved, DictConfig)
+    return [path for _, path in path_settings(resolved)]
 
 
 def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
@@ -156,9 +164,9 @@ def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None])
     """
     record = run_record.read(folder)
     saved: Any = OmegaConf.load(folder / FILE)
-    before = run_record.settings_of(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
+    before = run_record.flat_settings(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
     now = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    _hold_settings(folder, before if record is None else record["settings"], run_record.settings_of(now), log)
+    _hold_settings(folder, before if record is None else record["settings"], run_record.flat_settings(now), log)
     return record
 
 
@@ -210,14 +218,14 @@ def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
 
 def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, log: Callable[[str], None]) -> bool:
     """Whether inputs have changed and that is accepted."""
-    told = changed(inputs, folder)
+    told = changed_inputs(inputs, folder)
     if told and not accept:
         raise DataError(
-            f"{folder}: what the run read when it began is another now: {'; '.join(told)}; bring it back, or go on all the same by "
+            f"{folder}: input files changed since the run started: {'; '.join(told)}; restore them, or continue all the same with "
             "checkpoint.accept_changed_inputs=true"
         )
     for text in told:
-        log(f"{text}, and the run goes on with it (checkpoint.accept_changed_inputs)")
+        log(f"{text}, and the run continues with it (checkpoint.accept_changed_inputs)")
     return bool(told)
 
 

@@ -156,7 +156,7 @@ def test_a_process_of_two_is_killed_the_other_ends_and_the_run_goes_on(tmp_path,
     assert list((folder / name / "checkpoints" / "sft").glob("step_*"))
     resumed = Command(folder, f"resume={name}").ended()
     assert resumed.code == 0, resumed.error
-    assert "going on after step" in resumed.out
+    assert "continuing after step" in resumed.out
     assert same(weights(folder / name), left_alone(2))
     assert sorted(path.name for path in folder.iterdir()) == sorted(["plugins", "prompts.jsonl", "struck", name])
 
@@ -167,7 +167,7 @@ def test_torchrun_starts_the_command_again_and_it_goes_on(tmp_path, left_alone):
     done = Command(folder, *WORDS, *TWO, "hydra.run.dir=out", "resume=auto", before=tuple(TORCHRUN), KILL="training:1:9").ended()
     assert done.code == 0, done.error
     assert (folder / "struck").exists()
-    assert "going on after step" in done.out
+    assert "continuing after step" in done.out
     assert same(weights(folder / "out"), left_alone(2))
     assert done.left_running() == []
 
@@ -232,8 +232,8 @@ def test_a_second_command_in_the_folder_writes_nothing_and_changed_inputs_are_re
     (folder / "prompts.jsonl").write_text((folder / "prompts.jsonl").read_text() + "\n")
     refused = Command(folder, "resume=out").ended()
     assert refused.code == 2
-    assert "prompts.jsonl has another content" in refused.error
+    assert "prompts.jsonl was modified" in refused.error
     accepted = Command(folder, "resume=out", "checkpoint.accept_changed_inputs=true").ended()
     assert accepted.code == 0, accepted.error
-    assert "prompts.jsonl has another content, and the run goes on with it" in accepted.out
+    assert "prompts.jsonl was modified, and the run continues with it" in accepted.out
     assert "begun with another setting: checkpoint.accept_changed_inputs: False -> True" in accepted.out

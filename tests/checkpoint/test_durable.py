@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rlhf_lightning.checkpoint.durable import refused
+from rlhf_lightning.checkpoint.durable import disk_error
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.errors import UserError
 
@@ -36,12 +36,12 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 def test_a_write_that_is_cut_off_says_how_to_go_on(tmp_path, small_files, writer):
     with pytest.raises(Exception) as cause:  # noqa: PT011
         WRITERS[writer](tmp_path / "file")
-    told = refused(cause.value, tmp_path)
+    told = disk_error(cause.value, tmp_path)
     assert told is not None
-    assert f"go on by resume={tmp_path}" in str(told)
+    assert f"continue with resume={tmp_path}" in str(told)
     assert writer != "text" or list(tmp_path.iterdir()) == []
 
 
 def test_other_errors_are_what_they_are(tmp_path):
-    assert refused(RuntimeError("a bug"), tmp_path) is None
-    assert refused(UserError("No space left on device, told already"), tmp_path) is None
+    assert disk_error(RuntimeError("a bug"), tmp_path) is None
+    assert disk_error(UserError("No space left on device, told already"), tmp_path) is None

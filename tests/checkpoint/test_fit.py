@@ -49,7 +49,7 @@ def test_resumed_after_any_step_it_leaves_the_same(trainings, uninterrupted, kin
         folder = whole.stopped_after(step, tmp_path / str(step))
         said: list[str] = []
         assert trainings.trained(kind, folder, log=said.append) == whole.left, f"resumed after step {step}"
-        assert said == [f"{folder / f'step_{step}'}: going on after step {step}"]
+        assert said == [f"{folder / f'step_{step}'}: continuing after step {step}"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,7 +178,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(trainings, unin
         assert newest is not None
         assert newest.step == before
         assert f"step_{step}/{name}" in " ".join(said)
-        assert all(text.endswith(f"step_{before} is whole and is used") for text in said)
+        assert all(text.endswith(f"step_{before} is complete and is used") for text in said)
     assert trainings.trained("sft", folder, keep=2) == whole.left
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["step_5", "step_6"], "damaged ones go"
 
@@ -187,7 +187,7 @@ def test_with_no_whole_checkpoint_left_nothing_is_begun_anew(trainings, uninterr
     folder = uninterrupted("sft").stopped_after(2, tmp_path / "copy")
     for step in (1, 2):
         damage(folder / f"step_{step}" / "trainer.ckpt", "flip")
-    with pytest.raises(DataError, match="none is whole"):
+    with pytest.raises(DataError, match="none is complete"):
         trainings.trained("sft", folder)
 
 
@@ -220,13 +220,13 @@ def test_a_full_disk_stops_the_training_and_leaves_the_checkpoint_before(trainin
     assert trainings.trained("sft", folder) == whole.left
 
 
-@pytest.mark.parametrize(("place", "message"), [("a file", "a run can't be kept there"), ("/proc/nothing/here", "can't be kept there")])
-def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(trainings, tmp_path, place, message):
+@pytest.mark.parametrize("place", ["a file", "/proc/nothing/here"])
+def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(trainings, tmp_path, place):
     folder = Path(place)
     if not folder.is_absolute():
         (tmp_path / place).write_text("")
         folder = tmp_path / place / "checkpoints"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir"):
         trainings.trained("sft", folder)
 
 

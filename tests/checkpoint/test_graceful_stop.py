@@ -34,7 +34,7 @@ def test_a_signal_within_a_step_ends_the_training_after_it(trainings, uninterrup
     with pytest.raises(SystemExit) as stop:
         trainings.trained("reward", tmp_path, trainings.Kills(2, number), every=99, log=said.append)
     assert stop.value.code == code
-    assert said == [f"stopped by {number.name} after step 2, whose checkpoint stands in {tmp_path}"]
+    assert said == [f"stopped by {number.name} after step 2; its checkpoint is in {tmp_path}"]
     newest = CheckpointStore(tmp_path).newest()
     assert newest is not None
     assert newest.step == 2
@@ -48,7 +48,7 @@ def test_a_second_signal_ends_the_process_at_once_and_the_checkpoint_before_stan
         "import os, signal, sys, time\n"
         "from rlhf_lightning.checkpoint.graceful_stop import StopSignal\n"
         "stop = StopSignal()\n"
-        "signal.signal(signal.SIGTERM, stop._note)\n"
+        "signal.signal(signal.SIGTERM, stop._record)\n"
         "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('goes on', stop.number, flush=True)\n"
         "time.sleep(1.2)\n"
@@ -110,7 +110,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(whole, tmp
     assert out.count(f"stopped by SIGTERM after step {step}") == 1, out + error
     newest = CheckpointStore(tmp_path / "stopped").newest()
     assert newest is not None
-    assert (newest.step, newest.about["processes"]) == (step, 2)
+    assert (newest.step, newest.metadata["processes"]) == (step, 2)
     if rank == 0:
         alone = started("sft", tmp_path / "stopped", "--devices", 1)
         assert "is of 2 processes" in alone.communicate(timeout=120)[1]

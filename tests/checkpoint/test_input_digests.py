@@ -1,4 +1,4 @@
-"""Inputs are found in the settings, and every change of theirs that is looked at is noticed."""
+"""Every change of an input that is looked at is noticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.checkpoint import input_digests
-from rlhf_lightning.checkpoint.input_digests import changed, digest, inputs_of
+from rlhf_lightning.checkpoint import input_digests as module
+from rlhf_lightning.checkpoint.input_digests import changed_inputs, digest, input_digests
 
 
 @pytest.fixture
@@ -30,45 +30,41 @@ def there(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_files_folders_and_patterns_are_found_and_the_run_s_own_are_not(there):
-    named = {
-        "feedback_source.jsonl.path": ["pairs.jsonl", "gone.jsonl"], "backbone.path": "model", "rollout_scorer.path": str(there / "model"),
-        "task.prompts": "pairs.*", "stage.model": "gpt2", "reward.epochs": 3, "reward_head.activation": "model", "trainer": None,
-        "feedback_source.json.path": "run/feedback.jsonl", "stage.reference": "run",
-    }  # fmt: skip
-    found = inputs_of(named, there / "run")
+def test_files_folders_and_patterns_are_digested_and_the_run_s_own_are_not(there):
+    paths = ["pairs.jsonl", "gone.jsonl", "model", str(there / "model"), "pairs.*", "gpt2", "run/feedback.jsonl", "run"]
+    found = input_digests(paths, there / "run")
     assert list(found) == sorted(["pairs.jsonl", "model", str(there / "model"), "pairs.*"])
-    assert changed(found, there / "run") == []
+    assert changed_inputs(found, there / "run") == []
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda top: (top / "pairs.jsonl").write_text("Content of pairs.jsonl\n"), ["pairs.jsonl has another content"]),
-        (lambda top: (top / "pairs.jsonl").unlink(), ["pairs.jsonl is gone"]),
-        (lambda top: (top / "model" / "config.json").rename(top / "model" / "other.json"), ["model has another content"]),
-        (lambda top: (top / "model" / "data" / "train.parquet").write_text(""), ["model has another content"]),
-        (lambda top: (top / "model" / "new").write_text(""), ["model has another content"]),
+        (lambda top: (top / "pairs.jsonl").write_text("Content of pairs.jsonl\n"), ["pairs.jsonl was modified"]),
+        (lambda top: (top / "pairs.jsonl").unlink(), ["pairs.jsonl is missing"]),
+        (lambda top: (top / "model" / "config.json").rename(top / "model" / "other.json"), ["model was modified"]),
+        (lambda top: (top / "model" / "data" / "train.parquet").write_text(""), ["model was modified"]),
+        (lambda top: (top / "model" / "new").write_text(""), ["model was modified"]),
         (lambda top: (top / "model" / ".hidden").write_text(""), []),
         (lambda top: (top / "pairs.jsonl").touch(), []),
     ],
     ids=["a letter", "gone", "renamed", "emptied below", "one more", "hidden", "only touched"],
 )
 def test_a_changed_input_is_named(there, change, told):
-    found = inputs_of({"feedback_source.jsonl.path": "pairs.jsonl", "backbone.path": "model"}, there / "run")
+    found = input_digests(["pairs.jsonl", "model"], there / "run")
     change(there)
-    assert changed(found, there / "run") == told
+    assert changed_inputs(found, there / "run") == told
 
 
 def test_a_folder_that_holds_runs_is_not_changed_by_them(there):
-    found = inputs_of({"feedback_source.jsonl.path": "./"}, there / "run")
+    found = input_digests(["./"], there / "run")
     (there / "run" / "more").write_text("")
     (there / "runs" / "other").mkdir(parents=True)
     for name in ("begun.json", "result.json"):
         (there / "runs" / "other" / name).write_text("{}")
-    assert changed(found, there / "run") == []
+    assert changed_inputs(found, there / "run") == []
     (there / "new.jsonl").write_text("")
-    assert changed(found, there / "run") == ["./ has another content"]
+    assert changed_inputs(found, there / "run") == ["./ was modified"]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,8 +81,8 @@ def test_every_byte_of_what_is_read_whole_counts(tmp_path, content, data):
 
 
 def test_of_a_large_file_length_ends_and_spread_pieces_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_digests, "PIECE", 10)
-    monkeypatch.setattr(input_digests, "BUDGET", 50)
+    monkeypatch.setattr(module, "PIECE", 10)
+    monkeypatch.setattr(module, "BUDGET", 50)
     file = tmp_path / "file"
     whole = bytes(range(200))
 
@@ -104,8 +100,8 @@ def test_of_a_large_file_length_ends_and_spread_pieces_count(tmp_path, monkeypat
 
 
 def test_the_pieces_of_two_files_share_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_digests, "PIECE", 10)
-    monkeypatch.setattr(input_digests, "BUDGET", 40)
+    monkeypatch.setattr(module, "PIECE", 10)
+    monkeypatch.setattr(module, "BUDGET", 40)
     files: dict[str, Path] = {}
     for name in "ab":
         files[name] = tmp_path / name

@@ -29,10 +29,10 @@ def test_a_record_is_read_as_it_was_written_without_secrets(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.jsonl").write_text("{}\n")
     (tmp_path / "run").mkdir()
-    run_record.write(config(), tmp_path / "run")
+    run_record.write(config(), tmp_path / "run", ["p.jsonl"])
     record = run_record.read(tmp_path / "run")
     assert record is not None
-    assert record["settings"] == run_record.settings_of(config())
+    assert record["settings"] == run_record.flat_settings(config())
     assert list(record["inputs"]) == ["p.jsonl"]
     text = (tmp_path / "run" / run_record.FILE).read_text()
     assert "hidden" not in text
@@ -40,7 +40,7 @@ def test_a_record_is_read_as_it_was_written_without_secrets(tmp_path, monkeypatc
 
 
 def test_differences_are_named_by_their_settings():
-    before, now = run_record.settings_of(config()), run_record.settings_of(config(seed=4, trainer__devices=2, task__more=[1]))
+    before, now = run_record.flat_settings(config()), run_record.flat_settings(config(seed=4, trainer__devices=2, task__more=[1]))
     assert run_record.differences(before, now) == {"seed": "3 -> 4", "trainer.devices": "1 -> 2", "task.more": "(not set) -> [1]"}
     assert run_record.differences(now, before)["task.more"] == "[1] -> (not set)"
     assert run_record.differences(before, before) == {}

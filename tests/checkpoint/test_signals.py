@@ -36,7 +36,7 @@ with handle_signals():
 
 def program(body: str, then: str = "pass", **env: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", HEEDS.format(body=body, then=then)]
-    given = {name: value for name, value in os.environ.items() if name not in (signals.STARTER, "LOCAL_RANK")}
+    given = {name: value for name, value in os.environ.items() if name not in (signals.PARENT_VARIABLE, "LOCAL_RANK")}
     return subprocess.Popen(
         words,
         env=given | {"PYTHONPATH": str(ROOT)} | env,
@@ -64,17 +64,17 @@ def test_a_second_signal_ends_at_once_and_its_repetition_is_the_first():
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "closed\n"
     process.send_signal(signal.SIGTERM)
-    time.sleep(signals.SAME + 0.2)
+    time.sleep(signals.DEBOUNCE_SECONDS + 0.2)
     assert process.poll() is None, "the same signal, sent on"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
 
 
 def test_handlers_of_before_are_back():
-    before = {number: signal.getsignal(number) for number in signals.ASKING}
+    before = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
     with signals.handle_signals():
-        assert all(isinstance(signal.getsignal(number), signals.Ending) for number in signals.ASKING)
-    assert {number: signal.getsignal(number) for number in signals.ASKING} == before
+        assert all(isinstance(signal.getsignal(number), signals.SignalHandler) for number in signals.STOP_SIGNALS)
+    assert {number: signal.getsignal(number) for number in signals.STOP_SIGNALS} == before
 
 
 CHILD = (

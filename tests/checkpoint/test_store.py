@@ -123,7 +123,7 @@ def test_killed_in_the_middle_of_a_write_the_one_before_is_found(tmp_path):
     said: list[str] = []
     again = store_of(tmp_path, log=said.append)
     assert content(again.newest()) == 1
-    assert said == [f"{tmp_path}: removed what a save that was cut off had left (.new-step_2)"]
+    assert said == [f"{tmp_path}: removed leftovers of an interrupted save (.new-step_2)"]
 
 
 def test_steps_count_and_neither_names_nor_times_do(tmp_path):
@@ -170,9 +170,9 @@ def test_any_damage_to_any_file_is_noticed_and_named(tmp_path, name, harm):
     assert content(store.newest()) == 1
     assert len(said) == 1
     assert f"{tmp_path / 'step_2' / name} " in said[0]
-    assert said[0].endswith("step_1 is whole and is used")
+    assert said[0].endswith("step_1 is complete and is used")
     harmed(tmp_path / "step_1" / name)[harm]()
-    with pytest.raises(DataError, match="none is whole") as told:
+    with pytest.raises(DataError, match="none is complete") as told:
         store.newest()
     assert f"{tmp_path / 'step_1' / name} " in str(told.value)
 
@@ -188,7 +188,7 @@ def test_every_byte_of_a_manifest_is_guarded(tmp_path):
                 read(tmp_path / "step_1")
                 verify(tmp_path / "step_1")
             except Exception as damaged:
-                assert type(damaged).__name__ == "Damaged"  # noqa: PT017
+                assert type(damaged).__name__ == "DamagedCheckpoint"  # noqa: PT017
             else:
                 assert json.loads(path.read_text()) == json.loads(whole), "a byte between the words"
 
@@ -198,9 +198,9 @@ def test_one_that_was_taken_away_is_missed(tmp_path):
     store = store_of(tmp_path, 1, 2, log=said.append)
     shutil.rmtree(tmp_path / "step_2")
     assert content(store.newest()) == 1
-    assert said == [f"checkpoint damaged: {tmp_path / 'step_2'} is missing; step_1 is whole and is used"]
+    assert said == [f"checkpoint damaged: {tmp_path / 'step_2'} is missing; step_1 is complete and is used"]
     shutil.rmtree(tmp_path / "step_1")
-    with pytest.raises(DataError, match="none is whole"):
+    with pytest.raises(DataError, match="none is complete"):
         store.newest()
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_index_doesn_t_hide_a_whole_checkpoint(tmp_path):
     assert "index.json can't be read" in said[0]
     for name in folders(store):
         shutil.rmtree(tmp_path / name)
-    with pytest.raises(DataError, match="none is whole"):
+    with pytest.raises(DataError, match="none is complete"):
         store.newest()
 
 

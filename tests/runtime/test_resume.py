@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.registry import load_components, option
 from rlhf_lightning.runtime import resume, saved_config
 
 
@@ -75,10 +76,11 @@ def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatc
 
 
 def config(**changes):
+    load_components()
     made = OmegaConf.create(
         {
             "seed": 1, "trainer": {"devices": 1}, "checkpoint": {"accept_changed_inputs": False, "keep_finished": False},
-            "reward": {"learning_rate": 0.1}, "feedback_source": {"jsonl": {"path": "pairs.jsonl"}},
+            "reward": {"learning_rate": 0.1}, "feedback_source": {"jsonl": {"_target_": option("feedback_source", "jsonl").path, "path": "pairs.jsonl"}},
         }
     )  # fmt: skip
     for name, value in changes.items():
@@ -127,11 +129,11 @@ def test_without_a_record_the_saved_configuration_is_what_it_was_begun_with(begu
 
 def test_changed_inputs_need_a_word(begun):
     (begun.parent / "pairs.jsonl").write_text("{} \n")
-    with pytest.raises(DataError, match=r"pairs.jsonl has another content; .*checkpoint.accept_changed_inputs=true"):
+    with pytest.raises(DataError, match=r"pairs.jsonl was modified; .*checkpoint.accept_changed_inputs=true"):
         resume.prepare(config(), begun, pytest.fail)
     said: list[str] = []
     resume.prepare(config(checkpoint__accept_changed_inputs=True), begun, said.append)
-    assert "pairs.jsonl has another content, and the run goes on with it (checkpoint.accept_changed_inputs)" in said
+    assert "pairs.jsonl was modified, and the run continues with it (checkpoint.accept_changed_inputs)" in said
     assert json.loads((begun / "begun.json").read_text())["settings"]["checkpoint.accept_changed_inputs"] is True
 
 
