@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.registry import load_components, option
+from rlhf_lightning.registry import load_components
 from rlhf_lightning.runtime import resume, saved_config
 
 
@@ -75,12 +75,15 @@ def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatc
         resume.expand_resume([*words, "resume=auto"])
 
 
+SOURCE = "rlhf_lightning.feedback.source.jsonl.jsonl"
+
+
 def config(**changes):
     load_components()
     made = OmegaConf.create(
         {
             "seed": 1, "trainer": {"devices": 1}, "checkpoint": {"accept_changed_inputs": False, "keep_finished": False},
-            "reward": {"learning_rate": 0.1}, "feedback_source": {"jsonl": {"_target_": option("feedback_source", "jsonl").path, "path": "pairs.jsonl"}},
+            "reward": {"learning_rate": 0.1}, "feedback_source": {"jsonl": {"_target_": SOURCE, "path": "pairs.jsonl"}},
         }
     )  # fmt: skip
     for name, value in changes.items():
