@@ -103,7 +103,7 @@ def reward(spec: Spec) -> Made:
 
     from rlhf_lightning.feedback.batch import collate
     from rlhf_lightning.feedback.judgements import standardised
-    from rlhf_lightning.model.trunk import trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.model.trunk import load_trunk, trunk_width
     from rlhf_lightning.reward.head.linear import LinearHead
     from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
     from rlhf_lightning.reward.model import RewardModel
@@ -114,7 +114,7 @@ def reward(spec: Spec) -> Made:
     from rlhf_lightning.reward.storage.warm_start import begun
 
     folder = str(Path(spec["models"]) / spec["size"] / "reward")
-    trunk, tokenizer = trunk_and_tokenizer(folder, "decoder")
+    trunk, tokenizer = load_trunk(folder, "decoder")
     net, _ = begun(folder, ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), "last")
     model, tokens = RewardModel(net, tokenizer, spec["max_length"]), []
     judged = standardised(feedback_of(spec))

@@ -8,7 +8,7 @@ from typing import Literal
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.model.language_model import LanguageModel, check_output_layer
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.model.text_vectors import check_reading
+from rlhf_lightning.model.text_vectors import check_batch_invariance
 from rlhf_lightning.model.trunk import check_kind, check_writer, load_config
 from rlhf_lightning.registry import register
 from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_tokens
@@ -37,6 +37,6 @@ def causal(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", 
     language_model = LanguageModel(model, load_tokenizer(path))
     check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
     check_end_tokens(model, f"backbone.path: {path!r}")
-    check_reading(language_model.trunk, causal=True)
+    check_batch_invariance(language_model.trunk, causal=True)
     check_output_layer(language_model)
     return language_model

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rlhf_lightning.config.schema import ModelPath
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.registry import register
 
 
@@ -27,4 +27,4 @@ def encoder(corpus: Iterable[str], *, path: ModelPath) -> tuple[Any, Any]:
         DataError: the folder or name can't be loaded.
         ConfigError: it isn't an encoder.
     """
-    return trunk_and_tokenizer(path, "encoder")
+    return load_trunk(path, "encoder")

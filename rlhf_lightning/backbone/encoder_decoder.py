@@ -14,12 +14,12 @@ from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.language_model import LanguageModel, compare_logits, pad_rows
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.prompt_encoding import Reading, TextRow
-from rlhf_lightning.model.text_vectors import check_reading, decoder_hidden
+from rlhf_lightning.model.prompt_encoding import EncodedText, InputFormat
+from rlhf_lightning.model.text_vectors import check_batch_invariance, decoder_hidden
 from rlhf_lightning.model.trial import READ_ERRORS, trial
-from rlhf_lightning.model.trunk import check_kind, check_writer, load_config, reading_of
+from rlhf_lightning.model.trunk import check_kind, check_writer, input_format_of, load_config
 from rlhf_lightning.registry import register
-from rlhf_lightning.tokenization.chat_template import unframed
+from rlhf_lightning.tokenization.chat_template import strip_frames
 from rlhf_lightning.tokenization.turns import text_end
 from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_tokens
 
@@ -59,7 +59,7 @@ class EncoderDecoder(LanguageModel):
                     "shorten it or filter it out"
                 )
         padded, mask = pad_rows(rows, self.pad_id)
-        return Prompts(prompts=unframed(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+        return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
         """Texts of [B, T] right-padded responses, without special tokens; the decoder begins a text of its own."""
@@ -67,11 +67,11 @@ class EncoderDecoder(LanguageModel):
         return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
 
     @property
-    def _reading(self) -> Reading:
-        return reading_of(self.model)
+    def _input_format(self) -> InputFormat:
+        return input_format_of(self.model)
 
-    def _row(self, prompt: str, response: str) -> TextRow:
-        return self.text_rows.row((prompt, response))
+    def _row(self, prompt: str, response: str) -> EncodedText:
+        return self.text_encoder.encode((prompt, response))
 
 
 @register("backbone", "encoder_decoder")
@@ -98,7 +98,7 @@ def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["f
     language_model = EncoderDecoder(model, load_tokenizer(path))
     check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
     check_end_tokens(model, f"backbone.path: {path!r}")
-    check_reading(model, causal=True)
+    check_batch_invariance(model, causal=True)
     check_decoder_output(language_model)
     return language_model
 

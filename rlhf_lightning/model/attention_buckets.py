@@ -25,7 +25,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BucketLayout:
     """How the attention finds its texts in the packed row.
 
     Attributes:
@@ -39,14 +39,14 @@ class Layout:
     back: Tensor
 
     @classmethod
-    def of(cls, lengths: Tensor, filled: int = 0) -> Layout:
+    def of(cls, lengths: Tensor, filled: int = 0) -> BucketLayout:
         sizes: list[int] = lengths.tolist()
         starts = [0, *itertools.accumulate(sizes)]
         buckets = []
         places = [torch.empty(0, dtype=torch.long)]
         back = torch.zeros(starts[-1] + filled, dtype=torch.long)
         done = 0
-        for texts in of_like_length(sizes):
+        for texts in group_by_length(sizes):
             size = torch.tensor([sizes[t] for t in texts])
             steps = torch.arange(sizes[texts[0]])
             inside = steps < size[:, None]
@@ -59,7 +59,7 @@ class Layout:
         return cls(buckets, torch.cat(places).to(lengths.device), back.to(lengths.device))
 
 
-def of_like_length(sizes: Sequence[int]) -> list[list[int]]:
+def group_by_length(sizes: Sequence[int]) -> list[list[int]]:
     """The texts that have tokens, longest first, in groups of like length."""
     groups: list[list[int]] = []
     for text in sorted(range(len(sizes)), key=lambda t: -sizes[t]):

@@ -52,7 +52,7 @@ def written_shapes(folder: Path) -> Shapes:
     return {name: tuple(about["shape"]) for file in files for name, about in check_safetensors(file).items()}
 
 
-def some_of(names: Iterable[str], shown: int = 4) -> str:
+def summarize_names(names: Iterable[str], shown: int = 4) -> str:
     """The number of tensors, with the names of the first few."""
     names = list(names)
     more = ", ..." if len(names) > shown else ""

@@ -15,7 +15,7 @@ CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
 """Names of the argument, and of the output, that carries keys, values or states from call to call; newest first."""
 
 
-def accepted(module: nn.Module, **arguments: Any) -> dict[str, Any]:
+def accepted_arguments(module: nn.Module, **arguments: Any) -> dict[str, Any]:
     """The arguments that the module's forward names as parameters."""
     names = _parameters_of_forward(cast(Any, type(module)))
     return {name: value for name, value in arguments.items() if name in names}

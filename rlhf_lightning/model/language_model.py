@@ -15,15 +15,15 @@ from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.kernels import use_fast_kernels
 from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.model.rope import rope_limit
 from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.model.trunk import max_positions
-from rlhf_lightning.tokenization.boundary import begins_text, continuation_text
-from rlhf_lightning.tokenization.chat_template import prompt_ids, unframed
+from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start
+from rlhf_lightning.tokenization.chat_template import prompt_ids, strip_frames
 from rlhf_lightning.tokenization.length_limit import UNLIMITED
-from rlhf_lightning.tokenization.turns import end_notes, generation_ends, stop_ids
+from rlhf_lightning.tokenization.turns import end_notes, generation_eos_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ class LanguageModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    _rows: TextRows | None = field(default=None, init=False, repr=False, compare=False)
+    _rows: TextEncoder | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         use_fast_kernels(self.model)
@@ -76,7 +76,7 @@ class LanguageModel:
         return max_positions(self.model) or UNLIMITED
 
     @property
-    def written_length(self) -> int:
+    def max_generated_length(self) -> int:
         """The most tokens of a prompt and a response that is drawn: beyond those whose positions depend on a text's final length, tokens
         would be drawn with other probabilities than they have in the text."""
         limit = rope_limit(self.model)
@@ -114,20 +114,20 @@ class LanguageModel:
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
         """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
         an encoder reads (None without one)."""
-        row = self.text_rows.row((prompt, response))
+        row = self.text_encoder.encode((prompt, response))
         return row.ids, max(1, len(row.before)), None
 
     @property
-    def text_rows(self) -> TextRows:
+    def text_encoder(self) -> TextEncoder:
         """Lays out texts for the model, uncut."""
         stops = tuple(self.eos_ids)
         if self._rows is None or self._rows.stop_ids != stops:
-            self._rows = TextRows(self.tokenizer, self._reading, UNLIMITED, stops)
+            self._rows = TextEncoder(self.tokenizer, self._input_format, UNLIMITED, stops)
         return self._rows
 
     @property
-    def _reading(self) -> Reading:
-        return Reading()
+    def _input_format(self) -> InputFormat:
+        return InputFormat()
 
     def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
         """Left-padded prompts that leave `room` tokens for the response.
@@ -138,7 +138,7 @@ class LanguageModel:
             OverlongPrompt: a prompt that doesn't fit.
             DataError: a response that may fill all positions; a prompt that is empty where the tokenizer has no begin-of-text token.
         """
-        positions = self.written_length
+        positions = self.max_generated_length
         if room >= positions:
             raise DataError(
                 f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
@@ -156,7 +156,7 @@ class LanguageModel:
                     f"{text[:60]!r}...; shorten it or filter it out{lower}"
                 )
         padded, mask = pad_rows(rows, self.pad_id, left=True)
-        return Prompts(prompts=unframed(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
+        return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
         """Texts of [B, T] right-padded responses, without special tokens: what they add behind their prompts, a leading space included."""
@@ -165,8 +165,8 @@ class LanguageModel:
         begins = [False] * len(rows)
         if prompts is not None:
             last = prompts.prompt_ids[:, -1].tolist()
-            begins = [begins_text(self.tokenizer, prompt, i) for prompt, i in zip(prompts.prompts, last, strict=True)]
-        return [continuation_text(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
+            begins = [is_text_start(self.tokenizer, prompt, i) for prompt, i in zip(prompts.prompts, last, strict=True)]
+        return [decode_continuation(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
 
     def save(self, folder: Path) -> None:
         """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
@@ -177,7 +177,7 @@ class LanguageModel:
         """
 
         def write(target: Path) -> None:
-            ends = generation_ends(self._generation_eos)
+            ends = generation_eos_ids(self._generation_eos)
             if ends and ends != self.eos_ids:
                 self.model.generation_config.eos_token_id = self.eos_ids  # plain transformers must stop at a learned end of turn, too
             save_model(self.model, target)
@@ -238,6 +238,6 @@ def compare_logits(language_model: LanguageModel, hidden: Tensor, expected: Tens
         raise ConfigError(f"{name} is not supported: it changes its vectors or logits between trunk and output")
 
 
-def frozen(module: nn.Module) -> nn.Module:
+def freeze(module: nn.Module) -> nn.Module:
     """The module in eval mode with no gradients: a reference or a scorer."""
     return module.eval().requires_grad_(False)

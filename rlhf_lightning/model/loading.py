@@ -9,7 +9,7 @@ import torch
 
 from rlhf_lightning.config.model_files import check_model_folder, damaged_tokenizer_file
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.model.checkpoint_tensors import checkpoint_state, some_of, written_shapes
+from rlhf_lightning.model.checkpoint_tensors import checkpoint_state, summarize_names, written_shapes
 from rlhf_lightning.model.quiet import quiet_transformers
 from rlhf_lightning.model.weight_report import check_finite, check_report
 
@@ -115,8 +115,8 @@ def _misfit(auto_class: Any, folder: Path) -> str:
         return ""
     lost = sorted(expected.keys() - stored.keys())
     resized = sorted(name for name in expected.keys() & stored.keys() if expected[name] != stored[name])
-    faults = [f"it lacks {some_of(lost)}"] if lost else []
-    faults += [f"it holds {some_of(resized)} in another shape than config.json describes"] if resized else []
+    faults = [f"it lacks {summarize_names(lost)}"] if lost else []
+    faults += [f"it holds {summarize_names(resized)} in another shape than config.json describes"] if resized else []
     return "; ".join(faults)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.model.token_log_probs import softcapped, token_log_probs
+from rlhf_lightning.model.token_log_probs import softcap, token_log_probs
 from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.tensors import entropy_of, log_probs_of
 
@@ -61,7 +61,7 @@ def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
 def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """[..., D] vectors of the trunk to logits [..., V], in the model's precision."""
     form = logit_form(model)
-    return own_logits(model, hidden) if form is None else _logits(model, hidden, form)
+    return native_logits(model, hidden) if form is None else _logits(model, hidden, form)
 
 
 def output_log_probs(
@@ -75,7 +75,7 @@ def output_log_probs(
     """
     form = logit_form(model)
     if form is None:
-        logits = own_logits(model, hidden)
+        logits = native_logits(model, hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
     layer: Any = model.get_output_embeddings()
@@ -115,7 +115,7 @@ def before_output(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return hidden * width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else hidden
 
 
-def own_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+def native_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The logits [..., V] that the model's own forward makes of a trunk's vectors [..., D]."""
     rows = hidden.reshape(1, -1, hidden.shape[-1])
     ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=hidden.device)
@@ -161,7 +161,7 @@ def _logits(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
     bias = _bias(model, form)
     if bias is not None:
         logits = logits + bias
-    return logits if form.cap is None else softcapped(logits, form.cap)
+    return logits if form.cap is None else softcap(logits, form.cap)
 
 
 def _scaled(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
@@ -190,7 +190,7 @@ def _tried_form(model: PreTrainedModel) -> LogitForm | None:
     with trial(model):
         hidden = _trial_vectors(model)
         try:
-            expected = [own_logits(model, part) for part in hidden]
+            expected = [native_logits(model, part) for part in hidden]
         except READ_ERRORS:
             return read  # `check_output_layer` compares it with the model's whole forward pass
         for form in (read, LogitForm(), _fitted(model, read, hidden[0], expected[0])):

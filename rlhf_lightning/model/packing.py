@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad as filled_up
 from torch.nn.functional import scaled_dot_product_attention
 
-from rlhf_lightning.model.attention_buckets import Layout
+from rlhf_lightning.model.attention_buckets import BucketLayout
 from rlhf_lightning.model.forward_arguments import cache_argument
 from rlhf_lightning.model.trial import READ_ERRORS, agree
 
@@ -93,9 +93,9 @@ class PackedTokens:
         types = None if self.types is None else self.types[:length]
         return PackedTokens(self.ids[:length], self.lengths.clamp(max=length), None, types, self.context)
 
-    def padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
+    def to_padded(self, pad: int = 0) -> tuple[Tensor, Tensor]:
         """[U, L] right-padded ids and mask, as integers."""
-        ids, mask = unpacked(self.ids, self.lengths, pad)
+        ids, mask = unpack(self.ids, self.lengths, pad)
         return ids, mask.long()
 
 
@@ -103,7 +103,7 @@ def _joined(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor(list(itertools.chain.from_iterable(rows)), dtype=torch.long)
 
 
-def unpacked(values: Tensor, lengths: Tensor, fill: float = 0) -> tuple[Tensor, Tensor]:
+def unpack(values: Tensor, lengths: Tensor, fill: float = 0) -> tuple[Tensor, Tensor]:
     """[N, ...] values of packed tokens as [U, L, ...], right-padded with `fill`, and the mask [U, L]."""
     longest = int(lengths.max()) if len(lengths) else 0
     mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
@@ -155,7 +155,7 @@ def _packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, first_position:
         input_ids=ids[None],
         attention_mask=torch.ones_like(ids)[None],
         position_ids=positions[None],
-        packed_layout=Layout.of(lengths, filled),
+        packed_layout=BucketLayout.of(lengths, filled),
         **({} if tokens.types is None else {"token_type_ids": filled_up(tokens.types, (0, filled))[None]}),
         **(_without_cache(trunk) if cache is None else {cache_argument(trunk) or "": cache, "use_cache": True}),
     ).last_hidden_state
@@ -253,8 +253,8 @@ def padded_hidden(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor,
 
 def padded_inputs(tokens: PackedTokens, pad: int) -> dict[str, Tensor]:
     """What a transformers model takes, [U, L] each, right-padded: ids, mask, and token types where there are some."""
-    ids, mask = tokens.padded(pad)
-    types = {} if tokens.types is None else {"token_type_ids": unpacked(tokens.types, tokens.lengths)[0]}
+    ids, mask = tokens.to_padded(pad)
+    types = {} if tokens.types is None else {"token_type_ids": unpack(tokens.types, tokens.lengths)[0]}
     return {"input_ids": ids, "attention_mask": mask, **types}
 
 
@@ -286,7 +286,7 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
-    packed_layout: Layout | None = None,
+    packed_layout: BucketLayout | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """The attention of transformers' AttentionInterface: [1, H, N, D] queries, keys and values (which may have fewer heads), and a

@@ -25,7 +25,7 @@ TrunkKind = Literal["decoder", "encoder", "encoder_decoder"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class InputFormat:
     """What a trunk wants to read.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reading:
     typed: bool = False
 
 
-class TextRow(NamedTuple):
+class EncodedText(NamedTuple):
     """A text as ids: `before` the response, `answer` the response, `end` after it.
 
     Attributes:
@@ -60,7 +60,7 @@ class TextRow(NamedTuple):
         return [*self.before, *self.answer, *self.end]
 
 
-class Frame(NamedTuple):
+class PairTemplate(NamedTuple):
     """The special tokens of a tokenizer's own template, around and between its texts, and the token types of its pieces."""
 
     first: list[int]
@@ -71,7 +71,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TextRows:
+class TextEncoder:
     """Lays texts out as ids.
 
     - decoder: what the tokenizer puts before a text, prompt, response, end-of-text; a chat as its template renders the conversation
@@ -92,33 +92,33 @@ class TextRows:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    reading: Reading
+    input_format: InputFormat
     max_length: int
     stop_ids: tuple[int, ...] = ()
     eos: bool | None = None
     template_tail: bool = False
     _memory: dict[Any, EncodedPrompt] = field(default_factory=dict, repr=False, compare=False)
 
-    def packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
+    def encode_packed(self, texts: Sequence[tuple[Prompt, str]]) -> tuple[PackedTokens, int]:
         """The texts' rows, and how many of them were cut."""
-        rows = self.rows(texts)
+        rows = self.encode_all(texts)
         return self.pack(rows), sum(row.is_cut for row in rows)
 
-    def pack(self, rows: Sequence[TextRow]) -> PackedTokens:
+    def pack(self, rows: Sequence[EncodedText]) -> PackedTokens:
         """Rows without padding."""
-        two = self.reading.kind == "encoder_decoder"
-        types = [row.types for row in rows] if self.reading.typed else None
+        two = self.input_format.kind == "encoder_decoder"
+        types = [row.types for row in rows] if self.input_format.typed else None
         context = PackedTokens.of([row.context for row in rows]) if two else None
         return PackedTokens.of([row.ids for row in rows], [len(row.before) for row in rows], types, context)
 
-    def row(self, text: tuple[Prompt, str]) -> TextRow:
+    def encode(self, text: tuple[Prompt, str]) -> EncodedText:
         """One text's row."""
-        return self.rows([text])[0]
+        return self.encode_all([text])[0]
 
-    def rows(self, texts: Sequence[tuple[Prompt, str]]) -> list[TextRow]:
+    def encode_all(self, texts: Sequence[tuple[Prompt, str]]) -> list[EncodedText]:
         """A row for each text; a prompt of several texts is encoded once."""
         prompts = self._encoded_prompts([prompt for prompt, _ in texts])
-        if self.reads_apart:
+        if self.encodes_separately:
             answers = encode(self.tokenizer, [Rendered.plain(response) for _, response in texts])
             return [self._apart(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         joined = joined_ids(self.tokenizer, prompts, [response for _, response in texts], self.stop_ids, self.template_tail)
@@ -135,8 +135,8 @@ class TextRows:
                 f"feedback on stretches of a text needs a fast tokenizer, and {type(self.tokenizer).__name__} is none: "
                 "save the model with its tokenizer.json, or leave out that kind of feedback"
             )
-        row, (prompt, response) = self.row(text), text
-        if self.reads_apart:
+        row, (prompt, response) = self.encode(text), text
+        if self.encodes_separately:
             spans = encode_with_spans(self.tokenizer, Rendered.plain(response))[1]
         else:
             (encoded,) = self._encoded_prompts([prompt])
@@ -145,12 +145,12 @@ class TextRows:
         return len(row.before), spans[: len(row.answer)]
 
     @property
-    def reads_apart(self) -> bool:
+    def encodes_separately(self) -> bool:
         """Prompt and response are texts of their own, in a template for pairs or in encoder and decoder."""
-        if self.reading.kind == "encoder":
-            frame = self._frame("a")
+        if self.input_format.kind == "encoder":
+            frame = self._pair_template("a")
             return bool(frame.first + frame.middle + frame.last)
-        return self.reading.kind == "encoder_decoder"
+        return self.input_format.kind == "encoder_decoder"
 
     def _encoded_prompts(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """The prompts' ids, from memory where a text had the same prompt before."""
@@ -161,13 +161,13 @@ class TextRows:
         self._memory.update(zip(new, encode_prompts(self.tokenizer, list(new.values())), strict=True))
         return [self._memory[key] for key in keys]
 
-    def _joined(self, prompt: EncodedPrompt, joined: JoinedIds) -> TextRow:
+    def _joined(self, prompt: EncodedPrompt, joined: JoinedIds) -> EncodedText:
         """A text from end to end, as a decoder reads it."""
         start, asked = self._split_start(joined.before, prompt.opening)
         end = self._end(joined)
         cut, answer, is_cut = self._fitting(asked, joined.answer, len(start) + len(end))
         types = [0] * (len(start) + len(cut) + len(answer) + len(end))
-        return TextRow([*start, *cut], answer, end, types, [], is_cut, joined.exchange.is_rewritten)
+        return EncodedText([*start, *cut], answer, end, types, [], is_cut, joined.exchange.is_rewritten)
 
     def _end(self, joined: JoinedIds) -> list[int]:
         eos, end = self.tokenizer.eos_token_id, joined.end
@@ -175,27 +175,27 @@ class TextRows:
             return []
         return [*end, int(eos)] if self.eos and eos is not None and end[-1:] != [eos] else end
 
-    def _apart(self, prompt: EncodedPrompt, answer: list[int]) -> TextRow:
+    def _apart(self, prompt: EncodedPrompt, answer: list[int]) -> EncodedText:
         """Prompt and response in the places of a template, or one before the encoder and one before the decoder."""
         asked = self._split_start([*prompt.opening, *prompt.ids], prompt.opening)[1]
-        if self.reading.kind == "encoder_decoder":
+        if self.input_format.kind == "encoder_decoder":
             return self._for_encoder_decoder(asked, answer)
-        frame = self._frame("a")
+        frame = self._pair_template("a")
         cut, answer, is_cut = self._fitting(asked, answer, len(frame.first) + len(frame.middle) + len(frame.last))
         first, one, middle, other, last = frame.types
         types = [*first, *[one] * len(cut), *middle, *[other] * len(answer), *last]
-        return TextRow([*frame.first, *cut, *frame.middle], answer, frame.last, types, [], is_cut)
+        return EncodedText([*frame.first, *cut, *frame.middle], answer, frame.last, types, [], is_cut)
 
-    def _for_encoder_decoder(self, asked: list[int], answer: list[int]) -> TextRow:
-        frame = self._frame(None)
-        if self.reading.decoder_start is None:
+    def _for_encoder_decoder(self, asked: list[int], answer: list[int]) -> EncodedText:
+        frame = self._pair_template(None)
+        if self.input_format.decoder_start is None:
             raise ConfigError("the encoder-decoder names no decoder_start_token_id in its config.json: set it there")
-        before = [self.reading.decoder_start, *frame.first]
+        before = [self.input_format.decoder_start, *frame.first]
         cut, _, context_is_cut = self._fitting(asked, [], len(frame.first) + len(frame.last))
         _, answer, is_cut = self._fitting([], answer, len(before) + len(frame.last))
         context = [*frame.first, *cut, *frame.last]
         # An encoder can't read nothing: where there is neither prompt nor template it reads what the decoder begins with.
-        return TextRow(before, answer, frame.last, [], context or before[:1], is_cut or context_is_cut)
+        return EncodedText(before, answer, frame.last, [], context or before[:1], is_cut or context_is_cut)
 
     def _split_start(self, ids: list[int], opening: list[int]) -> tuple[list[int], list[int]]:
         """What begins every text, which is never cut, and the rest of what comes before a response."""
@@ -210,8 +210,8 @@ class TextRows:
         kept = max(0, room - len(answer))
         return asked[-kept:] if kept else [], answer[:room], True
 
-    def _frame(self, pair: str | None) -> Frame:
-        return _frame(self.tokenizer, pair)
+    def _pair_template(self, pair: str | None) -> PairTemplate:
+        return _pair_template(self.tokenizer, pair)
 
 
 def _key(prompt: Prompt) -> Any:
@@ -219,7 +219,7 @@ def _key(prompt: Prompt) -> Any:
     return (prompt.prefix, prompt.content, prompt.suffix) if isinstance(prompt, FramedPrompt) else prompt
 
 
-def read_back(tokenizer: PreTrainedTokenizerBase, tokens: PackedTokens) -> list[dict[str, str]]:
+def decode_packed(tokenizer: PreTrainedTokenizerBase, tokens: PackedTokens) -> list[dict[str, str]]:
     """The texts that tokens stand for, with special tokens: "prompt" and "response" where it is known where that begins, else "text"."""
     rows = [part.tolist() for part in tokens.ids.split(tokens.lengths.tolist())]
     if tokens.response_start is None:
@@ -239,7 +239,7 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _frame(tokenizer: Any, pair: str | None) -> Frame:
+def _pair_template(tokenizer: Any, pair: str | None) -> PairTemplate:
     """The template's own tokens, found by what it adds around "a", or between "a" and `pair`."""
     told = tokenizer("a", pair, return_special_tokens_mask=True, return_token_type_ids=True)
     ids, special, types = told["input_ids"], told["special_tokens_mask"], told["token_type_ids"]
@@ -262,4 +262,4 @@ def _frame(tokenizer: Any, pair: str | None) -> Frame:
         between = slice(one[2], other[1])
     before, after = slice(0, one[1]), slice(other[2], len(ids))
     kinds = (types[before], types[one[1]], types[between], types[other[2] - 1], types[after])
-    return Frame(ids[before], ids[between], ids[after], kinds)
+    return PairTemplate(ids[before], ids[between], ids[after], kinds)

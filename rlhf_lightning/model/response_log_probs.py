@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.packing import PackedTokens, unpacked
+from rlhf_lightning.model.packing import PackedTokens, unpack
 from rlhf_lightning.model.text_vectors import text_vectors
 from rlhf_lightning.tensors import log_probs_of
 
@@ -43,4 +43,4 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     hidden = text_vectors(language_model.trunk, tokens)[places - 1]
     log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
     counts = (tokens.lengths - first).clamp(min=0)
-    return unpacked(log_probs, counts)[0].sum(1), counts
+    return unpack(log_probs, counts)[0].sum(1), counts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.adapters import has_adapters, merged_state
-from rlhf_lightning.model.checkpoint_tensors import expected_shapes, some_of, written_shapes
+from rlhf_lightning.model.checkpoint_tensors import expected_shapes, summarize_names, written_shapes
 from rlhf_lightning.model.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ def check_saved(model: PreTrainedModel, folder: Path) -> None:
         ("holds in another shape", sorted(name for name in expected.keys() & written.keys() if expected[name] != written[name])),
     ]
     if any(names for _, names in faults):
-        text = "; ".join(f"it {fault} {some_of(names)}" for fault, names in faults if names)
+        text = "; ".join(f"it {fault} {summarize_names(names)}" for fault, names in faults if names)
         raise DataError(f"{type(model).__name__} was not saved, and what was saved before stays: what was written isn't complete: {text}")

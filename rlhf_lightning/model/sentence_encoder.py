@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.model.language_model import frozen, pad_rows
+from rlhf_lightning.model.language_model import freeze, pad_rows
 from rlhf_lightning.model.loading import find_file, load_pretrained
-from rlhf_lightning.model.trunk import fitting_length, load_config, trunk_kind
+from rlhf_lightning.model.trunk import clamp_length, load_config, trunk_kind
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SentenceEncoder:
         modules = _read_json(path, "modules.json", [])
         by_kind = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
         folder = by_kind[0][1] if by_kind else ""
-        self.trunk, self.tokenizer = _trunk_and_tokenizer(path, folder, what)
+        self.trunk, self.tokenizer = _load_trunk(path, folder, what)
         self.kind = "encoder" if type(self.trunk).__name__.endswith("EncoderModel") else trunk_kind(self.trunk.config)
         self.modes = ["mean"]
         self.layers: list[Callable[[Tensor], Tensor]] = []
@@ -71,7 +71,7 @@ class SentenceEncoder:
         self.is_sentence_model = bool(by_kind)
         settings = _read_json(path, _join(folder, "sentence_bert_config.json"), {})
         self.is_lower_cased = bool(settings.get("do_lower_case"))
-        self.max_length = fitting_length(self.trunk, max_length or settings.get("max_seq_length") or MAX_LENGTH)
+        self.max_length = clamp_length(self.trunk, max_length or settings.get("max_seq_length") or MAX_LENGTH)
         added = self.tokenizer.num_special_tokens_to_add() + self._starts_decoder
         if self.max_length <= added:
             raise ConfigError(f"{what}: {self.max_length} tokens of a text leave none beside the {added} special tokens; allow more")
@@ -148,7 +148,7 @@ class SentenceEncoder:
             raise ConfigError(f"{what}: {path!r} has the module {kind}, and Transformer, Pooling, Dense, Normalize are supported")
 
 
-def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_trunk(path: str, folder: str, what: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The trunk in float32, frozen and without pooler, and its tokenizer, from a subfolder if that isn't empty."""
     from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
@@ -170,7 +170,7 @@ def _trunk_and_tokenizer(path: str, folder: str, what: str) -> tuple[PreTrainedM
         trunk = trunk.get_encoder()
     tokenizer = load_pretrained(AutoTokenizer, inside, what, **options)
     check_tokens(trunk, tokenizer, f"{what}: {path!r}")
-    return cast("PreTrainedModel", frozen(trunk)), tokenizer
+    return cast("PreTrainedModel", freeze(trunk)), tokenizer
 
 
 def _pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
@@ -200,7 +200,7 @@ def _dense(path: str, where: str, settings: dict[str, Any], what: str) -> nn.Mod
         raise DataError(f"{what}: {path!r} has no {_join(where, 'model.safetensors')}; save the model again with safetensors")
     linear = nn.Linear(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
     linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in load_file(weights).items()})
-    return frozen(nn.Sequential(linear, ACTIVATIONS[name]()))
+    return freeze(nn.Sequential(linear, ACTIVATIONS[name]()))
 
 
 def _read_json(path: str, name: str, default: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.model.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.model.packing import PackedTokens, packed_hidden, padded_hidden, supports_packing, unpack
 from rlhf_lightning.model.rope import reset_rope, rope_limit
 from rlhf_lightning.model.trial import READ_ERRORS, agree, random_ids, trial
 
@@ -81,8 +81,8 @@ def text_groups(trunk: PreTrainedModel, tokens: PackedTokens) -> list[Tensor] | 
 def decoder_hidden(model: PreTrainedModel, tokens: PackedTokens, context: PackedTokens) -> tuple[Tensor, Tensor]:
     """The vectors [U, L, D] of an encoder-decoder's decoder, right-padded, and the mask [U, L]; `context` is what its encoder reads."""
     pad = int(model.config.pad_token_id or 0)
-    read, read_mask = context.padded(pad)
-    ids, mask = tokens.padded(pad)
+    read, read_mask = context.to_padded(pad)
+    ids, mask = tokens.to_padded(pad)
     encoded = model.get_encoder()(input_ids=read, attention_mask=read_mask).last_hidden_state
     decoder = model.get_decoder()
     output = decoder(
@@ -91,7 +91,7 @@ def decoder_hidden(model: PreTrainedModel, tokens: PackedTokens, context: Packed
     return output.last_hidden_state, mask
 
 
-def check_reading(trunk: PreTrainedModel, *, causal: bool) -> None:
+def check_batch_invariance(trunk: PreTrainedModel, *, causal: bool) -> None:
     """Compare what a trunk makes of random texts alone and in company.
 
     Args:
@@ -186,4 +186,4 @@ def token_vectors(trunk: PreTrainedModel, tokens: PackedTokens) -> tuple[Tensor,
     """`text_vectors` as [U, L, D], right-padded, with the mask [U, L]."""
     if batching(trunk) is Batching.PADDED and text_groups(trunk, tokens) is None:
         return padded_vectors(trunk, tokens)
-    return unpacked(text_vectors(trunk, tokens), tokens.lengths)
+    return unpack(text_vectors(trunk, tokens), tokens.lengths)

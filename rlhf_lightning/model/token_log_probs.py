@@ -51,13 +51,13 @@ def token_log_probs(
     """
     if not _is_plain(layer) or (bias is not None and layer.bias is not None):
         logits = layer(hidden) if bias is None else layer(hidden) + bias
-        logits = logits if cap is None else softcapped(logits, cap)
+        logits = logits if cap is None else softcap(logits, cap)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
     return linear_log_probs(layer, hidden, tokens, temperature, entropy, cap=cap, bias=bias)
 
 
-def softcapped(logits: Tensor, cap: float) -> Tensor:
+def softcap(logits: Tensor, cap: float) -> Tensor:
     """cap · tanh(logits / cap)."""
     return (logits / cap).tanh() * cap
 
@@ -171,7 +171,7 @@ def _tempered(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: 
     if temperature != 1.0 or cap is not None:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if cap is not None:
-        logits = softcapped(logits, cap)
+        logits = softcap(logits, cap)
     return logits if temperature == 1.0 else logits / temperature
 
 

@@ -14,8 +14,8 @@ import torch
 from rlhf_lightning.config.model_files import CARD
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.model.prompt_encoding import Reading, TrunkKind
-from rlhf_lightning.model.text_vectors import check_reading
+from rlhf_lightning.model.prompt_encoding import InputFormat, TrunkKind
+from rlhf_lightning.model.text_vectors import check_batch_invariance
 from rlhf_lightning.tokenization.vocabulary import check_config_ids, check_tokens
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_writer(config: PretrainedConfig, path: str) -> None:
         )
 
 
-def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_trunk(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The trunk of a folder or Hub model in float32, with a pad token that is no end-of-text: transformers' classifiers find the last
     token by it. An encoder's pooler is left out: nothing reads it.
 
@@ -114,12 +114,12 @@ def trunk_and_tokenizer(path: str, wanted: TrunkKind | None = None) -> tuple[Pre
         trunk.resize_token_embeddings(len(tokenizer))
     causal = trunk_kind(trunk.config) != "encoder"
     try:
-        check_reading(trunk, causal=causal)
+        check_batch_invariance(trunk, causal=causal)
     except ConfigError:
         if pooler is None:
             raise
         trunk.pooler = pooler  # LayoutLM's forward calls it
-        check_reading(trunk, causal=causal)
+        check_batch_invariance(trunk, causal=causal)
     return trunk, tokenizer
 
 
@@ -128,15 +128,15 @@ def trunk_width(trunk: PreTrainedModel) -> int:
     return int(trunk.config.get_text_config().hidden_size)
 
 
-def reading_of(trunk: PreTrainedModel) -> Reading:
+def input_format_of(trunk: PreTrainedModel) -> InputFormat:
     """How texts are laid out for a trunk."""
     config = trunk.config
     kind = trunk_kind(config)
     if kind == "encoder_decoder":
         start = getattr(config, "decoder_start_token_id", None)
-        return Reading(kind, decoder_start=config.pad_token_id if start is None else start)
+        return InputFormat(kind, decoder_start=config.pad_token_id if start is None else start)
     takes_types = "token_type_ids" in inspect.signature(trunk.forward).parameters and getattr(config, "type_vocab_size", 0) > 1
-    return Reading(kind, typed=kind == "encoder" and takes_types)
+    return InputFormat(kind, typed=kind == "encoder" and takes_types)
 
 
 def max_positions(trunk: PreTrainedModel) -> int | None:
@@ -151,7 +151,7 @@ def max_positions(trunk: PreTrainedModel) -> int | None:
     return int(said) - max(skipped, default=0)
 
 
-def fitting_length(trunk: PreTrainedModel, wanted: int) -> int:
+def clamp_length(trunk: PreTrainedModel, wanted: int) -> int:
     """The wanted number of tokens of a text, or as many as the trunk has positions for."""
     limit = max_positions(trunk)
     return wanted if limit is None else min(wanted, limit)

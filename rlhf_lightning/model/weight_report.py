@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.model.checkpoint_tensors import some_of
+from rlhf_lightning.model.checkpoint_tensors import summarize_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,13 +42,13 @@ def check_report(model: PreTrainedModel, report: Mapping[str, Any], where: str) 
         return
     faults = []
     if missing:
-        faults.append(f"it lacks {some_of(missing)}")
+        faults.append(f"it lacks {summarize_names(missing)}")
     if mismatched:
         _, stored, expected = mismatched[0]
         shapes = f"{list(stored)} in the file, {list(expected)} by config.json"
-        faults.append(f"it holds {some_of([name for name, *_ in mismatched])} in another shape ({shapes})")
+        faults.append(f"it holds {summarize_names([name for name, *_ in mismatched])} in another shape ({shapes})")
     if unexpected:
-        faults.append(f"it holds {some_of(unexpected)} that the model doesn't have")
+        faults.append(f"it holds {summarize_names(unexpected)} that the model doesn't have")
     name, cause = type(model).__name__, _cause(model, missing, mismatched, unexpected)
     raise DataError(f"{where} doesn't hold the weights of a {name}: {'; '.join(faults)}. {cause}")
 

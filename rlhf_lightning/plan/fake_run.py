@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlhf_lightning.model.attention_buckets import of_like_length
+from rlhf_lightning.model.attention_buckets import group_by_length
 from rlhf_lightning.model.packing import ROUND
 
 IMPLEMENTATION = "rehearsed"
@@ -64,7 +64,7 @@ class Texts:
     @functools.cached_property
     def bucketed_tokens(self) -> int:
         """Tokens of the attention's buckets (backbone.layout)."""
-        return sum(len(group) * self.lengths[group[0]] for group in of_like_length(self.lengths))
+        return sum(len(group) * self.lengths[group[0]] for group in group_by_length(self.lengths))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.model.adapters import without_adapters
-from rlhf_lightning.model.language_model import LanguageModel, frozen
+from rlhf_lightning.model.language_model import LanguageModel, freeze
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import text_vectors
@@ -100,7 +100,7 @@ class StartPolicy(nn.Module):
 
 def reference_policy(policy: LanguageModel, reference: LanguageModel) -> nn.Module:
     """The frozen reference: the policy's own start where both are the same model, else the other one."""
-    return StartPolicy(Policy(policy)) if reference.model is policy.model else frozen(Policy(reference))
+    return StartPolicy(Policy(policy)) if reference.model is policy.model else freeze(Policy(reference))
 
 
 def response_places(rollout: Rollout, decoder_prefix: list[int] | None = None) -> tuple[PackedTokens, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
-from rlhf_lightning.model.language_model import LanguageModel, frozen
+from rlhf_lightning.model.language_model import LanguageModel, freeze
 from rlhf_lightning.policy.alarms import raise_alarms
 from rlhf_lightning.policy.components import PPOParts
 from rlhf_lightning.policy.metrics import held_out_metrics, objective_metrics, response_metrics
@@ -58,7 +58,7 @@ class PPOModule(NonFiniteGuard):
         self.parts = parts
         self.settings = settings
         self.seed = seed
-        self._reference = (frozen(reference),)  # in a tuple: neither a submodule nor in the checkpoint
+        self._reference = (freeze(reference),)  # in a tuple: neither a submodule nor in the checkpoint
         self.halved: dict[str, int] = {}  # by the work in which memory ran out
         self.critic_alone = False
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.prompt_encoding import read_back
+from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_log_probs
 from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
@@ -88,7 +88,7 @@ class PreferenceModule(NonFiniteGuard):
         return loss
 
     def texts_of(self, batch: PreferenceBatch) -> list[Any]:
-        return read_back(self.log_probs_of.language_model.tokenizer, batch.tokens)
+        return decode_packed(self.log_probs_of.language_model.tokenizer, batch.tokens)
 
     def configure_optimizers(self) -> Any:
         return adamw(self.parameters(), self.settings, self.steps)

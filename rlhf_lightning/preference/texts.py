@@ -11,7 +11,7 @@ import torch
 
 from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ class TextTable:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, stop_ids: Sequence[int] = ()) -> None:
         self.max_length = max_length
-        self._rows = TextRows(tokenizer, Reading(), max_length, tuple(stop_ids))
+        self._rows = TextEncoder(tokenizer, InputFormat(), max_length, tuple(stop_ids))
         self._places: dict[Text, int] = {}
         self._ids, self._ends, self._response_starts = array("i"), array("q", [0]), array("q")
         self.too_long = self.rewritten = 0
@@ -39,7 +39,7 @@ class TextTable:
     def place(self, text: Text) -> int:
         """Where the text stands, LEFT_OUT for one that is too long."""
         if text not in self._places:
-            row = self._rows.row(text)
+            row = self._rows.encode(text)
             self._places[text] = LEFT_OUT if row.is_cut else len(self)
             self.too_long += row.is_cut
             self.rewritten += row.is_rewritten

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.reward.evaluation.score_checks import check_finite, scale_of
 from rlhf_lightning.reward.scored_batch import Scored
 from rlhf_lightning.reward.text_layout import TextLayout, own_layout
@@ -58,10 +58,10 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         return found if isinstance(found, Scored) else Scored(scores=found.float())
 
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
-        """(prompt, response) texts as rows of ids, laid out as the net reads them (backbone.text_rows.TextRows); `truncated` counts those
+        """Encode (prompt, response) texts as the net reads them; `truncated` counts those
         that were longer than max_length."""
         layout = self._rows
-        rows = layout.rows([(self.layout.prompt(prompt), response) for prompt, response in texts])
+        rows = layout.encode_all([(self.layout.prompt(prompt), response) for prompt, response in texts])
         self.truncated += sum(row.is_cut for row in rows)
         self.rewritten += sum(row.is_rewritten for row in rows)
         return layout.pack(rows)
@@ -75,8 +75,8 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
         return self._rows.offsets((self.layout.prompt(text[0]), text[1]))
 
     @property
-    def _rows(self) -> TextRows:
-        return self.layout.rows(self.tokenizer, getattr(self.net, "reading", Reading()), self.max_length)
+    def _rows(self) -> TextEncoder:
+        return self.layout.rows(self.tokenizer, getattr(self.net, "reading", InputFormat()), self.max_length)
 
     @torch.no_grad()
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64) -> Tensor:

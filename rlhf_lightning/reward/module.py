@@ -14,7 +14,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judgements, Text
-from rlhf_lightning.model.prompt_encoding import read_back
+from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.reward.bootstrap import bootstrapped
 from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
@@ -77,7 +77,7 @@ class RewardModule(NonFiniteGuard):
         self.history.append({"reward/loss": loss.item(), "reward/scores_std": scores_std.item()})
 
     def texts_of(self, batch: JudgementBatch) -> list[Any]:
-        return read_back(self.likelihood.model.tokenizer, batch.tokens)
+        return decode_packed(self.likelihood.model.tokenizer, batch.tokens)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.model.packing import PackedTokens, packed_hidden, padded_inputs, supports_packing
-from rlhf_lightning.model.prompt_encoding import Reading
+from rlhf_lightning.model.prompt_encoding import InputFormat
 from rlhf_lightning.model.rope import reset_rope
 from rlhf_lightning.model.text_vectors import text_groups, token_vectors
-from rlhf_lightning.model.trunk import reading_of, trunk_kind
+from rlhf_lightning.model.trunk import input_format_of, trunk_kind
 from rlhf_lightning.reward.components import Pooling, said
 from rlhf_lightning.reward.scored_batch import Scored
 
@@ -33,8 +33,8 @@ class ComposedScore(nn.Module):
         self.trunk, self.pooling, self.head = trunk, pooling, head
 
     @property
-    def reading(self) -> Reading:
-        return reading_of(self.trunk)
+    def input_format(self) -> InputFormat:
+        return input_format_of(self.trunk)
 
     def forward(self, tokens: PackedTokens) -> Tensor | Scored:
         hidden, mask = token_vectors(self.trunk, tokens)
@@ -56,10 +56,10 @@ class ClassifierScore(nn.Module):
         return trunk
 
     @property
-    def reading(self) -> Reading:
+    def input_format(self) -> InputFormat:
         """As the trunk's, but for an encoder-decoder: transformers' classifiers give the whole text to both of its sides."""
-        own = reading_of(self.trunk)
-        return Reading("encoder") if own.kind == "encoder_decoder" else own
+        own = input_format_of(self.trunk)
+        return InputFormat("encoder") if own.kind == "encoder_decoder" else own
 
     def forward(self, tokens: PackedTokens) -> Tensor:
         pad = int(self.classifier.config.pad_token_id)

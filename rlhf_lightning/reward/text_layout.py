@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,13 +37,15 @@ class TextLayout:
     eos: bool | None = None
     chats: bool = False
 
-    def rows(self, tokenizer: PreTrainedTokenizerBase, reading: Reading, max_length: int) -> TextRows:
+    def rows(self, tokenizer: PreTrainedTokenizerBase, input_format: InputFormat, max_length: int) -> TextEncoder:
         """What lays the texts out for a model of this reading."""
         if self.name == "own":
-            return TextRows(tokenizer, reading, max_length)
+            return TextEncoder(tokenizer, input_format, max_length)
         if self.name == "pair":
-            return TextRows(tokenizer, Reading("encoder", typed=reading.typed), max_length)
-        return TextRows(tokenizer, Reading("decoder", typed=reading.typed), max_length, eos=self.eos, template_tail=self.name == "chat")
+            return TextEncoder(tokenizer, InputFormat("encoder", typed=input_format.typed), max_length)
+        return TextEncoder(
+            tokenizer, InputFormat("decoder", typed=input_format.typed), max_length, eos=self.eos, template_tail=self.name == "chat"
+        )
 
     def prompt(self, prompt: Prompt) -> Prompt:
         """The prompt as this layout takes it. A prefix and suffix with the policy's special tokens are the policy's chat format alone."""
@@ -58,17 +60,19 @@ def own_layout(card: Mapping[str, Any]) -> TextLayout:
     return TextLayout(chats=bool(card.get("chats")) and not card.get("texts"))
 
 
-def foreign_layout(tokenizer: PreTrainedTokenizerBase, reading: Reading, name: LayoutName, eos: bool | None) -> TextLayout:
+def foreign_layout(tokenizer: PreTrainedTokenizerBase, input_format: InputFormat, name: LayoutName, eos: bool | None) -> TextLayout:
     """The layout of a classifier that wasn't trained here. "auto": the pair template of an encoder, the chat template where there is one,
     else one text with an EOS.
 
     Raises:
         ConfigError: the tokenizer has no chat template or no pair template, or no EOS to add.
     """
-    has_pair = TextRows(tokenizer, Reading("encoder"), 8).reads_apart
+    has_pair = TextEncoder(tokenizer, InputFormat("encoder"), 8).encodes_separately
     chosen: Literal["chat", "pair", "joined"]
     if name == "auto":
-        chosen = "pair" if reading.kind != "decoder" and has_pair else "chat" if getattr(tokenizer, "chat_template", None) else "joined"
+        chosen = (
+            "pair" if input_format.kind != "decoder" and has_pair else "chat" if getattr(tokenizer, "chat_template", None) else "joined"
+        )
     else:
         chosen = name
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.prompt_encoding import read_back
+from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.length_limit import length_limit
@@ -43,7 +43,7 @@ class SFTModule(NonFiniteGuard):
         return loss
 
     def texts_of(self, batch: PackedTokens) -> list[Any]:
-        return read_back(self.log_probs_of.language_model.tokenizer, batch)
+        return decode_packed(self.log_probs_of.language_model.tokenizer, batch)
 
     def configure_optimizers(self) -> Any:
         return adamw(self.parameters(), self.settings, self.steps)

@@ -283,7 +283,7 @@ class Assembly:
     def judged(self, trunk: Any) -> list[Texts]:
         """Batches of the reward model's training."""
         from rlhf_lightning.model.loading import load_tokenizer
-        from rlhf_lightning.model.trunk import fitting_length
+        from rlhf_lightning.model.trunk import clamp_length
         from rlhf_lightning.reward.model import RewardModel
         from rlhf_lightning.reward.module import feedback_loader
         from rlhf_lightning.reward.net import ComposedScore
@@ -295,7 +295,7 @@ class Assembly:
         path = run.config.backbone.get("path")
         tokenizer = load_tokenizer(str(path)) if path else self.policy(tuned=False).tokenizer
         pooling: Any = None
-        reader = RewardModel(ComposedScore(trunk, pooling, pooling), tokenizer, fitting_length(trunk, settings.max_length))
+        reader = RewardModel(ComposedScore(trunk, pooling, pooling), tokenizer, clamp_length(trunk, settings.max_length))
         name = f"judged {settings.batch_size} {self.setup.processes}"
         found: list[Texts] = self.known.once(
             name, lambda: self.sizes(feedback_loader(training, reader, settings.batch_size, run.seed, 0, self.setup.processes))

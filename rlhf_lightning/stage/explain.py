@@ -122,11 +122,11 @@ def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
     """The reward model, frozen, on the GPU if the trainer takes one; a features model where the folder holds one."""
     import torch
 
-    from rlhf_lightning.model.language_model import frozen
+    from rlhf_lightning.model.language_model import freeze
     from rlhf_lightning.reward.storage.folder import load_any_reward_model
 
     model = load_any_reward_model(path)
-    frozen(model)
+    freeze(model)
     wanted = str(run.config.trainer.get("accelerator", "auto")) != "cpu"
     return model.to("cuda" if wanted and torch.cuda.is_available() else "cpu")
 

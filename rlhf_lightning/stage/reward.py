@@ -263,7 +263,7 @@ def reference_texts(training: Judgements, seed: int) -> list[Text]:
 
 def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
     """The model to train: the trunk with the chosen pooling and head, or the classifier that the backbone is, tuned as chosen."""
-    from rlhf_lightning.model.trunk import OPTION, fitting_length, trunk_and_tokenizer, trunk_width
+    from rlhf_lightning.model.trunk import OPTION, clamp_length, load_trunk, trunk_width
     from rlhf_lightning.reward.components import head_arguments, pooling_arguments
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.net import ComposedScore
@@ -274,7 +274,7 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
         trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
     else:
         kinds = [kind for kind, option in OPTION.items() if option == chosen.name]
-        trunk, tokenizer = trunk_and_tokenizer(backbone, kinds[0] if kinds else "decoder")
+        trunk, tokenizer = load_trunk(backbone, kinds[0] if kinds else "decoder")
     width = trunk_width(trunk)
     head = run.build("reward_head", *head_arguments(run.component_of("reward_head").name, width, aspects))
     pooling = run.build("reward_pooling", *pooling_arguments(pooling_name, width))
@@ -282,7 +282,7 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     if note:
         run.log(note)
     run.build("reward_tuning")(net.trunk)
-    return RewardModel(net, tokenizer, fitting_length(net.trunk, run.settings("reward").max_length))
+    return RewardModel(net, tokenizer, clamp_length(net.trunk, run.settings("reward").max_length))
 
 
 def card_components(run: Run) -> dict[str, Any]:

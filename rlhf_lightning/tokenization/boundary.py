@@ -36,7 +36,7 @@ class Continuation(NamedTuple):
     anchor: str | None
 
 
-def continuation(
+def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], prompt: Rendered, response: str, joined_ids: Sequence[int]
 ) -> Continuation:
     """Ids of `response` such that, behind the prompt's ids, they stand for the exact text.
@@ -92,12 +92,12 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 def _difference(text: str, other: str) -> int:
     """Characters between the common start and the common end of two texts."""
-    start = common_start(text, other)
-    end = common_start(text[start:][::-1], other[start:][::-1])
+    start = common_prefix_length(text, other)
+    end = common_prefix_length(text[start:][::-1], other[start:][::-1])
     return max(len(text), len(other)) - start - end
 
 
-def common_start(text: Sequence[Any], other: Sequence[Any]) -> int:
+def common_prefix_length(text: Sequence[Any], other: Sequence[Any]) -> int:
     """The number of equal items, characters or ids, at the start of both."""
     return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
 
@@ -120,24 +120,24 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, continued: str = ""
     if not text and not start and tokenizer.bos_token_id is not None:
         start = [int(tokenizer.bos_token_id)]
     ids, joined = encode(tokenizer, [Rendered.plain(text), Rendered.plain(text + continued)])
-    return [*start, *ids, *continuation(tokenizer, ids, Rendered.plain(text), continued, joined).ids]
+    return [*start, *ids, *encode_continuation(tokenizer, ids, Rendered.plain(text), continued, joined).ids]
 
 
-def continuation_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], begins_text: bool = False) -> str:
+def decode_continuation(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], is_text_start: bool = False) -> str:
     """The text that ids add behind a prompt, without special tokens; tokenizers strip a leading space from ids decoded alone.
 
     Args:
-        begins_text: the tokenizer takes what follows for the beginning of a text (`begins_text`), so that such a space is its own.
+        is_text_start: the tokenizer takes what follows for the beginning of a text (`is_text_start`), so that such a space is its own.
     """
     alone = _text(tokenizer, ids)
-    if begins_text:
+    if is_text_start:
         return alone
     lead = _lead(tokenizer, len(tokenizer))
     before, both = _text(tokenizer, lead), _text(tokenizer, [*lead, *ids])
     return both[len(before) :] if before and both.startswith(before) else alone
 
 
-def begins_text(tokenizer: PreTrainedTokenizerBase, prompt: str, last_id: int) -> bool:
+def is_text_start(tokenizer: PreTrainedTokenizerBase, prompt: str, last_id: int) -> bool:
     """Whether a response is the first text for the tokenizer: its prompt is empty, ends with a special token behind which the tokenizer
     starts anew, or with a space that the tokenizer drops."""
     if not prompt or (last_id in special_tokens(tokenizer).ids.values() and starts_sections_anew(tokenizer)):

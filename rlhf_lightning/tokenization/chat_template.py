@@ -29,7 +29,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     Raises:
         DataError: the template rejects the chat (many want user and assistant in turns).
     """
-    rendered = rendered_prompt(tokenizer, prompt)
+    rendered = render_prompt(tokenizer, prompt)
     return [*opening_ids(tokenizer, prompt), *encode(tokenizer, [rendered])[0]]
 
 
@@ -53,14 +53,14 @@ def is_templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
     return not isinstance(prompt, str) and bool(getattr(tokenizer, "chat_template", None))
 
 
-def rendered_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendered:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendered:
     """The text of a prompt, and which of it people wrote. Raises DataError where the template rejects the chat."""
     if isinstance(prompt, FramedPrompt) and has_special_tokens(tokenizer, prompt):
         start = len(prompt.prefix)
         return Rendered(str(prompt), ((start, start + len(prompt.content)),))
     if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
         return Rendered.plain(prompt_text(prompt))
-    return rendered_chat(tokenizer, prompt)
+    return render_chat(tokenizer, prompt)
 
 
 def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt) -> bool:
@@ -69,12 +69,12 @@ def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt)
     return pattern is not None and any(map(pattern.search, (prompt.prefix, prompt.suffix)))
 
 
-def unframed(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+def strip_frames(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     """The prompts, framed only where prefix or suffix have special tokens of this tokenizer: other frames are text for every reader."""
     return [str(p) if isinstance(p, FramedPrompt) and not has_special_tokens(tokenizer, p) else p for p in prompts]
 
 
-def rendered_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool = True) -> Rendered:
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool = True) -> Rendered:
     """A chat as its template renders it. The string of a special token in a message is hidden from the template and stays plain text.
 
     Args:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlhf_lightning.flow import Prompt
-from rlhf_lightning.tokenization.boundary import Continuation, common_start, continuation, continuation_spans
-from rlhf_lightning.tokenization.chat_template import opening_ids, rendered_prompt
+from rlhf_lightning.tokenization.boundary import Continuation, common_prefix_length, continuation_spans, encode_continuation
+from rlhf_lightning.tokenization.chat_template import opening_ids, render_prompt
 from rlhf_lightning.tokenization.encoding import Rendered, Span, encode, encode_with_spans
 from rlhf_lightning.tokenization.turns import Exchange, exchange
 
@@ -41,7 +41,7 @@ class JoinedIds(NamedTuple):
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
     """Raises DataError where the chat template rejects a chat."""
-    rendered = [rendered_prompt(tokenizer, prompt) for prompt in prompts]
+    rendered = [render_prompt(tokenizer, prompt) for prompt in prompts]
     return [
         EncodedPrompt(prompt, text, opening_ids(tokenizer, prompt), ids)
         for prompt, text, ids in zip(prompts, rendered, encode(tokenizer, rendered), strict=True)
@@ -64,11 +64,11 @@ def joined_ids(
 
 def _divided(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, one: Exchange, ids: list[int]) -> JoinedIds:
     if one.prompt_end == len(prompt.rendered.text):
-        found = continuation(tokenizer, prompt.ids, prompt.rendered, one.joined.text[one.prompt_end :], ids)
+        found = encode_continuation(tokenizer, prompt.ids, prompt.rendered, one.joined.text[one.prompt_end :], ids)
         before, answer = [*prompt.opening, *prompt.ids], found.ids
         joined, size = found.anchor is None, len(prompt.ids)
     else:
-        found, joined, size = None, True, common_start(encode(tokenizer, [one.joined.until(one.prompt_end)])[0], ids)
+        found, joined, size = None, True, common_prefix_length(encode(tokenizer, [one.joined.until(one.prompt_end)])[0], ids)
         before, answer = ids[:size], ids[size:]
     end = list(one.end)
     if joined and one.answer_end < len(one.joined.text):

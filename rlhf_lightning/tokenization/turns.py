@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt
-from rlhf_lightning.tokenization.boundary import common_start, start_ids
-from rlhf_lightning.tokenization.chat_template import is_templated, rendered_chat
+from rlhf_lightning.tokenization.boundary import common_prefix_length, start_ids
+from rlhf_lightning.tokenization.chat_template import is_templated, render_chat
 from rlhf_lightning.tokenization.encoding import Rendered, encode_plain, special_tokens
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
 """What looks like a special token."""
 
 
-class Turn(NamedTuple):
+class TurnTemplate(NamedTuple):
     """What a chat template writes around an answer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Exchange(NamedTuple):
     is_rewritten: bool = False
 
 
-def turn_of(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> Turn:
+def turn_template(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> TurnTemplate:
     """What the tokenizer's chat template writes around an answer; nothing where there is no template.
 
     Args:
@@ -66,29 +66,29 @@ def turn_of(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) ->
             writes no end (GLM-4).
     """
     template = getattr(tokenizer, "chat_template", None)
-    return _turn_of(tokenizer, str(template), len(tokenizer), tuple(stop_ids)) if template else Turn()
+    return _turn_template(tokenizer, str(template), len(tokenizer), tuple(stop_ids)) if template else TurnTemplate()
 
 
 @functools.lru_cache(maxsize=64)
-def _turn_of(tokenizer: Any, template: str, size: int, stop_ids: tuple[int, ...]) -> Turn:
+def _turn_template(tokenizer: Any, template: str, size: int, stop_ids: tuple[int, ...]) -> TurnTemplate:
     question, answer = Message(role="user", content=PROBE), Message(role="assistant", content=PROBE)
     try:
-        opening = _behind_probe(rendered_chat(tokenizer, [question]).text)
-        tail = _behind_probe(rendered_chat(tokenizer, [question, answer], generation=False).text)
+        opening = _behind_probe(render_chat(tokenizer, [question]).text)
+        tail = _behind_probe(render_chat(tokenizer, [question, answer], generation=False).text)
     except DataError:
-        return Turn()
+        return TurnTemplate()
     tokens = special_tokens(tokenizer)
     match = tokens.added.search(tail) if tokens.added else None
     if match is not None:
-        return Turn(opening, tail, tail[: match.start()], (tokens.ids[match[0]],))
+        return TurnTemplate(opening, tail, tail[: match.start()], (tokens.ids[match[0]],))
     try:
-        following = _behind_probe(rendered_chat(tokenizer, [question, answer, Message(role="user", content="a")]).text)
+        following = _behind_probe(render_chat(tokenizer, [question, answer, Message(role="user", content="a")]).text)
     except DataError:
-        return Turn(opening, tail)
+        return TurnTemplate(opening, tail)
     match = tokens.added.match(following.lstrip()) if tokens.added else None
     if match is not None and tokens.ids[match[0]] in stop_ids:
-        return Turn(opening, tail, "", (tokens.ids[match[0]],))
-    return Turn(opening, tail)
+        return TurnTemplate(opening, tail, "", (tokens.ids[match[0]],))
+    return TurnTemplate(opening, tail)
 
 
 def _behind_probe(text: str) -> str:
@@ -126,7 +126,7 @@ def exchange(
         rendered: the prompt as a sampler reads it.
         template_tail: keep what the template writes behind the end of the turn.
     """
-    turn = turn_of(tokenizer, stop_ids)
+    turn = turn_template(tokenizer, stop_ids)
     size = len(rendered.text)
     if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
         is_turn = isinstance(prompt, FramedPrompt) and bool(turn.opening.strip()) and prompt.endswith(turn.opening)
@@ -134,7 +134,7 @@ def exchange(
         end = turn.end if is_turn and turn.end else text_end(tokenizer, stop_ids)
         return Exchange(joined, size, len(joined.text), end)
     try:
-        conversation = rendered_chat(tokenizer, [*prompt, Message(role="assistant", content=response)], generation=False)
+        conversation = render_chat(tokenizer, [*prompt, Message(role="assistant", content=response)], generation=False)
     except DataError:  # a prompt that ends with an answer, which the template asks to continue
         conversation = rendered + Rendered.plain(response) + Rendered(turn.tail)
     answer_end, lead = len(conversation.text) - len(turn.tail), turn.lead
@@ -148,20 +148,20 @@ def exchange(
     return Exchange(joined, prompt_end, answer_end, end, is_rewritten)
 
 
-def _before_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: Turn) -> int:
+def _before_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: TurnTemplate) -> int:
     at = conversation.rfind(str(tokenizer.convert_ids_to_tokens(turn.end[0]))) if turn.end else -1
     return at if at >= 0 else len(conversation)
 
 
 def _common_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], rendered: str, joined: str, response: str) -> int:
     """Where the common start of prompt and conversation ends, or where the answer begins if the template rewrites earlier turns."""
-    common = common_start(rendered, joined)
-    if common < common_start(rendered, rendered_chat(tokenizer, prompt, generation=False).text):
+    common = common_prefix_length(rendered, joined)
+    if common < common_prefix_length(rendered, render_chat(tokenizer, prompt, generation=False).text):
         return max(common, joined.rfind(response.strip()))
     return common
 
 
-def generation_ends(generation_eos: int | Sequence[int] | None) -> list[int]:
+def generation_eos_ids(generation_eos: int | Sequence[int] | None) -> list[int]:
     """The ids of a generation config's eos_token_id: a number, several or none."""
     named = list(generation_eos) if isinstance(generation_eos, Sequence) else [generation_eos]
     return [int(i) for i in named if i is not None]
@@ -169,15 +169,15 @@ def generation_ends(generation_eos: int | Sequence[int] | None) -> list[int]:
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[int]:
     """Every token at which a sampler stops: the generation config's, else the tokenizer's EOS; and the chat template's end of turn."""
-    ids = generation_ends(generation_eos)
+    ids = generation_eos_ids(generation_eos)
     if not ids and tokenizer.eos_token_id is not None:
         ids = [int(tokenizer.eos_token_id)]
-    return [*ids, *(i for i in turn_of(tokenizer, ids).end if i not in ids)] if ids else []
+    return [*ids, *(i for i in turn_template(tokenizer, ids).end if i not in ids)] if ids else []
 
 
 def end_notes(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[str]:
     """What a user should know where tokenizer, generation config and chat template end a text differently."""
-    ids = generation_ends(generation_eos)
+    ids = generation_eos_ids(generation_eos)
     if not ids:
         return []
     listed = ", ".join(_shown(tokenizer, i) for i in ids)
@@ -191,7 +191,7 @@ def end_notes(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence
     notes += [
         f"the chat template ends a turn with {_shown(tokenizer, i)}, and generation_config stops at {listed}: sampling stops at both, and "
         "the saved policy's generation_config.json names both"
-        for i in turn_of(tokenizer, ids).end
+        for i in turn_template(tokenizer, ids).end
         if i not in ids
     ]
     return notes

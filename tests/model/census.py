@@ -35,13 +35,13 @@ from rlhf_lightning.backbone.causal import causal
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.model.forward_arguments import accepted
+from rlhf_lightning.model.forward_arguments import accepted_arguments
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.output_layer import LogitForm, logit_form
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import batching
-from rlhf_lightning.model.trunk import fitting_length, trunk_and_tokenizer, trunk_width
+from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -86,7 +86,7 @@ class Row:
 
     family: str
     result: str
-    reading: str = ""
+    input_format: str = ""
     sampling: str = ""
     logits: str = ""
     note: str = ""
@@ -372,9 +372,9 @@ def examine_encoder(family: str, plain: Any, folder: Path) -> Row:
 def examine_reward(path: str, kind: Kind) -> Any:
     """Scores alone and together, the gradient of a step, LoRA, and the saved folder."""
     kinds: dict[Kind, Any] = {"causal": "decoder", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
-    trunk, tokenizer = trunk_and_tokenizer(path, kinds[kind])
+    trunk, tokenizer = load_trunk(path, kinds[kind])
     torch.manual_seed(0)
-    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), tokenizer, fitting_length(trunk, 64)).eval()
+    model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), tokenizer, clamp_length(trunk, 64)).eval()
     torch.nn.init.normal_(model.net.head.out.weight if hasattr(model.net.head, "out") else next(model.net.head.parameters()), std=0.3)
     tokens = model.tokenise(list(zip(PROMPTS, RESPONSES, strict=True)))
     scores = model(tokens)
@@ -398,7 +398,7 @@ def plain_scores(plain: Any, model: RewardModel, tokens: PackedTokens) -> Tensor
         text, _ = tokens.select(torch.tensor([row]))
         types = {} if text.types is None else {"token_type_ids": text.types[None]}
         if text.context is None:
-            vectors = plain(input_ids=text.ids[None], **types, **accepted(plain, use_cache=False)).last_hidden_state
+            vectors = plain(input_ids=text.ids[None], **types, **accepted_arguments(plain, use_cache=False)).last_hidden_state
         else:
             encoded = plain.get_encoder()(input_ids=text.context.ids[None]).last_hidden_state
             vectors = plain.get_decoder()(input_ids=text.ids[None], encoder_hidden_states=encoded).last_hidden_state

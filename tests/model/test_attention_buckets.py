@@ -4,12 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.model.attention_buckets import SHORTEST_SHARE, Layout
+from rlhf_lightning.model.attention_buckets import SHORTEST_SHARE, BucketLayout
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(0, 5))
 def test_a_layout_holds_every_token_once_with_its_own_text(lengths, filled):
-    layout = Layout.of(torch.tensor(lengths, dtype=torch.long), filled)
+    layout = BucketLayout.of(torch.tensor(lengths, dtype=torch.long), filled)
     count = sum(lengths)
     text = [t for t, n in enumerate(lengths) for _ in range(n)]
     back = layout.back.tolist()

@@ -12,7 +12,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model.language_model import (
     LanguageModel,
     check_output_layer,
-    frozen,
+    freeze,
     pad_rows,
 )
 from rlhf_lightning.tokenization.boundary import plain_ids
@@ -161,6 +161,6 @@ def test_a_model_that_leaves_its_logits_alone_is_taken(language_model):
 
 def test_frozen_is_in_eval_mode_without_gradients(language_model):
     model = language_model.model.train()
-    assert frozen(model) is model
+    assert freeze(model) is model
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())

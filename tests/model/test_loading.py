@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_transformers_log_and_bars_are_as_before(folder, tmp_path):
     try:
         logging.set_verbosity_info()
         logging.enable_progress_bar()
-        trunk_and_tokenizer(str(folder))
+        load_trunk(str(folder))
         load_pretrained(AutoConfig, str(folder), "backbone.path")
         with pytest.raises(DataError):
             load_pretrained(AutoConfig, str(tmp_path), "backbone.path")

@@ -98,7 +98,7 @@ def test_fused_log_probs_entropies_and_gradients_are_those_of_the_logits(name, t
     weights = torch.randn(2, 11, generator=torch.Generator().manual_seed(3))
     results = []
     log_probs, entropies = output_log_probs(model, hidden, chosen, temperature)
-    distribution = (output_layer.own_logits(model, hidden) / temperature).log_softmax(-1)
+    distribution = (output_layer.native_logits(model, hidden) / temperature).log_softmax(-1)
     plain = distribution.gather(1, chosen[:, None])[:, 0], -(distribution.exp() * distribution).sum(-1)
     for own, entropy in ((log_probs, entropies), plain):
         loss = (own * weights[0] + entropy * weights[1]).sum()

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from rlhf_lightning.model import packing
-from rlhf_lightning.model.packing import ROUND, PackedTokens, packed_hidden, padded_hidden, supports_packing, unpacked
+from rlhf_lightning.model.packing import ROUND, PackedTokens, packed_hidden, padded_hidden, supports_packing, unpack
 
 SMALL: dict[str, Any] = {
     "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -153,8 +153,8 @@ def test_what_packing_would_get_wrong_is_refused_and_left_as_it_was(name):
     assert trunk.config._attn_implementation == own
     with torch.no_grad():
         tokens = tokens_of([7, 3, 9])
-        expected = reference(input_ids=tokens.padded()[0], attention_mask=tokens.padded()[1]).last_hidden_state
-        assert torch.equal(trunk(input_ids=tokens.padded()[0], attention_mask=tokens.padded()[1]).last_hidden_state, expected)
+        expected = reference(input_ids=tokens.to_padded()[0], attention_mask=tokens.to_padded()[1]).last_hidden_state
+        assert torch.equal(trunk(input_ids=tokens.to_padded()[0], attention_mask=tokens.to_padded()[1]).last_hidden_state, expected)
     with pytest.raises(Exception, match="doesn't run on packed tokens"):
         packed_hidden(trunk, tokens)
 
@@ -231,10 +231,10 @@ def test_under_bfloat16_the_attention_on_a_cpu_is_in_float32(config, monkeypatch
 @given(st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=6))
 def test_padding_packed_tokens_gives_back_the_rows(rows):
     tokens = PackedTokens.of(rows)
-    ids, mask = tokens.padded(pad=0)
+    ids, mask = tokens.to_padded(pad=0)
     assert len(tokens) == len(rows)
     assert [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)] == rows
     assert not ids[~mask.bool()].any()
     assert ids.shape[1] == max(map(len, rows))
-    vectors, inside = unpacked(torch.arange(len(tokens.ids))[:, None] + torch.tensor([0.0, 0.5]), tokens.lengths)
+    vectors, inside = unpack(torch.arange(len(tokens.ids))[:, None] + torch.tensor([0.0, 0.5]), tokens.lengths)
     assert torch.equal(vectors[inside][:, 0], torch.arange(len(tokens.ids)).float())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.model import text_vectors
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.model.response_log_probs import response_log_probs
 
 TEXTS = [("It", " costs little."), ("Review of a lamp:\n", "It is a quiet fan."), ("", "It boils"), ("The kettle", ""), ("It", " is")]
@@ -26,9 +26,9 @@ def test_they_are_transformers_own(language_model, either_tokenizer, monkeypatch
     if not packs:
         monkeypatch.setattr(text_vectors, "supports_packing", lambda trunk: False)
     for model in (language_model, either_tokenizer):
-        rows = TextRows(model.tokenizer, Reading(), 64)
-        expected, counts = zip(*[by_transformers(model, rows.row(text)) for text in TEXTS], strict=True)
-        found, tokens = response_log_probs(model, rows.packed(TEXTS)[0])
+        rows = TextEncoder(model.tokenizer, InputFormat(), 64)
+        expected, counts = zip(*[by_transformers(model, rows.encode(text)) for text in TEXTS], strict=True)
+        found, tokens = response_log_probs(model, rows.encode_packed(TEXTS)[0])
         assert tokens.tolist() == list(counts)
         assert torch.allclose(found, torch.stack(expected), rtol=1e-5, atol=1e-4)
         weight = model.model.get_input_embeddings().weight
@@ -37,9 +37,9 @@ def test_they_are_transformers_own(language_model, either_tokenizer, monkeypatch
 
 
 def test_company_and_order_change_nothing(language_model):
-    rows = TextRows(language_model.tokenizer, Reading(), 64)
-    together = response_log_probs(language_model, rows.packed(TEXTS)[0])[0]
-    alone = torch.cat([response_log_probs(language_model, rows.packed([text])[0])[0] for text in TEXTS])
-    backwards = response_log_probs(language_model, rows.packed(TEXTS[::-1])[0])[0].flip(0)
+    rows = TextEncoder(language_model.tokenizer, InputFormat(), 64)
+    together = response_log_probs(language_model, rows.encode_packed(TEXTS)[0])[0]
+    alone = torch.cat([response_log_probs(language_model, rows.encode_packed([text])[0])[0] for text in TEXTS])
+    backwards = response_log_probs(language_model, rows.encode_packed(TEXTS[::-1])[0])[0].flip(0)
     assert torch.allclose(together, alone, rtol=1e-5, atol=1e-4)
     assert torch.allclose(together, backwards, rtol=1e-5, atol=1e-4)

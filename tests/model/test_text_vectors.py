@@ -22,7 +22,7 @@ from rlhf_lightning.errors import ConfigError, OverlongPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens, supports_packing
 from rlhf_lightning.model.rope import rope_limit
-from rlhf_lightning.model.text_vectors import Batching, batching, check_reading, text_groups, text_vectors, token_vectors
+from rlhf_lightning.model.text_vectors import Batching, batching, check_batch_invariance, text_groups, text_vectors, token_vectors
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -113,14 +113,14 @@ def test_an_encoder_without_masks_reads_texts_of_equal_length_together():
     assert torch.allclose(text_vectors(trunk, tokens), torch.cat(alone), atol=1e-4)
     matrix, mask = token_vectors(trunk, tokens)
     assert torch.allclose(matrix[mask.bool()], torch.cat(alone), atol=1e-4)
-    check_reading(trunk, causal=False)
+    check_batch_invariance(trunk, causal=False)
     with pytest.raises(ConfigError, match="FNetModel is not supported as a language model: its vector of a token depends on later"):
-        check_reading(trunk, causal=True)
+        check_batch_invariance(trunk, causal=True)
 
 
 def test_texts_are_written_within_the_positions_that_no_length_scales(tiny_of):
     language_model = LanguageModel(AutoModelForCausalLM.from_config(ROPES["longrope, phi3"]()), tiny_of("llama").tokenizer)
-    assert (language_model.max_length, language_model.written_length) == (64, 16)
+    assert (language_model.max_length, language_model.max_generated_length) == (64, 16)
     with pytest.raises(OverlongPrompt, match="don't fit the model's 16 positions before they are scaled by the length of the text"):
         language_model.encode_prompts(["A lamp that is bright and cheap"], 12)
 
@@ -128,7 +128,7 @@ def test_texts_are_written_within_the_positions_that_no_length_scales(tiny_of):
 def test_a_model_that_sees_later_tokens_is_no_language_model():
     config = XLNetConfig(vocab_size=99, d_model=32, n_layer=2, n_head=4, d_inner=48, pad_token_id=0, bos_token_id=2, eos_token_id=1)
     with pytest.raises(ConfigError, match="depends on later tokens"):
-        check_reading(trunk_of(config), causal=True)
+        check_batch_invariance(trunk_of(config), causal=True)
 
 
 def test_an_encoder_decoder_is_read_alone_and_in_company():
@@ -136,7 +136,7 @@ def test_an_encoder_decoder_is_read_alone_and_in_company():
         vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1
     )
     torch.manual_seed(0)
-    check_reading(AutoModelForSeq2SeqLM.from_config(config), causal=True)
+    check_batch_invariance(AutoModelForSeq2SeqLM.from_config(config), causal=True)
 
 
 CONFIGURED = {

@@ -8,13 +8,13 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertGenerationConfig
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model.packing import supports_packing
-from rlhf_lightning.model.prompt_encoding import TextRows
+from rlhf_lightning.model.prompt_encoding import TextEncoder
 from rlhf_lightning.model.text_vectors import token_vectors
 from rlhf_lightning.model.trunk import (
-    fitting_length,
+    clamp_length,
+    input_format_of,
+    load_trunk,
     max_positions,
-    reading_of,
-    trunk_and_tokenizer,
     trunk_kind,
     trunk_width,
 )
@@ -48,20 +48,20 @@ def test_a_bert_that_decodes_is_a_decoder_and_other_decoders_are():
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_vectors_are_those_of_each_text_alone_read_by_transformers(trunk_folder, family):
-    trunk, tokenizer = trunk_and_tokenizer(trunk_folder(family))
+    trunk, tokenizer = load_trunk(trunk_folder(family))
     trunk.eval()
     plain = AutoModel.from_pretrained(trunk_folder(family)).eval()  # its attention is never switched
     plain.resize_token_embeddings(trunk.get_input_embeddings().num_embeddings)
-    rows = TextRows(tokenizer, reading_of(trunk), fitting_length(trunk, 100))
-    packed, _ = rows.packed(TEXTS)
+    rows = TextEncoder(tokenizer, input_format_of(trunk), clamp_length(trunk, 100))
+    packed, _ = rows.encode_packed(TEXTS)
     found, mask = token_vectors(trunk, packed)
     assert found.shape[2] == trunk_width(trunk)
     for i, text in enumerate(TEXTS):
-        row = rows.row(text)
-        if rows.reading.kind == "encoder_decoder":
+        row = rows.encode(text)
+        if rows.input_format.kind == "encoder_decoder":
             told = plain(input_ids=torch.tensor([row.context]), decoder_input_ids=torch.tensor([row.ids]))
         else:
-            types = {"token_type_ids": torch.tensor([row.types])} if rows.reading.typed else {}
+            types = {"token_type_ids": torch.tensor([row.types])} if rows.input_format.typed else {}
             told = plain(input_ids=torch.tensor([row.ids]), **types)
         expected = told.last_hidden_state[0]
         assert mask[i].sum() == len(expected)
@@ -70,31 +70,31 @@ def test_vectors_are_those_of_each_text_alone_read_by_transformers(trunk_folder,
 
 
 def test_which_of_them_run_packed(trunk_folder):
-    packed = {family: supports_packing(trunk_and_tokenizer(trunk_folder(family))[0]) for family in FAMILIES}
+    packed = {family: supports_packing(load_trunk(trunk_folder(family))[0]) for family in FAMILIES}
     assert {family for family, can in packed.items() if can} >= {"gpt2", "llama", "bert", "roberta"}
     assert not packed["t5"]
 
 
 @torch.no_grad()
 def test_token_types_reach_a_packed_bert_and_roberta_has_none(trunk_folder):
-    trunk, tokenizer = trunk_and_tokenizer(trunk_folder("bert"))
-    reading = reading_of(trunk)
-    assert reading.typed
-    packed, _ = TextRows(tokenizer, reading, 64).packed(TEXTS)
+    trunk, tokenizer = load_trunk(trunk_folder("bert"))
+    input_format = input_format_of(trunk)
+    assert input_format.typed
+    packed, _ = TextEncoder(tokenizer, input_format, 64).encode_packed(TEXTS)
     without = type(packed)(packed.ids, packed.lengths)
     assert (token_vectors(trunk, packed)[0] - token_vectors(trunk, without)[0]).abs().max() > 1e-2
-    assert not reading_of(trunk_and_tokenizer(trunk_folder("roberta"))[0]).typed
+    assert not input_format_of(load_trunk(trunk_folder("roberta"))[0]).typed
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_the_most_positions_are_run_and_one_more_is_not_asked_for(trunk_folder, family):
-    trunk, tokenizer = trunk_and_tokenizer(trunk_folder(family))
+    trunk, tokenizer = load_trunk(trunk_folder(family))
     most = max_positions(trunk)
     assert most == {"t5": None, "roberta": 63 - tokenizer.pad_token_id}.get(family, 64)
-    rows = TextRows(tokenizer, reading_of(trunk), fitting_length(trunk, 100))
+    rows = TextEncoder(tokenizer, input_format_of(trunk), clamp_length(trunk, 100))
     assert rows.max_length == (100 if most is None else most)
-    packed, cut = rows.packed([("The kettle boils water quickly. " * 30, "It is a quiet fan. " * 30), ("a", "b")])
+    packed, cut = rows.encode_packed([("The kettle boils water quickly. " * 30, "It is a quiet fan. " * 30), ("a", "b")])
     assert cut == 1
     assert packed.lengths[0] == rows.max_length
     assert token_vectors(trunk, packed)[0].isfinite().all()
@@ -113,12 +113,12 @@ def test_a_table_of_positions_that_is_no_embedding_counts_from_the_padding_too(t
 def test_another_family_than_the_chosen_is_refused_with_the_option_that_takes_it(trunk_folder, family, wanted):
     kind = FAMILIES[family]
     if kind == wanted:
-        trunk_and_tokenizer(trunk_folder(family), wanted)
+        load_trunk(trunk_folder(family), wanted)
         return
     with pytest.raises(ConfigError, match=f"of type {family}, and backbone={OPTION[wanted]} takes .*write backbone={OPTION[kind]}"):
-        trunk_and_tokenizer(trunk_folder(family), wanted)
+        load_trunk(trunk_folder(family), wanted)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match=r"backbone\.path: no folder"):
-        trunk_and_tokenizer(str(tmp_path / "nowhere"), "encoder")
+        load_trunk(str(tmp_path / "nowhere"), "encoder")

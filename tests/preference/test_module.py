@@ -9,7 +9,7 @@ import torch
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardised
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
 from rlhf_lightning.preference.loss.dpo import DPO
@@ -43,7 +43,7 @@ def fitted(language_model, feedback, loss, epochs=1, batch_size=99, **settings):
 
 def alone(language_model, text) -> float:
     """The log-probability of one response, token by token."""
-    row = TextRows(language_model.tokenizer, Reading(), 64).row(text)
+    row = TextEncoder(language_model.tokenizer, InputFormat(), 64).encode(text)
     with torch.no_grad():
         said = language_model.model(input_ids=torch.tensor([row.ids])).logits[0].double().log_softmax(-1)
     return sum(said[at - 1, row.ids[at]].item() for at in range(max(1, len(row.before)), len(row.ids)))

@@ -1,10 +1,10 @@
-"""The table of texts: the rows of TextRows, each once, and nothing that is cut."""
+"""The table of texts: the rows of TextEncoder, each once, and nothing that is cut."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
 
 TEXTS = [("It", " costs"), ("The kettle", ""), ("", "A quiet fan"), ("It", " costs"), ("It", " is")]
@@ -16,7 +16,7 @@ def test_a_text_has_one_place_and_its_rows_are_those_of_text_rows(either_tokeniz
     places = [table.place(text) for text in TEXTS]
     assert places == [0, 1, 2, 0, 3]
     assert len(table) == 4
-    wanted, _ = TextRows(tokenizer, Reading(), 64).packed([TEXTS[4], TEXTS[0]])
+    wanted, _ = TextEncoder(tokenizer, InputFormat(), 64).encode_packed([TEXTS[4], TEXTS[0]])
     packed = table.packed([3, 0])
     for name in ("ids", "lengths", "response_start"):
         assert getattr(packed, name).tolist() == getattr(wanted, name).tolist()

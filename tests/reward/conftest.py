@@ -12,7 +12,7 @@ from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
 from rlhf_lightning.feedback.judgements import Text, standardised
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.trunk import fitting_length, trunk_and_tokenizer, trunk_width
+from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
@@ -35,9 +35,9 @@ def model_of(trunk_folder: Callable[[str], str]) -> Callable[..., RewardModel]:
 
     def make(family: str, pooling: Callable[..., torch.Tensor] = last, head: Callable[[int], torch.nn.Module] = LinearHead) -> RewardModel:
         torch.manual_seed(0)
-        trunk, tokenizer = trunk_and_tokenizer(trunk_folder(family))
+        trunk, tokenizer = load_trunk(trunk_folder(family))
         net = ComposedScore(trunk, pooling, head(trunk_width(trunk)))
-        return RewardModel(net, tokenizer, fitting_length(trunk, 64)).eval()
+        return RewardModel(net, tokenizer, clamp_length(trunk, 64)).eval()
 
     return make
 

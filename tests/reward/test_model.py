@@ -11,7 +11,7 @@ from transformers import AutoModel
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Message, prompt_text
 from rlhf_lightning.model.packing import supports_packing
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
@@ -29,7 +29,7 @@ def saved_policy(language_model, tmp_path) -> str:
 
 def reward_model(folder: str, pooling=last, head=LinearHead) -> RewardModel:
     torch.manual_seed(0)
-    trunk, tokenizer = trunk_and_tokenizer(folder)
+    trunk, tokenizer = load_trunk(folder)
     return RewardModel(ComposedScore(trunk, pooling, head(trunk.config.hidden_size)), tokenizer, 64).eval()
 
 
@@ -45,7 +45,7 @@ def test_packed_padded_batched_and_single_scores_agree(saved_policy, pooling, mo
     padded = model.score_texts(*zip(*TEXTS, strict=True))
     monkeypatch.undo()
     plain = reward_model(saved_policy, pooling)  # its attention was never switched
-    ids, mask = model.tokenise(TEXTS).padded(pad=7)
+    ids, mask = model.tokenise(TEXTS).to_padded(pad=7)
     ids, mask = torch.nn.functional.pad(ids, (0, 9), value=7), torch.nn.functional.pad(mask, (0, 9))
     longer = plain.net.head(pooling(plain.net.trunk(input_ids=ids, attention_mask=mask).last_hidden_state, mask))
     for other in (in_pairs, alone, padded, longer):
@@ -91,7 +91,7 @@ def test_the_score_is_read_at_the_end_of_text_even_where_it_is_the_pad(saved_pol
     model = reward_model(saved_policy)
     model.tokenizer.pad_token = model.tokenizer.eos_token
     tokens = model.tokenise(TEXTS)
-    ids, mask = tokens.padded(model.tokenizer.pad_token_id)
+    ids, mask = tokens.to_padded(model.tokenizer.pad_token_id)
     assert (ids == model.tokenizer.eos_token_id).sum() > len(TEXTS)
     hidden = model.net.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
     lengths = [len(model.tokenizer(p)["input_ids"]) + len(model.tokenizer(r)["input_ids"]) + 1 for p, r in TEXTS]

@@ -18,7 +18,7 @@ from rlhf_lightning.feedback.judgements import Judged, Judgements, standardised
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.bootstrap import bootstrapped
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.head.linear import LinearHead
@@ -52,7 +52,7 @@ class BagScore(nn.Module):
         self.table = nn.Parameter(torch.randn(len(TOKENIZER), generator=torch.Generator().manual_seed(0)))
 
     def forward(self, tokens: PackedTokens) -> Tensor:
-        ids, mask = tokens.padded()
+        ids, mask = tokens.to_padded()
         return (self.table[ids] * mask).sum(1)
 
 
@@ -176,7 +176,7 @@ def test_the_history_has_the_loss_and_the_spread_of_the_scores():
 
 def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     tiny_of("llama").save(tmp_path / "policy")
-    trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+    trunk, tokenizer = load_trunk(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
     frozen(trunk)
     module = module_of(model, [BradleyTerry()], learning_rate=0.05, warmup_fraction=0.0)
@@ -198,7 +198,7 @@ def composed(tiny_of, tmp_path):
     tiny_of("llama").save(tmp_path / "policy")
 
     def make(head: nn.Module, pooling=last) -> RewardModel:
-        trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+        trunk, tokenizer = load_trunk(str(tmp_path / "policy"))
         return RewardModel(ComposedScore(trunk, pooling, head), tokenizer, 64).eval()
 
     return make

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlhf_lightning.model.adapters import merge_adapters
 from rlhf_lightning.model.packing import PackedTokens, padded_inputs, supports_packing
-from rlhf_lightning.model.prompt_encoding import Reading
+from rlhf_lightning.model.prompt_encoding import InputFormat
 from rlhf_lightning.reward.net import ClassifierScore
 from rlhf_lightning.reward.pooling.mean import mean
 from rlhf_lightning.reward.tuning.lora import lora
@@ -109,8 +109,8 @@ def test_a_decoders_classifier_reads_without_padding_what_transformers_reads_wit
 def test_what_is_read_is_by_family(model_of):
     kinds = {family: model_of(family).net.reading for family in ("gpt2", "bert", "roberta", "t5")}
     assert kinds == {
-        "gpt2": Reading("decoder"), "bert": Reading("encoder", typed=True), "roberta": Reading("encoder"),
-        "t5": Reading("encoder_decoder", decoder_start=0),
+        "gpt2": InputFormat("decoder"), "bert": InputFormat("encoder", typed=True), "roberta": InputFormat("encoder"),
+        "t5": InputFormat("encoder_decoder", decoder_start=0),
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def loader_of(language_model: LanguageModel, demonstrations=DEMONSTRATIONS, rank
 
 def padded(batch: PackedTokens) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, L] right-padded ids and the mask of the tokens that are learned."""
-    ids, mask = batch.padded()
+    ids, mask = batch.to_padded()
     return ids, mask * (torch.arange(ids.shape[1]) >= batch.response_start[:, None])
 
 
@@ -91,7 +91,7 @@ def test_processes_share_every_batch_evenly(tiny_of):
     demonstrations = [(f"p{i}", f" r{i}") for i in range(13)]
 
     def texts(loader) -> list[list[str]]:
-        return [language_model.decode(*batch.padded()) for batch in loader]
+        return [language_model.decode(*batch.to_padded()) for batch in loader]
 
     shares = [texts(loader_of(language_model, demonstrations, rank, 3, batch_size=6)[0]) for rank in range(3)]
     assert sorted(tuple(map(len, share)) for share in shares) == [(2, 2, 1)] * 3, "who has no row of a batch gets one that counts nothing"

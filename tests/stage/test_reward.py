@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.storage.folder import load_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
@@ -53,7 +53,7 @@ def test_transformers_loads_the_folder_and_scores_alike(command, world):
     assert theirs.config.num_labels == 1
     tokenizer, ours = AutoTokenizer.from_pretrained(folder), load_reward_model(str(folder)).eval()
     texts = [("The lamp:", " a good lamp."), ("The fan:", " bad, bad fan")]
-    ids, mask = ours.tokenise(texts).padded(tokenizer.pad_token_id)
+    ids, mask = ours.tokenise(texts).to_padded(tokenizer.pad_token_id)
     with torch.no_grad():
         raw = theirs(input_ids=ids, attention_mask=mask).logits[:, 0]
     card = json.loads((folder / "reward_model.json").read_text())
@@ -156,8 +156,8 @@ def test_each_family_trains_saves_and_scores_as_it_did(command, world, trunk_fol
     outcome = command(*world.reward(*words))
     assert outcome.code == 0, outcome.error
     folder = outcome.folder / "reward_model"
-    before, _ = trunk_and_tokenizer(start)
-    after, _ = trunk_and_tokenizer(str(folder))
+    before, _ = load_trunk(start)
+    after, _ = load_trunk(str(folder))
     old, new = before.state_dict(), after.state_dict()
     assert old.keys() == new.keys()
     moved = {name for name in old if old[name].shape == new[name].shape and not torch.equal(old[name], new[name])}

@@ -13,8 +13,8 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
-from rlhf_lightning.tokenization.boundary import begins_text, continuation_text, plain_ids, start_ids
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
+from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start, plain_ids, start_ids
 from rlhf_lightning.tokenization.chat_template import prompt_ids
 from rlhf_lightning.tokenization.encoding import Rendered, encode
 
@@ -201,7 +201,7 @@ INEXACT = {
 def test_prompt_and_response_stand_for_the_text_and_have_its_ids_where_a_token_ends_between_them(family):
     tokenizer = tokenizer_of(family)
     pairs = borders(BORDERS, seed=len(family))
-    rows = TextRows(tokenizer, Reading(), 10**6).rows(pairs)
+    rows = TextEncoder(tokenizer, InputFormat(), 10**6).encode_all(pairs)
     joined, prompts = plain(tokenizer, [p + r for p, r in pairs]), plain(tokenizer, [p for p, _ in pairs])
     start, inexact, natural = start_ids(tokenizer), [], 0
     for (prompt, response), row, whole, asked in zip(pairs, rows, joined, prompts, strict=True):
@@ -219,8 +219,8 @@ def test_prompt_and_response_stand_for_the_text_and_have_its_ids_where_a_token_e
             inexact.append((prompt, response, text, exact))
             assert normal(text) == normal(exact), inexact[-1]
         elif text == exact == prompt + response and not prompt.endswith(ADDED) and tokenizer.unk_token_id not in row.answer:
-            begins = begins_text(tokenizer, prompt, row.before[-1] if row.before else -1)
-            assert continuation_text(tokenizer, row.answer, begins) == response, (prompt, response)
+            begins = is_text_start(tokenizer, prompt, row.before[-1] if row.before else -1)
+            assert decode_continuation(tokenizer, row.answer, begins) == response, (prompt, response)
     assert natural > BORDERS / 4
     assert len(inexact) <= BORDERS * INEXACT.get(family, 0.0), inexact[:5]
 
@@ -228,9 +228,9 @@ def test_prompt_and_response_stand_for_the_text_and_have_its_ids_where_a_token_e
 @pytest.mark.parametrize("family", [family for family in FAMILIES if "BPE" in family or "byte-level" in family])
 def test_the_characters_of_a_responses_tokens_are_those_that_they_stand_for(family):
     tokenizer = tokenizer_of(family)
-    rows = TextRows(tokenizer, Reading(), 10**6)
+    rows = TextEncoder(tokenizer, InputFormat(), 10**6)
     for prompt, response in borders(60, seed=5):
-        row = rows.row((prompt, response))
+        row = rows.encode((prompt, response))
         first, spans = rows.offsets((prompt, response))
         assert first == len(row.before)
         assert len(spans) == len(row.answer)
@@ -242,11 +242,11 @@ def test_the_characters_of_a_responses_tokens_are_those_that_they_stand_for(fami
 
 def test_a_prompt_without_a_response_and_a_response_without_a_prompt():
     tokenizer = tokenizer_of("SentencePiece BPE, Llama 2")
-    rows = TextRows(tokenizer, Reading(), 100)
+    rows = TextEncoder(tokenizer, InputFormat(), 100)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    assert rows.row(("a b", "")).ids == [bos, *plain(tokenizer, ["a b"])[0], eos]
-    assert rows.row(("", "a b")).ids == [bos, *plain(tokenizer, ["a b"])[0], eos]
-    assert rows.row(("", "")).ids == [bos, eos]
+    assert rows.encode(("a b", "")).ids == [bos, *plain(tokenizer, ["a b"])[0], eos]
+    assert rows.encode(("", "a b")).ids == [bos, *plain(tokenizer, ["a b"])[0], eos]
+    assert rows.encode(("", "")).ids == [bos, eos]
 
 
 @pytest.mark.parametrize(
@@ -255,18 +255,18 @@ def test_a_prompt_without_a_response_and_a_response_without_a_prompt():
 )
 def test_llamas_tokenizer_adds_no_space_of_its_own(prompt, response):
     tokenizer = tokenizer_of("SentencePiece BPE, Llama 2")
-    row = TextRows(tokenizer, Reading(), 100).row((prompt, response))
+    row = TextEncoder(tokenizer, InputFormat(), 100).encode((prompt, response))
     assert tokenizer.decode(row.ids, skip_special_tokens=True) == prompt + response
     assert plain_ids(tokenizer, prompt, response) == [*row.before, *row.answer]
-    assert continuation_text(tokenizer, row.answer) == response
+    assert decode_continuation(tokenizer, row.answer) == response
 
 
 def test_a_space_behind_a_special_token_is_the_tokenizers_own_where_it_begins_anew_there():
     for family, response in (("SentencePiece BPE, Llama 2", "there"), ("SentencePiece BPE without prefix, Gemma", " there")):
         tokenizer = tokenizer_of(family)
         ids = plain(tokenizer, [response])[0]
-        assert continuation_text(tokenizer, ids, begins_text(tokenizer, "a", tokenizer.eos_token_id)) == response
-    assert continuation_text(tokenizer_of("SentencePiece BPE, Llama 2"), ids) == " there"
+        assert decode_continuation(tokenizer, ids, is_text_start(tokenizer, "a", tokenizer.eos_token_id)) == response
+    assert decode_continuation(tokenizer_of("SentencePiece BPE, Llama 2"), ids) == " there"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_row_begins_with_all_that_the_tokenizer_puts_before_a_text_and_keeps_i
     ids = tokenizer.convert_tokens_to_ids(start)
     assert start_ids(tokenizer) == ids
     assert prompt_ids(tokenizer, "the kettle")[: len(ids)] == ids
-    row = TextRows(tokenizer, Reading(), len(ids) + 4).row(("the kettle boils water quickly", " Lily"))
+    row = TextEncoder(tokenizer, InputFormat(), len(ids) + 4).encode(("the kettle boils water quickly", " Lily"))
     assert row.is_cut
     assert row.before[: len(ids)] == ids
 
@@ -300,7 +300,7 @@ def test_a_text_has_the_ids_that_the_tokenizer_gives_it_and_no_special_token(fam
         assert special.isdisjoint(ids)
         assert ids == expected or not special.isdisjoint(expected)
         assert normal(tokenizer.decode(ids)) == normal(tokenizer.decode(expected)) or tokenizer.unk_token_id in ids, text
-    clean = TextRows(tokenizer, Reading(), 200).row(("a", "b")).ids
+    clean = TextEncoder(tokenizer, InputFormat(), 200).encode(("a", "b")).ids
     for prompt, response in (("a <s>", "</s> b"), ("a <|en", "d|> b"), ("[MASK]", "[SEP]"), ("<|end|>", "</s>")):
-        ids = TextRows(tokenizer, Reading(), 200).row((prompt, response)).ids
+        ids = TextEncoder(tokenizer, InputFormat(), 200).encode((prompt, response)).ids
         assert [i for i in ids if i in special] == [i for i in clean if i in special]

@@ -9,9 +9,9 @@ import pytest
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.flow import FramedPrompt, Message
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.prompt_encoding import Reading, TextRows
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.tokenization.chat_template import prompt_ids
-from rlhf_lightning.tokenization.turns import end_notes, frame_notes, stop_ids, text_end, turn_of
+from rlhf_lightning.tokenization.turns import end_notes, frame_notes, stop_ids, text_end, turn_template
 
 SPECIAL = "<s> <|im_start|> <|im_end|> <|U|> <|A|> <|E|> <|sys|> [gMASK] <sop> [INST] [/INST]"
 CHATML = (
@@ -93,14 +93,14 @@ def rendered(tokenizer: Any, prompt: tuple[Message, ...], answer: str) -> str:
 @pytest.mark.parametrize("answer", ["Good.", " Good \n", "<think>\nI greet.\n</think>\nGood.", "<|im_end|>\nGood <s>.", ""])
 def test_a_row_is_the_conversation_as_the_template_renders_it_to_the_end_of_the_turn(name, prompt, answer):
     tokenizer = tokenizer_with(TEMPLATES[name])
-    row = TextRows(tokenizer, Reading(), 10**6).row((prompt, answer))
+    row = TextEncoder(tokenizer, InputFormat(), 10**6).encode((prompt, answer))
     text = rendered(tokenizer, prompt, answer)
     end = text.rindex(ENDS[name]) + len(ENDS[name])
     assert tokenizer.decode(row.ids) == text[:end]
     assert text[end:].strip() in ("", "<|end|>")
     assert row.end[-1] == tokenizer.convert_tokens_to_ids(ENDS[name])
     special = {*tokenizer.convert_tokens_to_ids(SPECIAL.split()), tokenizer.eos_token_id}
-    clean = TextRows(tokenizer, Reading(), 10**6).row((prompt, "Good."))
+    clean = TextEncoder(tokenizer, InputFormat(), 10**6).encode((prompt, "Good."))
     assert [i for i in row.ids if i in special] == [i for i in clean.ids if i in special]
     assert row.is_rewritten == (answer.strip() not in text)
 
@@ -109,7 +109,7 @@ def test_a_row_is_the_conversation_as_the_template_renders_it_to_the_end_of_the_
 @pytest.mark.parametrize("prompt", [QUESTION, LONGER], ids=["one turn", "three turns"])
 def test_the_prompt_is_what_the_sampler_reads_or_the_common_start_of_both_renderings(name, prompt):
     tokenizer = tokenizer_with(TEMPLATES[name])
-    row, asked = TextRows(tokenizer, Reading(), 10**6).row((prompt, "Good.")), prompt_ids(tokenizer, prompt)
+    row, asked = TextEncoder(tokenizer, InputFormat(), 10**6).encode((prompt, "Good.")), prompt_ids(tokenizer, prompt)
     learned = tokenizer.decode([*row.answer, *row.end])
     assert learned.endswith(f"Good.{' ' if name == 'Llama 2' else ''}{ENDS[name]}")
     if name == "DeepSeek-R1":
@@ -128,9 +128,9 @@ def test_the_prompt_is_what_the_sampler_reads_or_the_common_start_of_both_render
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_characters_of_an_answers_tokens_are_those_of_the_response(name):
     tokenizer = tokenizer_with(TEMPLATES[name])
-    rows = TextRows(tokenizer, Reading(), 10**6)
+    rows = TextEncoder(tokenizer, InputFormat(), 10**6)
     for response in ("Good fan.", "  Good fan.\n", "<think>\nfan\n</think>\nGood fan.", "a <|im_end|> b"):
-        row = rows.row((QUESTION, response))
+        row = rows.encode((QUESTION, response))
         first, spans = rows.offsets((QUESTION, response))
         assert first == len(row.before)
         assert len(spans) == len(row.answer)
@@ -143,9 +143,9 @@ def test_the_characters_of_an_answers_tokens_are_those_of_the_response(name):
 def test_an_answer_without_an_end_in_the_template_ends_with_the_start_of_the_next_turn_where_sampling_stops_there():
     tokenizer = tokenizer_with(GLM_4)
     user, eos = tokenizer.convert_tokens_to_ids("<|U|>"), tokenizer.eos_token_id
-    assert TextRows(tokenizer, Reading(), 99, (eos, user)).row((QUESTION, "Good.")).end == [user]
-    assert TextRows(tokenizer, Reading(), 99, (eos,)).row((QUESTION, "Good.")).end == [eos]
-    row = TextRows(tokenizer_with(NO_END), Reading(), 99).row((QUESTION, "Good."))
+    assert TextEncoder(tokenizer, InputFormat(), 99, (eos, user)).encode((QUESTION, "Good.")).end == [user]
+    assert TextEncoder(tokenizer, InputFormat(), 99, (eos,)).encode((QUESTION, "Good.")).end == [eos]
+    row = TextEncoder(tokenizer_with(NO_END), InputFormat(), 99).encode((QUESTION, "Good."))
     assert tokenizer.decode(row.ids) == "user: How much is it?\nassistant: Good.<|end|>"
 
 
@@ -153,7 +153,7 @@ def test_a_prompt_that_ends_with_an_answer_is_continued_where_the_template_wants
     tokenizer = tokenizer_with(GEMMA)
     tokenizer.chat_template = GEMMA.replace("{{ raise_exception('turns') }}", "{{ raise_exception('turns') if loop.index0 > 1 }}")
     chat = (*QUESTION, Message(role="assistant", content="It is"))
-    row = TextRows(tokenizer, Reading(), 10**6).row((chat, "cheap."))
+    row = TextEncoder(tokenizer, InputFormat(), 10**6).encode((chat, "cheap."))
     assert row.before == prompt_ids(tokenizer, chat)
     assert tokenizer.decode([*row.answer, *row.end]) == "cheap.<|E|>"
 
@@ -176,7 +176,7 @@ def test_what_is_taught_as_the_end_of_a_text_is_where_sampling_stops(eos, genera
     model.model.generation_config.eos_token_id = None if generation is None else tokenizer.convert_tokens_to_ids(generation)
     assert tokenizer.convert_ids_to_tokens(model.eos_ids) == stops
     assert tokenizer.convert_ids_to_tokens(model.text_ids("It", " is")[0][-1]) == ends_with
-    assert TextRows(tokenizer, Reading(), 99, tuple(model.eos_ids)).row((QUESTION, "a")).end[-1] in model.eos_ids
+    assert TextEncoder(tokenizer, InputFormat(), 99, tuple(model.eos_ids)).encode((QUESTION, "a")).end[-1] in model.eos_ids
     assert len(model.end_notes) == notes
     assert all("generation_config stops at" in note for note in model.end_notes)
 
@@ -198,7 +198,7 @@ def test_a_tokenizer_without_an_eos_ends_with_what_it_puts_behind_a_text(trunk_f
     tokenizer = AutoTokenizer.from_pretrained(trunk_folder("bert"))
     assert tokenizer.eos_token_id is None
     assert text_end(tokenizer) == (tokenizer.sep_token_id,)
-    row = TextRows(tokenizer, Reading(), 99).row(("It", " is"))
+    row = TextEncoder(tokenizer, InputFormat(), 99).encode(("It", " is"))
     assert row.ids == [*tokenizer("It is")["input_ids"]]
     assert stop_ids(tokenizer, None) == []
     assert stop_ids(tokenizer, tokenizer.sep_token_id) == [tokenizer.sep_token_id]
@@ -206,7 +206,7 @@ def test_a_tokenizer_without_an_eos_ends_with_what_it_puts_behind_a_text(trunk_f
 
 def test_without_a_template_there_is_no_turn():
     model = model_with(None)
-    assert turn_of(model.tokenizer) == ("", "", "", ())
+    assert turn_template(model.tokenizer) == ("", "", "", ())
     assert end_notes(model.tokenizer, model.eos_ids) == []
 
 
@@ -222,7 +222,7 @@ def test_special_tokens_are_the_authors_and_not_those_of_people():
     assert prompt_ids(tokenizer, framed) == prompt_ids(tokenizer, chat)
     assert [i for i in prompt_ids(tokenizer, framed) if i in (start, end)] == [start, end, start]
     assert model.encode_prompts([framed], 5).prompt_ids[0].tolist() == prompt_ids(tokenizer, chat)
-    assert model.text_ids(framed, " a")[0] == TextRows(tokenizer, Reading(), 99, tuple(model.eos_ids)).row((chat, " a")).ids
+    assert model.text_ids(framed, " a")[0] == TextEncoder(tokenizer, InputFormat(), 99, tuple(model.eos_ids)).encode((chat, " a")).ids
     assert start not in prompt_ids(tokenizer, str(framed))
     plain = FramedPrompt("Q: ", "It <|im_end|> is", "\nA:")
     assert prompt_ids(tokenizer, plain) == prompt_ids(tokenizer, "Q: It <|im_end|> is\nA:")
@@ -247,10 +247,10 @@ def test_a_framed_prompt_is_a_text_that_travels():
 def test_equal_texts_of_which_one_is_framed_are_two_prompts():
     model = model_with(CHATML)
     framed = FramedPrompt(PREFIX, "It", SUFFIX)
-    rows = TextRows(model.tokenizer, Reading(), 99)
-    both = rows.rows([(str(framed), "a"), (framed, "a")])
+    rows = TextEncoder(model.tokenizer, InputFormat(), 99)
+    both = rows.encode_all([(str(framed), "a"), (framed, "a")])
     assert len(both[0].ids) > len(both[1].ids)
-    assert both[1].ids == TextRows(model.tokenizer, Reading(), 99).row((framed, "a")).ids
+    assert both[1].ids == TextEncoder(model.tokenizer, InputFormat(), 99).encode((framed, "a")).ids
 
 
 def test_what_looks_like_a_special_token_in_a_prefix_and_is_none_is_reported():

@@ -14,15 +14,15 @@ from rlhf_lightning.backbone.causal import causal
 from rlhf_lightning.backbone.encoder import encoder
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 
 LOADERS: dict[str, Callable[[str], object]] = {
     "gpt2": lambda path: causal([], path=path),
     "llama": lambda path: causal([], path=path),
-    "llama as a trunk": trunk_and_tokenizer,
+    "llama as a trunk": load_trunk,
     "bert": lambda path: encoder([], path=path),
     "t5": lambda path: encoder_decoder([], path=path),
-    "t5 as a trunk": trunk_and_tokenizer,
+    "t5 as a trunk": load_trunk,
 }
 
 

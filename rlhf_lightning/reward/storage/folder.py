@@ -15,7 +15,7 @@ from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.model.adapters import merge_adapters
 from rlhf_lightning.model.loading import find_file, load_pretrained, load_tokenizer
 from rlhf_lightning.model.saving import save_model
-from rlhf_lightning.model.trunk import CLASSIFIERS, fitting_length, load_config, trunk_and_tokenizer, trunk_kind, trunk_width
+from rlhf_lightning.model.trunk import CLASSIFIERS, clamp_length, load_config, load_trunk, trunk_kind, trunk_width
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.components import head_arguments, pooling_arguments
 from rlhf_lightning.reward.head.linear import LinearHead
@@ -122,8 +122,8 @@ def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "au
         score = load_classifier(path)
         tokenizer = load_tokenizer(path, "reward model")
         check_tokens(score.classifier, tokenizer, f"reward model: {path!r}")
-        model = RewardModel(score, tokenizer, fitting_length(score.trunk, max_length))
-        model.layout = foreign_layout(tokenizer, score.reading, layout, eos)
+        model = RewardModel(score, tokenizer, clamp_length(score.trunk, max_length))
+        model.layout = foreign_layout(tokenizer, score.input_format, layout, eos)
     else:
         model = _load_composed(path, card)
     if card is not None:
@@ -177,7 +177,7 @@ def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
     if weights is None:
         raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the folder again, whole")
     check_safetensors(weights)
-    trunk, tokenizer = trunk_and_tokenizer(path)
+    trunk, tokenizer = load_trunk(path)
     width = trunk_width(trunk)
     try:
         aspects = card.get("aspects", [None])

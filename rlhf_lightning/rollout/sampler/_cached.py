@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Prompts
-from rlhf_lightning.model.forward_arguments import accepted, cache_argument
+from rlhf_lightning.model.forward_arguments import accepted_arguments, cache_argument
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.text_vectors import text_vectors
@@ -66,7 +66,7 @@ class PaddedDecoder:
         arguments = {"input_ids": ids, self.argument: self.cache, "use_cache": True, "logits_to_keep": 1}
         if self.mask is not None:
             arguments |= {"attention_mask": self.mask, "position_ids": self.positions}
-        output = self.model(**accepted(self.model, **arguments))
+        output = self.model(**accepted_arguments(self.model, **arguments))
         self.cache = getattr(output, self.argument, None)
         if self.cache is None:
             raise NoCacheError(f"{type(self.model).__name__} returns no {self.argument}")
@@ -149,7 +149,7 @@ class CrossDecoder:
         self.prefix = prompts.prompt_ids.new_tensor(prefix).expand(len(prompts), -1)
         mask = prompts.prompt_mask.bool()
         # To the right, however they came: BART counts positions from the first column.
-        read, self.mask = PackedTokens(prompts.prompt_ids[mask], mask.sum(1)).padded(language_model.pad_id)
+        read, self.mask = PackedTokens(prompts.prompt_ids[mask], mask.sum(1)).to_padded(language_model.pad_id)
         self.encoded = language_model.model.get_encoder()(input_ids=read, attention_mask=self.mask).last_hidden_state
         self.argument = cache_argument(self.decoder)
         self.cache: Any = None

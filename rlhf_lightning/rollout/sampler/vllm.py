@@ -85,7 +85,7 @@ class VLLMSampler:
             return vllm.LLM(
                 model=str(Path(folder) / "policy"), gpu_memory_utilization=self.memory, enable_sleep_mode=self.sleep,
                 generation_config="vllm", seed=int(torch.randint(2**31, ())), distributed_executor_backend=executor,
-                max_model_len=min(language_model.written_length, 2**15), dtype=str(language_model.model.dtype).removeprefix("torch."),
+                max_model_len=min(language_model.max_generated_length, 2**15), dtype=str(language_model.model.dtype).removeprefix("torch."),
             )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.model.kernels import use_fast_kernels
-from rlhf_lightning.model.language_model import frozen
+from rlhf_lightning.model.language_model import freeze
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.scoring import Scorer
 
@@ -48,7 +48,7 @@ class RewardModelScorer:
         from rlhf_lightning.reward.text_layout import layout_note
 
         self.model = load_any_reward_model(path, layout=layout, eos=eos)
-        use_fast_kernels(frozen(self.model))
+        use_fast_kernels(freeze(self.model))
         self.device = torch.device("cpu")
         self.note = ""
         if not isinstance(self.model, FeatureScore):

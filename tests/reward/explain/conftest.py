@@ -33,7 +33,7 @@ class TableScore(nn.Module):
         return self.table
 
     def forward(self, tokens: PackedTokens) -> Tensor:
-        ids, mask = tokens.padded()
+        ids, mask = tokens.to_padded()
         return (self.table(ids)[:, :, 0] * mask).sum(1) ** self.power
 
 

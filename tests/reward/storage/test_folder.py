@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.head.mlp import MLPHead
 from rlhf_lightning.reward.model import RewardModel
@@ -47,7 +47,7 @@ def test_a_linear_head_on_the_last_token_is_a_classifier_of_transformers_bitwise
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "rm")
     assert classifier.config.num_labels == 1
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    ids, mask = tokens.padded(tokenizer.pad_token_id)
+    ids, mask = tokens.to_padded(tokenizer.pad_token_id)
     logits = classifier(input_ids=ids, attention_mask=mask).logits[:, 0]
     # The same padded forward through the model that was trained: each token times w, then the last.
     hidden = model.net.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -183,7 +183,7 @@ def test_a_hub_name_of_ours_is_not_taken_for_a_plain_classifier(model_of, tmp_pa
     model = model_of("llama", mean)
     model.save(tmp_path / "rm", {**LINEAR, "pooling": "mean"})
     monkeypatch.setattr("transformers.utils.cached_file", lambda path, name, **_: str(tmp_path / "rm" / name))
-    monkeypatch.setattr("rlhf_lightning.reward.storage.folder.trunk_and_tokenizer", lambda path: trunk_and_tokenizer(str(tmp_path / "rm")))
+    monkeypatch.setattr("rlhf_lightning.reward.storage.folder.load_trunk", lambda path: load_trunk(str(tmp_path / "rm")))
     assert torch.equal(scores_of(load_reward_model("somebody/rewards").eval()), scores_of(model))
 
 
@@ -194,7 +194,7 @@ def test_a_classifier_without_a_card_scores_by_its_padded_logit(trunk_folder, tm
     AutoTokenizer.from_pretrained(trunk_folder("llama")).save_pretrained(tmp_path / "hf")
     model = load_reward_model(str(tmp_path / "hf")).eval()
     tokens = model.tokenise(TEXTS)
-    ids, mask = tokens.padded(classifier.config.pad_token_id)
+    ids, mask = tokens.to_padded(classifier.config.pad_token_id)
     logits = classifier.eval()(input_ids=ids, attention_mask=mask).logits[:, 0]
     assert (model(tokens) - logits).abs().max() < 1e-5
     assert logits.std() > 1e-3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.head.mlp import MLPHead
 from rlhf_lightning.reward.model import RewardModel
@@ -33,7 +33,7 @@ def classifier_folder(trunk_folder, tmp_path):
 
 
 def composed(folder: str, head=LinearHead) -> tuple[ComposedScore, object]:
-    trunk, tokenizer = trunk_and_tokenizer(folder)
+    trunk, tokenizer = load_trunk(folder)
     return ComposedScore(trunk, last, head(32)), tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.model.trunk import trunk_and_tokenizer
+from rlhf_lightning.model.trunk import load_trunk
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
@@ -20,7 +20,7 @@ PROMPTS, RESPONSES = ["Review of a lamp:\n", "It", "The kettle"], ["It is a quie
 def model(tiny_of, tmp_path) -> RewardModel:
     tiny_of("llama").save(tmp_path / "policy")
     torch.manual_seed(0)
-    trunk, tokenizer = trunk_and_tokenizer(str(tmp_path / "policy"))
+    trunk, tokenizer = load_trunk(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64).eval()
     model.normalise(PROMPTS, RESPONSES)
     model.save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
