@@ -76,7 +76,7 @@ class RewardModel(nn.Module, PyTorchModelHubMixin):
 
     @property
     def _rows(self) -> TextEncoder:
-        return self.layout.rows(self.tokenizer, getattr(self.net, "reading", InputFormat()), self.max_length)
+        return self.layout.rows(self.tokenizer, getattr(self.net, "input_format", InputFormat()), self.max_length)
 
     @torch.no_grad()
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64) -> Tensor:
