@@ -46,12 +46,14 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.backbone.causal import causal
     from rlhf_lightning.flow import Prompts
     from rlhf_lightning.model.language_model import pad_rows
+    from rlhf_lightning.policy.components import PPOComponents
     from rlhf_lightning.policy.critic.separate import separate
     from rlhf_lightning.policy.critic.shared import shared
+    from rlhf_lightning.policy.experience import ExperienceMaker
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
     from rlhf_lightning.policy.model import Policy
-    from rlhf_lightning.policy.module import PPOModule, PPOParts
+    from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.policy.reduction.token_mean import token_mean
     from rlhf_lightning.policy.settings import PPOSettings
     from rlhf_lightning.policy.value_loss.clipped import clipped
@@ -60,6 +62,15 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.rollout.shaping.kl import kl
     from rlhf_lightning.runtime.run import hush_hints
     from rlhf_lightning.training.datamodule import ShardedData
+
+    marks: list[float] = []
+
+    class TimedMaker(ExperienceMaker):
+        """ExperienceMaker that notes when generation ends."""
+
+        def score(self, rollout: Any, baseline_scores: Any = None) -> Any:
+            marks[:] = [CLOCKS[clock]()]
+            return super().score(rollout, baseline_scores)
 
     class Timed(PPOModule):
         """PPOModule with a clock around its phases."""
@@ -72,16 +83,15 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
         def on_train_start(self) -> None:
             self.end = CLOCKS[clock]()
 
-        def score(self, rollout: Any, baseline_scores: Any = None) -> Any:
-            self.marks = [CLOCKS[clock]()]
-            scored = super().score(rollout, baseline_scores)
-            self.tokens = float(rollout.response_mask.sum())
-            return scored
+        @property
+        def experience_maker(self) -> ExperienceMaker:
+            return TimedMaker(**vars(super().experience_maker))
 
-        def optimise(self, experience: Any) -> Any:
-            self.marks.append(CLOCKS[clock]())
-            metrics = super().optimise(experience)
-            self.marks.append(CLOCKS[clock]())
+        def update_policy(self, experience: Any) -> Any:
+            marks.append(CLOCKS[clock]())
+            self.tokens = float(experience.response_mask.sum())
+            metrics = super().update_policy(experience)
+            marks.append(CLOCKS[clock]())
             return metrics
 
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -89,7 +99,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
 
         def on_train_batch_end(self, *args: Any) -> None:
             now = CLOCKS[clock]()
-            spent = [b - a for a, b in zip([self.begin, *self.marks], self.marks, strict=False)]
+            spent = [b - a for a, b in zip([self.begin, *marks], marks, strict=False)]
             self.iterations.append({**dict(zip(PHASES, spent, strict=True)), "tokens": self.tokens, "seconds": now - self.end})
             self.end = now
 
@@ -99,7 +109,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     settings = PPOSettings(
         updates=iterations, prompts_per_update=PROMPTS, responses_per_prompt=1, epochs=4, minibatches=4, learning_rate=1e-6,
     )  # fmt: skip
-    parts = PPOParts(
+    parts = PPOComponents(
         sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")), shapings=[kl],
         advantage=partial(gae, gamma=1.0, lam=0.95), loss=ppo_clip, reduction=token_mean, value_loss=clipped, kl_control=FixedKL(),
     )  # fmt: skip

@@ -66,10 +66,11 @@ def grpo(spec: Spec) -> Made:
 
     from rlhf_lightning.advantage.grpo import grpo as by_group
     from rlhf_lightning.backbone.causal import causal
+    from rlhf_lightning.policy.components import PPOComponents
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
     from rlhf_lightning.policy.model import Policy
-    from rlhf_lightning.policy.module import PPOModule, PPOParts
+    from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.policy.objective import objective
     from rlhf_lightning.policy.penalty.kl import kl
     from rlhf_lightning.policy.reduction.token_mean import token_mean
@@ -86,7 +87,7 @@ def grpo(spec: Spec) -> Made:
         max_grad_norm=spec["max_grad_norm"], adam_eps=spec["adam_eps"],
     )  # fmt: skip
     loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, [partial(kl, estimator="k3", weighted=True)])
-    parts = PPOParts(
+    parts = PPOComponents(
         sampler=partial(native, max_new_tokens=spec["tokens"]), scorer=RewardModelScorer(path=str(folder / "reward")), shapings=[],
         advantage=partial(by_group, eps=spec["std_eps"]), loss=loss, reduction=token_mean, value_loss=clipped,
         kl_control=FixedKL(coef=spec["kl_coef"]),

@@ -1,4 +1,4 @@
-"""What an iteration of PPO is assembled from."""
+"""The components of a PPO iteration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 
 class KLControl(Protocol):
-    """Holds the KL coefficient and moves it after each update; an nn.Module, so that its state is in the checkpoint."""
+    """The KL coefficient and its update rule; an nn.Module, for its state is in the checkpoint."""
 
     def value(self) -> float: ...
 
@@ -23,16 +23,16 @@ class KLControl(Protocol):
 
 
 @dataclass
-class PPOParts:
-    """The registered components that an iteration is assembled from, each with its settings bound.
+class PPOComponents:
+    """The registered components of a PPO iteration, each with its settings bound.
 
     Attributes:
-        held_out: scorers that nothing is trained on, by the name of the metric that their mean score is logged as.
-        at_reference: whether training starts at the reference; False in a later round, whose reference is the first one's start.
-        corrected: whether the loss corrects for what the sampler saw.
-        greedy: draws the likeliest response, for an estimator that compares with its score.
-        demonstrations: makes the loader of this rank, of so many, of what the policy must not unlearn (ppo.ptx_coef).
-        log: shows a line to the user: the self-checks, an alarm.
+        held_out: scorers for monitoring, by the metric of their mean score.
+        starts_at_reference: whether policy and reference are equal at the start; False in later rounds.
+        has_correction: whether the loss has a policy_correction.
+        greedy: greedy sampler, for an estimator with a greedy baseline.
+        demonstrations: makes the loader of (rank, world) for the ptx loss (ppo.ptx_coef).
+        log: shows a line to the user.
     """
 
     sampler: Sampler
@@ -44,8 +44,8 @@ class PPOParts:
     value_loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
     kl_control: KLControl
     held_out: Mapping[str, Scorer] = field(default_factory=dict)
-    at_reference: bool = True
-    corrected: bool = False
+    starts_at_reference: bool = True
+    has_correction: bool = False
     greedy: Sampler | None = None
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None
     log: Callable[[str], None] = lambda text: None

@@ -1,11 +1,12 @@
-"""Memory that doesn't suffice: the same work once more with half as many rows at a time, and the sizes where that doesn't help."""
+"""Retry work that ran out of memory with half the batch size; report the sizes if that doesn't help."""
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,74 +16,113 @@ from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.training.distributed import world_size
 
 T = TypeVar("T")
-SAID = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
-"""What messages of allocators hold that have no type of error of their own: torch's on a CPU, CUDA's libraries."""
-ROLLOUT = "lower ppo.prompts_per_update, ppo.responses_per_prompt or rollout_sampler.max_new_tokens"
-LOWER = {
-    "sampling": ROLLOUT,
-    "the scorer": ROLLOUT,
-    "scoring": f"raise ppo.minibatches, or {ROLLOUT}",
+F = TypeVar("F", bound=Callable[..., Any])
+OOM_MESSAGES = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+"""Parts of the messages of allocators without an error type of their own: torch's on a CPU, CUDA's libraries."""
+SMALLER_ROLLOUT = "lower ppo.prompts_per_update, ppo.responses_per_prompt or rollout_sampler.max_new_tokens"
+REMEDIES = {
+    "sampling": SMALLER_ROLLOUT,
+    "the scorer": SMALLER_ROLLOUT,
+    "scoring": f"raise ppo.minibatches, or {SMALLER_ROLLOUT}",
     "optimisation": "lower ppo.micro_batch, sft.batch_size where ppo.ptx_coef is set, or rollout_sampler.max_new_tokens",
 }
-"""What helps, by the name of the work."""
+"""By workload."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """Rows that go through a model, a key of LOWER, and how many of them at a time."""
+class Workload:
+    """Rows that go through a model.
+
+    Attributes:
+        name: a key of REMEDIES.
+        batch_size: rows at a time.
+    """
 
     name: str
     record: Prompts
-    rows: int
+    batch_size: int
 
 
-def retry_on_oom(work: Work, halved: dict[str, int], attempt: Callable[[int], T], model: nn.Module, log: Callable[[str], None]) -> T:
-    """Do the work; where memory runs out, once more with half as many rows at a time, and with as few ever after.
+def halve_on_oom(name: str, batch_size: Callable[[Any, Any], int] = lambda owner, record: len(record)) -> Callable[[F], F]:
+    """Decorate a method that passes a record's rows through a model: after an out-of-memory error it uses half the batch size.
 
-    With several processes nothing is tried again: each would wait for the others at another place. The one whose memory ran out ends with
+    The method takes the record first, and a keyword `split`: 1, or 2 for batches of half the size. Its object has `policy`,
+    `components` and `reduced_batch_sizes`.
+
+    Args:
+        name: of the workload.
+        batch_size: rows at a time, of the object and the record; all of them by default.
+    """
+
+    def decorate(method: F) -> F:
+        @functools.wraps(method)
+        def retrying(self: Any, record: Prompts, *args: Any) -> Any:
+            workload = Workload(name, record, batch_size(self, record))
+            return retry_on_oom(
+                workload,
+                self.reduced_batch_sizes,
+                lambda split: method(self, record, *args, split=split),
+                self.policy,
+                self.components.log,
+            )
+
+        return retrying  # type: ignore[return-value]
+
+    return decorate
+
+
+def retry_on_oom(
+    workload: Workload, reduced: dict[str, int], attempt: Callable[[int], T], model: nn.Module, log: Callable[[str], None]
+) -> T:
+    """Do the work; if memory runs out, repeat it with half the batch size, and keep that size for the rest of the training.
+
+    With several processes nothing is repeated: the others would wait at another collective. The process that ran out of memory ends with
     the sizes, and its launcher ends the others.
 
     Args:
-        halved: by the name of the work: how many rows at a time since memory ran out in it. It is written to.
-        attempt: does the work in parts of `rows` divided by its argument, 1 or 2, from the beginning.
+        reduced: batch sizes since memory ran out, by workload; written to.
+        attempt: does the work from the beginning, in batches of the workload's size divided by its argument, 1 or 2.
 
     Raises:
-        UserError: memory ran out again, or with one row at a time; the message has the sizes and what to lower.
+        UserError: memory ran out again, or with one row at a time; the message has the sizes and the remedy.
     """
     while True:
         try:
-            return attempt(2 if work.name in halved else 1)
+            return attempt(2 if workload.name in reduced else 1)
         except Exception as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            if work.name in halved or work.rows < 2 or world_size() > 1:
-                raise UserError(_sizes(work, halved, model, error)) from error
-        # Outside of the handler: the error's frames held what was computed.
-        halved[work.name] = -(-work.rows // 2)
+            if workload.name in reduced or workload.batch_size < 2 or world_size() > 1:
+                raise UserError(_sizes(workload, reduced, model, error)) from error
+        # Outside the handler: the error's frames keep the computed tensors alive.
+        reduced[workload.name] = -(-workload.batch_size // 2)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log(f"out of memory in {work.name}: {halved[work.name]} responses at a time instead of {work.rows}, for the rest of this training")
+        log(
+            f"out of memory in {workload.name}: {reduced[workload.name]} responses at a time instead of {workload.batch_size}, "
+            "for the rest of this training"
+        )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device; what a scorer raises has its own error as its cause."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device, or in a scorer (its UserError has the cause)."""
     error = error.__cause__ if isinstance(error, UserError) and error.__cause__ is not None else error
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in SAID)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES)
     )
 
 
-def _sizes(work: Work, halved: dict[str, int], model: nn.Module, error: BaseException) -> str:
-    record, rows = work.record, halved.get(work.name, work.rows)
+def _sizes(workload: Workload, reduced: dict[str, int], model: nn.Module, error: BaseException) -> str:
+    record, batch_size = workload.record, reduced.get(workload.name, workload.batch_size)
     lengths = record.prompt_mask.sum(1)
     if isinstance(record, Rollout):
         lengths = lengths + record.response_mask.sum(1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    tried = " (half of what was tried first)" if work.name in halved else ""
-    alone = " A single process halves by itself; of several none does, for the others would wait." if world_size() > 1 else ""
+    half = " (half of the first attempt)" if workload.name in reduced else ""
+    no_retry = " A single process halves its batches; several don't, because the others would wait." if world_size() > 1 else ""
     return (
-        f"out of memory in {work.name}, with {rows} of {len(record)} responses at a time{tried}: texts of up to {int(lengths.max())} "
-        f"tokens, {int(lengths.sum())} together, and a model of {parameters:,} parameters; {LOWER[work.name]}.{alone} "
-        f"{' '.join(str(error).split())[:200]}"
+        f"out of memory in {workload.name}, with {batch_size} of {len(record)} responses at a time{half}: texts of up to "
+        f"{int(lengths.max())} tokens, {int(lengths.sum())} together, and a model of {parameters:,} parameters; "
+        f"{REMEDIES[workload.name]}.{no_retry} {' '.join(str(error).split())[:200]}"
     )

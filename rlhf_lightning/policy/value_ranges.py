@@ -1,61 +1,74 @@
-"""How far the numbers of a rollout reach, and a refusal of those that float32 can't compute with.
+"""Value ranges of a rollout, and a check that float32 can compute with them.
 
 Shapes: B responses, T response tokens.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import ScoredRollout
 
-LARGEST = 1e15
-"""Squares of larger numbers, summed over the tokens of a batch, come near float32's 3.4e38: a variance would be infinite, and what is
+S = TypeVar("S", bound=ScoredRollout)
+MAX_ABS = 1e15
+"""Squares of larger numbers, summed over the tokens of a batch, come near float32's 3.4e38: a variance would be infinite, and a number
 divided by it a silent 0."""
-LEARNED_FROM = ("rewards", "values", "advantages", "returns")
+CHECKED = ("rewards", "values", "advantages", "returns")
+
+
+def with_checked_ranges(method: Callable[[Any, ScoredRollout], S]) -> Callable[[Any, ScoredRollout], S]:
+    """Decorate a method of ExperienceMaker: check the value ranges of the record that it returns."""
+
+    @functools.wraps(method)
+    def checking(maker: Any, scored: ScoredRollout) -> S:
+        record = method(maker, scored)
+        check_value_ranges(record, maker.update, maker.describe_weights)
+        return record
+
+    return checking
 
 
 def value_ranges(record: ScoredRollout, log_probs: Tensor | None = None) -> dict[str, list[float]]:
-    """[smallest, largest] of scores, rewards, advantages, returns and values, and of the log-ratios of the old policy to the reference and,
-    where `log_probs` [B, T] are given, of the present policy to the old one. Of response tokens alone; a NaN among them is both."""
-    inside = record.response_mask.bool()
-    found = {name: _inside(record, name, inside) for name in LEARNED_FROM}
-    found["scores"] = record.scores
-    found["log_ratio_to_reference"] = (record.old_log_probs - record.ref_log_probs)[inside]
-    if log_probs is not None:
-        found["log_ratio_to_old"] = (log_probs - record.old_log_probs)[inside]
-    return {name: [value.min().item(), value.max().item()] for name, value in found.items() if value is not None and value.numel()}
+    """[min, max] over the response tokens of scores, rewards, values, advantages, returns and log-ratios.
 
-
-def check_value_ranges(record: ScoredRollout, update: int, note: Callable[[], str] = str) -> None:
-    """Hold what an update learns from to numbers that can be computed with.
-
-    Args:
-        note: makes a clause of what else may be the reason.
-
-    Raises:
-        UserError: a reward, value, advantage or return isn't finite, or is beyond LARGEST; the message names the response and its score.
+    The log-ratios are those of the old policy to the reference and, given `log_probs` [B, T], of the new policy to the old one. A NaN is
+    both minimum and maximum.
     """
     inside = record.response_mask.bool()
-    for name in LEARNED_FROM:
+    values = {name: value[inside] for name in CHECKED if isinstance(value := getattr(record, name, None), Tensor)}
+    values["scores"] = record.scores
+    values["log_ratio_to_reference"] = (record.old_log_probs - record.ref_log_probs)[inside]
+    if log_probs is not None:
+        values["log_ratio_to_old"] = (log_probs - record.old_log_probs)[inside]
+    return {name: [value.min().item(), value.max().item()] for name, value in values.items() if value.numel()}
+
+
+def check_value_ranges(record: ScoredRollout, update: int, describe_weights: Callable[[], str] = str) -> None:
+    """Check that rewards, values, advantages and returns are finite and at most MAX_ABS.
+
+    Args:
+        describe_weights: makes a clause on another possible cause.
+
+    Raises:
+        UserError: naming the response and its score.
+    """
+    inside = record.response_mask.bool()
+    for name in CHECKED:
         values = getattr(record, name, None)
         if values is None:
             continue
-        wild = (inside & ~(values.abs() <= LARGEST)).nonzero()
-        if len(wild):
-            row, place = wild[0].tolist()
+        out_of_range = (inside & ~(values.abs() <= MAX_ABS)).nonzero()
+        if len(out_of_range):
+            row, token = out_of_range[0].tolist()
             raise UserError(
-                f"update {update}: {name} of {len(wild)} tokens aren't finite or are beyond {LARGEST:g}, the first {values[row, place]:g} "
-                f"in the response {record.responses[row][:80]!r} with the score {record.scores[row]:g} and the log-probabilities "
-                f"{record.old_log_probs[row, place]:g} (policy) and {record.ref_log_probs[row, place]:g} (reference){note()}; "
-                "look at what rollout_scorer returns, clip it (rollout_shaping=[clip_score,...]), or lower ppo.learning_rate"
+                f"update {update}: {name} of {len(out_of_range)} tokens aren't finite or are beyond {MAX_ABS:g}, the first "
+                f"{values[row, token]:g} in the response {record.responses[row][:80]!r} with the score {record.scores[row]:g} and the "
+                f"log-probabilities {record.old_log_probs[row, token]:g} (policy) and {record.ref_log_probs[row, token]:g} "
+                f"(reference){describe_weights()}; look at the scores of rollout_scorer, clip them "
+                "(rollout_shaping=[clip_score,...]), or lower ppo.learning_rate"
             )
-
-
-def _inside(record: ScoredRollout, name: str, inside: Tensor) -> Tensor | None:
-    values = getattr(record, name, None)
-    return values[inside] if isinstance(values, torch.Tensor) else None

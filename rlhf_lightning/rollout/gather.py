@@ -39,11 +39,11 @@ def gather_rollouts(scored: ScoredRollout, rank: int, world: int) -> ScoredRollo
     if world == 1:
         return scored
     own = dataclasses.replace(scored.to("cpu"), group=scored.group.cpu() * world + rank)
-    whole = joined(all_gather(own, world))
+    whole = concat_rollouts(all_gather(own, world))
     return whole.select(whole.group.argsort(stable=True)).to(scored.group.device)
 
 
-def joined(parts: Sequence[R]) -> R:
+def concat_rollouts(parts: Sequence[R]) -> R:
     """Records one after the other, padded to a common width; what isn't a row's (temperature, kl_coef) is the first one's."""
     if len(parts) == 1:
         return parts[0]

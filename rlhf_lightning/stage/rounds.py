@@ -19,9 +19,10 @@ from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import taken
 from rlhf_lightning.stage._fitting_task import fitting_task
+from rlhf_lightning.stage._ppo_checks import check_policy_training
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import measured
-from rlhf_lightning.stage.ppo import check_training, held_out_scorers, train_ppo
+from rlhf_lightning.stage.ppo import held_out_scorers, train_ppo
 from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import train_sft
 
@@ -65,7 +66,7 @@ def check_combination(choices: ComposedConfig) -> None:
     """Refuse settings that don't go together, before any model loads. Raises ConfigError."""
     choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric")
-    check_training(choices)
+    check_policy_training(choices)
     if "utility" not in (choices.config.get("evaluation_metric") or {}):
         raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
 
@@ -98,7 +99,7 @@ def rounds(
         intake = load_feedback_so_far(run, number)
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
-        module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", at_reference=number == 1)
+        module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", starts_at_reference=number == 1)
         after = look(run, task, policy, start, scorer)
         story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
         run.log(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")

@@ -26,11 +26,12 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts
+from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
@@ -117,7 +118,7 @@ def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool)
     settings = PPOSettings(
         updates=UPDATES, prompts_per_update=4, responses_per_prompt=2, minibatches=2, learning_rate=1e-2, self_checks=True
     )
-    parts = PPOParts(
+    parts = PPOComponents(
         sampler=partial(native, max_new_tokens=5), scorer=low_ids, shapings=shapings, advantage=advantage, loss=ppo_clip,
         reduction=token_mean, value_loss=clipped, kl_control=AdaptiveKL(coef=0.3, target=0.01, horizon=20),
     )  # fmt: skip

@@ -42,11 +42,12 @@ from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import batching
 from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
+from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts
+from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights
@@ -306,12 +307,12 @@ def ppo_step(language_model: LanguageModel, plain: Any) -> None:
     in_eval(language_model)
     torch.manual_seed(0)
     critic = shared(language_model, None)
-    parts = PPOParts(sampled, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
+    parts = PPOComponents(sampled, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     reference.__class__ = type(language_model)
     module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1))
     rollout = sampled(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2))
-    experience = gae(module.score(rollout))
+    experience = gae(module.experience_maker.score(rollout))
     hold("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))
     hold("the reference's log-probabilities", experience.ref_log_probs.sum(1), experience.old_log_probs.sum(1))
     mask = experience.response_mask

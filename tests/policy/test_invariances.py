@@ -15,12 +15,13 @@ from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.flow import Experience, Prompts, Rollout
 from rlhf_lightning.model import text_vectors
 from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts
+from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
@@ -42,7 +43,7 @@ def module_of(language_model: LanguageModel, separate: bool = False, reduction: 
     torch.manual_seed(0)
     critic = (separate_critic if separate else shared)(language_model, None)
     torch.nn.init.normal_(critic.head.weight, std=0.1)
-    parts = PPOParts(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped, FixedKL())
+    parts = PPOComponents(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     return PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1, **settings))
 
@@ -51,7 +52,7 @@ def module_of(language_model: LanguageModel, separate: bool = False, reduction: 
 def experience(language_model) -> Experience:
     torch.manual_seed(1)
     rollout = native(language_model, language_model.encode_prompts(PROMPTS, 12).repeat(3), max_new_tokens=12)
-    scored = module_of(language_model).score(rollout)
+    scored = module_of(language_model).experience_maker.score(rollout)
     # Off the policy that is trained, so that the clip has something to do.
     scored.old_log_probs = scored.old_log_probs + 0.3 * torch.randn_like(scored.old_log_probs) * scored.response_mask
     return gae(scored)
@@ -61,7 +62,7 @@ def learned(module: PPOModule, experience: Experience, micro_batch: int | None) 
     """The loss and the gradient of a minibatch, from parts."""
     module.zero_grad()
     mask = experience.response_mask
-    weights, share = token_weights(module.parts.reduction, mask), mask / mask.sum()
+    weights, share = token_weights(module.components.reduction, mask), mask / mask.sum()
     total = 0.0
     for rows in torch.arange(len(experience)).split(micro_batch or len(experience)):
         loss, _ = module.loss(experience.select(rows), weights[rows], share[rows])
@@ -128,7 +129,7 @@ def test_under_bfloat16_every_step_sees_the_weights_of_the_step_before(tiny_of, 
     before = {name: p.clone() for name, p in language_model.model.named_parameters()}
     plain = module_of(language_model)
     settings = PPOSettings(updates=2, epochs=2, minibatches=2, learning_rate=1e-2, micro_batch=micro_batch)
-    module = Watching(plain.policy, plain.reference, plain.parts, settings)
+    module = Watching(plain.policy, plain.reference, plain.components, settings)
     prompts: Prompts = language_model.encode_prompts(PROMPTS, 12)
     loader = torch.utils.data.DataLoader([prompts, prompts], batch_size=None)
     trainer = L.Trainer(

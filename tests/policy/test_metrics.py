@@ -18,11 +18,12 @@ from torch import Tensor
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.flow import Rollout, ScoredRollout
+from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.metrics import held_out_metrics, response_metrics
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts
+from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
@@ -99,7 +100,7 @@ def train(said: list[str], held_out: Any, **given: Any) -> PPOModule:
             bias[models[-1].eos_ids] = 4.5
         models[-1].model.get_output_embeddings().register_forward_hook(lambda m, i, o, bias=bias: o + bias)
     L.seed_everything(0, verbose=False)
-    parts = PPOParts(
+    parts = PPOComponents(
         sampler=partial(native, max_new_tokens=ROOM), scorer=length, shapings=(), advantage=rloo, loss=ppo_clip, reduction=token_mean,
         value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/holdout_scores": held_out}, log=said.append,
     )  # fmt: skip

@@ -31,6 +31,7 @@ from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout, score_on_last_token
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
@@ -38,7 +39,7 @@ from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.metrics import objective_metrics
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.policy.module import PPOModule, PPOParts
+from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
@@ -110,7 +111,7 @@ def train(
     given = PPOSettings(**{"updates": 2, "prompts_per_update": 4, "responses_per_prompt": 2, "epochs": 2, "minibatches": 2, **settings})
     language_model = small_model(dropout)
     torch.manual_seed(seed)
-    parts = PPOParts(
+    parts = PPOComponents(
         sampler=sampler or partial(native, max_new_tokens=ROOM),
         scorer=scorer,
         shapings=shapings,
@@ -388,7 +389,7 @@ def test_demonstrations_beside_the_reward_are_learned_as_in_sft():
 
 def test_the_gradient_of_the_demonstrations_is_that_of_sft(monkeypatch):
     seen: list[dict[str, Tensor]] = []
-    monkeypatch.setattr(PPOModule, "_update", lambda module, *rest: seen.append({n: p.grad.clone() for n, p in named(module)}))
+    monkeypatch.setattr(PPOModule, "_optimizer_step", lambda module, *rest: seen.append({n: p.grad.clone() for n, p in named(module)}))
 
     def named(module: PPOModule) -> Any:
         return module.language_model.model.named_parameters()

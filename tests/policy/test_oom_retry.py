@@ -19,7 +19,7 @@ import torch
 
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.policy.oom_retry import Work, out_of_memory, retry_on_oom
+from rlhf_lightning.policy.oom_retry import Workload, is_out_of_memory, retry_on_oom
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "CUDA out of memory. Tried to allocate 20.00 GiB."
@@ -40,7 +40,7 @@ def ppo(kind: str = "ppo", **settings: Any) -> tuple[Any, Any, list[str]]:
     module, data, _ = trainings().KINDS[kind]()
     vars(module.settings).update(settings)
     said: list[str] = []
-    module.parts.log = said.append
+    module.components.log = said.append
     module.settings.self_checks = False
     return module, data, said
 
@@ -79,10 +79,10 @@ def test_a_minibatch_in_halves_has_the_same_gradient(monkeypatch, kind, place):
         def keep(loss: Any, *rest: Any, module: Any = module, taken: Any = taken) -> None:
             taken.extend(p.grad.clone() for p in module.parameters() if p.grad is not None)
 
-        monkeypatch.setattr(module, "_update", keep)
+        monkeypatch.setattr(module, "_optimizer_step", keep)
         monkeypatch.setattr(module, place, failing(getattr(module, place), calls))
         run(module, data)
-        assert module.halved == ({"optimisation": 1} if calls else {})
+        assert module.reduced_batch_sizes == ({"optimisation": 1} if calls else {})
     assert said == ["out of memory in optimisation: 1 responses at a time instead of 2, for the rest of this training"]
     assert any(gradient.abs().max() > 1e-4 for gradient in gradients[0])
     assert len(gradients[0]) == len(gradients[1])
@@ -96,13 +96,13 @@ def test_a_training_whose_memory_ran_out_once_learns_the_same(monkeypatch, work)
     if work == "optimisation":
         monkeypatch.setattr(module, "loss", failing(module.loss, (3,)))
     elif work == "sampling":
-        module.parts.sampler = failing(module.parts.sampler, (1,))
+        module.components.sampler = failing(module.components.sampler, (1,))
     elif work == "scoring":
         monkeypatch.setattr(module.reference, "forward", failing(module.reference.forward, (2,)))
     else:
-        module.parts.scorer = failing(module.parts.scorer, (2,))
+        module.components.scorer = failing(module.components.scorer, (2,))
     run(module, data)
-    assert list(module.halved) == [work]
+    assert list(module.reduced_batch_sizes) == [work]
     assert len(said) == 1
     assert difference(module, whole) < 1e-5
     assert [step["objective/scores"] for step in module.history] == pytest.approx([step["objective/scores"] for step in whole.history])
@@ -114,10 +114,10 @@ def test_a_second_time_ends_with_the_sizes(monkeypatch, work):
     if work == "optimisation":
         monkeypatch.setattr(module, "loss", failing(module.loss, (3, 7)))
     elif work == "sampling":
-        module.parts.sampler = failing(module.parts.sampler, (1, 4))
+        module.components.sampler = failing(module.components.sampler, (1, 4))
     else:
-        module.parts.scorer = failing(module.parts.scorer, (1, 2))
-    with pytest.raises(UserError, match=rf"out of memory in {work}, with \d of \d responses at a time \(half of what") as told:
+        module.components.scorer = failing(module.components.scorer, (1, 2))
+    with pytest.raises(UserError, match=rf"out of memory in {work}, with \d of \d responses at a time \(half of the first") as told:
         run(module, data)
     assert len(said) == 1
     parameters = sum(p.numel() for p in module.policy.parameters())
@@ -146,7 +146,7 @@ def test_a_resumed_training_goes_on_in_halves(monkeypatch, tmp_path):
     again, data, said = ppo()
     run(again, data, tmp_path / "stopped")
     assert said == []
-    assert again.halved == whole.halved == {"optimisation": 2}
+    assert again.reduced_batch_sizes == whole.reduced_batch_sizes == {"optimisation": 2}
     assert difference(again, whole) == 0.0
     assert again.history == whole.history
 
@@ -171,8 +171,8 @@ def test_several_processes_try_nothing_again(monkeypatch, scored_of):
         calls.append(times)
         raise torch.OutOfMemoryError(TEXT)
 
-    with pytest.raises(UserError, match=r"texts of up to 4 tokens, 16 together.*of several none does"):
-        retry_on_oom(Work("optimisation", record, 4), halved, attempt, torch.nn.Linear(2, 2), print)
+    with pytest.raises(UserError, match=r"texts of up to 4 tokens, 16 together.*several don.t"):
+        retry_on_oom(Workload("optimisation", record, 4), halved, attempt, torch.nn.Linear(2, 2), print)
     assert (calls, halved) == ([1], {})
 
 
@@ -190,7 +190,7 @@ def test_what_was_computed_is_freed_before_the_second_attempt(scored_of):
         return held[0]() is None
 
     record = scored_of(torch.ones(4, 3, dtype=torch.long))
-    assert retry_on_oom(Work("sampling", record, 4), {}, attempt, torch.nn.Linear(2, 2), lambda text: None)
+    assert retry_on_oom(Workload("sampling", record, 4), {}, attempt, torch.nn.Linear(2, 2), lambda text: None)
 
 
 def test_an_allocation_that_the_system_refuses_is_recognised():
@@ -198,14 +198,14 @@ def test_an_allocation_that_the_system_refuses_is_recognised():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**46, dtype=torch.float64)
     assert "DefaultCPUAllocator" in str(refused.value)
-    assert out_of_memory(refused.value)
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(refused.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 LIMITED = """
 import resource, sys, torch
-from rlhf_lightning.policy.oom_retry import Work, retry_on_oom
+from rlhf_lightning.policy.oom_retry import Workload, retry_on_oom
 from rlhf_lightning.flow import Prompts
 
 torch.set_num_threads(1)
@@ -223,7 +223,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 4 * width * 64 * 3, resource.RLIM_INFINITY))
 record = Prompts(prompts=["a"] * 64, prompt_ids=torch.zeros(64, 1), prompt_mask=torch.ones(64, 1), group=torch.arange(64))
 halved = {}
-grad = retry_on_oom(Work("optimisation", record, 64), halved, attempt, torch.nn.Linear(1, 1), lambda text: print(text, file=sys.stderr))
+grad = retry_on_oom(Workload("optimisation", record, 64), halved, attempt, torch.nn.Linear(1, 1), lambda text: print(text, file=sys.stderr))
 print(halved, grad.isfinite().all().item(), tuple(grad.shape))
 """
 

@@ -12,7 +12,7 @@ from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
-from rlhf_lightning.policy.value_ranges import LARGEST, check_value_ranges, value_ranges
+from rlhf_lightning.policy.value_ranges import MAX_ABS, check_value_ranges, value_ranges
 
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
 
@@ -34,7 +34,7 @@ def test_what_stands_outside_the_mask_is_nobody_s(scored_of):
 @pytest.mark.parametrize("advantage", [gae, grpo, rloo])
 def test_the_largest_number_that_is_let_through_can_be_computed_with(scored_of, advantage):
     """Advantages are finite and not a silent 0, and so is the loss."""
-    scores = torch.tensor([LARGEST, -LARGEST / 2, 0.0, LARGEST])
+    scores = torch.tensor([MAX_ABS, -MAX_ABS / 2, 0.0, MAX_ABS])
     record = scored_of(torch.ones(4, 8, dtype=torch.long), scores=scores, values=torch.zeros(4, 8))
     check_value_ranges(record, 1)
     experience = advantage(record)

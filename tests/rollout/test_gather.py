@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf_lightning.rollout.gather import expand_prompts, gather_rollouts, joined
+from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
 
 PROMPTS = ["It", "a quiet fan, and", "The kettle", "Review of a lamp:\n"]
 
@@ -32,7 +32,7 @@ def test_records_are_joined_to_a_common_width(scored_of):
     one = scored_of(short, scores=torch.tensor([5.0]), old_log_probs=torch.tensor([[-1.0, -2.0]]))
     two = scored_of(long, scores=torch.tensor([6.0, 7.0]))
     one = replace(one, prompt_ids=torch.tensor([[0, 8, 9]]), prompt_mask=torch.tensor([[0, 1, 1]]))
-    whole = joined([two, one])
+    whole = concat_rollouts([two, one])
     assert whole.scores.tolist() == [6.0, 7.0, 5.0]
     assert whole.response_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
     assert whole.old_log_probs[2].tolist() == [-1.0, -2.0, 0.0, 0.0]

@@ -9,7 +9,7 @@ import torch
 
 from rlhf_lightning import registry
 from rlhf_lightning.policy.critic import shared
-from rlhf_lightning.stage import ppo as ppo_stage
+from rlhf_lightning.stage import _ppo_checks
 
 registry.load_components()
 
@@ -82,10 +82,10 @@ def test_one_response_a_prompt_is_refused_where_responses_are_compared(command, 
 
 
 def test_an_estimator_that_needs_what_is_not_there_is_refused(command, world, monkeypatch):
-    monkeypatch.setattr(ppo_stage, "PROVIDED", ("groups",))
+    monkeypatch.setattr(_ppo_checks, "PROVIDED", ("groups",))
     outcome = command(*world.ppo("advantage=gae"))
     assert outcome.code == 2
-    assert "advantage=gae needs values, which stage=ppo doesn't provide (it provides groups)" in outcome.error
+    assert "advantage=gae needs values, but stage=ppo provides groups" in outcome.error
 
 
 def test_the_kl_is_paid_once(command, world):

@@ -64,4 +64,4 @@ def test_a_run_with_it_learns_the_critic_first(world, command):
     assert outcome.code == 0, outcome.error
     refused = command(*world.ppo("policy_critic=reward_model", "rollout_scorer=lexicon", f"rollout_scorer.path={world.files}/lexicon.tsv"))
     assert refused.code == 2
-    assert "policy_critic=reward_model begins as the reward model, and rollout_scorer=lexicon is none" in refused.error
+    assert "policy_critic=reward_model starts as the reward model, but rollout_scorer=lexicon" in refused.error

@@ -1,0 +1,105 @@
+"""Combinations of settings that stage=ppo and stage=rounds can't train with, checked before any model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import component_of
+from rlhf_lightning.runtime.composition import ComposedConfig
+from rlhf_lightning.training.trainer import processes
+
+PROVIDED = ("values", "groups", "greedy")
+"""Inputs of advantage estimators that PPO provides."""
+REQUIRED_GROUPS = (
+    "task", "backbone", "rollout_sampler", "advantage", "policy_tuning", "policy_loss", "policy_reduction", "policy_value_loss",
+    "policy_kl_control", "policy_critic",
+)  # fmt: skip
+
+
+def check_ppo(choices: ComposedConfig) -> None:
+    """Check the combination of settings of stage=ppo.
+
+    Raises:
+        ConfigError: naming both settings.
+    """
+    choices.require("rollout_scorer")
+    check_policy_training(choices)
+    critic, scorer = choices.component_of("policy_critic"), choices.component_of("rollout_scorer")
+    if "reward_model" in critic.needs and scorer.name != "reward_model":
+        raise ConfigError(
+            f"policy_critic={critic.name} starts as the reward model, but rollout_scorer={scorer.name}: choose "
+            "rollout_scorer=reward_model, or policy_critic=separate"
+        )
+
+
+def check_policy_training(choices: ComposedConfig) -> None:
+    """Check the settings that stage=ppo and stage=rounds share. Raises ConfigError."""
+    choices.require(*REQUIRED_GROUPS)
+    choices.run_checks("rollout_shaping", "policy_correction", "policy_penalty")
+    _check_advantage(choices)
+    _check_batch(choices)
+    _check_trainer(choices)
+    _check_rewards(choices)
+
+
+def _check_advantage(choices: ComposedConfig) -> None:
+    responses, advantage = choices.settings("ppo").responses_per_prompt, choices.component_of("advantage")
+    missing = sorted(advantage.needs - set(PROVIDED))
+    if missing:
+        raise ConfigError(
+            f"advantage={advantage.name} needs {', '.join(missing)}, but stage=ppo provides {', '.join(PROVIDED)}; choose another advantage"
+        )
+    if "groups" in advantage.needs and responses < 2:
+        raise ConfigError(
+            f"advantage={advantage.name} compares responses to one prompt: ppo.responses_per_prompt={responses} must be at least 2"
+        )
+
+
+def _check_batch(choices: ComposedConfig) -> None:
+    settings, world = choices.settings("ppo"), processes(choices.config.trainer)
+    responses = settings.prompts_per_update * settings.responses_per_prompt
+    if responses < settings.minibatches:
+        raise ConfigError(
+            f"ppo.minibatches={settings.minibatches} is more than the {responses} responses of an update "
+            "(ppo.prompts_per_update x ppo.responses_per_prompt)"
+        )
+    if settings.prompts_per_update % world:
+        raise ConfigError(f"ppo.prompts_per_update={settings.prompts_per_update} must be a multiple of the {world} processes")
+
+
+def _check_trainer(choices: ComposedConfig) -> None:
+    trainer = choices.config.trainer
+    if str(trainer.get("strategy")).startswith("deepspeed"):
+        raise ConfigError(
+            f"trainer.strategy={trainer.strategy} shards the gradients, but PPO clips by their global norm: choose trainer=ddp, or "
+            "trainer=fsdp2 if the model doesn't fit; sft, reward and preference support DeepSpeed"
+        )
+    if trainer.get("precision") == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed scales the gradients, but PPO clips them unscaled: choose bf16-mixed or 32-true")
+
+
+def _check_rewards(choices: ComposedConfig) -> None:
+    shapings, penalties = choices.config.get("rollout_shaping") or {}, choices.config.get("policy_penalty") or {}
+    if "kl" in shapings and "kl" in penalties:
+        raise ConfigError(
+            "the KL would be paid twice, in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl]): leave one out, "
+            "as in rollout_shaping=[missing_eos] policy_penalty=[kl]"
+        )
+    misplaced = misplaced_score_shaping(shapings.values())
+    if misplaced:
+        raise ConfigError(
+            f"rollout_shaping.{misplaced} shapes scores but follows a shaping of rewards; write rollout_shaping=[{misplaced},...] with it "
+            "first"
+        )
+
+
+def misplaced_score_shaping(shapings: Iterable[Any]) -> str | None:
+    """Name of the first shaping of scores (needs "scores") after one of rewards; None if the order is right."""
+    after_rewards = False
+    for shaping in map(component_of, shapings):
+        if "scores" in shaping.needs and after_rewards:
+            return shaping.name
+        after_rewards |= "scores" not in shaping.needs
+    return None
