@@ -112,11 +112,11 @@ def reward(spec: Spec) -> Made:
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.pooling.last import last
     from rlhf_lightning.reward.settings import RewardSettings
-    from rlhf_lightning.reward.storage.warm_start import begun
+    from rlhf_lightning.reward.storage.warm_start import warm_start
 
     folder = str(Path(spec["models"]) / spec["size"] / "reward")
     trunk, tokenizer = load_trunk(folder, "decoder")
-    net, _ = begun(folder, ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), "last")
+    net, _ = warm_start(folder, ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), "last")
     model, tokens = RewardModel(net, tokenizer, spec["max_length"]), []
     judged = standardised(feedback_of(spec))
     module = RewardModule(model, [BradleyTerry()], RewardSettings(**supervised(spec)), spec["steps"])

@@ -16,6 +16,7 @@ from rlhf_lightning.config.presets import default_options
 from rlhf_lightning.config.schema import settings_of
 from rlhf_lightning.registry import GROUPS, Component
 from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.storage.folder import load_reward_model, push_reward_model, save_reward_model
 from rlhf_lightning.tracking.logger_settings import LOGGERS
 from rlhf_lightning.training.trainer import TrainerSettings
 
@@ -23,7 +24,7 @@ FOLDER = "reference"
 PYTHON: dict[str, tuple[Any, ...]] = {
     "The registry": (registry.register, registry.Group, registry.build),
     "The records of the flow": (flow.Prompts, flow.Rollout, flow.ScoredRollout, flow.Experience),
-    "Reward models": (RewardModel.from_pretrained, RewardModel.score_texts),
+    "Reward models": (load_reward_model, save_reward_model, push_reward_model, RewardModel.score_texts),
     "Errors": (errors.UserError, errors.ConfigError, errors.DataError, errors.RegistryError),
 }
 """What a component of one's own meets, and what one loads a model with."""

@@ -34,7 +34,7 @@ class JudgementLoss(nn.Module):
 
     def forward(self, batch: JudgementBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of the losses' weighted terms, the sum of their weights, and the scores [U] of the texts."""
-        scored = self.model.scored(batch.tokens)
+        scored = self.model.raw_scores(batch.tokens)
         views = list(scored.views())
         terms = [loss(view, part) for view, part in zip(views, self._parts(batch, len(views)), strict=True) for loss in self.losses]
         said = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum()
@@ -94,7 +94,7 @@ def center_ensemble_members(model: RewardModel, texts: Sequence[Text], batch_siz
     total = torch.zeros_like(head.level)
     like_lengths = sorted(texts, key=lambda text: len(text[1]))
     for start in range(0, len(texts), batch_size):
-        members = model.scored(model.tokenise(like_lengths[start : start + batch_size]).to(head.level.device)).members
+        members = model.raw_scores(model.tokenise(like_lengths[start : start + batch_size]).to(head.level.device)).members
         total += torch.zeros_like(total) if members is None else members.sum(1)
     head.level += total / max(1, len(texts))
 
@@ -110,7 +110,7 @@ def check_pooling(model: RewardModel) -> None:
         return
     training = {module: module.training for module in model.modules()}
     model.eval()
-    one, other = model.scored(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
+    one, other = model.raw_scores(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
     for module, was in training.items():
         module.training = was
     if abs(one - other) <= 1e-5 * (1 + abs(one)):

@@ -36,13 +36,13 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     from rlhf_lightning.report import reward as shown
     from rlhf_lightning.report.policy import feedback_counts
     from rlhf_lightning.reward.evaluation.measure import measure_held_out, reward_agreement, texts_compared
-    from rlhf_lightning.reward.storage.folder import is_features_model, load_any_reward_model
+    from rlhf_lightning.reward.storage.folder import is_feature_score, load_any_reward_model
     from rlhf_lightning.stage._report import end
 
     if not models or len(set(models)) < len(models):
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
     with run.time_stage("read"):
-        intake = read(run, [path for path in models if not is_features_model(path)])
+        intake = read(run, [path for path in models if not is_feature_score(path)])
         judged = standardised(with_weights(run, intake.feedback))
     judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
     if prompts == "held_out":

@@ -59,10 +59,10 @@ def explain(
     """
     from rlhf_lightning.reward.explain.cases import sample
     from rlhf_lightning.reward.explain.explanation import Settings
-    from rlhf_lightning.reward.storage.folder import is_features_model
+    from rlhf_lightning.reward.storage.folder import is_feature_score
 
     with run.time_stage("read"):
-        intake = read(run, [] if is_features_model(model) else [model])
+        intake = read(run, [] if is_feature_score(model) else [model])
         records = sample(intake.feedback, texts, run.seed)
     net = loaded(run, model)
     with run.time_stage("features"):

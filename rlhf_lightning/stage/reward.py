@@ -151,6 +151,7 @@ def tune_trunk(
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.reward.evaluation.measure import measure_held_out
     from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
+    from rlhf_lightning.reward.storage.folder import save_reward_model
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings, training = run.settings("reward"), division.training
@@ -173,7 +174,7 @@ def tune_trunk(
     measured = measure_held_out(model, division.held_out, truth=truth)
     about = card_components(run) | card_data(backbone, division) | {"aspects": list(training.aspects), "metrics": measured.card()}
     model.cpu()
-    run.save(trainer, folder, lambda target: model.save(target, about))
+    run.save(trainer, folder, lambda target: save_reward_model(model, target, about))
     return TrainedReward(model, module.history, division, measured, note)
 
 
@@ -267,7 +268,7 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     from rlhf_lightning.reward.components import head_arguments, pooling_arguments
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.net import ComposedScore
-    from rlhf_lightning.reward.storage.warm_start import begun
+    from rlhf_lightning.reward.storage.warm_start import warm_start
 
     chosen, pooling_name = run.component_of("backbone"), run.component_of("reward_pooling").name
     if "reading" in chosen.needs:
@@ -278,7 +279,7 @@ def begin(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel
     width = trunk_width(trunk)
     head = run.build("reward_head", *head_arguments(run.component_of("reward_head").name, width, aspects))
     pooling = run.build("reward_pooling", *pooling_arguments(pooling_name, width))
-    net, note = begun(backbone, ComposedScore(trunk, pooling, head), pooling_name)
+    net, note = warm_start(backbone, ComposedScore(trunk, pooling, head), pooling_name)
     if note:
         run.log(note)
     run.build("reward_tuning")(net.trunk)

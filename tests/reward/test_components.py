@@ -21,7 +21,7 @@ from rlhf_lightning.reward.pooling.attention import AttentionPooling
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.pooling.mean import mean
 from rlhf_lightning.reward.pooling.response_mean import response_mean
-from rlhf_lightning.reward.storage.folder import load_reward_model
+from rlhf_lightning.reward.storage.folder import load_reward_model, save_reward_model
 
 load_components()
 HEADS = [component.name for component in components("reward_head") if "texts" not in component.needs]
@@ -90,7 +90,7 @@ def test_every_head_on_every_pooling_is_trained_and_comes_back(command, world, h
     alone = torch.cat([model.score_texts([prompt], [response]) for prompt, response in texts])
     assert torch.allclose(together, alone, atol=1e-5)
     assert together.std() > 1e-4
-    model.save(outcome.folder / "again", model.about if model.about else card)
+    save_reward_model(model, outcome.folder / "again", model.metadata if model.metadata else card)
     again = load_reward_model(str(outcome.folder / "again")).eval()
     assert torch.equal(again.score_texts(*zip(*texts, strict=True)), together)
     if pooling == "attention" and head != "token":

@@ -237,7 +237,7 @@ def test_members_are_levelled_on_the_training_texts(composed):
     texts = [("It", " costs"), ("It", " boils water quickly."), ("A fan", ""), ("The kettle", " is quiet")]
     for _ in range(2):
         center_ensemble_members(model, texts, batch_size=3)
-        members = model.scored(model.tokenise(texts)).members
+        members = model.raw_scores(model.tokenise(texts)).members
         assert members.mean(1).abs().max() < 1e-5
         assert (members.std(1) > 1e-3).all()
     assert head.level.abs().min() > 1e-4

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import FramedPrompt, Message
-from rlhf_lightning.reward.storage.folder import load_any_reward_model, load_reward_model
+from rlhf_lightning.reward.storage.folder import load_any_reward_model, load_reward_model, save_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 TEMPLATE = (
@@ -98,7 +98,7 @@ LINEAR = {"head": "linear", "head_settings": {}, "pooling": "last"}
 
 
 def test_a_model_of_stage_reward_takes_no_other_layout(model_of, tmp_path):
-    model_of("llama").save(tmp_path / "rm", LINEAR)
+    save_reward_model(model_of("llama"), tmp_path / "rm", LINEAR)
     for settings in ({"layout": "joined"}, {"eos": False}):
         with pytest.raises(ConfigError, match="reads texts as it was trained"):
             RewardModelScorer(path=str(tmp_path / "rm"), **settings)
@@ -109,7 +109,7 @@ def test_a_model_of_stage_reward_takes_no_other_layout(model_of, tmp_path):
 def test_a_model_that_learned_from_chats_reads_a_text_as_a_users_message(model_of, tmp_path, card, as_chat):
     model = model_of("llama")
     model.tokenizer.chat_template = TEMPLATE
-    model.save(tmp_path / "rm", LINEAR | card)
+    save_reward_model(model, tmp_path / "rm", LINEAR | card)
     scorer = RewardModelScorer(path=str(tmp_path / "rm"))
     text, framed, chat = scorer.score([PROMPT, FramedPrompt("<|x|>", PROMPT, ""), CHAT], [RESPONSE] * 3).tolist()
     assert text == pytest.approx(framed, abs=1e-5)

@@ -1,19 +1,17 @@
-"""A few texts whose scores tell whether a reward model is the one that was saved, and is read as it was trained."""
+"""Canary texts: their scores show a changed reward model, or one that reads texts differently."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, Prompt
+from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.storage.card_schema import DIVERGED
-
-if TYPE_CHECKING:
-    from rlhf_lightning.reward.model import RewardModel
 
 Score = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 TEXTS: list[tuple[Prompt, str]] = [
@@ -22,30 +20,30 @@ TEXTS: list[tuple[Prompt, str]] = [
     ("Write about the sea:\n", "In 1851 the sea was grey, and Zoë — quite naïvely — said: “It's 水.”\nNobody\tlaughed."),
     ((Message(role="user", content="Hello, who are you?"),), "Somebody who answers questions, one after the other."),
 ]  # fmt: skip
-"""Of unequal length, with a chat, and with characters that tokenizers differ in."""
+"""Texts of unequal length, with a chat, and with characters that tokenizers treat differently."""
 TOLERANCE = 1e-5
 RECORDED_TOLERANCE = 1e-3
-"""The scores of the card may come from another machine: its arithmetic rounds differently."""
+"""For scores of the card, which may come from a machine with other rounding."""
 LOW_PRECISION = {torch.float16: 1e3, torch.bfloat16: 1e4}
-"""By how much coarser weights of half precision are."""
+"""Factors on the tolerances for weights of half precision."""
 
 
-def recorded(model: RewardModel) -> list[dict[str, Any]]:
-    """The texts with their scores, for the card."""
+def score_canary(model: RewardModel) -> list[dict[str, Any]]:
+    """The canary texts with their scores, for the card."""
     prompts = [prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt] for prompt, _ in TEXTS]
     answers = [response for _, response in TEXTS]
-    scores = _directly(model, TEXTS).tolist()
+    scores = _scores_alone(model, TEXTS).tolist()
     return [{"prompt": p, "response": r, "score": s} for p, r, s in zip(prompts, answers, scores, strict=True)]
 
 
 def check_canary(model: RewardModel, score: Score, path: str) -> None:
-    """Hold a scorer to its reward model: a few texts scored together give what each gives alone, and what the card says.
+    """Compare a scorer's scores of the canary texts with those of each text alone, and with the card's.
 
-    The first catches padding and batching that change scores; the second a tokenizer, template or weights that aren't those that were
-    saved, and needs a folder written by stage=reward.
+    The first comparison catches padding and batching that change scores; the second, for folders of stage=reward, a tokenizer, template
+    or weights other than the saved ones.
 
     Args:
-        score: prompts and responses to normalised scores, the way in which the scorer goes. path: of the model, for messages.
+        score: prompts and responses to normalised scores, as the scorer computes them. path: of the model, for messages.
 
     Raises:
         DataError: they differ by more than 1e-5 (1e-3 from the card's) of the raw scores' size, more where weights have half precision.
@@ -53,32 +51,32 @@ def check_canary(model: RewardModel, score: Score, path: str) -> None:
     coarseness = max((LOW_PRECISION.get(parameter.dtype, 1.0) for parameter in model.parameters()), default=1.0)
     prompts, responses = [text[0] for text in TEXTS], [text[1] for text in TEXTS]
     try:
-        found, alone = score(prompts, responses), _directly(model, TEXTS)
+        together, alone = score(prompts, responses), _scores_alone(model, TEXTS)
     except IndexError as cause:
-        raise DataError(f"{path}: its tokenizer makes tokens that the model doesn't know ({cause}): it is another model's") from cause
+        raise DataError(f"{path}: its tokenizer makes tokens that the model doesn't have ({cause}): it is another model's") from cause
     if not alone.isfinite().all():
         raise DataError(f"{path}: its scores aren't finite numbers: {DIVERGED}")
-    gap = _gap(model, found, alone)
+    gap = _gap(model, together, alone)
     if not gap <= TOLERANCE * coarseness:
         raise DataError(
             f"{path}: scores of texts together differ from the scores of each alone by {gap:.1e}: "
             "padding changes them; check the pad token of its tokenizer and pad_token_id in its config.json"
         )
-    known: list[Mapping[str, Any]] = model.about.get("canary", [])
-    if not known:
+    rows: list[Mapping[str, Any]] = model.metadata.get("canary", [])
+    if not rows:
         return
-    texts = [(_prompt(row["prompt"]), str(row["response"])) for row in known]
-    gap = _gap(model, score([p for p, _ in texts], [r for _, r in texts]), torch.tensor([float(row["score"]) for row in known]))
+    texts = [(_prompt(row["prompt"]), str(row["response"])) for row in rows]
+    gap = _gap(model, score([p for p, _ in texts], [r for _, r in texts]), torch.tensor([float(row["score"]) for row in rows]))
     if not gap <= RECORDED_TOLERANCE * coarseness:
         raise DataError(
             f"{path}: its scores of the texts in its card differ by {gap:.1e} from those when it was saved: the tokenizer, the chat "
-            "template or the weights in the folder aren't the ones that it was trained with; save or copy the folder again, whole"
+            "template or the weights in the folder aren't the ones that it was trained with; save or copy the complete folder again"
         )
 
 
 @torch.no_grad()
-def _directly(model: RewardModel, texts: Sequence[tuple[Prompt, str]]) -> Tensor:
-    """Scores [B] of each text by itself, without counting truncations."""
+def _scores_alone(model: RewardModel, texts: Sequence[tuple[Prompt, str]]) -> Tensor:
+    """Scores [B] of each text in a batch of one, without counting truncations."""
     truncated, device = model.truncated, model.mean.device
     with torch.autocast(device.type, enabled=False):
         scores = torch.cat([model(model.tokenise([text]).to(device)).float().cpu() for text in texts])
@@ -86,12 +84,12 @@ def _directly(model: RewardModel, texts: Sequence[tuple[Prompt, str]]) -> Tensor
     return scores
 
 
-def _gap(model: RewardModel, one: Tensor, other: Tensor) -> float:
-    """The largest difference of raw scores over their size, at least 1; NaN where a score is none."""
+def _gap(model: RewardModel, scores: Tensor, expected: Tensor) -> float:
+    """The largest difference of raw scores over their size (at least 1); NaN if a score is NaN."""
     mean, deviation = float(model.mean), float(model.deviation)
-    size = max(1.0, float((other * deviation + mean).abs().max()))
-    return float((one - other).abs().max()) * deviation / size
+    size = max(1.0, float((expected * deviation + mean).abs().max()))
+    return float((scores - expected).abs().max()) * deviation / size
 
 
-def _prompt(said: Any) -> Prompt:
-    return said if isinstance(said, str) else tuple(Message(**message) for message in said)
+def _prompt(value: Any) -> Prompt:
+    return value if isinstance(value, str) else tuple(Message(**message) for message in value)

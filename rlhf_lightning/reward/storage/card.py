@@ -1,4 +1,4 @@
-"""The README.md of a reward model's folder, its model card. Names that come from data or files are code spans: nothing in them acts."""
+"""The model card (README.md) of a reward model's folder; names from data or files are inert code spans."""
 
 from __future__ import annotations
 
@@ -6,98 +6,94 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from rlhf_lightning.config.display import markdown, markdown_code
 
-HEAD_MATTER = """---
-library_name: rlhf_lightning
-pipeline_tag: text-classification
-license: unknown
-tags:
-- reward-model
-- rlhf
----
-"""
 FAMILY = {"decoder": "decoder-only", "encoder": "encoder", "encoder_decoder": "encoder-decoder"}
-READS = {
+LAYOUT = {
     "decoder": "The prompt, the response and the end-of-text token are one row; special-token strings in texts are read as plain text.",
     "encoder": "Prompt and response stand in the tokenizer's template for pairs; special-token strings in texts are read as plain text.",
     "encoder_decoder": "The encoder reads the prompt, the decoder the response; special-token strings in texts are read as plain text.",
 }
 
 
-def readme(about: Mapping[str, Any], kind: str) -> str:
-    """The card of a reward model.
+def model_card(metadata: Mapping[str, Any], kind: str) -> str:
+    """Write the card of a reward model.
 
     Args:
-        about: the content of reward_model.json. Read where there: head, pooling, tuning, backbone, losses; judgements (a count by kind),
-            sources (a count by data set); metrics (by name a number, or mean, low, high and n); held_out_note; metrics named
-            length/... as limits.
+        metadata: the content of reward_model.json. Optional keys: head, pooling, tuning, backbone, losses; judgements (a count by kind),
+            sources (a count by data set); metrics (by name a number, or mean, low, high and n); held_out_note. Metrics named length/... are
+            limits.
         kind: of the trunk: decoder, encoder, encoder_decoder.
     """
+    head = ModelCardData(
+        library_name="rlhf_lightning", pipeline_tag="text-classification", license="unknown", tags=["reward-model", "rlhf"]
+    )
     parts = [
-        HEAD_MATTER,
+        f"---\n{head.to_yaml()}\n---\n",
         "# A reward model\n",
-        _what(about, kind),
+        _model(metadata, kind),
         "## How to load it\n",
-        _how(about),
-        "## What it learned from\n",
-        _data(about),
-        "## On feedback that it had not seen\n",
-        _metrics(about),
+        _loading(metadata),
+        "## Training data\n",
+        _data(metadata),
+        "## Metrics on held-out feedback\n",
+        _metrics(metadata),
         "## Limits\n",
-        _limits(about),
+        _limits(metadata),
         "## Licence\n",
-        "Unknown: it depends on the licences of the model it started from and of the feedback, which this program doesn't know.\n",
+        "Unknown: it depends on the licences of the base model and of the feedback, which this program doesn't know.\n",
     ]
     return "\n".join(parts)
 
 
-def _what(about: Mapping[str, Any], kind: str) -> str:
-    start = f", from {markdown_code(str(about['backbone']))}" if about.get("backbone") else ""
-    made = [f"- trunk: {FAMILY.get(kind) or markdown(kind)}{start}"]
-    if about.get("net") == "classifier":
-        made.append("- head: that of the transformers classifier it started from")
+def _model(metadata: Mapping[str, Any], kind: str) -> str:
+    backbone = f", from {markdown_code(str(metadata['backbone']))}" if metadata.get("backbone") else ""
+    lines = [f"- trunk: {FAMILY.get(kind) or markdown(kind)}{backbone}"]
+    if metadata.get("net") == "classifier":
+        lines.append("- head: that of the transformers classifier it started from")
     else:
-        made += [f"- {name}: {markdown(str(about[name]))}" for name in ("pooling", "head") if name in about]
-    made += [f"- tuning: {markdown(str(about['tuning']))}"] if about.get("tuning") else []
-    made += [f"- losses: {', '.join(map(markdown, map(str, about['losses'])))}"] if about.get("losses") else []
-    score = "It gives a response to a prompt a number: higher is better. Scores have mean 0 and variance 1 on its training responses."
-    return f"{score} {READS.get(kind, '')}\n\n" + "\n".join(made) + "\n"
+        lines += [f"- {name}: {markdown(str(metadata[name]))}" for name in ("pooling", "head") if name in metadata]
+    lines += [f"- tuning: {markdown(str(metadata['tuning']))}"] if metadata.get("tuning") else []
+    lines += [f"- losses: {', '.join(map(markdown, map(str, metadata['losses'])))}"] if metadata.get("losses") else []
+    score = "It scores a response to a prompt: higher is better. Scores have mean 0 and variance 1 on its training responses."
+    return f"{score} {LAYOUT.get(kind, '')}\n\n" + "\n".join(lines) + "\n"
 
 
-def _how(about: Mapping[str, Any]) -> str:
-    own = (
-        "    from rlhf_lightning.reward.model import RewardModel\n\n"
-        '    model = RewardModel.from_pretrained("THIS_FOLDER_OR_HUB_NAME").eval()\n'
+def _loading(metadata: Mapping[str, Any]) -> str:
+    usage = (
+        "    from rlhf_lightning.reward.storage.folder import load_reward_model\n\n"
+        '    model = load_reward_model("THIS_FOLDER_OR_HUB_NAME").eval()\n'
         '    model.score_texts(["A prompt"], ["A response"])\n\n'
         "or `rollout_scorer=reward_model rollout_scorer.path=THIS_FOLDER` in a command of rlhf_lightning.\n"
     )
-    if about.get("exports") == "classifier":
-        return own + (
+    if metadata.get("exports") == "classifier":
+        return usage + (
             "\nPlain transformers loads it as `AutoModelForSequenceClassification` (num_labels=1). Its logit is the raw score: the\n"
-            f"normalised one is (logit - {about['mean']:.6g}) / {about['deviation']:.6g}.\n"
+            f"normalised one is (logit - {metadata['mean']:.6g}) / {metadata['deviation']:.6g}.\n"
         )
-    return own + (
+    return usage + (
         "\nPlain transformers loads the trunk alone, as `AutoModel`; pooling and head are in reward_head.safetensors.\n"
-        "Its classifiers can't hold this head: they pool otherwise, or put layers of their own before the last one.\n"
+        "Its classifiers can't hold this head: they pool otherwise, or have layers before the last one.\n"
     )
 
 
-def _data(about: Mapping[str, Any]) -> str:
+def _data(metadata: Mapping[str, Any]) -> str:
     tables = [
-        _table(("what", "judgements"), [(markdown(str(what)), int(count)) for what, count in sorted(about[name].items())])
+        _table(("name", "judgements"), [(markdown(str(key)), int(count)) for key, count in sorted(metadata[name].items())])
         for name in ("judgements", "sources")
-        if about.get(name)
+        if metadata.get(name)
     ]
     return "\n".join(tables) or "It isn't recorded.\n"
 
 
-def _metrics(about: Mapping[str, Any]) -> str:
-    metrics = about.get("metrics") or {f"accuracy/{kind}": value for kind, value in (about.get("accuracy") or {}).items()}
+def _metrics(metadata: Mapping[str, Any]) -> str:
+    metrics = metadata.get("metrics") or {f"accuracy/{kind}": value for kind, value in (metadata.get("accuracy") or {}).items()}
     rows = [(markdown(name), *_metric(value)) for name, value in metrics.items()]
     if not rows:
         return "Nothing was measured.\n"
-    division = about.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
+    division = metadata.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
     return _table(("metric", "value", "95 % interval", "n"), rows) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
 
 
@@ -105,28 +101,21 @@ def _metric(value: Any) -> tuple[str, str, str]:
     if not isinstance(value, Mapping):
         return f"{float(value):.3f}", "", ""
     low, high = float(value.get("low", math.nan)), float(value.get("high", math.nan))
-    known = math.isfinite(low) and math.isfinite(high)
-    return (
-        f"{float(value['mean']):.3f}",
-        f"{low:.3f} to {high:.3f}" if known else "",
-        _count(value.get("n")),
-    )
+    interval = f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else ""
+    n = value.get("n")
+    return f"{float(value['mean']):.3f}", interval, str(n) if isinstance(n, int) else ""
 
 
-def _count(items: Any) -> str:
-    return str(items) if isinstance(items, int) else ""
-
-
-def _limits(about: Mapping[str, Any]) -> str:
-    said = [f"- A text of more than {about['max_length']} tokens loses the beginning of its prompt, then the end of its response."]
-    metrics = about.get("metrics") or {}
-    if "length/spearman" in metrics:
-        said.append(f"- Rank correlation of the score with the response's length: {_metric(metrics['length/spearman'])[0]}.")
+def _limits(metadata: Mapping[str, Any]) -> str:
+    limits = [f"A text of more than {metadata['max_length']} tokens loses the beginning of its prompt, then the end of its response."]
+    length = (metadata.get("metrics") or {}).get("length/spearman")
+    if length is None:
+        limits.append("Its dependence on the response's length was not measured.")
     else:
-        said.append("- How far it goes by length was not measured.")
-    said.append("- It knows the languages, topics and tastes of the feedback that it learned from, and was measured on no others.")
-    said.append("- A policy that is tuned against it finds what it gets wrong: keep a KL penalty, and look at samples.")
-    return "\n".join(said) + "\n"
+        limits.append(f"Rank correlation of the score with the response's length: {_metric(length)[0]}.")
+    limits.append("It has seen the languages, topics and tastes of its feedback, and was measured on no others.")
+    limits.append("A policy that is tuned against it exploits its errors: keep a KL penalty, and look at samples.")
+    return "".join(f"- {limit}\n" for limit in limits)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""What reward_model.json must hold for its reward model to be loaded, checked with the file and the key in every message."""
+"""The schema of reward_model.json; messages name the file and the key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIVERGED = "the reward model diverged in its training: train it again with a low
 
 
 class CanaryText(pydantic.BaseModel):
-    """A text with the score that it had when the model was saved."""
+    """A text with its score at the time of saving."""
 
     prompt: str | list[Message]
     response: str
@@ -24,7 +24,7 @@ class CanaryText(pydantic.BaseModel):
 
 
 class ScoreCard(pydantic.BaseModel):
-    """The constants of the scores and, of a model with parts, how these are made; metrics of the training beside them."""
+    """Normalisation constants, head and pooling with their settings; metrics of the training as extra keys."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -41,7 +41,7 @@ class ScoreCard(pydantic.BaseModel):
 
 
 def read_card(file: Path) -> dict[str, Any]:
-    """The card of a reward model's folder, of any kind. Raises DataError: not a JSON object, or its head isn't a name."""
+    """Read a reward model's card. Raises DataError: not a JSON object, or its head isn't a name."""
     card = read_json_object(file)
     if not isinstance(card.get("head", ""), str):
         raise DataError(f"{file}: head must be the name of a reward_head, and is {card['head']!r}")
@@ -49,18 +49,18 @@ def read_card(file: Path) -> dict[str, Any]:
 
 
 def check_card(card: dict[str, Any], file: Path) -> None:
-    """Reject a card whose keys are missing or of a wrong type.
+    """Validate a card.
 
     Raises:
-        DataError: naming the file and the key; numbers that aren't finite are those of a diverged model.
+        DataError: a key is missing or of a wrong type; numbers that aren't finite are reported as a diverged training.
     """
     try:
         checked = ScoreCard.model_validate(card)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        cause = f"; {DIVERGED}" if first["type"] == "finite_number" else "; copy or save the folder again, whole"
+        cause = f"; {DIVERGED}" if first["type"] == "finite_number" else "; copy or save the complete folder again"
         raise DataError(f"{file}: {key}: {first['msg']}{cause}") from None
     missing = [name for name in ("head", "pooling") if checked.net is None and getattr(checked, name) is None]
     if missing:
-        raise DataError(f"{file} has no key {missing[0]!r}; copy or save the folder again, whole")
+        raise DataError(f"{file} has no key {missing[0]!r}; copy or save the complete folder again")

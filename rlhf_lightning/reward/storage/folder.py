@@ -1,15 +1,17 @@
-"""The folder of a reward model: safetensors, tokenizer, config, a card for programs (reward_model.json) and one for people (README.md)."""
+"""Save and load a reward model's folder: safetensors, tokenizer, config, reward_model.json and README.md."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.config.model_files import check_safetensors
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.model.adapters import merge_adapters
@@ -22,8 +24,8 @@ from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
-from rlhf_lightning.reward.storage.canary import recorded
-from rlhf_lightning.reward.storage.card import readme
+from rlhf_lightning.reward.storage.canary import score_canary
+from rlhf_lightning.reward.storage.card import model_card
 from rlhf_lightning.reward.storage.card_schema import DIVERGED, check_card, read_card
 from rlhf_lightning.reward.storage.feature_folder import load_feature_score
 from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, own_layout
@@ -35,15 +37,40 @@ if TYPE_CHECKING:
 CARD, HEAD_WEIGHTS, README = "reward_model.json", "reward_head.safetensors", "README.md"
 POOLING = "pooling."
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""What is fetched from the Hub: never a pickle."""
+"""Patterns of the files that are downloaded from the Hub: never a pickle."""
 
 
-def write_reward_model(model: RewardModel, target: Path) -> None:
-    """Fill a folder. transformers loads a decoder with a linear head on the last token as AutoModelForSequenceClassification(num_labels=1),
-    any other trunk as AutoModel: transformers' own classifiers of encoders and encoder-decoders put layers of theirs before the last one.
+def save_reward_model(model: RewardModel, folder: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write the folder of a reward model atomically.
 
-    Adapters of LoRA are merged into the model's weights, which stay so.
+    transformers loads a decoder with a linear head on the last token as AutoModelForSequenceClassification(num_labels=1), any other trunk
+    as AutoModel: its classifiers of encoders and encoder-decoders have layers before the last one. LoRA's adapters are merged into the
+    model's weights.
+
+    Args:
+        metadata: for the card: pooling and head with their settings, metrics of the training. Without it the model's own.
     """
+    if metadata is not None:
+        model.metadata, model.layout = dict(metadata), own_layout(metadata)
+    write_folder(folder, lambda target: _write(model, target))
+
+
+def push_reward_model(model: RewardModel, name: str, **options: Any) -> str:
+    """Save a reward model to the Hub as `name`; returns its URL.
+
+    Args:
+        options: of huggingface_hub.HfApi.create_repo, such as `private` and `token`.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=options.get("token"))
+    name = api.create_repo(name, exist_ok=True, **options).repo_id
+    with TemporaryDirectory() as folder:
+        save_reward_model(model, Path(folder) / "model")
+        return str(api.upload_folder(repo_id=name, folder_path=Path(folder) / "model"))
+
+
+def _write(model: RewardModel, target: Path) -> None:
     merge_adapters(model.net)
     net: Any = model.net
     exports = "trunk"
@@ -51,44 +78,44 @@ def write_reward_model(model: RewardModel, target: Path) -> None:
     if isinstance(net, ComposedScore):
         from safetensors.torch import save_file
 
-        plain = exported(net, model.tokenizer, model.about)
+        plain = _exported_model(net, model.tokenizer, model.metadata)
         exports = "trunk" if plain is net.trunk else "classifier"
         save_model(plain, target)
-        save_file(parts_state(net), target / HEAD_WEIGHTS)
+        save_file(head_state(net), target / HEAD_WEIGHTS)
     elif isinstance(net, ClassifierScore):
         save_model(net.classifier, target)
         constants["net"] = exports = "classifier"
     model.tokenizer.save_pretrained(target)
     training = model.training
-    card = {**model.about, **constants, "exports": exports, "canary": recorded(model.eval())}
+    card = {**model.metadata, **constants, "exports": exports, "canary": score_canary(model.eval())}
     model.train(training)
     (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False))
     kind = trunk_kind(net.trunk.config) if hasattr(net, "trunk") else "decoder"
-    (target / README).write_text(readme(card, kind))
+    (target / README).write_text(model_card(card, kind))
 
 
-def parts_state(net: ComposedScore) -> dict[str, Tensor]:
-    """The weights of the head by their names, and those of a pooling that has some as "pooling.<name>"."""
-    found = dict(net.head.state_dict())
+def head_state(net: ComposedScore) -> dict[str, Tensor]:
+    """The weights of the head by name, and those of the pooling, if any, as "pooling.<name>"."""
+    state = dict(net.head.state_dict())
     if isinstance(net.pooling, nn.Module):
-        found |= {POOLING + name: value for name, value in net.pooling.state_dict().items()}
-    return {name: value.contiguous() for name, value in found.items()}
+        state |= {POOLING + name: value for name, value in net.pooling.state_dict().items()}
+    return {name: value.contiguous() for name, value in state.items()}
 
 
-def load_parts(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
-    """Put what `parts_state` gave back."""
+def load_head_state(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of `head_state`."""
     net.head.load_state_dict({name: value for name, value in weights.items() if not name.startswith(POOLING)})
     if isinstance(net.pooling, nn.Module):
         net.pooling.load_state_dict({name.removeprefix(POOLING): value for name, value in weights.items() if name.startswith(POOLING)})
 
 
-def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]) -> PreTrainedModel:
-    """The trunk, inside a sequence classifier where one gives the same scores: a decoder's, with a linear head on the last token."""
+def _exported_model(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> PreTrainedModel:
+    """The trunk, or a sequence classifier with the same scores: a decoder's with a linear head on the last token."""
     from transformers import AutoModelForSequenceClassification
 
     trunk = net.trunk
     trunk.config.pad_token_id = tokenizer.pad_token_id
-    if not isinstance(net.head, LinearHead) or about.get("pooling") != "last" or trunk_kind(trunk.config) != "decoder":
+    if not isinstance(net.head, LinearHead) or metadata.get("pooling") != "last" or trunk_kind(trunk.config) != "decoder":
         return trunk
     config = type(trunk.config).from_dict({**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id})
     try:
@@ -104,14 +131,14 @@ def exported(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, about: Mapp
 
 
 def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None) -> RewardModel:
-    """A reward model from its folder, or any AutoModelForSequenceClassification with one label; by folder or Hub name.
+    """Load a reward model, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
 
     Args:
         max_length: of a classifier without a card.
-        layout, eos: how a classifier without a card reads texts (`text_layout`).
+        layout, eos: layout of texts for a classifier without a card (`text_layout`).
 
     Raises:
-        DataError: no such folder, a file of it missing, or a classifier with more than one label.
+        DataError: the folder or a file in it is missing, or the classifier has more than one label.
         ConfigError: a layout for a model with a card, or one that the classifier's tokenizer doesn't have.
     """
     card = _card(path)
@@ -131,16 +158,16 @@ def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "au
         model.mean.fill_(card["mean"])
         model.deviation.fill_(card["deviation"])
         model.layout = own_layout(card)
-        model.about = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
+        model.metadata = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
     return model
 
 
 def load_any_reward_model(
     path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None
 ) -> RewardModel | FeatureScore:
-    """`load_reward_model`, or the features model of a folder that `reward_head=features` wrote."""
+    """Load a reward model of any kind: as `load_reward_model`, or a FeatureScore of reward_head=features."""
     model: RewardModel | FeatureScore
-    if is_features_model(path):
+    if is_feature_score(path):
         check_own_layout(path, layout, eos)
         model = load_feature_score(path)
     else:
@@ -150,7 +177,7 @@ def load_any_reward_model(
 
 
 def check_own_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
-    """Reject a layout for a model of stage=reward, which reads texts as it was trained. Raises ConfigError."""
+    """Raise ConfigError for a layout given for a model of stage=reward, whose layout is fixed."""
     if layout != "auto" or eos is not None:
         raise ConfigError(
             f"{path} was written by stage=reward and reads texts as it was trained: leave out rollout_scorer.layout and "
@@ -158,16 +185,16 @@ def check_own_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
         )
 
 
-def is_features_model(path: str) -> bool:
-    """Whether the folder was written by reward_head=features, which reads texts without a tokenizer."""
+def is_feature_score(path: str) -> bool:
+    """True for a folder written by reward_head=features, whose model has no tokenizer."""
     card = _card(path)
     return card is not None and card.get("head") == "features"
 
 
 def held_out_by(path: str) -> str | None:
-    """What the training of a reward model's folder held out: "prompt" or "text"; None where it isn't recorded."""
-    found = (_card(path) or {}).get("held_out_by")
-    return None if found is None else str(found)
+    """The unit that a saved model's training held out, "prompt" or "text"; None if it isn't recorded."""
+    unit = (_card(path) or {}).get("held_out_by")
+    return None if unit is None else str(unit)
 
 
 def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
@@ -175,7 +202,7 @@ def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
 
     weights = find_file(path, HEAD_WEIGHTS)
     if weights is None:
-        raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the folder again, whole")
+        raise DataError(f"{path} has {CARD} and no {HEAD_WEIGHTS}: copy or save the complete folder again")
     check_safetensors(weights)
     trunk, tokenizer = load_trunk(path)
     width = trunk_width(trunk)
@@ -187,18 +214,18 @@ def _load_composed(path: str, card: Mapping[str, Any]) -> RewardModel:
         raise DataError(f"{Path(path) / CARD}: {fault}") from fault
     net = ComposedScore(trunk, pooling, head)
     try:
-        load_parts(net, load_file(weights))
+        load_head_state(net, load_file(weights))
     except (RuntimeError, ValueError) as cause:
         reason = " ".join(str(cause).split())
         raise DataError(f"{weights} doesn't fit the head and pooling that {CARD} names, or the model's width {width}: {reason}") from cause
-    unfit = [name for name, value in parts_state(net).items() if not value.isfinite().all()]
+    unfit = [name for name, value in head_state(net).items() if not value.isfinite().all()]
     if unfit:
         raise DataError(f"{weights} holds NaN or infinite numbers in {unfit[0]}: {DIVERGED}")
     return RewardModel(net, tokenizer, card["max_length"])
 
 
 def load_classifier(path: str, **options: Any) -> ClassifierScore:
-    """A transformers sequence classifier with one label, that knows its pad token.
+    """Load a transformers sequence classifier with one label and a pad token.
 
     Args:
         options: of from_pretrained.
@@ -225,13 +252,15 @@ def load_classifier(path: str, **options: Any) -> ClassifierScore:
     return ClassifierScore(classifier)
 
 
-def downloaded(path: str, **how: Any) -> str:
-    """The folder itself, or the one into which a Hub model's safetensors, config and tokenizer are fetched."""
-    if Path(path).is_dir():
-        return path
+def download_reward_model(name: str, **options: Any) -> str:
+    """Download a Hub model's safetensors, config and tokenizer; returns the folder.
+
+    Args:
+        options: of huggingface_hub.snapshot_download, such as `revision` and `token`.
+    """
     from huggingface_hub import snapshot_download
 
-    return str(snapshot_download(path, allow_patterns=FILES, **how))
+    return str(snapshot_download(name, allow_patterns=FILES, **options))
 
 
 def _card(path: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Reward models whose score is one linear layer on a decoder's last token: what other models can begin as."""
+"""Reward models whose score is a linear layer on a decoder's last token, for initialising other models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def linear_score(model: RewardModel) -> tuple[PreTrainedModel, Tensor] | None:
-    """The decoder and the weight [D] of r = w·phi(x, y), before r is normalised; None where the score is another function."""
+    """The decoder and the weight [D] of raw scores r = w·phi(x, y); None if the score is another function."""
     net = model.net
-    if isinstance(net, ComposedScore) and isinstance(net.head, LinearHead) and model.about.get("pooling") == "last":
+    if isinstance(net, ComposedScore) and isinstance(net.head, LinearHead) and model.metadata.get("pooling") == "last":
         return (net.trunk, net.head.weight.weight[0]) if trunk_kind(net.trunk.config) == "decoder" else None
     if isinstance(net, ClassifierScore) and is_linear_score(net.classifier):
         score: Tensor = net.classifier.score.weight[0]

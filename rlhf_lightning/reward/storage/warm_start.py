@@ -1,4 +1,4 @@
-"""What the training of a reward model begins from, where its start is already a classifier that gives one score."""
+"""Warm start of a reward model from a sequence classifier with one label."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from rlhf_lightning.reward.net import ComposedScore
 
 
-def is_one_score(config: Any) -> bool:
-    """The config is that of a saved AutoModelForSequenceClassification with one label."""
-    made = getattr(config, "architectures", None) or []
-    return config.num_labels == 1 and any(name.endswith("ForSequenceClassification") for name in made)
+def is_single_score(config: Any) -> bool:
+    """True for the config of a saved AutoModelForSequenceClassification with one label."""
+    architectures = getattr(config, "architectures", None) or []
+    return config.num_labels == 1 and any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
-def begun(path: str, net: ComposedScore, pooling: str) -> tuple[nn.Module, str | None]:
-    """The net to train, and what to tell about it.
+def warm_start(path: str, net: ComposedScore, pooling: str) -> tuple[nn.Module, str | None]:
+    """The net to train, initialised from a classifier at `path` if it is one, and a note for the log.
 
-    A start that isn't a classifier with one label: the net as it is. One whose head is a linear layer on the last token (GPT-2, Llama ...):
-    the net, its linear head with the classifier's weights. One with another head (BERT's pooler, T5's dense layer ...): the classifier
-    itself, trained as it is. Where reward_head or reward_pooling ask for something else, the classifier's head is left behind.
+    Without a classifier with one label: the net unchanged. With a linear head on the last token (GPT-2, Llama ...): the net, its linear
+    head initialised with the classifier's weights. With another head (BERT's pooler, T5's dense layer ...): the classifier itself. The
+    classifier's head is dropped if reward_head or reward_pooling choose something else.
 
     Args:
-        path: folder or Hub name of the start. pooling: the option's name.
+        path: folder or Hub name. pooling: the option's name.
 
     Raises:
         DataError: the classifier's tokenizer has no pad token.
     """
-    if not is_one_score(load_config(path)):
+    if not is_single_score(load_config(path)):
         return net, None
     if not isinstance(net.head, LinearHead) or pooling != "last":
-        return net, f"{path} is a classifier with one label; its head is left behind for the chosen reward_head and reward_pooling"
+        return net, f"{path} is a classifier with one label; its head is dropped for the chosen reward_head and reward_pooling"
     score = load_classifier(path, dtype=torch.float32)
     if not is_linear_score(score.classifier):
         return score, f"{path} is a {type(score.classifier).__name__} with one label: it is trained as it is"
     with torch.no_grad():
         net.head.weight.weight.copy_(score.classifier.score.weight)
-    return net, f"{path} is a classifier with one label: the training of its score goes on"
+    return net, f"{path} is a classifier with one label: its score is trained further"

@@ -50,7 +50,7 @@ def test_what_no_critic_can_begin_as_is_refused(world, policy):
     with pytest.raises(ConfigError, match="reward_head=linear and reward_pooling=last"):
         reward_model(policy, lambda rollout: torch.zeros(len(rollout)))
     model = load_reward_model(str(world.reward_model))
-    model.about["pooling"] = "mean"
+    model.metadata["pooling"] = "mean"
     with pytest.raises(ConfigError, match="policy_critic=separate"):
         reward_model(policy, SimpleNamespace(model=model))
     other = tiny(["quite other texts"], layers=1, width=16, heads=2, vocabulary=260, positions=32)

@@ -13,8 +13,8 @@ from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward import net
-from rlhf_lightning.reward.storage.canary import TEXTS, check_canary, recorded
-from rlhf_lightning.reward.storage.folder import CARD, load_reward_model
+from rlhf_lightning.reward.storage.canary import TEXTS, check_canary, score_canary
+from rlhf_lightning.reward.storage.folder import CARD, load_reward_model, save_reward_model
 
 LINEAR = {"head": "linear", "head_settings": {}, "pooling": "last"}
 FAMILIES = ["gpt2", "llama", "bert", "modernbert", "t5", "bart"]
@@ -25,7 +25,7 @@ def saved(model_of, tmp_path):
     def save(family: str) -> str:
         model = model_of(family)
         model.normalise([prompt for prompt, _ in TEXTS], [response for _, response in TEXTS])
-        model.save(tmp_path / family, LINEAR)
+        save_reward_model(model, tmp_path / family, LINEAR)
         return str(tmp_path / family)
 
     return save
@@ -116,7 +116,7 @@ def test_scores_on_a_tiny_scale_are_held_to_the_raw_ones(saved):
     """Rounding that is magnified by a deviation near 0 is no fault."""
     model = load_reward_model(saved("llama")).eval()
     model.deviation.fill_(1e-6)
-    model.about["canary"] = recorded(model)
+    model.metadata["canary"] = score_canary(model)
     check_canary(model, model.score_texts, "there")
 
 

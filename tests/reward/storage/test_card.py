@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from rlhf_lightning.reward.storage.card import readme
+from rlhf_lightning.reward.storage.card import model_card
 
 KNOWN = {
     "head": "linear", "pooling": "last", "tuning": "lora", "losses": ["bradley_terry"], "backbone": "gpt2", "exports": "classifier",
@@ -16,7 +16,7 @@ KNOWN = {
 
 
 def test_it_says_what_is_known():
-    card = readme(KNOWN, "decoder")
+    card = model_card(KNOWN, "decoder")
     for line in (
         "- trunk: decoder-only, from `gpt2`", "- head: linear", "- tuning: lora", "| pair | 40 |", "| a\\|b | 40 |",
         "| accuracy/all | 0.800 | 0.700 to 0.900 | 50 |", "| ece | 0.050 |  |  |", "(logit - 0.25) / 2", "more than 128 tokens",
@@ -26,13 +26,13 @@ def test_it_says_what_is_known():
 
 
 def test_its_front_matter_is_yaml_with_an_unknown_licence():
-    _, front, rest = readme(KNOWN, "encoder").split("---\n", 2)
+    _, front, rest = model_card(KNOWN, "encoder").split("---\n", 2)
     assert yaml.safe_load(front)["license"] == "unknown"
     assert rest.lstrip().startswith("# A reward model")
 
 
 def test_without_knowledge_it_says_so():
-    card = readme(
+    card = model_card(
         {"mean": 0.0, "deviation": 1.0, "max_length": 64, "exports": "trunk", "head": "mlp", "pooling": "mean"}, "encoder_decoder"
     )
     for line in ("It isn't recorded.", "Nothing was measured.", "was not measured", "loads the trunk alone", "- trunk: encoder-decoder\n"):
@@ -42,6 +42,6 @@ def test_without_knowledge_it_says_so():
 
 
 def test_a_classifier_keeps_its_own_head():
-    card = readme({**KNOWN, "net": "classifier"}, "encoder")
+    card = model_card({**KNOWN, "net": "classifier"}, "encoder")
     assert "that of the transformers classifier" in card
     assert "- head: linear" not in card

@@ -16,7 +16,7 @@ from rlhf_lightning.errors import DataError, UserError
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.canary import check_canary
 from rlhf_lightning.reward.storage.feature_folder import WEIGHTS, save_feature_score
-from rlhf_lightning.reward.storage.folder import CARD, HEAD_WEIGHTS, load_any_reward_model
+from rlhf_lightning.reward.storage.folder import CARD, HEAD_WEIGHTS, load_any_reward_model, save_reward_model
 
 Damage = Callable[[Path], object]
 
@@ -114,7 +114,7 @@ FEATURES: list[tuple[Damage, str]] = [
 
 @pytest.fixture
 def composed(model_of, tmp_path) -> Path:
-    model_of("llama").save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
+    save_reward_model(model_of("llama"), tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
     return Path(tmp_path / "rm")
 
 

@@ -1,4 +1,4 @@
-"""The folder of a reward model: saved, loaded, the same in plain transformers, and through huggingface_hub."""
+"""The folder of a reward model: saved, loaded, the same in plain transformers, and on the Hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.pooling.attention import AttentionPooling
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.pooling.mean import mean
-from rlhf_lightning.reward.storage.folder import CARD, HEAD_WEIGHTS, load_reward_model
+from rlhf_lightning.reward.storage.folder import (
+    CARD,
+    HEAD_WEIGHTS,
+    download_reward_model,
+    load_reward_model,
+    push_reward_model,
+    save_reward_model,
+)
 from rlhf_lightning.reward.tuning.lora import lora
 
 FAMILIES = ["gpt2", "llama", "bert", "roberta", "modernbert", "t5", "bart"]
@@ -42,7 +49,7 @@ def test_a_linear_head_on_the_last_token_is_a_classifier_of_transformers_bitwise
     model = model_of(family)
     model.normalise(*zip(*TEXTS, strict=True))
     tokens = model.tokenise(TEXTS)
-    model.save(tmp_path / "rm", LINEAR)
+    save_reward_model(model, tmp_path / "rm", LINEAR)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "rm")
     assert classifier.config.num_labels == 1
@@ -78,7 +85,7 @@ def test_any_trunk_head_and_pooling_comes_back_bitwise(model_of, tmp_path, famil
     model = model_of(family, made, lambda width: head(width, **settings))
     model.normalise(*zip(*TEXTS, strict=True))
     option = "attention" if pooling is AttentionPooling else pooling.__name__
-    model.save(tmp_path / "rm", {"head": name, "head_settings": settings, "pooling": option})
+    save_reward_model(model, tmp_path / "rm", {"head": name, "head_settings": settings, "pooling": option})
     again = load_reward_model(str(tmp_path / "rm")).eval()
     assert torch.equal(scores_of(again), scores_of(model))
     assert again.max_length == model.max_length
@@ -93,7 +100,7 @@ def test_any_trunk_head_and_pooling_comes_back_bitwise(model_of, tmp_path, famil
 def test_what_an_encoder_exports_is_its_trunk_and_the_card_says_so(model_of, tmp_path):
     for family in ("bert", "t5"):
         model = model_of(family)
-        model.save(tmp_path / family, LINEAR)
+        save_reward_model(model, tmp_path / family, LINEAR)
         assert json.loads((tmp_path / family / CARD).read_text())["exports"] == "trunk"
         assert "loads the trunk alone, as `AutoModel`" in (tmp_path / family / "README.md").read_text()
         config = json.loads((tmp_path / family / "config.json").read_text())
@@ -109,7 +116,7 @@ def test_adapters_are_merged_into_a_plain_folder(model_of, tmp_path, family):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     expected = scores_of(model.eval())
-    model.save(tmp_path / "rm", LINEAR)
+    save_reward_model(model, tmp_path / "rm", LINEAR)
     again = load_reward_model(str(tmp_path / "rm")).eval()
     assert not [name for name in again.state_dict() if "lora" in name or "base_layer" in name]
     assert torch.equal(scores_of(again), scores_of(model))  # its own are merged now too
@@ -121,30 +128,27 @@ def test_it_keeps_its_tokenizer_and_chat_template(model_of, tmp_path):
     model.tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<|end|>' }}{% endfor %}"
     chat = (Message(role="user", content="A fan?"),)
     expected = model.tokenise([(chat, "It is.")]).ids.tolist()
-    model.save(tmp_path / "rm", LINEAR)
+    save_reward_model(model, tmp_path / "rm", LINEAR)
     again = load_reward_model(str(tmp_path / "rm"))
     assert again.tokenise([(chat, "It is.")]).ids.tolist() == expected
     assert again.tokenizer.chat_template == model.tokenizer.chat_template
 
 
 @torch.no_grad()
-def test_huggingface_hubs_own_doors_lead_to_the_same_folder(model_of, tmp_path):
+def test_a_loaded_model_is_saved_again_with_its_metadata(model_of, tmp_path):
     model = model_of("bert", mean, lambda width: MLPHead(width, hidden=16))
-    model.about = {"head": "mlp", "head_settings": {"hidden": 16}, "pooling": "mean"}
-    model.save_pretrained(tmp_path / "rm")
-    again = RewardModel.from_pretrained(tmp_path / "rm").eval()
-    assert torch.equal(scores_of(again), scores_of(model))
+    save_reward_model(model, tmp_path / "rm", {"head": "mlp", "head_settings": {"hidden": 16}, "pooling": "mean"})
+    again = load_reward_model(str(tmp_path / "rm")).eval()
     assert "# A reward model" in (tmp_path / "rm" / "README.md").read_text()
     assert json.loads((tmp_path / "rm" / "config.json").read_text())["model_type"] == "bert"
-    again.save_pretrained(tmp_path / "again")
-    assert torch.equal(scores_of(RewardModel.from_pretrained(tmp_path / "again").eval()), scores_of(model))
+    save_reward_model(again, tmp_path / "again")
+    assert torch.equal(scores_of(load_reward_model(str(tmp_path / "again")).eval()), scores_of(model))
 
 
 @torch.no_grad()
-def test_push_and_load_by_hub_name(model_of, tmp_path, monkeypatch):
-    """Against a Hub that is a folder: what is pushed is the whole folder, what is fetched holds no pickle."""
+def test_push_and_download_by_hub_name(model_of, tmp_path, monkeypatch):
+    """Against a Hub that is a folder: the complete folder is pushed, and no pickle is downloaded."""
     import huggingface_hub
-    from huggingface_hub import hub_mixin
 
     hub = tmp_path / "hub"
 
@@ -166,14 +170,14 @@ def test_push_and_load_by_hub_name(model_of, tmp_path, monkeypatch):
                 shutil.copy(file, target)
         return str(target)
 
-    monkeypatch.setattr(hub_mixin, "HfApi", Api)
-    monkeypatch.setattr(hub_mixin, "hf_hub_download", lambda filename, **_: str(hub / filename))
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     model = model_of("llama", mean)
-    model.about = {"head": "linear", "head_settings": {}, "pooling": "mean"}
-    model.push_to_hub("somebody/rewards")
+    model.metadata = {"head": "linear", "head_settings": {}, "pooling": "mean"}
+    assert push_reward_model(model, "somebody/rewards") == "https://example.org"
     (hub / "pytorch_model.bin").write_bytes(b"")
-    assert torch.equal(scores_of(RewardModel.from_pretrained("somebody/rewards").eval()), scores_of(model))
+    fetched = download_reward_model("somebody/rewards", revision="main")
+    assert torch.equal(scores_of(load_reward_model(fetched).eval()), scores_of(model))
     assert not (tmp_path / "fetched" / "pytorch_model.bin").exists()
 
 
@@ -181,7 +185,7 @@ def test_push_and_load_by_hub_name(model_of, tmp_path, monkeypatch):
 def test_a_hub_name_of_ours_is_not_taken_for_a_plain_classifier(model_of, tmp_path, monkeypatch):
     """Its card is asked of the Hub before transformers, which would give the trunk a new head without a word."""
     model = model_of("llama", mean)
-    model.save(tmp_path / "rm", {**LINEAR, "pooling": "mean"})
+    save_reward_model(model, tmp_path / "rm", {**LINEAR, "pooling": "mean"})
     monkeypatch.setattr("transformers.utils.cached_file", lambda path, name, **_: str(tmp_path / "rm" / name))
     monkeypatch.setattr("rlhf_lightning.reward.storage.folder.load_trunk", lambda path: load_trunk(str(tmp_path / "rm")))
     assert torch.equal(scores_of(load_reward_model("somebody/rewards").eval()), scores_of(model))
@@ -208,7 +212,7 @@ def test_what_can_not_be_loaded_is_told(model_of, trunk_folder, tmp_path):
         load_reward_model(str(tmp_path / "two"))
     with pytest.raises(DataError, match="no folder"):
         load_reward_model(str(tmp_path / "nowhere"))
-    model_of("gpt2", mean).save(tmp_path / "rm", {**LINEAR, "pooling": "mean"})
+    save_reward_model(model_of("gpt2", mean), tmp_path / "rm", {**LINEAR, "pooling": "mean"})
     weights = (tmp_path / "rm" / HEAD_WEIGHTS).read_bytes()
     (tmp_path / "rm" / HEAD_WEIGHTS).unlink()
     with pytest.raises(DataError, match=f"no {HEAD_WEIGHTS}"):
@@ -223,5 +227,5 @@ def test_saving_leaves_the_counts_and_the_training_mode(model_of, tmp_path):
     model = model_of("llama")
     model.train()
     model.truncated = 3
-    model.save(tmp_path / "rm", LINEAR)
+    save_reward_model(model, tmp_path / "rm", LINEAR)
     assert (model.training, model.truncated) == (True, 3)

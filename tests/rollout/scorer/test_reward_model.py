@@ -11,6 +11,7 @@ from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.last import last
+from rlhf_lightning.reward.storage.folder import save_reward_model
 from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
 PROMPTS, RESPONSES = ["Review of a lamp:\n", "It", "The kettle"], ["It is a quiet fan.", " costs", " boils water quickly."]
@@ -23,7 +24,7 @@ def model(tiny_of, tmp_path) -> RewardModel:
     trunk, tokenizer = load_trunk(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64).eval()
     model.normalise(PROMPTS, RESPONSES)
-    model.save(tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
+    save_reward_model(model, tmp_path / "rm", {"head": "linear", "head_settings": {}, "pooling": "last"})
     return model
 
 
