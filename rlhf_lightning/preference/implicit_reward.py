@@ -15,7 +15,7 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.preference.module import text_log_probs
 from rlhf_lightning.preference.record import Answers, PreferenceLoss
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
-from rlhf_lightning.reward.evaluation.comparisons import comparisons
+from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.statistics.intervals import Interval, clustered_mean_interval
 
 
@@ -45,7 +45,7 @@ class ImplicitReward:
 
     def ratios(self, judged: Judgements) -> HeldOutRatios | None:
         """Margins and log-ratios over the comparisons that the feedback states; None where it states none."""
-        orders = comparisons(judged)
+        orders = judged_comparisons(judged)
         if not orders:
             return None
         clusters = np.unique([hash(one.prompt) for one in orders], return_inverse=True)[1]

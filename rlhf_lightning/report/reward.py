@@ -11,7 +11,7 @@ from rlhf_lightning.statistics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from rlhf_lightning.reward.evaluation.held_out import HeldOut
-    from rlhf_lightning.reward.evaluation.measure import Agreement
+    from rlhf_lightning.reward.evaluation.measure import RewardAgreement
 
 Cells = list[str | float | None]
 ROUNDING = 1e-4
@@ -78,7 +78,7 @@ def held_out_tables(found: HeldOut) -> list[Table]:
         ("the longer response was judged better", length.people),
         ("the longer response scores higher", length.model),
         ("Spearman of score and length", length.correlation),
-        (f"the same at equal {length.given}", length.partial),
+        (f"the same at equal {length.control}", length.partial),
     ]
     shown: list[Cells] = [[what, *_bounds(value)] for what, value in lines if value is not None]
     if shown:
@@ -122,13 +122,13 @@ def reward_model_metrics(found: Mapping[str, HeldOut]) -> list[Metric]:
     """The accuracy, or what stands for it, as the mean over models. The note has Student's interval over them, which covers the choice of
     the seed and not, as the page's other intervals do, that of the held-out items."""
     over = mean_interval([one.objective for one in found.values()])
-    label, unit = ("Reward-model accuracy", "%") if next(iter(found.values())).accuracy else ("Agreement with people", "")
+    label, unit = ("Reward-model accuracy", "%") if next(iter(found.values())).accuracy else ("RewardAgreement with people", "")
     metric = Metric(label=f"{label}, mean of {over.n} models", after=over.mean, unit=unit)
     low, high = (f"{metric.factor * bound:.{metric.decimals}f}" for bound in (over.low, over.high))
     return [dataclasses.replace(metric, note=f"95 % interval over the models: {low} to {high}")]
 
 
-def models_tables(found: Mapping[str, HeldOut], agreement: Sequence[Agreement]) -> list[Table]:
+def models_tables(found: Mapping[str, HeldOut], agreement: Sequence[RewardAgreement]) -> list[Table]:
     """The models side by side, and how far they agree two by two."""
     side: list[Cells] = []
     for name, one in found.items():

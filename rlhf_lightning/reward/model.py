@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
-from rlhf_lightning.reward.evaluation.score_checks import check_finite, scale_of
+from rlhf_lightning.reward.evaluation.score_checks import check_finite, mean_and_deviation
 from rlhf_lightning.reward.scored_batch import Scored
 from rlhf_lightning.reward.text_layout import TextLayout
 
@@ -55,7 +55,7 @@ class RewardModel(nn.Module):
         return output if isinstance(output, Scored) else Scored(scores=output.float())
 
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
-        """Encode (prompt, response) texts as rows of ids in the net's layout; `truncated` counts those over max_length."""
+        """Encode texts as rows of ids in the net's layout; `truncated` counts those over max_length."""
         layout = self._rows
         rows = layout.encode_all([(self.layout.prompt(prompt), response) for prompt, response in texts])
         self.truncated += sum(row.is_cut for row in rows)
@@ -63,7 +63,7 @@ class RewardModel(nn.Module):
         return layout.pack(rows)
 
     def response_offsets(self, text: tuple[Prompt, str]) -> tuple[int, list[tuple[int, int]]]:
-        """The index of the response's first token in the text's row, and the characters [start, end) of each token.
+        """The index of the response's first token, and the response's characters [start, end) of each token.
 
         Raises:
             ConfigError: the tokenizer is one of transformers' slow ones, without offsets.
@@ -92,7 +92,7 @@ class RewardModel(nn.Module):
             their raw scores [B].
         """
         raw = self.score_texts(prompts, responses) * self.deviation.cpu() + self.mean.cpu()
-        mean, deviation = scale_of(raw)
+        mean, deviation = mean_and_deviation(raw)
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
         return raw

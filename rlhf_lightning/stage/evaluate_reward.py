@@ -35,7 +35,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     from rlhf_lightning.feedback.judgements import standardised
     from rlhf_lightning.report import reward as shown
     from rlhf_lightning.report.policy import feedback_counts
-    from rlhf_lightning.reward.evaluation.measure import measure_held_out, reward_agreement, texts_compared
+    from rlhf_lightning.reward.evaluation.measure import measure_held_out, reward_agreements, sample_texts
     from rlhf_lightning.reward.storage.folder import is_feature_score, load_any_reward_model
     from rlhf_lightning.stage._report import end
 
@@ -49,7 +49,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
         judged, note = held_out_part(judged, models, run.settings("reward").validation_fraction)
         intake.notes += [note] if note else []
     found, scores = {}, {}
-    texts = texts_compared(judged, run.seed) if len(models) > 1 else []
+    texts = sample_texts(judged, run.seed) if len(models) > 1 else []
     device = torch.device("cuda" if run.config.trainer.get("accelerator") in ("gpu", "cuda") else "cpu")
     for name, path in zip(short_names(models), models, strict=True):
         with run.time_stage("measure"):
@@ -65,7 +65,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
         metrics=shown.reward_model_metrics(found) if several else shown.reward_metrics(first),
         curves=shown.reliability_curve(found),
         feedback=feedback_counts(intake),
-        tables=shown.models_tables(found, reward_agreement(scores, texts)) if several else shown.held_out_tables(first),
+        tables=shown.models_tables(found, reward_agreements(scores, texts)) if several else shown.held_out_tables(first),
         notes=[*intake.notes, *notes],
         results={f"{name}/{metric}" if several else metric: v for name, one in found.items() for metric, v in one.metrics().items()},
     )

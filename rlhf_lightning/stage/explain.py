@@ -161,13 +161,13 @@ def _regression(run: Run, model: RewardModel | FeatureScore, records: Sequence[F
     """The regression on the features of the command, or why there is none."""
     from rlhf_lightning.errors import DataError
     from rlhf_lightning.flow import prompt_text
-    from rlhf_lightning.reward.evaluation.score_checks import are_same
+    from rlhf_lightning.reward.evaluation.score_checks import all_equal
     from rlhf_lightning.reward.explain.cases import distinct_texts
     from rlhf_lightning.reward.explain.regression import regressed
 
     texts = distinct_texts(records, most)
     scores = scores_of(model, texts)
-    if are_same(scores):
+    if all_equal(scores):
         return None, [f"the model gives all {len(scores)} texts the same score: it tells nothing apart, and there is nothing to explain"]
     nodes = run.config.get("reward_feature") or {}
     features = {str(name): {key: value for key, value in node.items() if not key.startswith("_")} for name, node in nodes.items()}

@@ -157,9 +157,9 @@ def load_feedback_so_far(run: Run, rounds: int) -> Intake:
 
 def ceiling_of(task: Task, reward: TrainedReward) -> float:
     """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
-    from rlhf_lightning.reward.evaluation.comparisons import comparisons
+    from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 
-    orders, utility = comparisons(reward.division.held_out), utility_of(task)
+    orders, utility = judged_comparisons(reward.division.held_out), utility_of(task)
     return sum(utility(one.prompt, one.better) > utility(one.prompt, one.worse) for one in orders) / max(1, len(orders))
 
 

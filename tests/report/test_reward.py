@@ -16,11 +16,11 @@ from rlhf_lightning.report.reward import (
     reward_model_metrics,
 )
 from rlhf_lightning.reward.evaluation.calibration import calibration
-from rlhf_lightning.reward.evaluation.held_out import HeldOut, Length
-from rlhf_lightning.reward.evaluation.measure import Agreement
+from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias
+from rlhf_lightning.reward.evaluation.measure import RewardAgreement
 from rlhf_lightning.statistics.intervals import Interval, mean_interval, proportion_interval
 
-NO_LENGTH = Length(None, None, None, None, None, None, "ratings")
+NO_LENGTH = LengthBias(None, None, None, None, None, None, "ratings")
 NOTHING = HeldOut({}, {}, None, None, None, None, None, None, NO_LENGTH, 0.0)
 ACCURACY = {"pair": proportion_interval(3, 4), "all": proportion_interval(70, 100), "edit": proportion_interval(67, 96)}
 RHO = Interval(0.4, 0.3, 0.5, 50)
@@ -88,7 +88,7 @@ def test_the_reliability_plot_stands_beside_the_diagonal():
 
 def test_the_tables_hold_sources_length_and_calibration():
     sources = {"b": proportion_interval(1, 2), "a": proportion_interval(30, 40)}
-    length = Length(ACCURACY["pair"], None, ACCURACY["all"], None, RHO, None, "ratings")
+    length = LengthBias(ACCURACY["pair"], None, ACCURACY["all"], None, RHO, None, "ratings")
     found = dataclasses.replace(NOTHING, by_source=sources, length=length, calibration=sure())
     by_source, by_length, odds = held_out_tables(found)
     assert by_source.rows == [
@@ -122,7 +122,7 @@ def test_models_stand_side_by_side():
     over = mean_interval([0.7, 0.8])
     assert metric.after == over.mean
     assert metric.note == f"95 % interval over the models: {100 * over.low:.1f} to {100 * over.high:.1f}"
-    side, agree = models_tables({"one": one, "other": other}, [Agreement("one", "other", 0.9, 0.8, None, 12)])
+    side, agree = models_tables({"one": one, "other": other}, [RewardAgreement("one", "other", 0.9, 0.8, None, 12)])
     assert side.rows[0] == ["one", 0.7, ACCURACY["all"].low, ACCURACY["all"].high, one.calibration.ece, 0.4, None, None, None, None]
     assert side.rows[1][5:7] == [None, 0.4]
     assert agree.rows == [["one", "other", 0.9, 0.8, None, 12]]

@@ -1,4 +1,4 @@
-"""Measures reward models on feedback, and how far several agree."""
+"""Measurement of reward models on feedback, and agreement between several."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.feedback.judgements import Judgements, Text
-from rlhf_lightning.feedback.quality.votes import data_set
 from rlhf_lightning.flow import Prompt
-from rlhf_lightning.reward.evaluation.held_out import HeldOut, HeldOutMetric
+from rlhf_lightning.reward.evaluation.held_out import HeldOut
+from rlhf_lightning.reward.evaluation.outcomes import collect, concat, held_out_metrics
 from rlhf_lightning.statistics.ranks import kendall_tau_b, rank_correlation
+from rlhf_lightning.training.distributed import all_gather, global_rank, world_size
 
-AT_A_TIME = 4_096
-"""Judgements whose texts are scored together."""
+CHUNK = 4_096
+"""Judgements whose texts are scored at a time."""
 RESCORED = 128
-"""Texts that are scored twice."""
-TEXTS_COMPARED = 2_000
-"""Texts, about, on which models are held to each other: Kendall's tau takes the square of them."""
+"""Texts that are scored a second time in other batches."""
+SAMPLED_TEXTS = 2_000
+"""Approximate number of texts on which models are compared."""
 
 
 class TextScorer(Protocol):
-    """A reward model. Where it has a `deviation`, its scores are log-odds divided by that."""
+    """A reward model; with an attribute `deviation`, its scores are log-odds divided by it."""
 
     def score_texts(self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = ...) -> Tensor:
         """Scores [U] of responses to prompts."""
@@ -34,12 +35,12 @@ class TextScorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far two reward models agree on the same texts.
+class RewardAgreement:
+    """Agreement of two reward models on the same texts.
 
     Attributes:
-        spearman, kendall: rank correlations (tau-b) of their scores over all texts; None where a model says the same of all.
-        same_order: how often they put two responses to one prompt in the same order; None where no prompt has two.
+        spearman, kendall: rank correlations (tau-b) of their scores over all texts; None if a model's scores are constant.
+        same_order: share of pairs of responses to one prompt that they order alike; None without such pairs.
     """
 
     first: str
@@ -54,27 +55,30 @@ class Agreement:
 def measure_held_out(
     model: TextScorer, judged: Judgements, *, truth: Callable[[Prompt, str], float] | None = None, batch_size: int = 64
 ) -> HeldOut:
-    """The metrics of a reward model on feedback. Under several processes each scores its share of the prompts; all get the same record.
+    """Compute a reward model's metrics on feedback.
+
+    Collective: each process scores its part of the prompts, and all get the same result.
 
     Args:
-        truth: what a response is worth, where that is known.
+        truth: the utility of a response, if it is known.
     """
     if isinstance(model, torch.nn.Module):
         model.eval()
-    rank, world, device = _process()
-    metric = HeldOutMetric(sorted({data_set(record.feedback) for record in judged}), truth is not None, judged.by_text).to(device)
+    world = world_size()
+    rank = global_rank() if world > 1 else 0
     mine = judged.select(judged.rows["prompt"] % world == rank)
-    metric.update([], {})  # a process without a prompt takes part, too
-    for part in parts_of(mine, AT_A_TIME):
+    parts = []
+    for part in split_by_prompt(mine, CHUNK):
         texts = part.texts()
         scores = log_odds(model, texts, batch_size).tolist()
-        metric.update(part, dict(zip(texts, scores, strict=True)), truth)
-    metric.batch_change.fill_(batch_change(model, mine[:RESCORED].texts()[:RESCORED], batch_size))
-    return metric.held_out()
+        parts.append(collect(part, dict(zip(texts, scores, strict=True)), truth, judged.by_text))
+    outcomes = concat(parts)
+    outcomes.batch_change = batch_change(model, mine[:RESCORED].texts()[:RESCORED], batch_size)
+    return held_out_metrics(concat(all_gather(outcomes, world)), truth is not None)
 
 
-def parts_of(judged: Judgements, size: int) -> Iterator[Judgements]:
-    """The judgements in parts of about `size`, those on one prompt together in one part."""
+def split_by_prompt(judged: Judgements, size: int) -> Iterator[Judgements]:
+    """Split judgements into parts of about `size`, without splitting a prompt."""
     judged = judged.select(np.argsort(judged.rows["prompt"], kind="stable"))
     prompts = judged.rows["prompt"]
     cuts = [0]
@@ -86,35 +90,37 @@ def parts_of(judged: Judgements, size: int) -> Iterator[Judgements]:
 
 
 def log_odds(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> Tensor:
-    """Scores [U], float64, in the units in which losses saw them: differences are log-odds; the mean is that of the normalised ones."""
+    """Scores [U], float64, in the losses' unit: their differences are log-odds."""
     scores = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts], batch_size)
     return scores.double() * float(getattr(model, "deviation", 1.0))
 
 
 def batch_change(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> float:
-    """The largest difference between a text's scores among the others and in small batches of other company. Then the difference of a
-    pair changes its sign when its sides are swapped, to twice that."""
-    once, again = (
+    """The largest change of a text's score when it is batched with other texts.
+
+    The difference of a pair's scores changes by up to twice that.
+    """
+    first, second = (
         model.score_texts([prompt for prompt, _ in row], [response for _, response in row], size)
         for row, size in ((texts, batch_size), (texts[::-1], 3))
     )
-    return float((once - again.flip(0)).abs().max()) if len(texts) else 0.0
+    return float((first - second.flip(0)).abs().max()) if len(texts) else 0.0
 
 
-def texts_compared(judged: Judgements, seed: int = 0) -> list[Text]:
-    """All texts of some prompts, drawn until there are TEXTS_COMPARED or no more."""
+def sample_texts(judged: Judgements, seed: int = 0) -> list[Text]:
+    """All texts of randomly chosen prompts, up to about SAMPLED_TEXTS."""
     prompts = np.unique(judged.rows["prompt"])
-    chosen = np.random.default_rng(seed).permutation(prompts)[:TEXTS_COMPARED]
-    found: list[Text] = []
-    for part in parts_of(judged.select(np.isin(judged.rows["prompt"], chosen)), 1):
-        found += part.texts()
-        if len(found) >= TEXTS_COMPARED:
+    chosen = np.random.default_rng(seed).permutation(prompts)[:SAMPLED_TEXTS]
+    texts: list[Text] = []
+    for part in split_by_prompt(judged.select(np.isin(judged.rows["prompt"], chosen)), 1):
+        texts += part.texts()
+        if len(texts) >= SAMPLED_TEXTS:
             break
-    return found[: 2 * TEXTS_COMPARED]
+    return texts[: 2 * SAMPLED_TEXTS]
 
 
-def reward_agreement(scores: Mapping[str, Tensor], texts: Sequence[Text]) -> list[Agreement]:
-    """How far reward models agree, two by two.
+def reward_agreements(scores: Mapping[str, Tensor], texts: Sequence[Text]) -> list[RewardAgreement]:
+    """Agreement of each pair of reward models.
 
     Args:
         scores: [U] of each model on the same texts, by the model's name.
@@ -122,21 +128,12 @@ def reward_agreement(scores: Mapping[str, Tensor], texts: Sequence[Text]) -> lis
     columns = {name: np.asarray(score, dtype=np.float64) for name, score in scores.items()}
     number = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in texts))}
     prompts = np.array([number[prompt] for prompt, _ in texts])
-    one, other = np.triu_indices(len(texts), 1)
-    together = prompts[one] == prompts[other]
-    one, other = one[together], other[together]
-    found = []
+    i, j = np.triu_indices(len(texts), 1)
+    same_prompt = prompts[i] == prompts[j]
+    i, j = i[same_prompt], j[same_prompt]
+    agreements = []
     for (first, a), (second, b) in itertools.combinations(columns.items(), 2):
-        same = np.sign(a[one] - a[other]) == np.sign(b[one] - b[other])
+        same = np.sign(a[i] - a[j]) == np.sign(b[i] - b[j])
         share = float(same.mean()) if len(same) else None
-        found.append(Agreement(first, second, rank_correlation(a, b), kendall_tau_b(a, b), share, len(texts)))
-    return found
-
-
-def _process() -> tuple[int, int, torch.device]:
-    """Rank, number of processes, and where tensors must be to be exchanged between them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1, torch.device("cpu")
-    on_gpu = torch.distributed.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+        agreements.append(RewardAgreement(first, second, rank_correlation(a, b), kendall_tau_b(a, b), share, len(texts)))
+    return agreements

@@ -1,4 +1,4 @@
-"""Checks of a reward model's scores: finite numbers, not the same for every text, from a training that didn't diverge."""
+"""Checks of a reward model's scores: finite, not constant, from a training that didn't diverge."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompt
 
-SAME = 1e-6
-"""Of the scores' size (at least 1): a smaller deviation is rounding."""
+ROUNDING = 1e-6
+"""Relative to the scores' size (at least 1): a smaller deviation is rounding."""
 RESOLVED = 1e-3
-"""Of the scores' size: the smallest deviation of a batch that float32 can tell by sums of squares."""
+"""Relative to the scores' size: the smallest deviation of a batch that float32 resolves by sums of squares."""
 DIVERGED = 10.0
-"""By how much the loss may rise from the first tenth of the steps, at least 1, to the last."""
+"""Maximum factor between the losses of the first tenth of the steps (at least 1) and of the last."""
 
 
 def check_finite(scores: Tensor, prompts: Sequence[Prompt], responses: Sequence[str], name: str) -> Tensor:
@@ -30,12 +30,12 @@ def check_finite(scores: Tensor, prompts: Sequence[Prompt], responses: Sequence[
     return scores
 
 
-def are_same(scores: Tensor) -> bool:
-    """Whether two texts or more have the same score but for rounding."""
+def all_equal(scores: Tensor) -> bool:
+    """True for two or more scores that are equal up to rounding."""
     if len(scores) < 2:
         return False
     scores = scores.double()
-    return float(scores.std()) <= SAME * max(1.0, float(scores.mean().abs()))
+    return float(scores.std()) <= ROUNDING * max(1.0, float(scores.mean().abs()))
 
 
 def check_training(history: Sequence[Mapping[str, float]], raw: Tensor, name: str) -> str:
@@ -47,7 +47,7 @@ def check_training(history: Sequence[Mapping[str, float]], raw: Tensor, name: st
         name: of the training.
 
     Returns:
-        A note where the model gives all texts the same score and always did; else empty.
+        A note if the model gives all texts the same score, and did from the start; else "".
 
     Raises:
         UserError: the training diverged: the loss has risen, or scores that differed have become the same.
@@ -59,16 +59,16 @@ def check_training(history: Sequence[Mapping[str, float]], raw: Tensor, name: st
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
         if not last <= DIVERGED * max(first, 1.0):
             raise UserError(f"{name}: the training diverged: its loss has risen from {first:.3g} to {last:.3g} nats a judgement; {advice}")
-    if not are_same(raw):
+    if not all_equal(raw):
         return ""
     spread = max((step["reward/scores_std"] for step in history), default=0.0)
-    said = f"the reward model gives all {len(raw)} training texts the same score ({raw[0].item():.4g})"
+    fault = f"the reward model gives all {len(raw)} training texts the same score ({raw[0].item():.4g})"
     if spread > RESOLVED * max(1.0, float(raw[0].abs())):
-        raise UserError(f"{name}: the training diverged: {said}, which differed by {spread:.3g} before; {advice}")
-    return f"{said}: it tells nothing apart"
+        raise UserError(f"{name}: the training diverged: {fault}, which differed by {spread:.3g} before; {advice}")
+    return f"{fault}: it tells nothing apart"
 
 
-def scale_of(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation by which scores are normalised; deviation 1 where there is none."""
-    deviation = torch.ones(()) if len(raw) < 2 or are_same(raw) else raw.std()
+def mean_and_deviation(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation for normalising scores; deviation 1 for equal scores."""
+    deviation = torch.ones(()) if len(raw) < 2 or all_equal(raw) else raw.std()
     return raw.mean(), deviation

@@ -1,4 +1,4 @@
-"""The model card (README.md) of a reward model's folder; names from data or files are inert code spans."""
+"""The model card (README.md) of a reward model; names from data or files are inert code spans."""
 
 from __future__ import annotations
 

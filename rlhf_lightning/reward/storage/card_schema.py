@@ -24,7 +24,7 @@ class CanaryText(pydantic.BaseModel):
 
 
 class ScoreCard(pydantic.BaseModel):
-    """Normalisation constants, head and pooling with their settings; metrics of the training as extra keys."""
+    """Normalisation constants, head and pooling with their settings; metrics as extra keys."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 

@@ -1,4 +1,4 @@
-"""Save and load a reward model's folder: safetensors, tokenizer, config, reward_model.json and README.md."""
+"""A reward model's folder: safetensors, tokenizer, config, reward_model.json and README.md."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def load_head_state(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
 
 
 def _exported_model(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> PreTrainedModel:
-    """The trunk, or a sequence classifier with the same scores: a decoder's with a linear head on the last token."""
+    """The trunk, or for a decoder with a linear head on the last token a classifier with equal scores."""
     from transformers import AutoModelForSequenceClassification
 
     trunk = net.trunk
@@ -131,7 +131,7 @@ def _exported_model(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, meta
 
 
 def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None) -> RewardModel:
-    """Load a reward model, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
+    """Load a reward model, or any sequence classifier with one label, by folder or Hub name.
 
     Args:
         max_length: of a classifier without a card.

@@ -1,4 +1,4 @@
-"""Reward models whose score is a linear layer on a decoder's last token, for initialising other models."""
+"""The score layer of reward models that are linear on a decoder's last token."""
 
 from __future__ import annotations
 

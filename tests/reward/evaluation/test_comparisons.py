@@ -7,7 +7,7 @@ import pytest
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.reward.evaluation import comparisons as module
-from rlhf_lightning.reward.evaluation.comparisons import comparisons, weighted_comparisons
+from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons, weighted_comparisons
 
 
 def ranked(prompt: str, texts: list[str], ranks: list[int], **fields) -> Feedback:
@@ -45,21 +45,21 @@ def stated_orders() -> list[tuple[str, str, str, str]]:
 
 
 def test_comparisons_are_all_the_orders_that_were_stated():
-    found = comparisons(standardised(HELD_OUT))
+    found = judged_comparisons(standardised(HELD_OUT))
     assert sorted(one[:4] for one in found) == sorted(stated_orders())
     assert {one.source for one in found} == {"unnamed"}
 
 
 def test_ratings_of_different_data_sets_are_not_compared():
     records = [rated("p", "a", 1, source="x"), rated("p", "b", 2, source="x"), rated("p", "c", 3, source="y")]
-    assert comparisons(standardised(records)) == [("rating", "p", "b", "a", "x")]
+    assert judged_comparisons(standardised(records)) == [("rating", "p", "b", "a", "x")]
 
 
 def test_of_very_many_ratings_a_fixed_draw_is_compared(monkeypatch):
-    monkeypatch.setattr(module, "MOST_PAIRS", 40)
+    monkeypatch.setattr(module, "MAX_PAIRS", 40)
     judged = standardised([rated("p", f"text {i}", i % 10, annotator="ann") for i in range(30)])
-    found = comparisons(judged)
-    assert found == comparisons(judged)
+    found = judged_comparisons(judged)
+    assert found == judged_comparisons(judged)
     assert 20 < len(found) <= 40, "some of the pairs drawn are rated alike"
     value = {f"text {i}": i % 10 for i in range(30)}
     assert all(value[one.better] > value[one.worse] for one in found)
@@ -74,5 +74,5 @@ def test_what_a_judgement_counts_is_shared_among_its_comparisons(monkeypatch):
     assert of_kind == pytest.approx({"ranking": 0.5 * 3 + 2 * 2 / 3, "edit": 1.0})
     many = standardised([rated("p", f"text {i}", i / 3, annotator="ann", weight=2.0) for i in range(30)])
     for most in (40, 2_000):  # drawn pairs stand for all
-        monkeypatch.setattr(module, "MOST_PAIRS", most)
+        monkeypatch.setattr(module, "MAX_PAIRS", most)
         assert sum(weight for _, weight in weighted_comparisons(many)) == pytest.approx(2.0 * 29)

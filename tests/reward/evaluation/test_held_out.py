@@ -19,8 +19,7 @@ from torch import Tensor
 
 from rlhf_lightning.feedback.judgements import Judgements, standardised
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Thumbs
-from rlhf_lightning.reward.evaluation.comparisons import comparisons
-from rlhf_lightning.reward.evaluation.held_out import HeldOutMetric
+from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.statistics.intervals import clustered_proportion_interval
 
@@ -78,7 +77,7 @@ def test_accuracy_is_the_share_of_orders_that_the_scores_keep(judged):
     expected: dict[str, list[bool]] = {}
     places: dict[str, list[str]] = {}
     ties = []
-    for kind, prompt, better, worse, source in comparisons(judged):
+    for kind, prompt, better, worse, source in judged_comparisons(judged):
         ties.append(model.scores[better] == model.scores[worse])
         for name in (kind, "all", f"source {source}"):
             expected.setdefault(name, []).append(model.scores[better] > model.scores[worse])
@@ -145,11 +144,11 @@ def test_calibration_takes_log_odds_of_stated_orders(judged):
     model = Table()
     differences = [
         model.deviation * (np.float64(np.float32(model.scores[c.better])) - np.float32(model.scores[c.worse]))
-        for c in comparisons(judged)
+        for c in judged_comparisons(judged)
         if c.kind != "rating"
     ]
     found = measure_held_out(model, judged).calibration
-    assert found.n == len(differences) < len(comparisons(judged))
+    assert found.n == len(differences) < len(judged_comparisons(judged))
     assert found.nll == pytest.approx(np.mean(np.logaddexp(0, -np.array(differences))))
 
 
@@ -157,7 +156,7 @@ def test_a_model_of_length_alone_is_found_out(judged):
     model = Table()
     model.scores = {word: float(len(word)) for word in WORDS}
     found = measure_held_out(model, judged).length
-    unequal = [c for c in comparisons(judged) if len(c.better) != len(c.worse)]
+    unequal = [c for c in judged_comparisons(judged) if len(c.better) != len(c.worse)]
     longer = [len(c.better) > len(c.worse) for c in unequal]
     assert (found.longer.mean, found.shorter.mean, found.model.mean) == (1, 0, 1)
     assert (found.longer.n, found.shorter.n, found.people.n) == (sum(longer), len(longer) - sum(longer), len(longer))
@@ -169,9 +168,9 @@ def test_length_at_equal_worth(judged):
     """Where the truth is known, what is left of length is what the model adds to it."""
     model, plain = Table(like_length=0.5), Table()
     found = measure_held_out(model, judged, truth=lambda prompt, response: plain.scores[response])
-    assert found.length.given == "utility"
+    assert found.length.control == "utility"
     assert found.length.partial.mean > 0.8
-    assert measure_held_out(model, judged).length.given == "ratings"
+    assert measure_held_out(model, judged).length.control == "ratings"
     same = measure_held_out(plain, judged, truth=lambda prompt, response: plain.scores[response])
     assert same.length.partial is None, "the truth says all about the score"
 
@@ -198,31 +197,6 @@ def test_metrics_and_card_name_the_same(judged):
     assert card["ece"] == metrics["ece"]
     assert card["accuracy/all"] == {name: getattr(found.accuracy["all"], name) for name in ("mean", "low", "high", "n")}
     assert all(math.isfinite(value) for value in metrics.values())
-
-
-def filled(parts: Sequence[Judgements], model: Table) -> HeldOutMetric:
-    metric = HeldOutMetric(["x", "y"])
-    for part in parts:
-        metric.update(part, {text: model.deviation * float(np.float32(model.scores[text[1]])) for text in part.texts()})
-    return metric
-
-
-def test_the_metric_may_be_filled_in_parts_and_put_together(judged):
-    """However the prompts are shared, what is computed is the same; and torchmetrics can merge, reset and log it."""
-    model = Table(coarse=0.25)
-    whole = filled([judged], model)
-    shares = [judged.select(judged.rows["prompt"] % 3 == rank) for rank in range(3)]
-    merged = filled(shares[:2], model)
-    merged.merge_state(filled(shares[2:], model))
-    alone, together = whole.held_out(), merged.held_out()
-    assert together.metrics() == pytest.approx(alone.metrics())
-    for name, interval in alone.accuracy.items():
-        assert (together.accuracy[name].low, together.accuracy[name].n) == pytest.approx((interval.low, interval.n))
-    assert {name: float(value) for name, value in whole.compute().items()} == pytest.approx(alone.metrics())
-    assert measure_held_out(model, judged).metrics() == pytest.approx(alone.metrics())
-    whole.reset()
-    whole.update([], {})
-    assert whole.held_out().metrics() == {}
 
 
 SHARED = """

@@ -13,7 +13,7 @@ from torch import Tensor
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.reward.evaluation import measure as module
-from rlhf_lightning.reward.evaluation.measure import batch_change, log_odds, parts_of, reward_agreement, texts_compared
+from rlhf_lightning.reward.evaluation.measure import batch_change, log_odds, reward_agreements, sample_texts, split_by_prompt
 from rlhf_lightning.reward.model import RewardModel
 
 
@@ -24,13 +24,13 @@ def pair(prompt: str, one: str = "a", two: str = "b") -> Feedback:
 @pytest.mark.parametrize("size", [1, 3, 4, 100])
 def test_parts_keep_a_prompt_together_and_lose_nothing(size):
     judged = standardised([pair(f"prompt {i * 7 % 11}", f"text {i}") for i in range(40)])
-    parts = list(parts_of(judged, size))
+    parts = list(split_by_prompt(judged, size))
     seen = [{record.feedback.prompt for record in part} for part in parts]
     assert all(not one & other for one, other in itertools.combinations(seen, 2))
     assert sorted(record.index for part in parts for record in part) == list(range(40))
     assert all(len(part) >= min(size, 40) for part in parts[:-1])
     assert all(len(part) < size + 4 for part in parts)
-    assert list(parts_of(judged[:0], size)) == []
+    assert list(split_by_prompt(judged[:0], size)) == []
 
 
 class Neighbours:
@@ -66,14 +66,14 @@ def test_a_real_model_scores_alike_in_any_company(tiny_of):
 
 def test_the_texts_compared_are_whole_prompts(monkeypatch):
     judged = standardised([pair(f"prompt {i % 30}", f"text {i}", f"other {i}") for i in range(90)])
-    assert sorted(texts_compared(judged)) == sorted(judged.texts())
-    monkeypatch.setattr(module, "TEXTS_COMPARED", 20)
-    found = texts_compared(judged, seed=1)
+    assert sorted(sample_texts(judged)) == sorted(judged.texts())
+    monkeypatch.setattr(module, "SAMPLED_TEXTS", 20)
+    found = sample_texts(judged, seed=1)
     prompts = {prompt for prompt, _ in found}
     assert len(found) == 24, "four prompts of six texts are the first to reach twenty"
     assert set(found) == {text for text in judged.texts() if text[0] in prompts}
-    assert found == texts_compared(judged, seed=1)
-    assert prompts != {prompt for prompt, _ in texts_compared(judged, seed=2)}
+    assert found == sample_texts(judged, seed=1)
+    assert prompts != {prompt for prompt, _ in sample_texts(judged, seed=2)}
 
 
 def test_agreement_of_models_is_scipys_and_the_share_of_equal_orders():
@@ -81,7 +81,7 @@ def test_agreement_of_models_is_scipys_and_the_share_of_equal_orders():
     rng = np.random.default_rng(0)
     texts = [(f"prompt {i % 9}", f"text {i}") for i in range(50)]
     columns = {name: torch.tensor(rng.integers(0, 12, 50) + 3.0 * (np.arange(50) % 9)) for name in ("a", "b", "c")}
-    found = reward_agreement(columns, texts)
+    found = reward_agreements(columns, texts)
     assert [(one.first, one.second) for one in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     for one in found:
         a, b = columns[one.first].numpy(), columns[one.second].numpy()
@@ -89,5 +89,5 @@ def test_agreement_of_models_is_scipys_and_the_share_of_equal_orders():
         assert one.kendall == pytest.approx(stats.kendalltau(a, b).statistic)
         pairs = [(i, j) for i, j in itertools.combinations(range(50), 2) if texts[i][0] == texts[j][0]]
         assert one.same_order == pytest.approx(np.mean([np.sign(a[i] - a[j]) == np.sign(b[i] - b[j]) for i, j in pairs]))
-    alone = reward_agreement({"a": columns["a"][:9], "b": columns["a"][:9]}, texts[:9])[0]
+    alone = reward_agreements({"a": columns["a"][:9], "b": columns["a"][:9]}, texts[:9])[0]
     assert (alone.same_order, alone.spearman, alone.texts) == (None, pytest.approx(1), 9)

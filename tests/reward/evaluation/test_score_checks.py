@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.reward.evaluation.score_checks import are_same, check_finite, check_training, scale_of
+from rlhf_lightning.reward.evaluation.score_checks import all_equal, check_finite, check_training, mean_and_deviation
 
 
 def history(losses: list[float], spread: float = 1.0) -> list[dict[str, float]]:
@@ -25,7 +25,7 @@ def test_a_score_that_is_no_number_names_model_and_text(wrong: float) -> None:
     [([0.0, 0.0], True), ([1e4, 1e4 + 1e-3], True), ([0.0, 1e-3], False), ([1e4, 1e4 + 1], False), ([1.0], False), ([], False)],
 )
 def test_the_same_but_for_rounding(scores: list[float], same: bool) -> None:
-    assert are_same(torch.tensor(scores)) is same
+    assert all_equal(torch.tensor(scores)) is same
 
 
 DIFFERENT = torch.tensor([0.0, 1.0, 2.0])
@@ -52,6 +52,6 @@ def test_scores_that_became_the_same_have_diverged_and_others_are_doubtful() -> 
 
 @pytest.mark.parametrize(("raw", "deviation"), [([3.0], 1.0), ([3.0, 3.0], 1.0), ([1.0, 3.0], 2**0.5)])
 def test_a_scale_is_always_a_number(raw: list[float], deviation: float) -> None:
-    mean, found = scale_of(torch.tensor(raw))
+    mean, found = mean_and_deviation(torch.tensor(raw))
     assert mean.item() == sum(raw) / len(raw)
     assert found.item() == pytest.approx(deviation)

@@ -44,7 +44,7 @@ def test_the_score_of_a_decoders_classifier_becomes_the_linear_head(classifier_f
     net, tokenizer = composed(folder)
     found, note = warm_start(folder, net, "last")
     assert found is net
-    assert "the training of its score goes on" in note
+    assert "its score is trained further" in note
     expected = load_reward_model(folder).eval().score_texts(*zip(*TEXTS, strict=True))
     assert (RewardModel(found, tokenizer, 64).eval().score_texts(*zip(*TEXTS, strict=True)) - expected).abs().max() < 1e-5
 
@@ -78,7 +78,7 @@ def test_another_head_or_pooling_leaves_the_classifiers_behind(classifier_folder
         before = [value.clone() for value in net.head.state_dict().values()]
         found, note = warm_start(folder, net, pooling)
         assert found is net
-        assert "its head is left behind" in note
+        assert "its head is dropped" in note
         assert all(torch.equal(a, b) for a, b in zip(before, net.head.state_dict().values(), strict=True))
 
 
