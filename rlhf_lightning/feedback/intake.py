@@ -43,7 +43,7 @@ def take_in(reader: Reader, filters: Mapping[str, Filter], whole: Iterable[str] 
         intake.cleaning[name] = Cleaning()
         stream = clean(between(stream) if name in whole else stream, intake.cleaning[name])
     intake.feedback = store(_counted(stream, intake.kept))
-    intake.notes = reader.notes + [f"{name}: {line}" for name, done in intake.cleaning.items() for line in done.lines()]
+    intake.notes = reader.notes + [f"{name}: {line}" for name, cleaning in intake.cleaning.items() for line in cleaning.lines()]
     if not intake.feedback:
         raise DataError("cleaning left no feedback: " + "; ".join(intake.notes))
     return intake

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from rlhf_lightning.feedback.standardise import unit_rating, z_scores
-from rlhf_lightning.feedback.words import plain
+from rlhf_lightning.feedback.words import normalise_text
 from rlhf_lightning.flow import Feedback, Prompt, Ranking, Rating, prompt_text
 
 KINDS = ("rating", "pair", "ranking", "edit", "thumbs", "spans", "comment")
@@ -130,7 +130,7 @@ def prompt_share(prompt: Prompt) -> float:
 
 def prompt_number(prompt: Prompt) -> int:
     """`prompt_share` as a whole number of 64 bits."""
-    return int.from_bytes(hashlib.sha256(plain(prompt_text(prompt)).encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(normalise_text(prompt_text(prompt)).encode()).digest()[:8], "big")
 
 
 def judgement_kind(feedback: Feedback) -> str:

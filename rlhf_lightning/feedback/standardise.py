@@ -111,7 +111,7 @@ def edit_preference(record: Feedback) -> Feedback | None:
 
 
 @dataclass(frozen=True)
-class Span:
+class SpanChange:
     """A changed stretch: original[start:end] became edited[edited_start:edited_end], in characters. One may be empty, not both."""
 
     start: int
@@ -120,7 +120,7 @@ class Span:
     edited_end: int
 
 
-def edit_spans(original: str, edited: str) -> list[Span]:
+def edit_spans(original: str, edited: str) -> list[SpanChange]:
     """What an edit changed, as the stretches that difflib finds between words, blanks and marks, from left to right.
 
     Replacing the spans turns the original into the edited text. Above 2,000 pieces difflib leaves very common ones out of its
@@ -129,7 +129,7 @@ def edit_spans(original: str, edited: str) -> list[Span]:
     before, after = PIECES.findall(original), PIECES.findall(edited)
     at, to = _offsets(before), _offsets(after)
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(before) + len(after) > 2000)
-    return [Span(at[a], at[b], to[c], to[d]) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
+    return [SpanChange(at[a], at[b], to[c], to[d]) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
 
 
 def _offsets(pieces: Sequence[str]) -> list[int]:

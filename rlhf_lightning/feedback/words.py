@@ -1,4 +1,4 @@
-"""When two texts are the same, and what their words are."""
+"""Normalisation of texts for comparison, words and word n-grams."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from rlhf_lightning.feedback.standardise import PIECES
 from rlhf_lightning.flow import Prompt
 
 
-def plain(text: str) -> str:
-    """The text without its Unicode form, case and white space: what two spellings of one prompt have in common."""
+def normalise_text(text: str) -> str:
+    """Normalise Unicode form, case and white space, so that spellings of one prompt are equal."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, without case; letter by letter in scripts that are written without spaces. Marks and blanks are none."""
+    """Split a text into casefolded words, or letters in scripts without spaces; punctuation is dropped."""
     pieces = PIECES.findall(unicodedata.normalize("NFC", text).casefold())
     return [piece for piece in pieces if piece[0] == "_" or unicodedata.category(piece[0])[0] in "LMN"]
 
 
-def runs_of(words: Sequence[str], length: int) -> Iterator[str]:
-    """Every run of so many words that follow each other; all of them as one where there are fewer, nothing where there are none."""
+def word_ngrams(words: Sequence[str], length: int) -> Iterator[str]:
+    """Yield the n-grams of `length` words; all words as one n-gram if there are fewer."""
     for start in range(max(len(words) - length + 1, min(len(words), 1))):
         yield " ".join(words[start : start + length])
 
 
-def said(prompt: Prompt) -> str:
-    """What a prompt says: a text, or the messages of a chat without the names of their roles."""
+def prompt_content(prompt: Prompt) -> str:
+    """Return a prompt's text, or a chat's messages joined without their roles."""
     return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)

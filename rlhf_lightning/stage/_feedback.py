@@ -83,7 +83,7 @@ def taken(
         rows, formats, on_bad=settings.on_bad, quarantine=run.folder / "quarantine.jsonl", max_bad_fraction=settings.max_bad_fraction,
         check=check,
     )  # fmt: skip
-    whole = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "whole" in component_of(node).needs]
+    whole = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "all_records" in component_of(node).needs]
     # Under several processes each reads for itself; the first one's file stays.
     store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_rank_zero)
     between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)

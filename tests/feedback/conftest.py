@@ -13,8 +13,8 @@ Cleaned = Callable[[Filter, Sequence[Feedback]], tuple[list[Feedback], Cleaning]
 
 
 def kept_and_done(component: Filter, feedback: Sequence[Feedback]) -> tuple[list[Feedback], Cleaning]:
-    done = Cleaning()
-    return list(component(feedback, done)), done
+    cleaning = Cleaning()
+    return list(component(feedback, cleaning)), cleaning
 
 
 @pytest.fixture(scope="session")

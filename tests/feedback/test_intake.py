@@ -30,25 +30,25 @@ ROWS = [
 ]
 
 
-def without_edits(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
+def without_edits(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
     for record in feedback:
         if isinstance(record.judgement, Edit):
-            done.remove(record, "an edit")
+            cleaning.remove(record, "an edit")
         else:
             yield record
 
 
-def shouted(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
+def shouted(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
     """Says how many it saw, so that the order of the filters shows."""
     number = 0
     for number, record in enumerate(feedback, start=1):  # noqa: B007
         yield record.model_copy(update={"prompt": record.prompt_text.upper()})
-    done.notes.append(f"saw {number}")
+    cleaning.notes.append(f"saw {number}")
 
 
-def counted_first(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
+def counted_first(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
     """Must see all before it lets one go."""
-    done.notes.append(f"{sum(1 for _ in feedback)} in all")
+    cleaning.notes.append(f"{sum(1 for _ in feedback)} in all")
     yield from feedback
 
 

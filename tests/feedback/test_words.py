@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.feedback.words import plain, runs_of, said, words_of
+from rlhf_lightning.feedback.words import normalise_text, prompt_content, word_ngrams, words_of
 from rlhf_lightning.flow import Message
 
 
 def test_plain() -> None:
-    assert plain(" Stra\u00dfe\u00a0E\u0301\n\tx ") == "strasse é x"
+    assert normalise_text(" Stra\u00dfe\u00a0E\u0301\n\tx ") == "strasse é x"
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def test_words(text: str, expected: list[str]) -> None:
 
 def test_runs() -> None:
     words = ["a", "b", "c", "d"]
-    assert list(runs_of(words, 3)) == ["a b c", "b c d"]
-    assert list(runs_of(words, 4)) == list(runs_of(words, 9)) == ["a b c d"]
-    assert list(runs_of([], 3)) == []
+    assert list(word_ngrams(words, 3)) == ["a b c", "b c d"]
+    assert list(word_ngrams(words, 4)) == list(word_ngrams(words, 9)) == ["a b c d"]
+    assert list(word_ngrams([], 3)) == []
 
 
 def test_said() -> None:
-    assert said("a") == "a"
-    assert said((Message(role="user", content="a"), Message(role="assistant", content="b"))) == "a\nb"
+    assert prompt_content("a") == "a"
+    assert prompt_content((Message(role="user", content="a"), Message(role="assistant", content="b"))) == "a\nb"

@@ -1,4 +1,4 @@
-"""Finds pairs of responses that were judged both ways."""
+"""Pairs of responses that were judged both ways."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
 
-@register("feedback_filter", "contradictions", needs=["whole"])
-def contradictions(feedback: Iterable[Feedback], done: Cleaning, *, action: Literal["keep", "drop"] = "keep") -> Iterator[Feedback]:
-    """Tells how many of the compared pairs of texts were judged both ways, by one annotator or by two.
+@register("feedback_filter", "contradictions", needs=["all_records"])
+def contradictions(feedback: Iterable[Feedback], cleaning: Cleaning, *, action: Literal["keep", "drop"] = "keep") -> Iterator[Feedback]:
+    """Count the compared pairs of texts that were judged both ways, by one annotator or by two.
 
-    The rate is the number of pairs (one prompt, two texts) with a comparison each way, over that of pairs with any comparison.
-    Rankings and edits compare, ties and the other kinds don't. People disagree honestly, so both sides are kept unless told otherwise.
+    The rate is the number of pairs (one prompt, two texts) with comparisons both ways, over that of pairs with any comparison.
+    Rankings and edits compare, ties and the other kinds don't. People disagree honestly, so both sides are kept by default.
 
     Args:
-        action: "drop" removes every record that has a part in a contradiction, a ranking as a whole.
+        action: "drop" removes every record with a contradicted pair, complete rankings included.
     """
-    seen: dict[int, int] = {}
+    orders: dict[int, int] = {}
     for record in feedback:
-        for pair, way in _pairs(record):
-            seen[pair] = seen.get(pair, 0) | way
-    contradicted = sum(ways == 3 for ways in seen.values())
-    rate = 100 * contradicted / max(len(seen), 1)
-    done.notes.append(f"contradictions: {contradicted} of {len(seen)} compared pairs were judged both ways ({rate:.2f} %)")
+        for pair, order in _pairs(record):
+            orders[pair] = orders.get(pair, 0) | order
+    contradicted = sum(order == 3 for order in orders.values())
+    rate = 100 * contradicted / max(len(orders), 1)
+    cleaning.notes.append(f"contradictions: {contradicted} of {len(orders)} compared pairs were judged both ways ({rate:.2f} %)")
     for record in feedback:
-        if action == "drop" and any(seen[pair] == 3 for pair, _ in _pairs(record)):
-            done.remove(record, "contradicted by other feedback")
+        if action == "drop" and any(orders[pair] == 3 for pair, _ in _pairs(record)):
+            cleaning.remove(record, "contradicted by other feedback")
         else:
             yield record
 
 
 def _pairs(record: Feedback) -> Iterator[tuple[int, int]]:
-    """(hash of prompt and two texts in alphabetical order, 1 where the first won or 2 where the second did)."""
+    """Yield (hash of the prompt and the two texts, sorted; 1 if the first won, 2 if the second did)."""
     for better, worse in comparisons(record):
         texts = record.responses[better], record.responses[worse]
         content = repr((record.prompt_text, *sorted(texts))).encode()

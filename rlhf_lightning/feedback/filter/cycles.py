@@ -1,4 +1,4 @@
-"""Finds preferences that go round in a circle."""
+"""Cycles of preferences."""
 
 from __future__ import annotations
 
@@ -15,99 +15,61 @@ from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
 
-@register("feedback_filter", "cycles", needs=["whole"])
+@register("feedback_filter", "cycles", needs=["all_records"])
 def cycles(
     feedback: Iterable[Feedback],
-    done: Cleaning,
+    cleaning: Cleaning,
     *,
     within: Literal["annotator", "all"] = "annotator",
     action: Literal["note", "drop"] = "note",
 ) -> Iterator[Feedback]:
-    """Points at records with a part in a cycle of preferences, as A over B, B over C, C over A; or drops them.
+    """Flag or drop records that are part of a cycle of preferences: A over B, B over C, C over A.
 
-    The comparisons of rankings and edits of one prompt are arrows between texts; texts that reach each other by arrows (strongly
-    connected components) form a cycle, two that were judged both ways included. A record has a part in it where one of its
-    comparisons stands inside a cycle. Prompt and text are known by a 64-bit hash.
+    The comparisons of rankings and edits of one prompt are edges between texts; a strongly connected component of more than one
+    text is a cycle, also two texts that were judged both ways. A record is part of it if one of its comparisons lies inside.
+    Prompt and text are identified by a 64-bit hash.
 
     Args:
-        within: look for cycles in each annotator's own comparisons (those without a name count as one annotator), or in all together.
-        action: "drop" removes the records with a part in a cycle, a ranking as a whole.
+        within: look for cycles among each annotator's comparisons (those without a name count as one annotator), or among all.
+        action: "drop" removes the records that are part of a cycle, complete rankings included.
     """
     is_shared = within == "all"
-    arrows = array("Q")
+    edges = array("Q")
     for record in feedback:
-        for arrow in _arrows(record, is_shared):
-            arrows.extend(arrow)
-    cycle_of = _cycles(np.asarray(arrows, dtype=np.uint64).reshape(-1, 2))
-    number = len(set(cycle_of.values()))
-    done.notes.append(f"cycles: {number} found, {len(cycle_of)} texts in them")
+        for edge in _edges(record, is_shared):
+            edges.extend(edge)
+    cycle_of = _cycles(np.asarray(edges, dtype=np.uint64).reshape(-1, 2))
+    count = len(set(cycle_of.values()))
+    cleaning.notes.append(f"cycles: {count} found, {len(cycle_of)} texts in them")
     for record in feedback:
-        arrows_here = _arrows(record, is_shared) if cycle_of else ()
-        inside = any(better in cycle_of and cycle_of[better] == cycle_of.get(worse) for better, worse in arrows_here)
+        record_edges = _edges(record, is_shared) if cycle_of else ()
+        inside = any(better in cycle_of and cycle_of[better] == cycle_of.get(worse) for better, worse in record_edges)
         if inside and action == "drop":
-            done.remove(record, "part of a cycle of preferences")
+            cleaning.remove(record, "part of a cycle of preferences")
             continue
         if inside:
-            done.find(record, "part of a cycle of preferences")
+            cleaning.flag(record, "part of a cycle of preferences")
         yield record
 
 
-def _arrows(record: Feedback, is_shared: bool) -> Iterator[tuple[int, int]]:
-    found = comparisons(record)
-    if found:
-        about = repr((record.prompt_text, None if is_shared else record.annotator))
-        known = [int.from_bytes(hashlib.blake2b(f"{about}{text}".encode(), digest_size=8).digest()) for text in record.responses]
-        yield from ((known[better], known[worse]) for better, worse in found)
+def _edges(record: Feedback, is_shared: bool) -> Iterator[tuple[int, int]]:
+    pairs = comparisons(record)
+    if pairs:
+        context = repr((record.prompt_text, None if is_shared else record.annotator))
+        nodes = [int.from_bytes(hashlib.blake2b(f"{context}{text}".encode(), digest_size=8).digest()) for text in record.responses]
+        yield from ((nodes[better], nodes[worse]) for better, worse in pairs)
 
 
-def _cycles(arrows: np.ndarray) -> dict[int, int]:
-    """The number of its cycle for each text that is in one, from arrows [E, 2] between texts."""
-    names, ends = np.unique(arrows, return_inverse=True)
-    ends = ends.reshape(-1, 2)
-    # What nothing leads to, or what leads nowhere, is in no cycle: nearly all goes here, without a Python object each.
-    while len(ends):
-        leads = np.bincount(ends[:, 0], minlength=len(names)) > 0
-        is_led_to = np.bincount(ends[:, 1], minlength=len(names)) > 0
-        left = leads[ends[:, 1]] & is_led_to[ends[:, 0]]
-        if left.all():
-            break
-        ends = ends[left]
-    follows: dict[int, list[int]] = {}
-    for start, end in np.unique(ends, axis=0).tolist():
-        follows.setdefault(start, []).append(end)
-        follows.setdefault(end, [])
-    return {int(names[node]): number for number, nodes in enumerate(_components(follows)) if len(nodes) > 1 for node in nodes}
+def _cycles(edges: np.ndarray) -> dict[int, int]:
+    """Map each text in a cycle to the number of its cycle, from edges [E, 2] between texts."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-
-def _components(follows: dict[int, list[int]]) -> Iterator[list[int]]:
-    """Strongly connected components (Kosaraju: backwards over the order in which a depth-first search leaves the nodes)."""
-    leads_here: dict[int, list[int]] = {node: [] for node in follows}
-    for start, ends in follows.items():
-        for end in ends:
-            leads_here[end].append(start)
-    order: list[int] = []
-    seen: set[int] = set()
-    for node in follows:
-        order += _left_in_order(node, follows, seen)
-    seen = set()
-    for node in reversed(order):
-        if component := _left_in_order(node, leads_here, seen):
-            yield component
-
-
-def _left_in_order(root: int, follows: dict[int, list[int]], seen: set[int]) -> list[int]:
-    """What a depth-first search from the root reaches and hasn't seen, in the order in which it leaves the nodes."""
-    if root in seen:
-        return []
-    seen.add(root)
-    order, path = list[int](), [(root, iter(follows[root]))]
-    while path:
-        node, ahead = path[-1]
-        step = next((other for other in ahead if other not in seen), None)
-        if step is None:
-            order.append(node)
-            path.pop()
-        else:
-            seen.add(step)
-            path.append((step, iter(follows[step])))
-    return order
+    if not len(edges):
+        return {}
+    texts, ends = np.unique(edges, return_inverse=True)
+    start, end = ends.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (start, end)), shape=(len(texts), len(texts)))
+    _, component = connected_components(graph, connection="strong")
+    in_cycle = np.flatnonzero(np.bincount(component)[component] > 1)
+    return dict(zip(texts[in_cycle].tolist(), component[in_cycle].tolist(), strict=True))

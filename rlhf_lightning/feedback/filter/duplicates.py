@@ -1,4 +1,4 @@
-"""Takes out records that say the same thing twice."""
+"""Exact duplicates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from pydantic import TypeAdapter
 
-from rlhf_lightning.feedback.cleaning import Cleaning, place
+from rlhf_lightning.feedback.cleaning import Cleaning, origin_key
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
@@ -17,29 +17,29 @@ _FEEDBACK = TypeAdapter(Feedback)
 _ORIGIN = {"origin"}
 
 
-@register("feedback_filter", "duplicates", needs=["whole"])
-def duplicates(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
-    """Keeps one of the records that are equal in everything but their origin: the first by file and line.
+@register("feedback_filter", "duplicates", needs=["all_records"])
+def duplicates(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
+    """Keep one of the records that are equal except for their origin: the first by file and line.
 
-    The order in which they come doesn't matter. Two annotators who judge alike are two records; equal
-    records without an annotator count as one judgement given twice. Records are known by a 128-bit hash of their content,
-    which with their place takes 28 bytes of memory each.
+    The result doesn't depend on the order of the records. Equal judgements of two annotators are two records; equal
+    records without an annotator are duplicates. Records are identified by a 128-bit hash of their content; with their origin this
+    takes 28 bytes of memory each.
     """
-    removed = _repeated(feedback)
+    removed = _duplicate_mask(feedback)
     for index, record in enumerate(feedback):
         if removed[index]:
-            done.remove(record, "exact duplicate")
+            cleaning.remove(record, "exact duplicate")
         else:
             yield record
 
 
-def _repeated(feedback: Iterable[Feedback]) -> np.ndarray:
-    """[N] whether a record is equal to an earlier one, by place."""
+def _duplicate_mask(feedback: Iterable[Feedback]) -> np.ndarray:
+    """Return a mask [N] of the records equal to one with an earlier origin."""
     hashes, files, lines = bytearray(), array("i"), array("q")
     names: dict[str, int] = {}
     for record in feedback:
         hashes += hashlib.blake2b(_FEEDBACK.dump_json(record, exclude=_ORIGIN, exclude_defaults=True), digest_size=16).digest()
-        file, line = place(record)
+        file, line = origin_key(record)
         files.append(names.setdefault(file, len(names)))
         lines.append(line)
     by_name = {name: i for i, name in enumerate(sorted(names))}

@@ -1,4 +1,4 @@
-"""Finds responses that were judged against themselves."""
+"""Comparisons of a text with itself."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ from rlhf_lightning.registry import register
 
 
 @register("feedback_filter", "identical")
-def identical(feedback: Iterable[Feedback], done: Cleaning) -> Iterator[Feedback]:
-    """Removes comparisons of a text with itself; texts count as the same after Unicode NFC and without blanks around them.
+def identical(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
+    """Remove comparisons of a text with itself; texts are equal up to Unicode NFC and outer blanks.
 
-    A pair of the same text is removed. In a longer ranking, copies of a text in one place become one, and a copy that was left
-    unranked makes way for one that was ranked; a text in two places is taken out altogether, its margin with it, and the record is
-    removed if fewer than two texts remain. An edit that changed nothing is no comparison, but an approval: it is kept as an Edit of
-    two exactly equal texts. Judgements of one response stay as they are.
+    A pair of equal texts is removed. In a longer ranking, copies of a text with one rank are merged, ranked ones preferred to
+    unranked; a text with two ranks is removed together with the margin, and the record too if fewer than two texts remain. An edit
+    without a change is an approval: it is kept as an Edit of two exactly equal texts. Judgements of one response are unchanged.
     """
     for record in feedback:
         if len(record.responses) == 1:
             yield record
             continue
-        same = [unicodedata.normalize("NFC", text).strip() for text in record.responses]
-        if len(set(same)) == len(same):
+        normalised = [unicodedata.normalize("NFC", text).strip() for text in record.responses]
+        if len(set(normalised)) == len(normalised):
             yield record
         elif isinstance(record.judgement, Edit):
             original = record.responses[0]
-            done.change(record, "edit equal to its original, kept as approval")
+            cleaning.change(record, "edit equal to its original, kept as approval")
             yield record.model_copy(update={"responses": (original, original)})
         elif isinstance(record.judgement, Ranking):
-            yield from _collapsed(record, record.judgement, same, done)
+            yield from _collapse(record, record.judgement, normalised, cleaning)
 
 
-def _collapsed(record: Feedback, ranking: Ranking, same: list[str], done: Cleaning) -> Iterator[Feedback]:
-    places: dict[str, set[int]] = {}
-    for text, rank in zip(same, ranking.ranks, strict=True):
-        places.setdefault(text, set()).update(() if rank is None else (rank,))
-    left: list[int] = []
-    for text, found in places.items():
-        if len(found) < 2:
-            left.append(next(i for i, rank in enumerate(ranking.ranks) if same[i] == text and (not found or rank in found)))
-    left.sort()
-    if len(left) < 2:
-        done.remove(record, "identical responses")
+def _collapse(record: Feedback, ranking: Ranking, normalised: list[str], cleaning: Cleaning) -> Iterator[Feedback]:
+    ranks_of_text: dict[str, set[int]] = {}
+    for text, rank in zip(normalised, ranking.ranks, strict=True):
+        ranks_of_text.setdefault(text, set()).update(() if rank is None else (rank,))
+    remaining: list[int] = []
+    for text, ranks_found in ranks_of_text.items():
+        if len(ranks_found) < 2:
+            remaining.append(
+                next(i for i, rank in enumerate(ranking.ranks) if normalised[i] == text and (not ranks_found or rank in ranks_found))
+            )
+    remaining.sort()
+    if len(remaining) < 2:
+        cleaning.remove(record, "identical responses")
         return
-    is_whole = all(len(found) < 2 for found in places.values())
-    ranks = tuple(ranking.ranks[i] for i in left)
-    chosen: dict[str, Any] = {
-        name: values and tuple(values[i] for i in left)
+    is_complete = all(len(ranks_found) < 2 for ranks_found in ranks_of_text.values())
+    ranks = tuple(ranking.ranks[i] for i in remaining)
+    fields: dict[str, Any] = {
+        name: values and tuple(values[i] for i in remaining)
         for name, values in (("responses", record.responses), ("models", record.models), ("positions", record.positions))
     }
-    judgement = Ranking(ranks=ranks, margin=ranking.margin if is_whole else None, all_bad=ranking.all_bad)
-    done.change(record, "identical responses within a ranking taken out")
-    yield record.model_copy(update={**chosen, "judgement": judgement})
+    judgement = Ranking(ranks=ranks, margin=ranking.margin if is_complete else None, all_bad=ranking.all_bad)
+    cleaning.change(record, "identical responses within a ranking taken out")
+    yield record.model_copy(update={**fields, "judgement": judgement})

@@ -1,4 +1,4 @@
-"""Leaves out responses in another language than was asked for."""
+"""Responses in an unwanted language."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.cleaning import Cleaning
-from rlhf_lightning.feedback.words import said
+from rlhf_lightning.feedback.words import prompt_content
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
@@ -19,43 +19,43 @@ from rlhf_lightning.registry import register
 @register("feedback_filter", "language")
 def language(
     feedback: Iterable[Feedback],
-    done: Cleaning,
+    cleaning: Cleaning,
     *,
     allowed: tuple[str, ...] = (),
     min_characters: NonNegativeInt = 80,
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.8,
 ) -> Iterator[Feedback]:
-    """Removes records with a response in a language that isn't allowed, as langid tells it (Lui and Baldwin 2012; py3langid).
+    """Remove records with a response in a language that isn't allowed, detected by langid.
 
-    Texts that are short, and texts about which langid isn't sure, pass: it errs on them, and on code. Needs
-    the extra `cleaning`.
+    Lui and Baldwin 2012; py3langid. Short texts and uncertain ones pass: langid errs on them, and on code. Needs the extra
+    `cleaning`.
 
     Args:
-        allowed: ISO 639 codes ("en"); none given: the prompt's own (all pass where that can't be told). Translations need them given.
+        allowed: ISO 639 codes ("en"); by default the prompt's language (all pass if it is uncertain). Set it for translations.
         min_characters: shorter texts pass.
-        min_confidence: the least probability of the language that langid names, 0 to 1, for a text not to pass.
+        min_confidence: texts with a lower probability of the detected language, 0 to 1, pass.
     """
     identifier = _identifier()
     for code in allowed:
         if code not in identifier.nb_classes:
-            known = sorted(set(identifier.nb_classes))
-            suggest_name = did_you_mean(code, known)
-            raise ConfigError(f"feedback_filter.language.allowed: langid knows no {code!r}{suggest_name}; it knows {', '.join(known)}")
+            languages = sorted(set(identifier.nb_classes))
+            suggest_name = did_you_mean(code, languages)
+            raise ConfigError(f"feedback_filter.language.allowed: langid knows no {code!r}{suggest_name}; it knows {', '.join(languages)}")
 
-    def told(text: str) -> str | None:
+    def detect(text: str) -> str | None:
         if len(text) < min_characters:
             return None
         code, confidence = identifier.classify(text)
         return str(code) if confidence >= min_confidence else None
 
     for record in feedback:
-        wanted = allowed or (told(said(record.prompt)),)
-        found = [told(text) for text in record.responses] if wanted != (None,) else []
-        strange = next((code for code in found if code is not None and code not in wanted), None)
-        if strange is None:
+        accepted = allowed or (detect(prompt_content(record.prompt)),)
+        detected = [detect(text) for text in record.responses] if accepted != (None,) else []
+        foreign = next((code for code in detected if code is not None and code not in accepted), None)
+        if foreign is None:
             yield record
         else:
-            done.remove(record, f"response in the language {strange}")
+            cleaning.remove(record, f"response in the language {foreign}")
 
 
 @cache

@@ -1,9 +1,10 @@
-"""Takes out records that say nearly the same thing twice."""
+"""Near duplicates."""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -11,65 +12,76 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.cleaning import Cleaning, place
-from rlhf_lightning.feedback.words import plain, runs_of, words_of
+from rlhf_lightning.feedback.cleaning import Cleaning, origin_key
+from rlhf_lightning.feedback.words import normalise_text, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
 Sketch = tuple[np.ndarray, ...]
-"""The runs of words of each of a record's texts, as sorted 32-bit hashes."""
+"""The word n-grams of each of a record's texts, as sorted 32-bit hashes."""
 
 
-@register("feedback_filter", "near_duplicates", needs=["whole"])
+@register("feedback_filter", "near_duplicates", needs=["all_records"])
 def near_duplicates(
     feedback: Iterable[Feedback],
-    done: Cleaning,
+    cleaning: Cleaning,
     *,
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.9,
-    run_of_words: PositiveInt = 3,
+    ngram: PositiveInt = 3,
     permutations: Annotated[int, Field(ge=16)] = 128,
 ) -> Iterator[Feedback]:
-    """Keeps one of the records of one judgement and one annotator whose texts are nearly the same: the first by file and line.
+    """Keep the first (by file and line) of records with equal judgement and nearly equal texts.
 
-    Two records are near where their judgements are equal, so are their annotators, and prompt with prompt and response with response,
-    in order, share at least `threshold` of their runs of words (Jaccard similarity of the sets; case and marks don't count). Records
-    that are near each other directly or over others are one group, of which one stays. So copies of a text that were judged
-    differently, in another aspect or by other people, stay. Candidates are found by MinHash with locality-sensitive hashing (Broder
-    1997; datasketch), which misses some 4 % of the pairs that lie just at the threshold, then measured exactly. About 5 KB of memory
-    and 0.3 ms a record; needs the extra `cleaning`.
+    Two records are near duplicates if judgements and annotators are equal and all texts, prompt with prompt and response with
+    response in order, have a Jaccard similarity of word n-grams of at least `threshold` (case and punctuation ignored). One record of
+    each connected component stays. Copies that were judged differently, in another aspect or by other people, stay. Candidates are
+    found by MinHash with locality-sensitive hashing (Broder 1997; datasketch), missing some 4 % of the pairs at the threshold, then
+    measured exactly. About 5 KB of memory and 0.3 ms a record; needs the extra `cleaning`.
 
     Args:
-        run_of_words: how many words in a row are one run. The more, the more a changed word counts.
-        permutations: of the MinHash. The more, the fewer candidates for nothing.
+        ngram: words of an n-gram. Larger values weigh a changed word more.
+        permutations: of the MinHash. More give fewer false candidates.
     """
     index = _lsh(threshold, permutations)
-    groups = _Groups()
-    known: dict[bytes, int] = {}
+    pairs, count = array("q"), 0
+    first_with: dict[bytes, int] = {}
     sketches: dict[int, tuple[bytes, Sketch]] = {}
     for number, record in enumerate(feedback):
-        judged, sketch = _judged(record), _sketch(record, run_of_words)
-        same = known.setdefault(judged + _digest(b"".join([runs.tobytes() + b"|" for runs in sketch])), number)
-        if same != number:
-            groups.join(same, number)
+        count += 1
+        judgement, sketch = _judgement_digest(record), _sketch(record, ngram)
+        first = first_with.setdefault(judgement + _digest(b"".join([ngrams.tobytes() + b"|" for ngrams in sketch])), number)
+        if first != number:
+            pairs.extend((first, number))
             continue
         signature = _signature(sketch, permutations)
         for other in index.query(signature):
-            if sketches[other][0] == judged and _similarity(sketches[other][1], sketch) >= threshold:
-                groups.join(other, number)
+            if sketches[other][0] == judgement and _similarity(sketches[other][1], sketch) >= threshold:
+                pairs.extend((other, number))
         index.insert(number, signature)
-        sketches[number] = judged, sketch
-    del index, known, sketches
-    stays: dict[int, tuple[tuple[str, int], str, int]] = {}
+        sketches[number] = judgement, sketch
+    del index, first_with, sketches
+    group, is_near = _groups(np.asarray(pairs, dtype=np.int64).reshape(-1, 2), count)
+    representatives: dict[int, tuple[tuple[str, int], str, int]] = {}
     for number, record in enumerate(feedback):
-        if (group := groups.of(number)) is not None:
-            here = place(record), record.model_dump_json(), number
-            stays[group] = min(stays.get(group, here), here)
+        if is_near[number]:
+            key = origin_key(record), record.model_dump_json(), number
+            representatives[group[number]] = min(representatives.get(group[number], key), key)
     for number, record in enumerate(feedback):
-        group = groups.of(number)
-        if group is None or stays[group][2] == number:
+        if not is_near[number] or representatives[group[number]][2] == number:
             yield record
         else:
-            done.remove(record, "near duplicate")
+            cleaning.remove(record, "near duplicate")
+
+
+def _groups(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the connected component of each of `count` records, and a mask of those in a pair."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    is_near = np.zeros(count, dtype=bool)
+    is_near[pairs.ravel()] = True
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
+    return (connected_components(graph, directed=False)[1] if count else np.zeros(0, dtype=np.int32)), is_near
 
 
 def _lsh(threshold: float, permutations: int) -> Any:
@@ -77,26 +89,26 @@ def _lsh(threshold: float, permutations: int) -> Any:
         from datasketch import MinHashLSH
     except ImportError as error:
         raise ConfigError("feedback_filter=near_duplicates needs datasketch: pip install 'rlhf-lightning[cleaning]'") from error
-    # Candidates are measured afterwards, so one too many costs time and one too few a duplicate.
+    # Candidates are measured afterwards: a false one costs time, a missed one leaves a duplicate.
     return MinHashLSH(threshold=threshold, num_perm=permutations, weights=(0.02, 0.98))
 
 
 def _signature(sketch: Sketch, permutations: int) -> Any:
-    """Of all texts together, each text's runs being others: where each text's similarity reaches a bound, so does theirs together."""
+    """Compute one MinHash of all texts, n-grams kept apart: it bounds the lowest similarity from above."""
     from datasketch import MinHash
 
     signature = MinHash(num_perm=permutations, seed=1, hashfunc=int)
-    signature.update_batch(np.concatenate([runs ^ np.uint32(zlib.crc32(b"%d" % part)) for part, runs in enumerate(sketch)]))
+    signature.update_batch(np.concatenate([ngrams ^ np.uint32(zlib.crc32(b"%d" % part)) for part, ngrams in enumerate(sketch)]))
     return signature
 
 
 def _sketch(record: Feedback, length: int) -> Sketch:
     texts = [record.prompt_text, *record.responses]
-    runs = [list(runs_of(words_of(text), length)) or [plain(text)] for text in texts]
-    return tuple(np.unique(np.array([zlib.crc32(run.encode()) for run in found], dtype=np.uint32)) for found in runs)
+    ngrams_by_text = [list(word_ngrams(words_of(text), length)) or [normalise_text(text)] for text in texts]
+    return tuple(np.unique(np.array([zlib.crc32(ngram.encode()) for ngram in ngrams], dtype=np.uint32)) for ngrams in ngrams_by_text)
 
 
-def _judged(record: Feedback) -> bytes:
+def _judgement_digest(record: Feedback) -> bytes:
     return _digest(repr((record.annotator, len(record.responses), record.judgement.model_dump_json())).encode())
 
 
@@ -104,34 +116,10 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _similarity(one: Sketch, other: Sketch) -> float:
-    """The least Jaccard similarity of two records' texts."""
-    least = 1.0
-    for a, b in zip(one, other, strict=True):
+def _similarity(sketch: Sketch, other: Sketch) -> float:
+    """Return the lowest Jaccard similarity of two records' texts."""
+    similarity = 1.0
+    for a, b in zip(sketch, other, strict=True):
         shared = len(np.intersect1d(a, b, assume_unique=True))
-        least = min(least, shared / (len(a) + len(b) - shared))
-    return least
-
-
-class _Groups:
-    """Numbers joined into groups; a group is known by one of its numbers."""
-
-    def __init__(self) -> None:
-        self._above: dict[int, int] = {}
-
-    def of(self, number: int) -> int | None:
-        """The group of a number, None for one that was never joined."""
-        if number not in self._above:
-            return None
-        while (above := self._above[number]) != number:
-            self._above[number] = self._above[above]
-            number = above
-        return number
-
-    def join(self, one: int, other: int) -> None:
-        for number in (one, other):
-            self._above.setdefault(number, number)
-        a, b = self.of(one), self.of(other)
-        assert a is not None
-        assert b is not None
-        self._above[max(a, b)] = min(a, b)
+        similarity = min(similarity, shared / (len(a) + len(b) - shared))
+    return similarity

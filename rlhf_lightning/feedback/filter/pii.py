@@ -1,4 +1,4 @@
-"""Finds personal data by its form."""
+"""Personal data, recognised by its format."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlhf_lightning.feedback.cleaning import Cleaning, with_texts
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
-Kind = Literal["email", "iban", "card", "ssn", "phone", "ip"]
-KINDS: tuple[Kind, ...] = ("email", "iban", "card", "ssn", "phone", "ip")
+PiiType = Literal["email", "iban", "card", "ssn", "phone", "ip"]
+PII_TYPES: tuple[PiiType, ...] = ("email", "iban", "card", "ssn", "phone", "ip")
 # Characters of an IBAN by country (SWIFT's IBAN registry).
 _IBAN_LENGTHS = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 "
@@ -26,42 +26,45 @@ _CARD_IN_GROUPS = r"[2-6][0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]
 
 
 def _iban() -> str:
-    """One branch for each country: its letters, two check digits, and as many letters and digits as its IBANs have."""
+    """Return a pattern with one branch per country: its letters, two check digits, the rest by length."""
     return "|".join(rf"{entry[:2]}[0-9]{{2}}(?: ?[A-Z0-9]){{{int(entry[2:]) - 4}}}" for entry in _IBAN_LENGTHS.split())
 
 
-def _is_iban(found: str) -> bool:
-    """ISO 13616: the first four characters behind the rest, letters as 10 to 35, leave 1 when divided by 97."""
-    plain = found.replace(" ", "")
-    return int("".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])) % 97 == 1
+def _is_iban(text: str) -> bool:
+    """Check ISO 13616: the first four characters moved to the end, letters as 10 to 35, modulo 97 is 1."""
+    normalise_text = text.replace(" ", "")
+    return int("".join(str(int(letter, 36)) for letter in normalise_text[4:] + normalise_text[:4])) % 97 == 1
 
 
-def _is_card(found: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1): every second digit from the right doubled, the digits' sum a multiple of ten. No row of one digit."""
-    digits = [int(digit) for digit in re.sub("[^0-9]", "", found)]
+def _is_card(text: str) -> bool:
+    """Luhn's check (ISO/IEC 7812-1), and more than one distinct digit.
+
+    With every second digit from the right doubled, the sum of digits is a multiple of ten.
+    """
+    digits = [int(digit) for digit in re.sub("[^0-9]", "", text)]
     doubled = [d if i % 2 == 0 else 2 * d - 9 * (d > 4) for i, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0 and len(set(digits)) > 1
 
 
-def _is_phone(found: str) -> bool:
-    """8 to 15 digits (ITU-T E.164)."""
-    return 8 <= sum(map(str.isdigit, found)) <= 15
+def _is_phone(text: str) -> bool:
+    """Check for 8 to 15 digits (ITU-T E.164)."""
+    return 8 <= sum(map(str.isdigit, text)) <= 15
 
 
-def _is_address(found: str) -> bool:
-    """An IPv4 address, or an IPv6 address of four groups or more: `a::b` is code more often."""
-    if ":" not in found:
+def _is_address(text: str) -> bool:
+    """Accept an IPv4 address, or an IPv6 address of at least four groups: `a::b` is mostly code."""
+    if ":" not in text:
         return True
     try:
-        ipaddress.IPv6Address(found)
+        ipaddress.IPv6Address(text)
     except ValueError:
         return False
-    return sum(map(bool, found.split(":"))) >= 4
+    return sum(map(bool, text.split(":"))) >= 4
 
 
-_ANY = re.compile("[0-9@:]")
-"""What all of them hold one of."""
-_FORMS: dict[Kind, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+_ANY_MARK = re.compile("[0-9@:]")
+"""A character that every kind of personal data contains."""
+_PATTERNS: dict[PiiType, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@-])"), bool),
     "iban": (re.compile(rf"(?<!\w)(?=[A-Z]{{2}}[0-9]{{2}})(?:{_iban()})(?!\w)"), _is_iban),
     "card": (re.compile(rf"(?<![\w.+-])(?:[2-6][0-9]{{12,18}}|{_CARD_IN_GROUPS})(?![\w-])"), _is_card),
@@ -82,48 +85,52 @@ _FORMS: dict[Kind, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 
 @register("feedback_filter", "pii")
 def pii(
-    feedback: Iterable[Feedback], done: Cleaning, *, kinds: tuple[Kind, ...] = KINDS, action: Literal["redact", "drop", "note"] = "redact"
+    feedback: Iterable[Feedback],
+    cleaning: Cleaning,
+    *,
+    kinds: tuple[PiiType, ...] = PII_TYPES,
+    action: Literal["redact", "drop", "note"] = "redact",
 ) -> Iterator[Feedback]:
-    """Replaces personal data by its kind in brackets ("[EMAIL]"), or drops the records that hold some, or points at them.
+    """Replace personal data by its type in brackets ("[EMAIL]"), or drop or flag its records.
 
-    It knows data by its form alone: e-mail addresses, IBANs (checksum), payment cards (Luhn's check), US social security numbers,
+    Data is recognised by its format only: e-mail addresses, IBANs (checksum), payment cards (Luhn's check), US social security numbers,
     phone numbers (with + and country code, or in the North American layout) and IP addresses. Names, street addresses and other
-    countries' numbers are not found, and some numbers that are none are taken for one. A help, and no proof that nothing is left.
+    countries' numbers are not recognised, and there are false positives: no guarantee that nothing remains.
     Prompts, responses and comments are searched, names of annotators and files aren't.
 
     Args:
-        kinds: what to look for.
-        action: "redact" replaces; "drop" removes the record; "note" keeps it as it is.
+        kinds: the types to search.
+        action: "redact" replaces; "drop" removes the record; "note" keeps it unchanged and counts it.
     """
     counts: Counter[str] = Counter()
     for record in feedback:
-        clean = with_texts(record, lambda text: redacted(text, kinds, counts))
+        clean = with_texts(record, lambda text: redact(text, kinds, counts))
         if clean is None or clean is record:
             yield record
         elif action == "drop":
-            done.remove(record, "holds personal data")
+            cleaning.remove(record, "holds personal data")
         elif action == "note":
-            done.find(record, "holds personal data")
+            cleaning.flag(record, "holds personal data")
             yield record
         else:
-            done.change(record, "personal data replaced")
+            cleaning.change(record, "personal data replaced")
             yield clean
     if counts:
-        done.notes.append("pii: " + ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]))
+        cleaning.notes.append("pii: " + ", ".join(f"{counts[kind]} {kind}" for kind in PII_TYPES if counts[kind]))
 
 
-def redacted(text: str, kinds: Iterable[Kind] = KINDS, counts: Counter[str] | None = None) -> str:
-    """The text with what looks like personal data replaced by its kind in brackets, and counted."""
-    if not _ANY.search(text):
+def redact(text: str, kinds: Iterable[PiiType] = PII_TYPES, counts: Counter[str] | None = None) -> str:
+    """Replace personal data by its type in brackets and count it."""
+    if not _ANY_MARK.search(text):
         return text
-    before = None
-    while before != text:  # a replacement may bare the border of another
-        before = text
+    previous = None
+    while previous != text:  # a replacement may expose the border of another
+        previous = text
         for kind in kinds:
-            pattern, is_one = _FORMS[kind]
+            pattern, is_valid = _PATTERNS[kind]
 
-            def replace(match: re.Match[str], kind: Kind = kind, is_one: Callable[[str], bool] = is_one) -> str:
-                if not is_one(match.group()):
+            def replace(match: re.Match[str], kind: PiiType = kind, is_valid: Callable[[str], bool] = is_valid) -> str:
+                if not is_valid(match.group()):
                     return match.group()
                 if counts is not None:
                     counts[kind] += 1

@@ -1,4 +1,4 @@
-"""Leaves out responses in another script than was asked for."""
+"""Responses in an unwanted script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal
 
 from rlhf_lightning.feedback.cleaning import Cleaning
-from rlhf_lightning.feedback.words import said
+from rlhf_lightning.feedback.words import prompt_content
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
@@ -24,42 +24,42 @@ _WIDTHS = ("FULLWIDTH", "HALFWIDTH")
 
 
 @register("feedback_filter", "script")
-def script(feedback: Iterable[Feedback], done: Cleaning, *, allowed: tuple[Script, ...] = ()) -> Iterator[Feedback]:
-    """Removes records with a response whose script isn't allowed: a Cyrillic answer to a question in Latin letters.
+def script(feedback: Iterable[Feedback], cleaning: Cleaning, *, allowed: tuple[Script, ...] = ()) -> Iterator[Feedback]:
+    """Remove records with a response in a script that isn't allowed, such as Cyrillic for Latin.
 
-    A text's script is the one that most of its letters are in, by their Unicode names; Han letters count as Japanese where kana stand
-    beside them. Where two scripts are equally many, one that is allowed is enough. Texts without letters pass.
+    A text's script is that of most of its letters, by their Unicode names; Han letters count as Japanese in texts with kana. If two
+    scripts have equally many letters, one allowed script is enough. Texts without letters pass.
 
     Args:
-        allowed: the scripts; none given: the prompt's own (all pass where it has no letters). Translations need them given.
+        allowed: the scripts; by default the prompt's (all pass if it has no letters). Set it for translations.
     """
     for record in feedback:
-        wanted = frozenset[str](allowed) or scripts_of(said(record.prompt))
-        found = [scripts_of(text) for text in record.responses]
-        strange = next((scripts for scripts in found if wanted and scripts and not scripts & wanted), None)
-        if strange is None:
+        accepted = frozenset[str](allowed) or scripts_of(prompt_content(record.prompt))
+        detected = [scripts_of(text) for text in record.responses]
+        foreign = next((scripts for scripts in detected if accepted and scripts and not scripts & accepted), None)
+        if foreign is None:
             yield record
         else:
-            done.remove(record, f"response in {' and '.join(sorted(strange))} script")
+            cleaning.remove(record, f"response in {' and '.join(sorted(foreign))} script")
 
 
 def scripts_of(text: str) -> frozenset[str]:
-    """The script of most of the text's letters; more than one where they are equally many, none without letters."""
+    """Return the script of most letters; several if they are equally many, none without letters."""
     if text.isascii():
         return frozenset(["Latin"] if any(map(str.isalpha, text)) else [])
     counts: Counter[str] = Counter()
-    for letter, times in Counter(text).items():
+    for letter, count in Counter(text).items():
         if (name := _script(letter)) is not None:
-            counts[name] += times
+            counts[name] += count
     if counts["Japanese"] and counts["Han"]:
         counts["Japanese"] += counts.pop("Han")
-    most = max(counts.values(), default=0)
-    return frozenset(name for name, times in counts.items() if times == most > 0)
+    highest = max(counts.values(), default=0)
+    return frozenset(name for name, count in counts.items() if count == highest > 0)
 
 
 @cache
 def _script(letter: str) -> str | None:
-    """None for what isn't a letter, and for letters of no script, such as modifiers and those of formulas."""
+    """Return a letter's script; None for other characters and letters without a script, such as modifiers."""
     if not letter.isalpha():
         return None
     words = unicodedata.name(letter, "").split(" ")

@@ -1,4 +1,4 @@
-"""Finds toxic responses by a word list or by a classifier."""
+"""Toxic responses, by a word list or a classifier."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rlhf_lightning.config.schema import FilePath, did_you_mean
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.lexicon import read_lexicon
-from rlhf_lightning.feedback.words import runs_of, said, words_of
+from rlhf_lightning.feedback.words import prompt_content, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
-Score = Callable[[Sequence[str]], Iterable[float]]
+TextScores = Callable[[Sequence[str]], Iterable[float]]
 
 
 @register("feedback_filter", "toxicity")
 def toxicity(
     feedback: Iterable[Feedback],
-    done: Cleaning,
+    cleaning: Cleaning,
     *,
     words: FilePath | None = None,
     model: FilePath | None = None,
@@ -34,52 +34,52 @@ def toxicity(
     batch_size: PositiveInt = 32,
     action: Literal["drop", "note"] = "drop",
 ) -> Iterator[Feedback]:
-    """Removes records with a toxic response, or points at them: toxic by a word list of yours, or by a classifier from the Hub.
+    """Remove or flag records with a toxic response, by your word list or by a classifier from the Hub.
 
-    A reward model learns from rejected toxic responses that they are bad; where it should, leave this filter out or note only.
+    A reward model learns from rejected toxic responses that they are bad; to keep that, don't use this filter, or only flag.
 
     Args:
-        words: a text file with one `word<tab>weight` a line; a text's score is the sum over its words, blind to case. Entries may have
+        words: a text file with one `word<tab>weight` a line; a text's score is the sum over its words, ignoring case. Entries may have
             several words.
-        model: a sequence classifier's folder or Hub name (transformers); a text's score is the probability of `label`. Beyond the
-            model's longest text, what follows isn't read.
-        threshold: the least score that is toxic; by default 1 with words, 0.5 with a model.
-        prompts: look at prompts as well.
-        batch_size: texts that the model scores at a time.
+        model: a sequence classifier's folder or Hub name (transformers); a text's score is the probability of `label`. Texts are
+            truncated to the model's maximum length.
+        threshold: lowest toxic score; by default 1 with words, 0.5 with a model.
+        prompts: score prompts as well.
+        batch_size: of the model.
 
     Raises:
         ConfigError: neither or both of words and model, a model that can't be loaded, or a label that it doesn't have.
         DataError: a word list that can't be read, with file and line.
     """
-    score, least = _score(words, model, label, batch_size)
-    least = least if threshold is None else threshold
+    score, default_threshold = _score(words, model, label, batch_size)
+    default_threshold = default_threshold if threshold is None else threshold
     stream = iter(feedback)
     while batch := list(itertools.islice(stream, batch_size)):
-        texts = [[*record.responses, *([said(record.prompt)] if prompts else [])] for record in batch]
-        scores = iter(score([text for several in texts for text in several]))
-        for record, several in zip(batch, texts, strict=True):
-            is_toxic = max(itertools.islice(scores, len(several))) >= least
+        texts = [[*record.responses, *([prompt_content(record.prompt)] if prompts else [])] for record in batch]
+        scores = iter(score([text for record_texts in texts for text in record_texts]))
+        for record, record_texts in zip(batch, texts, strict=True):
+            is_toxic = max(itertools.islice(scores, len(record_texts))) >= default_threshold
             if is_toxic and action == "drop":
-                done.remove(record, "toxic")
+                cleaning.remove(record, "toxic")
                 continue
             if is_toxic:
-                done.find(record, "toxic")
+                cleaning.flag(record, "toxic")
             yield record
 
 
-def _score(words: str | None, model: str | None, label: str, batch_size: int) -> tuple[Score, float]:
-    """What scores texts, and the least score that is toxic by default."""
+def _score(words: str | None, model: str | None, label: str, batch_size: int) -> tuple[TextScores, float]:
+    """Build the scorer; return it with its default threshold."""
     if (words is None) == (model is None):
         raise ConfigError(
             "feedback_filter=toxicity needs one of two: feedback_filter.toxicity.words=FILE, one `word<tab>weight` a line, "
             "or feedback_filter.toxicity.model=NAME, a sequence classifier"
         )
     if words is not None:
-        return _by_words(words), 1.0
+        return _lexicon_scorer(words), 1.0
     return partial(_probabilities, _classifier(str(model), label), label, batch_size), 0.5
 
 
-def _by_words(path: str) -> Score:
+def _lexicon_scorer(path: str) -> TextScores:
     weights: dict[str, float] = {}
     for entry, weight in read_lexicon(Path(path), "feedback_filter.toxicity.words").items():
         if not (parts := words_of(entry)):
@@ -87,11 +87,11 @@ def _by_words(path: str) -> Score:
         weights[" ".join(parts)] = weight
     lengths = sorted({entry.count(" ") + 1 for entry in weights})
 
-    def total(text: str) -> float:
-        found = words_of(text)
-        return sum(weights.get(run, 0.0) for length in lengths if length <= len(found) for run in runs_of(found, length))
+    def score(text: str) -> float:
+        words = words_of(text)
+        return sum(weights.get(ngram, 0.0) for length in lengths if length <= len(words) for ngram in word_ngrams(words, length))
 
-    return lambda texts: map(total, texts)
+    return lambda texts: map(score, texts)
 
 
 def _classifier(model: str, label: str) -> Any:
@@ -108,5 +108,5 @@ def _classifier(model: str, label: str) -> Any:
 
 
 def _probabilities(classifier: Any, label: str, batch_size: int, texts: Sequence[str]) -> Iterator[float]:
-    for found in classifier(list(texts), top_k=None, truncation=True, batch_size=batch_size):
-        yield next(float(one["score"]) for one in found if one["label"] == label)
+    for labels in classifier(list(texts), top_k=None, truncation=True, batch_size=batch_size):
+        yield next(float(prediction["score"]) for prediction in labels if prediction["label"] == label)

@@ -1,4 +1,4 @@
-"""Takes blanks from where nobody sees them."""
+"""Invisible white space."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _INDENTED_LATER = re.compile(rf"\n[{_BLANKS}]")
 
 
 @register("feedback_filter", "whitespace")
-def whitespace(feedback: Iterable[Feedback], done: Cleaning, *, start: bool = True, prompts: bool = False) -> Iterator[Feedback]:
-    """Takes out blanks around responses, blanks at the ends of lines, and empty lines beyond two in a row.
+def whitespace(feedback: Iterable[Feedback], cleaning: Cleaning, *, start: bool = True, prompts: bool = False) -> Iterator[Feedback]:
+    """Strip blanks around responses, trailing blanks of lines, and empty lines beyond two in a row.
 
-    Blanks are space, tab, no-break, wide and zero-width blanks. Indentation stays: inside a text always, and that of the first line
-    where a later line is indented, too (code). The two blanks at a line's end with which Markdown breaks lines are lost. Altered
-    records are kept and counted; one with a text that is nothing but blanks is removed. Comments are treated as responses are.
+    Blanks are space, tab, no-break, wide and zero-width blanks. Indentation stays inside a text, and in the first line if a later line
+    is indented, too (code). Markdown's line breaks by two trailing blanks are lost. Altered records are kept and counted; a record
+    with a text of blanks only is removed. Comments are treated like responses.
 
     Args:
-        start: also take blanks and empty lines before a response; false where responses go on in the prompt's last line (" a lamp").
-        prompts: treat prompts as responses, each message of a chat; their last blank may be what responses go on from.
+        start: also strip the start of a response; false for responses that continue the prompt's last line (" a lamp").
+        prompts: treat prompts like responses, each message of a chat; responses may continue from their last blank.
     """
     for record in feedback:
-        mended = with_texts(record, partial(tidied, start=start), prompt=prompts)
-        if mended is None:
-            done.remove(record, "nothing but blanks")
+        fixed = with_texts(record, partial(strip_blanks, start=start), prompt=prompts)
+        if fixed is None:
+            cleaning.remove(record, "nothing but blanks")
             continue
-        if mended is not record:
-            done.change(record, "blanks taken out")
-        yield mended
+        if fixed is not record:
+            cleaning.change(record, "blanks taken out")
+        yield fixed
 
 
-def tidied(text: str, start: bool = True) -> str:
-    """The text without blanks at its end, at its start and at its lines' ends, and with two empty lines in a row at most."""
+def strip_blanks(text: str, start: bool = True) -> str:
+    """Strip blanks at both ends and at line ends; keep at most two empty lines in a row."""
     text = text.rstrip(_BLANKS + "\n")
     if "\n" in text:
         text = _EMPTY_LINES.sub("\n\n\n", _TRAILING.sub("", text))

@@ -63,20 +63,20 @@ def dawid_skene(
     posteriors /= posteriors.sum(1, keepdims=True).clip(1)
     present = np.bincount(item, minlength=items) > 0
     cell = annotator * labels + label
-    done = 0
+    step = 0
     while True:
         priors = np.clip(posteriors[present].mean(0), _LEAST, None)
         said = np.stack([np.bincount(cell, weight * posteriors[item, k], annotators * labels) for k in range(labels)])
         confusion = _confusion(said.reshape(labels, annotators, labels).swapaxes(0, 1), shrink, one_coin)
-        if done >= iterations:
+        if step >= iterations:
             break
         seen = np.log(confusion)[annotator, :, label]
         told = np.stack([np.bincount(item, seen[:, k], items) for k in range(labels)], axis=1)
         before, posteriors = posteriors, _normalised(np.log(priors) + told)
-        done += 1
+        step += 1
         if np.abs(posteriors - before).max() <= tolerance:
-            iterations = done
-    return DawidSkene(posteriors, priors / priors.sum(), confusion, done)
+            iterations = step
+    return DawidSkene(posteriors, priors / priors.sum(), confusion, step)
 
 
 def _confusion(said: np.ndarray, shrink: float, one_coin: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from rlhf_lightning.feedback.cleaning import place
+from rlhf_lightning.feedback.cleaning import origin_key
 from rlhf_lightning.feedback.standardise import ranking_levels, unit_rating
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 
@@ -89,7 +89,7 @@ class Tables:
 
 def data_set(record: Feedback) -> str:
     """The name of the record's data set: its source, else the file it was read from, else "unnamed"."""
-    return record.source or place(record)[0] or "unnamed"
+    return record.source or origin_key(record)[0] or "unnamed"
 
 
 def judged_by_several(unit: np.ndarray, annotator: np.ndarray) -> np.ndarray:

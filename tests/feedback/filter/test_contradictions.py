@@ -23,16 +23,16 @@ FEEDBACK = [
 
 
 def test_the_rate_is_over_compared_pairs(cleaned) -> None:
-    kept, done = cleaned(contradictions, FEEDBACK)
+    kept, cleaning = cleaned(contradictions, FEEDBACK)
     # Pairs: p has ab, ac, bc; q has ab. Both ways: ac of p, ab of q.
-    assert done.notes == ["contradictions: 2 of 4 compared pairs were judged both ways (50.00 %)"]
+    assert cleaning.notes == ["contradictions: 2 of 4 compared pairs were judged both ways (50.00 %)"]
     assert kept == FEEDBACK
 
 
 def test_drop_takes_every_side(cleaned) -> None:
-    kept, done = cleaned(partial(contradictions, action="drop"), FEEDBACK)
+    kept, cleaning = cleaned(partial(contradictions, action="drop"), FEEDBACK)
     assert kept == [FEEDBACK[4]]
-    assert done.removed == {"contradicted by other feedback": 5}
+    assert cleaning.removed == {"contradicted by other feedback": 5}
 
 
 def test_what_was_left_unranked_is_no_side(cleaned) -> None:

@@ -24,11 +24,11 @@ REASON = "part of a cycle of preferences"
 def test_a_circle_of_three_and_what_hangs_on_it(cleaned) -> None:
     circle = [order("a", "b"), order("b", "c"), order("c", "a")]
     rest = [order("c", "d"), order("d", "e"), order("z", "a"), order("a", "c", prompt="q")]
-    kept, done = cleaned(cycles, circle + rest)
+    kept, cleaning = cleaned(cycles, circle + rest)
     assert kept == circle + rest
-    assert (done.notes, done.found) == (["cycles: 1 found, 3 texts in them"], {REASON: 3})
-    kept, done = cleaned(partial(cycles, action="drop"), rest + circle)
-    assert (kept, done.removed) == (rest, {REASON: 3})
+    assert (cleaning.notes, cleaning.flagged) == (["cycles: 1 found, 3 texts in them"], {REASON: 3})
+    kept, cleaning = cleaned(partial(cycles, action="drop"), rest + circle)
+    assert (kept, cleaning.removed) == (rest, {REASON: 3})
 
 
 def test_two_people_may_disagree_unless_all_are_one(cleaned) -> None:
@@ -67,6 +67,6 @@ def test_against_every_path(asked: list[tuple[list[str], str]]) -> None:
 
 def test_a_long_chain_and_a_large_circle(cleaned) -> None:
     chain = [order(f"t{i}", f"t{i + 1}") for i in range(3000)]
-    assert cleaned(cycles, chain)[1].found == {}
-    _, done = cleaned(cycles, [*chain, order("t3000", "t0")])
-    assert (done.notes, done.found) == (["cycles: 1 found, 3001 texts in them"], {REASON: 3001})
+    assert cleaned(cycles, chain)[1].flagged == {}
+    _, cleaning = cleaned(cycles, [*chain, order("t3000", "t0")])
+    assert (cleaning.notes, cleaning.flagged) == (["cycles: 1 found, 3001 texts in them"], {REASON: 3001})

@@ -14,9 +14,9 @@ def pair(origin: str | None = None, annotator: str | None = None, ranks: tuple[i
 
 def test_the_first_by_line_number_stays_whatever_the_order(cleaned) -> None:
     for order in itertools.permutations([pair("f:10"), pair("f:9"), pair("g:1")]):
-        kept, done = cleaned(duplicates, order)
+        kept, cleaning = cleaned(duplicates, order)
         assert kept == [pair("f:9")]
-        assert done.removed == {"exact duplicate": 2}
+        assert cleaning.removed == {"exact duplicate": 2}
 
 
 def test_of_one_place_one_stays(cleaned) -> None:

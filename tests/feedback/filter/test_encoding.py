@@ -11,7 +11,7 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.filter.encoding import _REPAIR, _is_clean, encoding, repaired
+from rlhf_lightning.feedback.filter.encoding import _REPAIR, _is_clean, encoding, repair
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Thumbs
 
 
@@ -32,9 +32,9 @@ def one(text: str) -> Feedback:
     ],
 )
 def test_repaired_and_counted(text: str, expected: str, cleaned) -> None:
-    kept, done = cleaned(encoding, [one(text), one("fine")])
+    kept, cleaning = cleaned(encoding, [one(text), one("fine")])
     assert [(r.prompt, r.responses[1]) for r in kept] == [(expected, expected), ("fine", "fine")]
-    assert done.changed == {"text repaired": 1}
+    assert cleaning.changed == {"text repaired": 1}
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_repaired_and_counted(text: str, expected: str, cleaned) -> None:
     ],
 )
 def test_left_alone(text: str, cleaned) -> None:
-    kept, done = cleaned(encoding, [one(text)])
+    kept, cleaning = cleaned(encoding, [one(text)])
     assert kept == [one(text)]
-    assert done.changed == {}
+    assert cleaning.changed == {}
 
 
 def test_nothing_left_is_removed(cleaned) -> None:
-    kept, done = cleaned(encoding, [one("\x07\x08")])
-    assert (kept, done.removed) == ([], {"blank without its control characters": 1})
+    kept, cleaning = cleaned(encoding, [one("\x07\x08")])
+    assert (kept, cleaning.removed) == ([], {"blank without its control characters": 1})
 
 
 def test_a_chat_s_messages_and_a_comment_are_texts_and_an_empty_prompt_is_none(cleaned) -> None:
@@ -67,11 +67,11 @@ def test_a_chat_s_messages_and_a_comment_are_texts_and_an_empty_prompt_is_none(c
     comment = Comment(text="sehr schÃ¶n", start=0, end=1)
     chat = Feedback(prompt=talk, responses=("a",), judgement=comment)
     bare = Feedback(prompt="", responses=("Ã¶ a",), judgement=Thumbs(up=True))
-    kept, done = cleaned(encoding, [chat, bare])
+    kept, cleaning = cleaned(encoding, [chat, bare])
     assert [message.content for message in kept[0].prompt] == ["", "schön"]
     assert kept[0].judgement == Comment(text="sehr schön", start=0, end=1)
     assert (kept[1].prompt, kept[1].responses) == ("", ("ö a",))
-    assert done.changed == {"text repaired": 2}
+    assert cleaning.changed == {"text repaired": 2}
 
 
 def slowly_repaired(text: str) -> str:
@@ -90,14 +90,14 @@ LETTERS = "aZ .\n\r\t\x1b\x85\xa0\xad°²é€‚„“’–ÂÃÎÐØÙàáâ�
 @settings(max_examples=600, deadline=None)
 @given(st.text(st.sampled_from(LETTERS), max_size=12) | st.text(max_size=12))
 def test_the_shortcut_changes_nothing(text: str) -> None:
-    assert repaired(text) == slowly_repaired(text)
+    assert repair(text) == slowly_repaired(text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=8), st.sampled_from(["latin-1", "cp1252", "cp1251", "cp1250", "cp1253", "cp1257", "macroman", "cp437"]))
 def test_the_shortcut_changes_nothing_on_wrongly_decoded_text(text: str, codec: str) -> None:
     wrong = f"in {text}".encode("utf-8", "replace").decode(codec, "replace")
-    assert repaired(wrong) == slowly_repaired(wrong)
+    assert repair(wrong) == slowly_repaired(wrong)
 
 
 def test_the_shortcut_passes_nothing_that_ftfy_finds_bad() -> None:

@@ -15,8 +15,8 @@ def ranked(texts: tuple[str, ...], ranks: tuple[int | None, ...], margin: float 
 @pytest.mark.parametrize("texts", [("a", "a"), ("a", " a\n"), ("é", "e\u0301")])
 @pytest.mark.parametrize("ranks", [(0, 1), (0, 0)])
 def test_a_pair_of_one_text_goes(texts: tuple[str, ...], ranks: tuple[int, ...], cleaned) -> None:
-    kept, done = cleaned(identical, [ranked(texts, ranks)])
-    assert (kept, done.removed) == ([], {"identical responses": 1})
+    kept, cleaning = cleaned(identical, [ranked(texts, ranks)])
+    assert (kept, cleaning.removed) == ([], {"identical responses": 1})
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_within_a_ranking(record: Feedback, expected: Feedback | None, cleaned) 
 
 
 def test_an_edit_that_changes_nothing_is_an_approval(cleaned) -> None:
-    kept, done = cleaned(identical, [Feedback(prompt="p", responses=("é", "e\u0301 "), judgement=Edit())])
+    kept, cleaning = cleaned(identical, [Feedback(prompt="p", responses=("é", "e\u0301 "), judgement=Edit())])
     assert [r.responses for r in kept] == [("é", "é")]
-    assert done.changed == {"edit equal to its original, kept as approval": 1}
+    assert cleaning.changed == {"edit equal to its original, kept as approval": 1}
 
 
 def test_ratings_pass(cleaned) -> None:

@@ -23,17 +23,17 @@ def one(prompt: Prompt, response: str) -> Feedback:
 
 def test_allowed_languages(cleaned) -> None:
     records = [one(ENGLISH, ENGLISH), one(ENGLISH, GERMAN), one(ENGLISH, FRENCH), one(ENGLISH, "Nein.")]
-    kept, done = cleaned(partial(language, allowed=("en", "de")), records)
+    kept, cleaning = cleaned(partial(language, allowed=("en", "de")), records)
     assert kept == [records[0], records[1], records[3]]
-    assert done.removed == {"response in the language fr": 1}
+    assert cleaning.removed == {"response in the language fr": 1}
 
 
 def test_the_prompt_s_language_where_none_is_allowed(cleaned) -> None:
     chat = (Message(role="user", content=GERMAN),)
     good = [one(chat, GERMAN), one("Kurz?", ENGLISH), one("", FRENCH), one(GERMAN, "42")]
-    kept, done = cleaned(language, [*good, one(chat, ENGLISH)])
+    kept, cleaning = cleaned(language, [*good, one(chat, ENGLISH)])
     assert kept == good
-    assert done.removed == {"response in the language en": 1}
+    assert cleaning.removed == {"response in the language en": 1}
 
 
 def test_each_response_counts_and_bounds_hold(cleaned) -> None:

@@ -29,9 +29,9 @@ def test_prompts_are_the_same_without_form_case_and_blanks(tmp_path: Path, clean
     against = written(tmp_path / "test.jsonl", {"prompt": "Is this\u00a0É  a question?"}, {"prompt": "another"})
     leaked = [one("is this e\u0301 A question?\n"), one("ANOTHER"), one((Message(role="user", content="another"),))]
     good = [one("Is this É a question!"), one(""), one("an other")]
-    kept, done = cleaned(partial(leakage, against=against), leaked + good)
+    kept, cleaning = cleaned(partial(leakage, against=against), leaked + good)
     assert kept == good
-    assert done.removed == {"its prompt is in the test": 3}
+    assert cleaning.removed == {"its prompt is in the test": 3}
 
 
 def test_chats_several_files_and_another_field(tmp_path: Path, cleaned) -> None:
@@ -46,9 +46,9 @@ def test_runs_of_words(tmp_path: Path, cleaned) -> None:
     against = written(tmp_path / "test.jsonl", {"prompt": "one two, three four five"}, {"prompt": "Short one"})
     leaked = [one("So: TWO three four?"), one("short: one!"), one((Message(role="user", content="x three four five"),))]
     good = [one("two three, and four five"), one("three four"), one("a short one"), one(""), one("?!")]
-    kept, done = cleaned(partial(leakage, against=against, ngram=3), leaked + good)
+    kept, cleaning = cleaned(partial(leakage, against=against, ngram=3), leaked + good)
     assert kept == good
-    assert done.removed == {"its prompt shares 3 words in a row with the test": 3}
+    assert cleaning.removed == {"its prompt shares 3 words in a row with the test": 3}
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def one(response: str, prompt: str = "p") -> Feedback:
 def test_bounds(cleaned) -> None:
     good = [one("ab"), one("äöü"), one("ab", "ppp"), one("😀😀😀")]
     bad = [one(" a "), one("abcd"), one("ab", "pppp")]
-    kept, done = cleaned(partial(length, min_characters=2, max_characters=3, max_prompt=3), good + bad)
+    kept, cleaning = cleaned(partial(length, min_characters=2, max_characters=3, max_prompt_characters=3), good + bad)
     assert kept == good
-    assert done.removed == {
+    assert cleaning.removed == {
         "response shorter than 2 characters": 1,
         "response longer than 3 characters": 1,
         "prompt longer than 3 characters": 1,
@@ -37,5 +37,5 @@ def test_a_chat_is_as_long_as_its_text_and_no_prompt_is_short_enough(cleaned) ->
     chat = Feedback(prompt=(Message(role="user", content="hi"),), responses=("ab",), judgement=Thumbs(up=True))
     none = chat.model_copy(update={"prompt": ""})
     size = len(chat.prompt_text)
-    assert cleaned(partial(length, max_prompt=size), [chat, none])[0] == [chat, none]
-    assert cleaned(partial(length, max_prompt=size - 1), [chat, none])[0] == [none]
+    assert cleaned(partial(length, max_prompt_characters=size), [chat, none])[0] == [chat, none]
+    assert cleaned(partial(length, max_prompt_characters=size - 1), [chat, none])[0] == [none]

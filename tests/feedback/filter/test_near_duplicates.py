@@ -12,7 +12,7 @@ import pytest
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.near_duplicates import near_duplicates
-from rlhf_lightning.feedback.words import plain, runs_of, words_of
+from rlhf_lightning.feedback.words import normalise_text, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback, Ranking, Rating
 
 pytest.importorskip("datasketch")
@@ -37,7 +37,7 @@ def family(seed: int, count: int) -> list[Feedback]:
 
 def similarity(one: Feedback, other: Feedback) -> float:
     def runs(text: str) -> set[str]:
-        return set(runs_of(words_of(text), 3)) or {plain(text)}
+        return set(word_ngrams(words_of(text), 3)) or {normalise_text(text)}
 
     texts = zip([one.prompt_text, *one.responses], [other.prompt_text, *other.responses], strict=True)
     return min(len(runs(a) & runs(b)) / len(runs(a) | runs(b)) for a, b in texts)
@@ -57,9 +57,9 @@ def test_one_of_each_group_stays_as_by_every_pair(seed: int, cleaned) -> None:
     dice = random.Random(seed)
     shuffled = dice.sample(records, len(records))
     for given in (records, shuffled):
-        kept, done = cleaned(near_duplicates, given)
+        kept, cleaning = cleaned(near_duplicates, given)
         assert sorted(kept, key=str) == sorted(expected, key=str)
-        assert done.removed == {"near duplicate": len(records) - len(expected)}
+        assert cleaning.removed == {"near duplicate": len(records) - len(expected)}
     assert cleaned(near_duplicates, kept)[0] == kept
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.filter.pii import KINDS, pii, redacted
+from rlhf_lightning.feedback.filter.pii import PII_TYPES, pii, redact
 from rlhf_lightning.flow import Comment, Feedback, SpanLabel, Spans, Thumbs
 
 
@@ -32,7 +32,7 @@ from rlhf_lightning.flow import Comment, Feedback, SpanLabel, Spans, Thumbs
     ],
 )
 def test_found(text: str, expected: str) -> None:
-    assert redacted(text) == expected
+    assert redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_found(text: str, expected: str) -> None:
     ],
 )
 def test_left_alone(text: str) -> None:
-    assert redacted(text) == text
+    assert redact(text) == text
 
 
 def luhn_digit(digits: str) -> str:
@@ -66,8 +66,8 @@ def test_a_card_is_found_and_none_with_another_digit(seed: int) -> None:
     dice = random.Random(seed)
     digits = "4" + "".join(dice.choices("0123456789", k=14))
     check = luhn_digit(digits)
-    assert redacted(digits + check, ["card"]) == "[CARD]"
-    assert all(redacted(digits + other, ["card"]) != "[CARD]" for other in "0123456789" if other != check)
+    assert redact(digits + check, ["card"]) == "[CARD]"
+    assert all(redact(digits + other, ["card"]) != "[CARD]" for other in "0123456789" if other != check)
 
 
 @settings(max_examples=300, deadline=None)
@@ -78,13 +78,13 @@ def test_a_card_is_found_and_none_with_another_digit(seed: int) -> None:
     )
 )
 def test_what_is_replaced_stays_replaced(parts: list[str]) -> None:
-    once = redacted("".join(parts))
-    assert redacted(once) == once
+    once = redact("".join(parts))
+    assert redact(once) == once
 
 
 def test_a_long_text_without_any_is_no_trouble() -> None:
     for text in ("a" * 100_000, "1" * 100_000, "a." * 50_000, "1 " * 50_000, "a:" * 50_000, "DE" * 50_000, "a@" * 50_000):
-        assert redacted(text) == text
+        assert redact(text) == text
 
 
 def one(text: str, judgement=None) -> Feedback:
@@ -94,14 +94,14 @@ def one(text: str, judgement=None) -> Feedback:
 def test_actions(cleaned) -> None:
     clean = Feedback(prompt="p", responses=("fine",), judgement=Thumbs(up=True))
     record = one("call +4930901820", Spans(spans=(SpanLabel(start=0, end=4, value=1), SpanLabel(start=7, end=9, value=-1))))
-    kept, done = cleaned(pii, [record, clean])
+    kept, cleaning = cleaned(pii, [record, clean])
     assert (kept[0].prompt, kept[0].responses[0], kept[1]) == ("Mail [EMAIL]?", "call [PHONE]", clean)
     assert [kept[0].responses[0][span.start : span.end] for span in kept[0].judgement.spans] == ["call", "[PHONE]"]
-    assert (done.changed, done.notes) == ({"personal data replaced": 1}, ["pii: 1 email, 1 phone"])
-    kept, done = cleaned(partial(pii, action="drop"), [record, clean])
-    assert (kept, done.removed) == ([clean], {"holds personal data": 1})
-    kept, done = cleaned(partial(pii, action="note"), [record, clean])
-    assert (kept, done.found) == ([record, clean], {"holds personal data": 1})
+    assert (cleaning.changed, cleaning.notes) == ({"personal data replaced": 1}, ["pii: 1 email, 1 phone"])
+    kept, cleaning = cleaned(partial(pii, action="drop"), [record, clean])
+    assert (kept, cleaning.removed) == ([clean], {"holds personal data": 1})
+    kept, cleaning = cleaned(partial(pii, action="note"), [record, clean])
+    assert (kept, cleaning.flagged) == ([record, clean], {"holds personal data": 1})
 
 
 def test_kinds_and_comments(cleaned) -> None:
@@ -112,5 +112,5 @@ def test_kinds_and_comments(cleaned) -> None:
 
 def test_counts() -> None:
     counts: Counter[str] = Counter()
-    redacted("a@b.co c@d.co 1.2.3.4", KINDS, counts)
+    redact("a@b.co c@d.co 1.2.3.4", PII_TYPES, counts)
     assert counts == {"email": 2, "ip": 1}

@@ -43,9 +43,9 @@ def test_the_prompt_s_script_where_none_is_allowed(cleaned) -> None:
     chat = (Message(role="user", content="Что?"),)
     good.append(one(chat, "Чайник"))
     bad = [one("What?", TEXTS["Cyrillic"]), one(chat, "A kettle")]
-    kept, done = cleaned(script, good + bad)
+    kept, cleaning = cleaned(script, good + bad)
     assert kept == good
-    assert done.removed == {"response in Cyrillic script": 1, "response in Latin script": 1}
+    assert cleaning.removed == {"response in Cyrillic script": 1, "response in Latin script": 1}
 
 
 def test_what_is_allowed_counts_alone(cleaned) -> None:

@@ -27,10 +27,10 @@ def words(tmp_path: Path) -> str:
 def test_words_add_up(words: str, cleaned) -> None:
     toxic = [one("You IDIOT!"), one("silly, silly"), one("Shut  up."), one("fine", "idiot")]
     fine = [one("silly"), one("idiotic"), one("shut it up"), one("not an idiot"), one("..."), one("ok", prompt="idiot")]
-    kept, done = cleaned(partial(toxicity, words=words, batch_size=3), toxic + fine)
-    assert (kept, done.removed) == (fine, {"toxic": 4})
-    kept, done = cleaned(partial(toxicity, words=words, threshold=0.5, prompts=True, action="note"), [*fine, *toxic])
-    assert (kept, done.found) == ([*fine, *toxic], {"toxic": 7})
+    kept, cleaning = cleaned(partial(toxicity, words=words, batch_size=3), toxic + fine)
+    assert (kept, cleaning.removed) == (fine, {"toxic": 4})
+    kept, cleaning = cleaned(partial(toxicity, words=words, threshold=0.5, prompts=True, action="note"), [*fine, *toxic])
+    assert (kept, cleaning.flagged) == ([*fine, *toxic], {"toxic": 7})
 
 
 def test_what_is_missing_or_wrong_is_told(tmp_path: Path, words: str) -> None:
@@ -78,8 +78,8 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_classifier(classifier: str, cleaned) -> None:
     toxic, fine = [one("bad"), one("bad, " + "good " * 40), one("good", "bad bad")], [one("good bad"), one("good")]
-    kept, done = cleaned(partial(toxicity, model=classifier, batch_size=2), toxic + fine)
-    assert (kept, done.removed) == (fine, {"toxic": 3})
+    kept, cleaning = cleaned(partial(toxicity, model=classifier, batch_size=2), toxic + fine)
+    assert (kept, cleaning.removed) == (fine, {"toxic": 3})
     assert cleaned(partial(toxicity, model=classifier, label="fine"), toxic + fine)[0] == toxic[:2]
     assert cleaned(partial(toxicity, model=classifier, threshold=0.999999), toxic + fine)[0] == toxic + fine
 

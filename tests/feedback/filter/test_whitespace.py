@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.filter.whitespace import tidied, whitespace
+from rlhf_lightning.feedback.filter.whitespace import strip_blanks, whitespace
 from rlhf_lightning.flow import Edit, Feedback, Message, Thumbs
 
 
@@ -29,18 +29,18 @@ from rlhf_lightning.flow import Edit, Feedback, Message, Thumbs
     ],
 )
 def test_tidied(text: str, expected: str) -> None:
-    assert tidied(text) == expected
+    assert strip_blanks(text) == expected
 
 
 def test_the_start_stays_where_it_goes_on_from_the_prompt() -> None:
-    assert tidied(" a lamp. \n", start=False) == " a lamp."
+    assert strip_blanks(" a lamp. \n", start=False) == " a lamp."
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="ab \t\n\u00a0\u200b\r", max_size=20), st.booleans())
 def test_only_blanks_go_and_no_word_moves_over_a_line(text: str, start: bool) -> None:
-    after = tidied(text, start)
-    assert tidied(after, start) == after
+    after = strip_blanks(text, start)
+    assert strip_blanks(after, start) == after
     assert "\n\n\n\n" not in after
     assert not any(line != line.rstrip(" \t\u00a0\u200b") for line in after.split("\n"))
     lines = [line.strip(" \t\u00a0\u200b") for line in text.split("\n")]
@@ -49,7 +49,7 @@ def test_only_blanks_go_and_no_word_moves_over_a_line(text: str, start: bool) ->
 
 def test_a_long_run_of_blanks_inside_is_no_trouble() -> None:
     text = "a" + " " * 200_000 + "b"
-    assert tidied(text) == text
+    assert strip_blanks(text) == text
 
 
 def test_prompts_stay_unless_asked_for(cleaned) -> None:
@@ -59,8 +59,8 @@ def test_prompts_stay_unless_asked_for(cleaned) -> None:
         Feedback(prompt=chat, responses=("a",), judgement=Thumbs(up=True)),
         Feedback(prompt="p", responses=(" \n",), judgement=Thumbs(up=True)),
     ]
-    kept, done = cleaned(whitespace, records)
+    kept, cleaning = cleaned(whitespace, records)
     assert [(record.prompt, record.responses) for record in kept] == [("Review:\n", ("a", "b")), (chat, ("a",))]
-    assert (done.removed, done.changed) == ({"nothing but blanks": 1}, {"blanks taken out": 1})
+    assert (cleaning.removed, cleaning.changed) == ({"nothing but blanks": 1}, {"blanks taken out": 1})
     kept, _ = cleaned(partial(whitespace, prompts=True), records)
     assert [record.prompt_text for record in kept] == ["Review:", "User: hi\nAssistant:"]
