@@ -38,7 +38,7 @@ CASES = {
     "dpo": ("preference", ["preference.epochs=1", "preference.batch_size=16"]),
     "ppo": ("ppo", []),
     "ppo, separate": ("ppo", ["policy_critic=separate"]),
-    "ppo, micro": ("ppo", ["ppo.micro_batch=4"]),
+    "ppo, micro": ("ppo", ["ppo.micro_batch_size=4"]),
     "ppo, lora": ("ppo", ["policy_tuning=lora"]),
     "grpo": ("ppo", ["advantage=grpo", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"]),
 }

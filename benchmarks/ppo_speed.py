@@ -107,7 +107,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     L.seed_everything(0, verbose=False)
     policy, reference = (causal((), path=str(models / size / "policy")) for _ in range(2))
     settings = PPOSettings(
-        updates=iterations, prompts_per_update=PROMPTS, responses_per_prompt=1, epochs=4, minibatches=4, learning_rate=1e-6,
+        updates=iterations, prompts_per_update=PROMPTS, responses_per_prompt=1, epochs=4, num_minibatches=4, learning_rate=1e-6,
     )  # fmt: skip
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")), shapings=[kl],

@@ -83,7 +83,7 @@ def grpo(spec: Spec) -> Made:
     policy, reference = (causal((), path=str(folder / "policy")) for _ in range(2))
     settings = PPOSettings(
         updates=spec["steps"], prompts_per_update=spec["prompts"], responses_per_prompt=spec["responses"], epochs=1,
-        minibatches=spec["minibatches"], learning_rate=spec["learning_rate"], learning_rate_schedule="constant",
+        num_minibatches=spec["minibatches"], learning_rate=spec["learning_rate"], learning_rate_schedule="constant",
         max_grad_norm=spec["max_grad_norm"], adam_eps=spec["adam_eps"],
     )  # fmt: skip
     loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, [partial(kl, estimator="k3", weighted=True)])

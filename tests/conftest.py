@@ -437,7 +437,7 @@ class World:
             "logger=none", "rollout_sampler.max_new_tokens=8", "evaluation.responses=4", "evaluation.samples=2",
             "sft.epochs=1", "sft.batch_size=4", "reward.epochs=1", "reward.batch_size=16", "reward.validation_fraction=0.3",
             "preference.epochs=1", "preference.batch_size=16", "preference.validation_fraction=0.3",
-            "ppo.updates=2", "ppo.prompts_per_update=4", "ppo.responses_per_prompt=2", "ppo.minibatches=2",
+            "ppo.updates=2", "ppo.prompts_per_update=4", "ppo.responses_per_prompt=2", "ppo.num_minibatches=2",
         ]  # fmt: skip
 
     @property

@@ -212,7 +212,7 @@ def test_an_option_runs_two_steps(command, world, component):
         ["advantage=grpo", "policy_loss=dual_clip", "ppo.entropy_coef=0.01", "ppo.learning_rate_schedule=constant"],
         ["rollout_shaping=[]", "evaluation_metric=[]"],
         ["rollout_sampler.temperature=0.7", "rollout_sampler.top_p=0.9"],
-        ["ppo.prompts_per_update=3", "ppo.responses_per_prompt=1", "ppo.minibatches=3"],
+        ["ppo.prompts_per_update=3", "ppo.responses_per_prompt=1", "ppo.num_minibatches=3"],
         ["trainer.precision=bf16-mixed"],
         ["+trainer.deterministic=true", "+trainer.max_time=00:01:00:00"],
     ],

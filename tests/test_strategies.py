@@ -37,7 +37,7 @@ CASES = {
     "dpo": ("preference", ["preference.batch_size=7"], ["ddp", "fsdp2"]),
     "kto": ("preference", ["preference_loss=kto", "preference_loss.from_pairs=true", "preference.batch_size=7"], ["fsdp2"]),
     "ppo, one trunk, running statistics, a stop of the epochs": ("ppo", RUNNING, ["ddp", "fsdp2", "fsdp2, frozen models too"]),
-    "ppo, two trunks, in parts": ("ppo", ["policy_critic=separate", "ppo.micro_batch=1", "ppo.minibatches=3"], ["ddp", "fsdp2"]),
+    "ppo, two trunks, in parts": ("ppo", ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatches=3"], ["ddp", "fsdp2"]),
     "ppo, critic first, demonstrations": ("ppo", WARM, ["ddp", "fsdp2, frozen models too"]),
     "ppo, adapters": ("ppo", ["policy_tuning=lora"], ["ddp", "fsdp2"]),
     "grpo": ("ppo", GRPO, ["ddp", "fsdp2"]),

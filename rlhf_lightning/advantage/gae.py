@@ -19,7 +19,7 @@ def gae(
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0,
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95,
     whiten: bool = True,
-    limit: PositiveFloat | None = None,
+    advantage_clip: PositiveFloat | None = None,
 ) -> Experience:
     """Generalised advantage estimation with a critic, whitened over the batch.
 
@@ -32,7 +32,7 @@ def gae(
         gamma: discount per token.
         lam: 0 is the one-step error, 1 the discounted return less the value.
         whiten: mean 0 and variance 1 over all response tokens of the batch (unbiased variance, eps 1e-8 under the root).
-        limit: advantages are held within +-limit after whitening (Zheng et al., 2023, section 5.3.1); None leaves them.
+        advantage_clip: bound of the absolute advantages after whitening (Zheng et al., 2023, section 5.3.1); None leaves them.
 
     Raises:
         ConfigError: no values in the record. DataError: advantages not finite, or too large to whiten.
@@ -45,4 +45,4 @@ def gae(
     advantages = discounted_sum(scored.rewards + gamma * following - values, mask, gamma * lam)
     returns = advantages + values
     advantages = whitened(advantages, mask) if whiten else advantages
-    return to_experience(scored, advantages if limit is None else advantages.clamp(-limit, limit), returns)
+    return to_experience(scored, advantages if advantage_clip is None else advantages.clamp(-advantage_clip, advantage_clip), returns)

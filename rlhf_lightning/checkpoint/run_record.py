@@ -19,7 +19,7 @@ from rlhf_lightning.errors import DataError
 
 FILE = RUN_FILE
 FORMAT = 1
-RESUMABLE_SETTINGS = ("trainer.", "logger.", "checkpoint.", "ppo.micro_batch")
+RESUMABLE_SETTINGS = ("trainer.", "logger.", "checkpoint.", "ppo.micro_batch_size")
 """Prefixes of settings that may change on resume: they don't change what is learned. A smaller micro-batch has the same gradient, and a
 run may have stopped for want of memory."""
 ABSENT = "(not set)"

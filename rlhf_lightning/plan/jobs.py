@@ -79,18 +79,18 @@ def ppo_phases(
     records = record_bytes(len(everyone), max(drawing.prompts), drawing.mean)
     whole = gathered_whole(setup, models)
     rollout = drawn(setup, models, clock, drawing, resident, whole)
-    read = {"policy": passes.read(texts.part(settings.minibatches))}
+    read = {"policy": passes.read(texts.part(settings.num_minibatches))}
     if not shares_weights(models):
-        read["reference"] = passes.read(texts.part(settings.minibatches), entropy=False, critic=False)
+        read["reference"] = passes.read(texts.part(settings.num_minibatches), entropy=False, critic=False)
     if models.reward is not None:
         read["reward model"] = models.reward.read(scored_together(texts))
     scoring = Phase(SCORING, resident, read, most(read), records + whole, scoring_seconds(models, clock, texts))
-    minibatch = everyone.part(settings.minibatches).part(setup.processes)
-    size = min(settings.micro_batch or len(minibatch), len(minibatch))
+    minibatch = everyone.part(settings.num_minibatches).part(setup.processes)
+    size = min(settings.micro_batch_size or len(minibatch), len(minibatch))
     micro, several = minibatch.first(size), size < len(minibatch) or settings.ptx_coef > 0
     learned = {"policy": passes.learned(micro, entropy=settings.entropy_coef != 0, again=several)}
     averages = weights_of(models.parts) + sum(part.optimiser for part in models.trained)
-    seconds = settings.epochs * settings.minibatches * learned_seconds(models, clock, minibatch)
+    seconds = settings.epochs * settings.num_minibatches * learned_seconds(models, clock, minibatch)
     training = Phase(TRAINING, averages, learned, most(learned), records + in_training(setup, models), seconds)
     step = Phase(STEP, resident, {}, 0.0, records + buckets(setup, models))
     measured = drawn(setup, models, clock, drawing.rows(evaluation.batch_size), resident, 0.0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist, fmean
 
 PROXY = "objective/scores"
-HELD_OUT = ("objective/holdout_scores", "objective/utility")
+HELD_OUT = ("objective/held_out_scores", "objective/utility")
 """Scores that nothing is trained on, where they are logged."""
 FIRST_LOOK, LOOK_EVERY = 10, 5
 SHORTEST, LONGEST = 20, 100

@@ -66,7 +66,7 @@ class ExperienceMaker:
         scored = gather_rollouts(self.score(rollout, baseline_scores), rank, world)
         experience = self.estimate_advantages(self.shape_rewards(self.drop_unscored(scored)))
         metrics = objective_metrics(experience) | response_metrics(experience)
-        if (self.update - 1) % self.settings.holdout_every == 0:
+        if (self.update - 1) % self.settings.held_out_every == 0:
             metrics |= held_out_metrics(self.components.held_out, rollout)
         return experience, metrics | {"objective/unscorable": torch.tensor(1 - len(experience) / len(scored))}
 
@@ -119,9 +119,9 @@ class ExperienceMaker:
         scores = torch.cat([agreed_scores(self.components.scorer, part) for part in split_rows(rollout, split)])
         return scores.to(rollout.prompt_ids.device)
 
-    @halve_on_oom("scoring", lambda maker, rollout: -(-len(rollout) // min(maker.settings.minibatches, len(rollout))))
+    @halve_on_oom("scoring", lambda maker, rollout: -(-len(rollout) // min(maker.settings.num_minibatches, len(rollout))))
     def _forward(self, rollout: Rollout, *, split: int = 1) -> dict[str, Any]:
-        parts = split_rows(rollout, min(self.settings.minibatches, len(rollout)) * split)
+        parts = split_rows(rollout, min(self.settings.num_minibatches, len(rollout)) * split)
         policy = [self.policy(part) for part in parts]
         reference = [self.reference(part, entropy=False) for part in parts]
         return {

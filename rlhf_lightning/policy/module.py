@@ -109,7 +109,7 @@ class PPOModule(NonFiniteGuard):
         applied: list[dict[str, Tensor]] = []
         for _ in range(self.settings.epochs):
             order = torch.randperm(len(experience), generator=self.generator).to(self.device)
-            for rows in order.tensor_split(min(self.settings.minibatches, len(order))):
+            for rows in order.tensor_split(min(self.settings.num_minibatches, len(order))):
                 steps.append(self._minibatch_step(experience.select(rows)))
                 applied += steps[-1:] if self.applied else []
             if self._exceeds_target_kl(steps[-1]["policy/approxkl_avg"]):
@@ -133,7 +133,7 @@ class PPOModule(NonFiniteGuard):
 
     def micro_batch_size(self, minibatch: Experience) -> int:
         """Rows of a forward pass in optimisation."""
-        return min(self.settings.micro_batch or len(minibatch), len(minibatch))
+        return min(self.settings.micro_batch_size or len(minibatch), len(minibatch))
 
     @halve_on_oom("optimisation", micro_batch_size)
     def _accumulate_gradient(

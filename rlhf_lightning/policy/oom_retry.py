@@ -23,8 +23,8 @@ SMALLER_ROLLOUT = "lower ppo.prompts_per_update, ppo.responses_per_prompt or rol
 REMEDIES = {
     "sampling": SMALLER_ROLLOUT,
     "the scorer": SMALLER_ROLLOUT,
-    "scoring": f"raise ppo.minibatches, or {SMALLER_ROLLOUT}",
-    "optimisation": "lower ppo.micro_batch, sft.batch_size where ppo.ptx_coef is set, or rollout_sampler.max_new_tokens",
+    "scoring": f"raise ppo.num_minibatches, or {SMALLER_ROLLOUT}",
+    "optimisation": "lower ppo.micro_batch_size, sft.batch_size where ppo.ptx_coef is set, or rollout_sampler.max_new_tokens",
 }
 """By workload."""
 

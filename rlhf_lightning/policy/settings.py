@@ -20,8 +20,8 @@ class PPOSettings:
         updates: iterations of rollout, score, advantages, optimisation.
         prompts_per_update: distinct prompts of one rollout, over all processes.
         responses_per_prompt: responses drawn for each; group estimators (rloo, grpo) need at least two.
-        epochs, minibatches: passes over a rollout, and optimiser steps in each pass.
-        micro_batch: responses that go through the model at a time in optimisation; None takes a whole minibatch. Less memory, the same
+        epochs, num_minibatches: passes over a rollout, and optimiser steps of each pass.
+        micro_batch_size: responses that go through the model at a time in optimisation; None takes a whole minibatch. Less memory, the same
             gradient: each token keeps the weight that the reduction gives it in its minibatch.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
@@ -30,9 +30,9 @@ class PPOSettings:
         target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
         adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
         self_checks: hold the first batch to what must be true before anything is learned from it, and stop where it isn't (policy.checks).
-        holdout_scorer: folder or Hub name of a second reward model whose scores are only logged, as objective/holdout_scores: when the
+        held_out_scorer: folder or Hub name of a second reward model whose scores are only logged, as objective/held_out_scores: when the
             score rises and they fall, the policy games the first one.
-        holdout_every: updates from one held-out scoring to the next.
+        held_out_every: updates from one held-out scoring to the next.
         max_unscorable: the share of an update's responses that the scorer may leave unscored (NaN, None): they are left out of learning and
             baselines, logged as objective/unscorable. One may always be, all never; beyond it the run stops.
         stop_on_alarm: end the training at the first alarm (policy.alarms); the policy is kept as it then is.
@@ -42,8 +42,8 @@ class PPOSettings:
     prompts_per_update: PositiveInt = 24
     responses_per_prompt: PositiveInt = 4
     epochs: PositiveInt = 2
-    minibatches: PositiveInt = 4
-    micro_batch: PositiveInt | None = None
+    num_minibatches: PositiveInt = 4
+    micro_batch_size: PositiveInt | None = None
     learning_rate: PositiveFloat = 2e-4
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     entropy_coef: float = 0.0
@@ -53,7 +53,7 @@ class PPOSettings:
     target_kl: PositiveFloat | None = None
     adam_eps: PositiveFloat = 1e-5
     self_checks: bool = True
-    holdout_scorer: ModelPath | None = None
-    holdout_every: PositiveInt = 1
+    held_out_scorer: ModelPath | None = None
+    held_out_every: PositiveInt = 1
     max_unscorable: Annotated[float, Field(ge=0, lt=1)] = 0.1
     stop_on_alarm: bool = False

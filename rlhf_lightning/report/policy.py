@@ -14,7 +14,7 @@ History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
 UNITS = {"length": "tokens"}
 WATCHED = (
-    ("Held-out score", "", "objective/holdout_scores"),
+    ("Held-out score", "", "objective/held_out_scores"),
     ("Hidden utility", "", "objective/utility"),
     ("Responses that end by themselves", "%", "val/eos_rate"),
     ("Distinct token pairs", "%", "val/distinct_2"),

@@ -78,14 +78,14 @@ def switches_of(run: Run) -> list[tuple[str, dict[str, Any]]]:
     choose("reward_tuning", "lora", job == "reward" and run.component_of("reward_tuning").name == "full" and _has_peft())
     if job in ("ppo", "rounds"):
         settings = run.settings("ppo")
-        minibatch = -(-settings.prompts_per_update * settings.responses_per_prompt // settings.minibatches)
-        micro = min(settings.micro_batch or minibatch, minibatch)
+        minibatch = -(-settings.prompts_per_update * settings.responses_per_prompt // settings.num_minibatches)
+        micro = min(settings.micro_batch_size or minibatch, minibatch)
         choose(
             "policy_critic",
             "shared",
             run.component_of("policy_critic").name != "shared" and "values" in run.component_of("advantage").needs,
         )
-        add("ppo.micro_batch", -(-micro // 4), micro > 1)
+        add("ppo.micro_batch_size", -(-micro // 4), micro > 1)
         halves = settings.prompts_per_update % (2 * processes(run.config.trainer)) == 0
         add("ppo.prompts_per_update", settings.prompts_per_update // 2, halves)
         add("rollout_sampler.max_new_tokens", run.max_response_tokens // 2, run.max_response_tokens > 1)

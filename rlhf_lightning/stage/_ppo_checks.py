@@ -60,9 +60,9 @@ def _check_advantage(choices: ComposedConfig) -> None:
 def _check_batch(choices: ComposedConfig) -> None:
     settings, world = choices.settings("ppo"), processes(choices.config.trainer)
     responses = settings.prompts_per_update * settings.responses_per_prompt
-    if responses < settings.minibatches:
+    if responses < settings.num_minibatches:
         raise ConfigError(
-            f"ppo.minibatches={settings.minibatches} is more than the {responses} responses of an update "
+            f"ppo.num_minibatches={settings.num_minibatches} is more than the {responses} responses of an update "
             "(ppo.prompts_per_update x ppo.responses_per_prompt)"
         )
     if settings.prompts_per_update % world:

@@ -65,15 +65,15 @@ def ppo(run: Run) -> float:
 
 
 def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
-    """Scorers for monitoring, by the metric of their mean: ppo.holdout_scorer, and the task's hidden utility if it has one."""
+    """Scorers for monitoring, by the metric of their mean: ppo.held_out_scorer, and the task's hidden utility if it has one."""
     from functools import partial
 
     from rlhf_lightning.evaluation.metric.utility import utility
 
-    path = run.settings("ppo").holdout_scorer
+    path = run.settings("ppo").held_out_scorer
     scorers: dict[str, Scorer] = {}
     if path:
-        scorers["objective/holdout_scores"] = make("rollout_scorer", "reward_model", {"path": path})
+        scorers["objective/held_out_scores"] = make("rollout_scorer", "reward_model", {"path": path})
     if task.has_utility:
         scorers["objective/utility"] = partial(utility, task)
     return scorers

@@ -21,7 +21,7 @@ VERL = {
     "completions/clipped_ratio": "response_length/clip_ratio",
     "loss/policy_avg": "actor/pg_loss",
     "policy/clipfrac_avg": "actor/pg_clipfrac",
-    "policy/ceilingfrac_avg": "actor/pg_clipfrac_lower",
+    "policy/clipfrac_lower_avg": "actor/pg_clipfrac_lower",
     "policy/approxkl_avg": "actor/ppo_kl",
     "policy/entropy_avg": "actor/entropy",
     "loss/value_avg": "critic/vf_loss",

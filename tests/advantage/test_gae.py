@@ -53,7 +53,7 @@ def test_whitened_advantages_have_mean_0_and_variance_1_and_returns_are_not_whit
 def test_advantages_are_held_within_the_limit_after_whitening(scored_of: Any) -> None:
     torch.manual_seed(0)
     scored = scored_of(torch.ones(4, 5), rewards=9 * torch.randn(4, 5), values=torch.randn(4, 5))
-    free, held = gae(scored), gae(scored, limit=0.75)
+    free, held = gae(scored), gae(scored, advantage_clip=0.75)
     assert free.advantages.abs().max() > 0.75
     assert torch.equal(held.advantages, free.advantages.clamp(-0.75, 0.75))
     assert torch.equal(held.returns, free.returns)

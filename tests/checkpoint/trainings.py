@@ -116,7 +116,7 @@ def low_ids(rollout: Any) -> torch.Tensor:
 def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool) -> Made:
     language_model = small_model()
     settings = PPOSettings(
-        updates=UPDATES, prompts_per_update=4, responses_per_prompt=2, minibatches=2, learning_rate=1e-2, self_checks=True
+        updates=UPDATES, prompts_per_update=4, responses_per_prompt=2, num_minibatches=2, learning_rate=1e-2, self_checks=True
     )
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=5), scorer=low_ids, shapings=shapings, advantage=advantage, loss=ppo_clip,

@@ -146,7 +146,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("seed=5000000000", ["seed=5000000000", "from 0 to"]),
     # combinations
     ("advantage=rloo ppo.responses_per_prompt=1", ["advantage=rloo", "ppo.responses_per_prompt=1", "at least 2"]),
-    ("ppo.minibatches=1000", ["ppo.minibatches=1000", "ppo.prompts_per_update x ppo.responses_per_prompt"]),
+    ("ppo.num_minibatches=1000", ["ppo.num_minibatches=1000", "ppo.prompts_per_update x ppo.responses_per_prompt"]),
     ("backbone.width=130", ["backbone.width=130", "backbone.heads=4"]),
     ("-m trainer=ddp trainer.accelerator=cpu", ["trainer.devices=2", "-m", "trainer.devices=1"]),
     ("-m trainer.devices=2 seed=1,2", ["trainer.devices=2", "whole sweep again"]),
@@ -183,7 +183,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("stage=sft backbone=causal backbone.path=/nothing/model", ["backbone.path", "/nothing/model"]),
     ("stage=sft backbone=causal backbone.path={files}", ["backbone.path", "{files}", "holds no model itself"]),
     ("stage=ppo rollout_scorer=reward_model rollout_scorer.path=a/b/c", ["rollout_scorer.path=a/b/c", "no such folder"]),
-    ("ppo.holdout_scorer=./nothing", ["ppo.holdout_scorer=./nothing", "no such folder"]),
+    ("ppo.held_out_scorer=./nothing", ["ppo.held_out_scorer=./nothing", "no such folder"]),
     ("stage=evaluate_reward stage.models=[/nothing/a]", ["stage.models.0=/nothing/a", "no such folder"]),
     ("stage=explain stage.model=/nothing/a", ["stage.model=/nothing/a", "no such folder"]),
     ("experiment=broken --config-dir {files}/conf", ["broken.yaml:2 is no YAML"]),

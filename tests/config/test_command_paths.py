@@ -77,7 +77,7 @@ def test_every_setting_that_is_a_path_knows_the_home_folder(home):
     (home / "x").mkdir()
     config = OmegaConf.create(
         {
-            "ppo": {"holdout_scorer": "~/x"},
+            "ppo": {"held_out_scorer": "~/x"},
             "backbone": {"_target_": option("backbone", "causal").path, "path": "~/x"},
             "task": {
                 "_target_": option("task", "files").path, "prompts": "~/p", "test_prompts": "~/t", "demonstrations": "~/d", "prefix": "~/",

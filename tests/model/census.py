@@ -310,7 +310,7 @@ def ppo_step(language_model: LanguageModel, plain: Any) -> None:
     parts = PPOComponents(sampled, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     reference.__class__ = type(language_model)
-    module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1))
+    module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(num_minibatches=1))
     rollout = sampled(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2))
     experience = gae(module.experience_maker.score(rollout))
     hold("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))

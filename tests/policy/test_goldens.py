@@ -119,7 +119,7 @@ def value_of_k3_slope_of_k2(case: Case) -> Ours:
 def kept_by_band(case: Case) -> Any:
     """OpenRLHF's three corrections, by the type that the case names."""
     low, high = case.p["thresholds"]
-    kinds = {"tis": partial(truncated, ceiling=high), "icepop": partial(masked, band=(low, high))}
+    kinds = {"tis": partial(truncated, clip_max=high), "icepop": partial(masked, band=(low, high))}
     return kinds.get(case.p["type"], partial(masked, band=(low, high), level="sequence"))
 
 
@@ -192,7 +192,7 @@ TABLE: Table = {
         policy(
             ppo_clip,
             "token-mean",
-            correction=lambda case: partial(truncated, ceiling=case.p["truncated_importance_sampling_ratio"]),
+            correction=lambda case: partial(truncated, clip_max=case.p["truncated_importance_sampling_ratio"]),
             names=f"{NEMO['names']} sampling_importance_ratio=policy/correction_avg",
         ),
         not_held,
@@ -204,18 +204,18 @@ TABLE: Table = {
         policy(ppo_clip, names="vllm_kl=policy/sampler_kl_avg", correction=kept_by_band, **VERL), tolerance="near"
     ),
     ("policy_loss_dual_clip", "verl", "compute_policy_loss_vanilla"): row(
-        policy(dual_clip, names=f"pg_clipfrac={CLIPPED} pg_clipfrac_lower=policy/ceilingfrac_avg", ceiling="clip_c", **VERL),
+        policy(dual_clip, names=f"pg_clipfrac={CLIPPED} pg_clipfrac_lower=policy/clipfrac_lower_avg", clip_ratio_c="clip_c", **VERL),
         tolerance="near",
         beside=PPO_KL,
     ),
     ("policy_loss_dual_clip", "openrlhf", "PolicyLoss(ppo)"): row(
-        policy(dual_clip, names=f"clip_ratio={CLIPPED}", ceiling="dual_clip", **VERL), tolerance="near", beside=PPO_KL
+        policy(dual_clip, names=f"clip_ratio={CLIPPED}", clip_ratio_c="dual_clip", **VERL), tolerance="near", beside=PPO_KL
     ),
     ("policy_loss_dual", "nemo_rl", "ClippedPGLossFn(dual)"): row(
-        policy(dual_clip, "token-mean", ceiling="ratio_clip_c", **NEMO), not_held, HELD, "near", BESIDE
+        policy(dual_clip, "token-mean", clip_ratio_c="ratio_clip_c", **NEMO), not_held, HELD, "near", BESIDE
     ),
     ("policy_loss_grpo_delta", "trl", "GRPOTrainer._compute_loss(grpo_delta)"): row(
-        policy(dual_clip, ROW_MEAN, ceiling="delta", **TRL), no_empty_row, EMPTY, "near"
+        policy(dual_clip, ROW_MEAN, clip_ratio_c="delta", **TRL), no_empty_row, EMPTY, "near"
     ),
     ("policy_loss_gspo", "verl", "compute_policy_loss_gspo"): row(policy(gspo, names=f"pg_clipfrac={CLIPPED}", **VERL), tolerance="near"),
     ("policy_loss_gspo", "verl", "compute_policy_loss_gspo(seq_adv)"): row(policy(gspo, row=True, **VERL), tolerance="near"),

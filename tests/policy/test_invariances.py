@@ -45,7 +45,7 @@ def module_of(language_model: LanguageModel, separate: bool = False, reduction: 
     torch.nn.init.normal_(critic.head.weight, std=0.1)
     parts = PPOComponents(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
-    return PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(minibatches=1, **settings))
+    return PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(num_minibatches=1, **settings))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_under_bfloat16_every_step_sees_the_weights_of_the_step_before(tiny_of, 
     language_model = tiny_of("gpt2")
     before = {name: p.clone() for name, p in language_model.model.named_parameters()}
     plain = module_of(language_model)
-    settings = PPOSettings(updates=2, epochs=2, minibatches=2, learning_rate=1e-2, micro_batch=micro_batch)
+    settings = PPOSettings(updates=2, epochs=2, num_minibatches=2, learning_rate=1e-2, micro_batch_size=micro_batch)
     module = Watching(plain.policy, plain.reference, plain.components, settings)
     prompts: Prompts = language_model.encode_prompts(PROMPTS, 12)
     loader = torch.utils.data.DataLoader([prompts, prompts], batch_size=None)

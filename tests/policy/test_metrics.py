@@ -102,7 +102,7 @@ def train(said: list[str], held_out: Any, **given: Any) -> PPOModule:
     L.seed_everything(0, verbose=False)
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=ROOM), scorer=length, shapings=(), advantage=rloo, loss=ppo_clip, reduction=token_mean,
-        value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/holdout_scores": held_out}, log=said.append,
+        value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/held_out_scores": held_out}, log=said.append,
     )  # fmt: skip
     module = PPOModule(Policy(models[0]), Policy(models[1]), parts, chosen)
     trainer = L.Trainer(
@@ -139,16 +139,16 @@ def test_the_first_alarm_ends_the_training_where_it_is_told_to():
 
 
 def test_a_second_reward_model_is_scored_at_every_so_manyth_update(command, world):
-    words = ["logger=csv", "ppo.updates=4", "ppo.holdout_every=3", f"ppo.holdout_scorer={world.reward_model}"]
+    words = ["logger=csv", "ppo.updates=4", "ppo.held_out_every=3", f"ppo.held_out_scorer={world.reward_model}"]
     outcome = command(*world.ppo(*words))
     assert outcome.code == 0, outcome.error
     with (outcome.folder / "logs" / "ppo" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     # The same reward model twice: the held-out scores are the scores.
-    assert [row["objective/holdout_scores"] for row in rows] == [rows[0]["objective/scores"], "", "", rows[3]["objective/scores"]]
+    assert [row["objective/held_out_scores"] for row in rows] == [rows[0]["objective/scores"], "", "", rows[3]["objective/scores"]]
     report = json.loads((outcome.folder / "report.json").read_text())
     (curve,) = [curve for curve in report["curves"] if curve["name"] == "Held-out score"]
     assert curve["series"][0]["xs"] == [1.0, 4.0]
-    refused = command(*world.ppo("ppo.holdout_scorer=/no/such/folder"))
+    refused = command(*world.ppo("ppo.held_out_scorer=/no/such/folder"))
     assert refused.code == 2
     assert "/no/such/folder" in refused.error

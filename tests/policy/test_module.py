@@ -108,7 +108,7 @@ def train(
     **settings: Any,
 ) -> PPOModule:
     L.seed_everything(seed, verbose=False)
-    given = PPOSettings(**{"updates": 2, "prompts_per_update": 4, "responses_per_prompt": 2, "epochs": 2, "minibatches": 2, **settings})
+    given = PPOSettings(**{"updates": 2, "prompts_per_update": 4, "responses_per_prompt": 2, "epochs": 2, "num_minibatches": 2, **settings})
     language_model = small_model(dropout)
     torch.manual_seed(seed)
     parts = PPOComponents(
@@ -395,7 +395,7 @@ def test_the_gradient_of_the_demonstrations_is_that_of_sft(monkeypatch):
         return module.language_model.model.named_parameters()
 
     module = train(
-        nothing, advantage=rloo, shapings=(), demonstrations=SAID, ptx_coef=2.0, updates=1, epochs=1, minibatches=1, self_checks=False
+        nothing, advantage=rloo, shapings=(), demonstrations=SAID, ptx_coef=2.0, updates=1, epochs=1, num_minibatches=1, self_checks=False
     )
     batch = batch_at(demonstrated(SAID, module.language_model, 0, 1), 0)
     module.language_model.model.zero_grad()
@@ -440,7 +440,7 @@ def test_a_response_that_can_not_be_scored_is_left_out_and_counted(advantage):
 
 
 def test_as_many_minibatches_as_responses_still_learn_when_one_can_not_be_scored():
-    module = train(Forgetful(), minibatches=8)
+    module = train(Forgetful(), num_minibatches=8)
     assert [step["policy/minibatches"] for step in module.history] == [14, 14]
 
 
@@ -527,7 +527,7 @@ class Weighed(L.Callback):
 def test_memory_open_files_and_threads_stay_flat_over_many_updates():
     """The history alone grows, by some 2 KB an update."""
     weighed = Weighed()
-    small = {"prompts_per_update": 2, "epochs": 1, "minibatches": 1, "self_checks": False}
+    small = {"prompts_per_update": 2, "epochs": 1, "num_minibatches": 1, "self_checks": False}
     train(updates=300, watch=[weighed], advantage=grpo, **small)
     memory, files, running = (np.array(column, dtype=float)[100:] for column in zip(*weighed.rows, strict=True))
     assert np.polyfit(np.arange(200), memory, 1)[0] < 20_000

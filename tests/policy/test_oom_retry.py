@@ -73,7 +73,7 @@ def test_a_minibatch_in_halves_has_the_same_gradient(monkeypatch, kind, place):
     """Also where memory runs out in the middle, with part of the gradient there."""
     gradients: dict[int, list[torch.Tensor]] = {}
     for attempt, calls in enumerate(((), (1,))):
-        module, data, said = ppo(kind, micro_batch=2, updates=1)
+        module, data, said = ppo(kind, micro_batch_size=2, updates=1)
         taken = gradients[attempt] = []
 
         def keep(loss: Any, *rest: Any, module: Any = module, taken: Any = taken) -> None:
@@ -126,7 +126,7 @@ def test_a_second_time_ends_with_the_sizes(monkeypatch, work):
 
 
 def test_one_row_has_no_half(monkeypatch):
-    module, data, _ = ppo(micro_batch=1)
+    module, data, _ = ppo(micro_batch_size=1)
     monkeypatch.setattr(module, "loss", failing(module.loss, (0,)))
     with pytest.raises(UserError, match="with 1 of 4 responses at a time: texts"):
         run(module, data)

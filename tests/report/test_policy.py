@@ -127,7 +127,7 @@ def test_the_mean_of_the_last_steps():
 def test_what_shows_a_gamed_scorer_is_drawn_where_it_was_logged_as_a_line_through_what_was_measured():
     """A held-out score that is taken now and then has no gaps; a history without it has no line."""
     often = [{"val/eos_rate": 0.5}, {"val/eos_rate": 0.25}, {"val/eos_rate": 1.0}]
-    seldom = [step | ({"objective/holdout_scores": float(i)} if i != 1 else {}) for i, step in enumerate(often)]
+    seldom = [step | ({"objective/held_out_scores": float(i)} if i != 1 else {}) for i, step in enumerate(often)]
     curves = {found.name: found for found in ppo_curves({"round 1": often, "round 2": seldom})}
     (held_out,) = curves["Held-out score"].series
     assert (held_out.label, held_out.xs, held_out.ys) == ("round 2", [1.0, 3.0], [0.0, 2.0])

@@ -198,7 +198,7 @@ def test_libraries_of_other_versions_are_said(begun):
         (["logger.naming=verl"], ["logger.naming: trl -> verl"]),
         (["trainer.precision=64-true"], ["trainer.precision: 32-true -> 64-true"]),
         (["checkpoint.every=3", "checkpoint.keep_finished=true"], ["checkpoint.every: 20 -> 3", "checkpoint.keep_finished: False -> True"]),
-        (["ppo.micro_batch=2"], ["ppo.micro_batch: None -> 2"]),
+        (["ppo.micro_batch_size=2"], ["ppo.micro_batch_size: None -> 2"]),
     ],
 )
 def test_how_it_is_run_may_be_changed_by_settings_and_presets(command, world, tmp_path, words, changes):

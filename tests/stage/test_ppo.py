@@ -114,10 +114,10 @@ def test_a_shaping_of_scores_behind_one_of_rewards_is_refused(command, world, la
 
 
 def test_minibatches_may_be_as_many_as_responses(command, world):
-    assert command(*world.ppo("ppo.minibatches=8")).code == 0
-    outcome = command(*world.ppo("ppo.minibatches=9"))
+    assert command(*world.ppo("ppo.num_minibatches=8")).code == 0
+    outcome = command(*world.ppo("ppo.num_minibatches=9"))
     assert outcome.code == 2
-    assert "ppo.minibatches=9 is more than the 8 responses of an update" in outcome.error
+    assert "ppo.num_minibatches=9 is more than the 8 responses of an update" in outcome.error
 
 
 def test_a_prompt_without_room_is_refused_by_its_text(command, world):

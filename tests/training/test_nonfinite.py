@@ -365,5 +365,5 @@ def test_a_process_without_memory_ends_all_with_the_sizes(world, tmp_path):
     done = on_two(tmp_path, "ddp", world.ppo("policy_loss=short", "policy_loss.rank='1'"), "0")
     assert done.returncode != 0
     assert "out of memory in optimisation, with 2 of 2 responses at a time: texts of up to" in done.stderr
-    assert "lower ppo.micro_batch" in done.stderr
+    assert "lower ppo.micro_batch_size" in done.stderr
     assert not (tmp_path / "out" / "policy").exists()

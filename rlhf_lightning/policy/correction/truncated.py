@@ -13,15 +13,15 @@ from rlhf_lightning.registry import register
 
 @register("policy_correction", "truncated")
 def truncated(
-    experience: Experience, *, ceiling: PositiveFloat = 2.0, level: Literal["token", "sequence"] = "token"
+    experience: Experience, *, clip_max: PositiveFloat = 2.0, level: Literal["token", "sequence"] = "token"
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Each token counts by its probability to the trainer over that to the sampler, at most a ceiling.
 
-    Truncated importance sampling, TIS: weight min(p_old / p_sampled, ceiling) without gradient (Yao et al., 2025; Ionides, 2008).
+    Truncated importance sampling, TIS: weight min(p_old / p_sampled, clip_max) without gradient (Yao et al., 2025; Ionides, 2008).
 
     Args:
         experience: old_log_probs, sampled_log_probs and response_mask [B, T].
-        ceiling: the largest weight; it bounds the variance, and biases only tokens that reach it.
+        clip_max: the largest weight; it bounds the variance, and biases only tokens that reach it.
         level: "token" takes each token's own ratio: little variance, biased, for it ignores what came before. "sequence" takes the
             product over the row for each of its tokens: unbiased below the ceiling, its variance grows with length.
 
@@ -31,4 +31,4 @@ def truncated(
     log_ratio = mismatch_of(experience)
     measured = log_ratio if level == "token" else over_row(log_ratio, experience.response_mask, mean=False)
     ratio = ratio_of(measured)
-    return corrected(experience, log_ratio, ratio.clamp(max=ceiling), ratio > ceiling)
+    return corrected(experience, log_ratio, ratio.clamp(max=clip_max), ratio > clip_max)

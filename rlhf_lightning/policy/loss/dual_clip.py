@@ -19,28 +19,28 @@ def dual_clip(
     *,
     clip_ratio: PositiveFloat = 0.2,
     clip_ratio_high: PositiveFloat | None = None,
-    ceiling: Annotated[float, Field(gt=1)] = 3.0,
+    clip_ratio_c: Annotated[float, Field(gt=1)] = 3.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """PPO's clipped surrogate with a ceiling on the ratio where the advantage is negative.
 
-    min(max(...), -ceiling A) where A < 0, else ppo_clip (Ye et al., 2020, eq. 5): one token that became very likely and was bad
+    min(max(...), -clip_ratio_c A) where A < 0, else ppo_clip (Ye et al., 2020, eq. 5): one token that became very likely and was bad
     can't rule the update. With a ceiling above 1 + clip_ratio_high, the same as `delta` in TRL.
 
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.
         clip_ratio, clip_ratio_high: as in ppo_clip.
-        ceiling: the largest ratio that counts where A < 0; c in the paper.
+        clip_ratio_c: the largest ratio that counts where A < 0; c in the paper.
 
     Returns:
-        The loss per token [B, T], before reduction, and scalar metrics: those of ppo_clip and policy/ceilingfrac_avg.
+        The loss per token [B, T], before reduction, and scalar metrics: those of ppo_clip and policy/clipfrac_lower_avg.
     """
     log_ratio = log_ratio_of(experience, log_probs)
     ratio = ratio_of(log_ratio)
     high = clip_ratio if clip_ratio_high is None else clip_ratio_high
     loss, clipped = clipped_surrogate(ratio, experience.advantages, clip_ratio, high)
-    highest = -ceiling * experience.advantages
+    highest = -clip_ratio_c * experience.advantages
     reached = (experience.advantages < 0) & (loss > highest)
     metrics = ratio_metrics(experience, log_ratio, ratio, clipped)
-    metrics["policy/ceilingfrac_avg"] = masked_mean(reached.to(ratio.dtype), experience.response_mask)
+    metrics["policy/clipfrac_lower_avg"] = masked_mean(reached.to(ratio.dtype), experience.response_mask)
     return torch.where(reached, highest, loss), metrics

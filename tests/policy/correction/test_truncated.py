@@ -23,7 +23,7 @@ def experience(experience_of: Any) -> Any:
 
 
 def test_a_token_counts_by_its_own_ratio_up_to_the_ceiling(experience: Any) -> None:
-    weights, metrics = truncated(experience, ceiling=2.0)
+    weights, metrics = truncated(experience, clip_max=2.0)
     assert torch.allclose(weights, torch.tensor([[1.5, 2.0, 0.0], [0.5, 2.0, 0.25]]))
     assert not weights.requires_grad
     assert metrics["policy/correction_avg"] == pytest.approx(6.25 / 5)
@@ -32,7 +32,7 @@ def test_a_token_counts_by_its_own_ratio_up_to_the_ceiling(experience: Any) -> N
 
 
 def test_a_row_counts_by_the_product_of_its_ratios(experience: Any) -> None:
-    weights, metrics = truncated(experience, ceiling=5.0, level="sequence")
+    weights, metrics = truncated(experience, clip_max=5.0, level="sequence")
     assert torch.allclose(weights, torch.tensor([[5.0, 5.0, 0.0], [0.25, 0.25, 0.25]]))
     assert metrics["policy/correctionfrac_avg"] == pytest.approx(2 / 5)
 
@@ -55,7 +55,7 @@ def test_weighted_by_sequence_a_mean_under_the_sampler_is_the_mean_under_the_tra
     sampled, old = (torch.stack([log[0, first], log[1, second]], dim=1) for log in (sampler, trainer))
     of = experience_of(torch.ones(9, 2), torch.zeros(9, 2), old_log_probs=old, sampled_log_probs=sampled)
     observable = torch.randn(9, dtype=torch.float64)
-    weights, _ = truncated(of, ceiling=1e6, level="sequence")
+    weights, _ = truncated(of, clip_max=1e6, level="sequence")
     assert torch.isclose((sampled.sum(1).exp() * weights[:, 0] * observable).sum(), (old.sum(1).exp() * observable).sum(), rtol=1e-12)
 
 
@@ -68,5 +68,5 @@ def test_an_impossible_token_stays_finite(experience_of: Any) -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigError, match="ceiling"):
-        registry.build({"_target_": f"{truncated.__module__}.truncated", "ceiling": 0.0})
+    with pytest.raises(ConfigError, match="clip_max"):
+        registry.build({"_target_": f"{truncated.__module__}.truncated", "clip_max": 0.0})

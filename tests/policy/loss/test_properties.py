@@ -107,6 +107,6 @@ def test_an_extreme_log_ratio_stays_finite(name: str, jump: float, advantage: fl
 
 
 def test_settings_are_checked(name: str) -> None:
-    wrong = {"dual_clip": {"ceiling": 1.0}, "cispo": {"clip_ratio": 1.5}, "reinforce": {"clip_ratio": 0.2}}
+    wrong = {"dual_clip": {"clip_ratio_c": 1.0}, "cispo": {"clip_ratio": 1.5}, "reinforce": {"clip_ratio": 0.2}}
     with pytest.raises(ConfigError):
         built(name, **wrong.get(name, {"clip_ratio": 0.0}))
