@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.fork_server import ForkedPopen
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO_NODES = ["trainer=multi_node", "trainer.accelerator=cpu"]
@@ -33,7 +34,7 @@ class Node:
         self.out, self.error = workdir / f"{name}.out", workdir / f"{name}.err"
         with self.out.open("w") as out, self.error.open("w") as error:
             command = [sys.executable, *program, str(ROOT / "train.py"), *words]
-            self.process = subprocess.Popen(command, cwd=workdir, stdout=out, stderr=error, env=clean)
+            self.process = ForkedPopen(command, spares=len(program) and 1, cwd=workdir, stdout=out, stderr=error, env=clean)
 
     def code(self) -> int:
         try:

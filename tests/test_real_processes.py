@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 HEAD = '''
@@ -35,7 +37,7 @@ def train(*words: str, workdir: Path, timeout: float = 300) -> subprocess.Comple
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     command = [sys.executable, str(ROOT / "train.py"), *words]
-    return subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=timeout, env=env)
+    return run(command, cwd=workdir, timeout=timeout, env=env, spares=1)
 
 
 def test_a_plugin_of_another_project_is_an_option_at_once_and_a_broken_one_is_named(world, tmp_path):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.fork_server import run
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -22,92 +23,133 @@ STRATEGIES = {
 RUNNING = ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"]
 GRPO = ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"]
 WARM = ["policy_critic=separate", "policy_critic.warmup=1", "ppo.ptx_coef=0.3"]
+PARTS = ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatches=3"]
 ORDINAL = ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"]
+LORA = ["reward_tuning=lora", "reward_tuning.dropout=0"]
+KTO = ["preference_loss=kto", "preference_loss.from_pairs=true", "preference.batch_size=7"]
+ROUNDS = ["sft.batch_size=5", "sft.learning_rate=1e-4", "reward.learning_rate=1e-4"]
+# A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
 CASES = {
-    # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
+    "rounds: sft, rewards of every kind, ppo": ("rounds", ROUNDS, ["ddp", "fsdp2"]),
+    "reward, thresholds of ratings learned, adapters": ("reward", [*ORDINAL, *LORA], ["ddp", "fsdp2"]),
+    "reward, heads alone": ("reward", ["reward_tuning=frozen", "reward_head=ensemble"], ["fsdp2"]),
+    "dpo": ("preference", ["preference.batch_size=7"], ["ddp"]),
+    "kto": ("preference", KTO, ["fsdp2"]),
+    "ppo, one trunk, running statistics, a stop of the epochs": ("ppo", RUNNING, ["ddp", "fsdp2, frozen models too"]),
+    "ppo, two trunks, in parts, critic first, demonstrations": ("ppo", [*PARTS, *WARM[1:]], ["ddp", "fsdp2"]),
+    "grpo, adapters": ("ppo", [*GRPO, "policy_tuning=lora"], ["ddp", "fsdp2"]),
+}
+"""Every pair of a feature and a strategy, several features to a case."""
+FULL = {
     "sft": ("sft", ["sft.batch_size=5", "sft.learning_rate=1e-4"], ["ddp", "fsdp2"]),
     "reward": ("reward", ["reward_loss=[bradley_terry,plackett_luce,gaussian_rating]", "reward.learning_rate=1e-4"], ["ddp", "fsdp2"]),
-    "reward, thresholds of ratings learned": (
-        "reward",
-        ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"],
-        ["ddp", "fsdp2"],
-    ),
-    "reward, adapters": ("reward", ["reward_tuning=lora", "reward_tuning.dropout=0"], ["fsdp2"]),
-    "reward, heads alone": ("reward", ["reward_tuning=frozen", "reward_head=ensemble"], ["fsdp2"]),
-    "dpo": ("preference", ["preference.batch_size=7"], ["ddp", "fsdp2"]),
-    "kto": ("preference", ["preference_loss=kto", "preference_loss.from_pairs=true", "preference.batch_size=7"], ["fsdp2"]),
-    "ppo, one trunk, running statistics, a stop of the epochs": ("ppo", RUNNING, ["ddp", "fsdp2", "fsdp2, frozen models too"]),
-    "ppo, two trunks, in parts": ("ppo", ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatches=3"], ["ddp", "fsdp2"]),
+    "reward, thresholds": ("reward", ORDINAL, ["ddp", "fsdp2"]),
+    "reward, adapters": ("reward", LORA, ["fsdp2"]),
+    "dpo, sharded": ("preference", ["preference.batch_size=7"], ["fsdp2"]),
+    "ppo, running statistics": ("ppo", RUNNING, ["fsdp2"]),
+    "ppo, two trunks, in parts": ("ppo", PARTS, ["ddp", "fsdp2"]),
     "ppo, critic first, demonstrations": ("ppo", WARM, ["ddp", "fsdp2, frozen models too"]),
     "ppo, adapters": ("ppo", ["policy_tuning=lora"], ["ddp", "fsdp2"]),
     "grpo": ("ppo", GRPO, ["ddp", "fsdp2"]),
-    "rounds": ("rounds", ["sft.learning_rate=1e-4", "reward.learning_rate=1e-4"], ["ddp", "fsdp2"]),
 }
+"""Each feature alone."""
+RESUMED = [
+    ("reward, thresholds of ratings learned, adapters", "ddp"),
+    ("kto", "fsdp2"),
+    ("ppo, one trunk, running statistics, a stop of the epochs", "fsdp2, frozen models too"),
+    ("grpo, adapters", "ddp"),
+]
 KEPT = ["checkpoint.every=1", "checkpoint.keep=9", "checkpoint.keep_finished=true"]
-PAIRS = [(case, strategy) for case, (_, _, strategies) in CASES.items() for strategy in strategies]
 
 
-def place(case: str, strategy: str) -> str:
-    return f"{case} {strategy}".replace(",", "").replace(" ", "_")
+def pairs(cases: dict[str, tuple[str, list[str], list[str]]]) -> list[tuple[str, str]]:
+    return [(case, strategy) for case, (_, _, strategies) in cases.items() for strategy in strategies]
+
+
+def folder_name(case: str, strategy: str) -> str:
+    return re.sub(r"\W+", "_", f"{case} {strategy}")
 
 
 def together(commands: list[tuple[list[str], Path]], beside: Path) -> None:
     """Carry commands out by two processes."""
     (beside / "commands.json").write_text(json.dumps([(words, str(folder)) for words, folder in commands]))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "several_processes.py")]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launch, str(beside / "commands.json")], capture_output=True, text=True, timeout=500, env=env, check=False
-    )  # fmt: skip
+    done = run([sys.executable, *launch, str(beside / "commands.json")], timeout=500, spares=2)
     assert done.returncode == 0, [file.read_text() for file in beside.glob("error_*.txt")] or done.stderr
 
 
-@pytest.fixture(scope="module")
-def runs(world, command, tmp_path_factory) -> Path:
+def run_cases(cases, root: Path, world, command) -> Path:
     """Every case by one process, and by two under each of its strategies."""
-    root = tmp_path_factory.mktemp("strategies")
     commands = []
-    for case, (stage, words, strategies) in CASES.items():
-        asked = getattr(world, stage)(*words, "logger=csv", *KEPT)
-        outcome = command(*asked, folder=root / place(case, "one"))
+    for case, (stage, words, strategies) in cases.items():
+        overrides = getattr(world, stage)(*words, "logger=csv", *KEPT)
+        outcome = command(*overrides, folder=root / folder_name(case, "one"))
         assert outcome.code == 0, outcome.error
-        commands += [([*asked, *STRATEGIES[name], "trainer.devices=2"], root / place(case, name)) for name in strategies]
+        commands += [([*overrides, *STRATEGIES[name], "trainer.devices=2"], root / folder_name(case, name)) for name in strategies]
     together(commands, root)
     return root
 
 
-@pytest.mark.parametrize(("case", "strategy"), PAIRS)
-def test_two_processes_learn_what_one_learns(runs, learned, case, strategy):
+@pytest.fixture(scope="module")
+def runs(world, command, tmp_path_factory) -> Path:
+    return run_cases(CASES, tmp_path_factory.mktemp("strategies"), world, command)
+
+
+@pytest.fixture(scope="module")
+def full_runs(world, command, tmp_path_factory) -> Path:
+    return run_cases(FULL, tmp_path_factory.mktemp("full"), world, command)
+
+
+def check_equal(learned, alone: Path, together: Path) -> None:
     """The same texts, batches and metrics, and weights that differ by rounding alone."""
-    (one, said), (two, again) = learned(runs / place(case, "one")), learned(runs / place(case, strategy))
+    (one, metrics), (two, again) = learned(alone), learned(together)
     assert one.keys() == two.keys()
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
-    assert len(said) == len(again) >= 2
-    assert said[0] != said[-1], "nothing was learned"
-    for mine, theirs in zip(said, again, strict=True):
+    assert len(metrics) == len(again) >= 2
+    assert metrics[0] != metrics[-1], "nothing was learned"
+    for mine, theirs in zip(metrics, again, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5, rel=1e-4)
 
 
-def test_a_run_of_two_processes_goes_on_exactly(runs, learned, tmp_path):
-    """From its first checkpoint, bitwise: the shares of weights and of Adam's states, the KL coefficient, running statistics."""
-    cases = ["sft", "reward", "dpo", "ppo, one trunk, running statistics, a stop of the epochs", "grpo"]
+@pytest.mark.parametrize(("case", "strategy"), pairs(CASES))
+def test_two_processes_learn_what_one_learns(runs, learned, case, strategy):
+    check_equal(learned, runs / folder_name(case, "one"), runs / folder_name(case, strategy))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("case", "strategy"), pairs(FULL))
+def test_two_processes_learn_what_one_learns_of_each_feature_alone(full_runs, learned, case, strategy):
+    check_equal(learned, full_runs / folder_name(case, "one"), full_runs / folder_name(case, strategy))
+
+
+def resume_first_checkpoint(runs: Path, cases: list[str], learned, folder: Path) -> None:
     resumed = []
-    for case in (place(case, strategy) for case in cases for strategy in ("ddp", "fsdp2")):
-        shutil.copytree(runs / case, tmp_path / case)
-        for left in [tmp_path / case / "result.json", *(tmp_path / case).glob("**/*.safetensors")]:
-            left.unlink()
-        steps = list((tmp_path / case / "checkpoints").glob("*/step_*"))
+    for case in cases:
+        shutil.copytree(runs / case, folder / case)
+        for file in [folder / case / "result.json", *(folder / case).glob("**/*.safetensors")]:
+            file.unlink()
+        steps = list((folder / case / "checkpoints").glob("*/step_*"))
         assert len(steps) >= 2
         for step in steps:
             if step.name != "step_1":
                 shutil.rmtree(step)
-        resumed.append(([f"resume={tmp_path / case}"], tmp_path / case))
-    together(resumed, tmp_path)
-    for _, folder in resumed:
-        (whole, said), (again, said_again) = learned(runs / folder.name), learned(folder)
-        assert whole.keys() == again.keys()
-        assert all(torch.equal(whole[name], again[name]) for name in whole), folder.name
-        assert said == said_again, folder.name
+        resumed.append(([f"resume={folder / case}"], folder / case))
+    together(resumed, folder)
+    for _, run_folder in resumed:
+        (weights, metrics), (weights_again, metrics_again) = learned(runs / run_folder.name), learned(run_folder)
+        assert weights.keys() == weights_again.keys()
+        assert all(torch.equal(weights[name], weights_again[name]) for name in weights), run_folder.name
+        assert metrics == metrics_again, run_folder.name
+
+
+def test_a_run_of_two_processes_goes_on_exactly(runs, learned, tmp_path):
+    """From its first checkpoint, bitwise: shards of weights and of Adam's states, the KL coefficient, running statistics."""
+    resume_first_checkpoint(runs, [folder_name(*pair) for pair in RESUMED], learned, tmp_path)
+
+
+@pytest.mark.full
+def test_every_run_of_two_processes_goes_on_exactly(full_runs, learned, tmp_path):
+    resume_first_checkpoint(full_runs, [folder_name(*pair) for pair in pairs(FULL)], learned, tmp_path)
 
 
 SILENT = '''

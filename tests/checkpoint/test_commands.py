@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rlhf_lightning.config.overrides import quote_value
+from tests.fork_server import ForkedPopen
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
@@ -72,10 +74,8 @@ class Command:
 
     def __init__(self, folder: Path, *words: str, before: tuple[str, ...] = (), **env: str) -> None:
         command = [sys.executable, *before, str(ROOT / "train.py"), *words]
-        self.begun = time.monotonic()
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=ENV | env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        settings: dict[str, Any] = {"cwd": folder, "env": ENV | env, "start_new_session": True, "text": True}
+        self.process = ForkedPopen(command, spares=4 if before else 1, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
 
     def ended(self, timeout: float = 180) -> Command:
         try:
@@ -83,7 +83,7 @@ class Command:
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
-        self.code, self.seconds = self.process.returncode, time.monotonic() - self.begun
+        self.code = self.process.returncode
         return self
 
     def left_running(self) -> list[int]:

@@ -21,6 +21,7 @@ from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.training.datamodule import ShardedData
 from rlhf_lightning.training.distributed import shared_loader
+from tests.fork_server import run
 
 KINDS = ["sft", "reward", "dpo", "ppo", "grpo"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def in_a_process(*words: Any, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).with_name("trainings.py")), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env)
+    return run(command, timeout=timeout, env=env)
 
 
 def hashes(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ import lightning as L
 import pytest
 
 from rlhf_lightning.checkpoint.store import CheckpointStore
+from tests.fork_server import ForkedPopen, run
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("trainings.py")
@@ -22,9 +23,8 @@ SCRIPT = Path(__file__).with_name("trainings.py")
 
 def started(*words: Any, **env: str) -> subprocess.Popen[str]:
     given = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT), **env}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given
-    )
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return ForkedPopen(command, spares=1, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
@@ -55,9 +55,7 @@ def test_a_second_signal_ends_the_process_at_once_and_the_checkpoint_before_stan
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('never')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    done = run([sys.executable, "-c", script], timeout=120)
     assert (done.returncode, done.stdout) == (143, "goes on 15\n"), done.stderr
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.errors import ConfigError
+from tests.fork_server import ForkedPopen
 
 HOLDS = "import sys, time; from pathlib import Path; from rlhf_lightning.checkpoint.lock import lock_folder\nwith lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"  # noqa: E501
 
 
 def holder(folder: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(folder)], stdout=subprocess.PIPE, text=True, env=env)
+    process = ForkedPopen([sys.executable, "-c", HOLDS, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process

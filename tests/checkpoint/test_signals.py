@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.checkpoint import signals
+from tests.fork_server import ForkedPopen
 
 ROOT = Path(__file__).resolve().parents[2]
 HEEDS = """
@@ -37,14 +38,8 @@ with handle_signals():
 def program(body: str, then: str = "pass", **env: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", HEEDS.format(body=body, then=then)]
     given = {name: value for name, value in os.environ.items() if name not in (signals.PARENT_VARIABLE, "LOCAL_RANK")}
-    return subprocess.Popen(
-        words,
-        env=given | {"PYTHONPATH": str(ROOT)} | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return ForkedPopen(words, spares=1, env=given | env, start_new_session=True, **pipes)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.checkpoint.watchdog import Watchdog
+from tests.fork_server import run
 
 STILL = """
 import sys, time
@@ -30,7 +30,7 @@ standing_still()
 
 def test_it_waits_from_batch_to_batch_and_then_ends_the_process_with_its_stacks(tmp_path):
     (tmp_path / "stalled_0.txt").write_text("what an earlier process left")
-    done = subprocess.run([sys.executable, "-c", STILL, str(tmp_path / "stalled_0.txt")], capture_output=True, text=True, timeout=100)
+    done = run([sys.executable, "-c", STILL, str(tmp_path / "stalled_0.txt")], timeout=100)
     assert (done.returncode, done.stdout) == (1, "moved\n"), done.stderr
     assert "in standing_still" in (tmp_path / "stalled_0_again.txt").read_text()
     assert (tmp_path / "stalled_0.txt").read_text() == "what an earlier process left"

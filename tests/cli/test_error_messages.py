@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from rlhf_lightning import registry
+from tests.fork_server import run
 
 registry.load_components()
 OPTIONS = {group: ", ".join(component.name for component in registry.components(group)) for group in registry.GROUPS}
@@ -259,7 +258,7 @@ def test_the_table_is_long_enough():
 )
 def test_a_process_of_its_own_says_the_same_without_a_traceback(line, expected, tmp_path):
     words = [sys.executable, str(ROOT / "train.py"), *line.split(" ")]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = run(words, cwd=tmp_path, timeout=120)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import ForkedPopen
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "train.py")]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -32,7 +34,7 @@ def test_a_closed_pipe_ends_it_quietly(words):
     reading, writing = os.pipe()
     os.close(reading)
     both = subprocess.STDOUT if words == ["seed=-1"] else subprocess.PIPE
-    process = subprocess.Popen([*COMMAND, *words], stdout=writing, stderr=both, env=ENV, text=True)
+    process = ForkedPopen([*COMMAND, *words], stdout=writing, stderr=both, env=ENV, text=True)
     os.close(writing)
     _, error = process.communicate(timeout=120)
     assert not error
@@ -45,7 +47,7 @@ def test_a_training_goes_on_where_nobody_reads_it(tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text("".join(f'{{"prompt": "q{i}", "chosen": "good {i}", "rejected": "b"}}\n' for i in range(9)))
     words = ["stage=inspect", "logger=none", "feedback_source=jsonl", "feedback_format=[pairwise]", f"feedback_source.jsonl.path={file}"]
-    process = subprocess.Popen([*COMMAND, *words, f"hydra.run.dir={tmp_path / 'run'}"], stdout=writing, stderr=subprocess.PIPE, env=ENV)
+    process = ForkedPopen([*COMMAND, *words, f"hydra.run.dir={tmp_path / 'run'}"], stdout=writing, stderr=subprocess.PIPE, env=ENV)
     os.close(writing)
     _, error = process.communicate(timeout=120)
     assert (process.returncode, error) == (0, b"")

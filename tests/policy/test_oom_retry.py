@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import torch
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.policy.oom_retry import Workload, is_out_of_memory, retry_on_oom
+from tests.fork_server import run as run_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "CUDA out of memory. Tried to allocate 20.00 GiB."
@@ -231,8 +230,7 @@ print(halved, grad.isfinite().all().item(), tuple(grad.shape))
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_a_process_at_its_limit_of_memory_goes_on_in_halves():
     """The real thing: the system refuses the allocation in the middle of a backward pass or before it."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(LIMITED)], capture_output=True, text=True, timeout=120, env=env)
+    done = run_forked([sys.executable, "-c", textwrap.dedent(LIMITED)], timeout=120)
     assert done.returncode == 0, done.stderr
     assert "out of memory in optimisation: 32 responses at a time instead of 64" in done.stderr
     assert done.stdout.split() == ["{'optimisation':", "32}", "True", "(1048576,)"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlhf_lightning.runtime.saved_config import absolute_config_path, move_flags_last
+from tests.fork_server import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     command = [sys.executable, str(ROOT / "train.py"), *(["-m", "seed=1,2"] if sweep else []), *words]
     place = "hydra.sweep.dir=out" if sweep else "hydra.run.dir=out"
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, place], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env)
+    done = run([*command, place], cwd=tmp_path, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
     secrets = [b"abc123", b"hunter2", b"swordfish", b"opensesame", b"mellon99"]
     files = {str(file): file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
@@ -117,6 +117,6 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     assert "rollout_scorer.api_key=***" in (job / ".hydra" / "overrides.yaml").read_text()
     if not sweep:
         again = [sys.executable, str(ROOT / "train.py"), "--config-path", "out", "hydra.run.dir=again"]
-        done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env)
+        done = run(again, cwd=tmp_path, timeout=300, env=env)
         assert done.returncode == 2
         assert "rollout_scorer.api_key is a secret" in done.stderr

@@ -20,6 +20,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.report.report import Sample
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.tracking import loggers
+from tests.fork_server import run
 
 SAMPLES = [Sample(prompt="p | q", before="a", after="b\nc", score_before=0.5, score_after=1.0)]
 
@@ -196,9 +197,8 @@ print("cost", -seconds("offline") + seconds("online"))
 @pytest.mark.slow
 def test_wandb_without_a_server_costs_seconds_and_not_the_run(tmp_path, offline, account, reason):
     """Two trainings: the server is waited for once."""
-    env = {**os.environ, **account, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", NO_SERVER, str(tmp_path), str(Path(__file__).parent)]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    done = run(words, env=os.environ | account, timeout=120, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     told = (tmp_path / "online" / "said.txt").read_text()
     assert told.count("this run is logged offline") == 1
@@ -244,7 +244,7 @@ def test_a_full_disk_costs_curves_at_most_and_is_said_once(tmp_path, kind):
     """The system itself refuses to let files grow; later it allows it again."""
     pytest.importorskip("tensorboard") if kind == "tensorboard" else None
     words = [sys.executable, "-c", FULL_DISK, str(tmp_path), str(Path(__file__).parent), kind]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run(words, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("goes on\n")
     told = (tmp_path / "said.txt").read_text()
@@ -306,7 +306,7 @@ print("cost", cost)
 def test_wandb_that_dies_in_the_middle_costs_curves_and_the_next_stage_has_them_again(tmp_path, offline):
     pytest.importorskip("psutil")
     words = [sys.executable, "-c", DEAD_SERVICE, str(tmp_path), str(Path(__file__).parent)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run(words, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "said.txt").read_text().count("the logger fails, and the training goes on") == 1
     assert float(done.stdout.split("cost")[1]) / 200 < 0.05, "seconds a step"

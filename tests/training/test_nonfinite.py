@@ -23,6 +23,7 @@ from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.training.nonfinite import WRITTEN, Aside, clip, total_norm
+from tests.fork_server import run
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["sft", "reward", "dpo", "ppo", "grpo"]
@@ -315,7 +316,7 @@ def on_two(folder: Path, strategy: str, words: list[str], steps: str) -> subproc
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NAN_STEPS": steps}
     command = [sys.executable, str(ROOT / "train.py"), *words, *two]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, env=env)
+    return run(command, cwd=folder, timeout=180, env=env, spares=1)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from rlhf_lightning.training.sharding import full_tensor, layers, whole
+from tests.fork_server import run
 
 SHARES = '''
 import copy
@@ -97,7 +97,7 @@ def test_two_processes_share_a_model_out_and_bring_it_together(tmp_path):
     (tmp_path / "shares.py").write_text(SHARES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "shares.py")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=200, env=env, check=False)
+    done = run(launch, timeout=200, env=env, spares=2)
     assert done.returncode == 0, done.stderr[:4000]
 
 

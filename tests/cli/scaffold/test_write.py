@@ -14,6 +14,7 @@ from rlhf_lightning import registry
 from rlhf_lightning.cli.scaffold.records import scored_rollout
 from rlhf_lightning.cli.scaffold.write import write_new
 from rlhf_lightning.errors import ConfigError
+from tests.fork_server import run
 
 pytestmark = pytest.mark.usefixtures("untouched")
 registry.load_components()
@@ -21,7 +22,7 @@ OPTIONS = [(c.group, c.name) for c in registry.components() if c.target.__module
 
 
 def python(*words: str, workdir: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], cwd=workdir, capture_output=True, text=True, timeout=300)
+    return run([sys.executable, *words], cwd=workdir, timeout=300)
 
 
 @pytest.mark.slow

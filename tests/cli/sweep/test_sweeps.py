@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.cli.sweep.jobs import ERROR_FILE
+from tests.fork_server import ForkedPopen
 
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = '''
@@ -34,7 +35,8 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A sweep in a process of its own, from the folder beside the sweep's."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "220", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words, f"hydra.sweep.dir={folder}"]
-    return subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return ForkedPopen(command, spares=2, cwd=folder.parent, env=env, **pipes)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:

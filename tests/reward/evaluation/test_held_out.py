@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Thumbs
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.statistics.intervals import clustered_proportion_interval
+from tests.fork_server import run
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ["alpha", "be", "gamma ray", "d", "epsilon is long", "zeta", "eta", "theta th", "i", "kappa kappa kappa"]
@@ -221,8 +220,7 @@ torch.multiprocessing.start_processes(work, nprocs=2, start_method="fork")
 def test_two_processes_share_the_work_and_agree(tmp_path):
     """Also where one of them has no prompt at all."""
     code = SHARED.format(tests=str(Path(__file__).parent), store=tmp_path / "store")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    done = run([sys.executable, "-c", code], timeout=120)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"store{rank}").read_text()) for rank in range(2))
     assert first == second

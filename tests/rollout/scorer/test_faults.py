@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.fork_server import run as run_forked
+
 ROOT = Path(__file__).resolve().parents[3]
 HEADING = "import os, random, re, sys, time\nimport numpy\nimport torch\nfrom rlhf_lightning.registry import register\n\n\n"
 CALM = "return [float(len(text)) for text in rollout.responses]"
@@ -29,7 +31,7 @@ def faulty(world, tmp_path):
         env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
         rest = [word for word in world.ppo() if not word.startswith("rollout_scorer")]
         command = [sys.executable, str(ROOT / "train.py"), *rest, "rollout_scorer=faulty", f"hydra.run.dir={folder}", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, env=env)
+        return run_forked(command, cwd=tmp_path, timeout=timeout, env=env, spares=1)
 
     return run
 
