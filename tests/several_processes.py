@@ -7,24 +7,19 @@ COMMANDS.json is a list of [words, folder]. Stops at the first that fails, with 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
 import traceback
 from pathlib import Path
 
+from tests.fixtures.commands import run_command
+
 
 def main(commands: Path) -> None:
-    spec = importlib.util.spec_from_file_location("conftest", Path(__file__).with_name("conftest.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    conftest = importlib.util.module_from_spec(spec)
-    sys.modules["conftest"] = conftest  # dataclasses look their module up
-    spec.loader.exec_module(conftest)
     for words, folder in json.loads(commands.read_text()):
         try:
-            outcome = conftest.run_command(*words, folder=Path(folder))
+            outcome = run_command(*words, folder=Path(folder))
             error = outcome.error if outcome.code else ""
         except Exception:
             error = traceback.format_exc()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -20,19 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+from tests.fixtures.world import World, write_world
+
 CALLS = {os: ("open", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink"), io: ("open",)}
 SMALL = ["checkpoint.every=1", "ppo.self_checks=false"]
-
-
-def load_conftest() -> Any:
-    spec = importlib.util.spec_from_file_location("tests_conftest", CONFTEST)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def commands(world: Any) -> dict[str, list[str]]:
@@ -224,11 +214,10 @@ def killed_and_gone_on_with(kind: str, whole: Undisturbed, folder: Path, draw: r
 
 
 def make_world(files: Path) -> Any:
-    """The conftest's world: files, a policy and a reward model, made in forked processes."""
-    conftest = load_conftest()
+    """The tests' world: files, a policy and a reward model, made in forked processes."""
     files.mkdir()
-    conftest.write_world(files)
-    world = conftest.World(files, files / "sft" / "policy", files / "reward" / "reward_model")
+    write_world(files)
+    world = World(files, files / "sft" / "policy", files / "reward" / "reward_model")
     for stage, words in (("sft", world.sft("backbone.positions=64", "sft.epochs=2")), ("reward", world.reward())):
         done = Command([*words, f"hydra.run.dir={files / stage}"]).run()
         if done.error:

@@ -14,7 +14,7 @@ from rlhf_lightning.flow import ScoredRollout
 from rlhf_lightning.rollout.shaping.clip_score import clip_score
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
-from tests.conftest import make_scored
+from tests.fixtures.records import make_scored
 
 
 def of(scores: list[float], **fields: Any) -> ScoredRollout:
