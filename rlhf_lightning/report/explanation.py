@@ -18,8 +18,8 @@ from rlhf_lightning.report.page import Shown, rendered, shown
 from rlhf_lightning.report.report import Curve, Metric, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
-from rlhf_lightning.reward.explain.pairwise import Comparison
-from rlhf_lightning.reward.explain.regression import Regression
+from rlhf_lightning.reward.explain.pairwise import PairExplanation
+from rlhf_lightning.reward.explain.score_regression import ScoreRegression
 
 Cells = list[str | float | None]
 LEVELS = 5
@@ -33,29 +33,29 @@ class ExplainedCase:
     """A case with its explanation, or the comparison of its two."""
 
     case: Case
-    result: Explanation | Comparison
+    result: Explanation | PairExplanation
 
     @property
     def sides(self) -> list[Explanation]:
-        return [self.result.first, self.result.second] if isinstance(self.result, Comparison) else [self.result]
+        return [self.result.first, self.result.second] if isinstance(self.result, PairExplanation) else [self.result]
 
     @property
     def agrees(self) -> bool | None:
         """Whether the model prefers what people preferred; None where there was nothing to prefer."""
-        return self.result.difference > 0 if isinstance(self.result, Comparison) else None
+        return self.result.difference > 0 if isinstance(self.result, PairExplanation) else None
 
 
-def explanation_json(model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> dict[str, Any]:
+def explanation_json(model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> dict[str, Any]:
     """All that the page shows, and the numbers behind it."""
     return {
         "format": 1,
         "model": model,
-        "regression": None if regression is None else regression.plain(),
+        "regression": None if regression is None else regression.to_json(),
         "cases": [{"origin": one.case.origin, "kind": one.case.kind, "agrees": one.agrees} | _plain(one.result) for one in cases],
     }
 
 
-def explanation_metrics(cases: Sequence[ExplainedCase], regression: Regression | None) -> list[Metric]:
+def explanation_metrics(cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> list[Metric]:
     """How many texts, whether the two methods agree, and what length has to do with the scores."""
     sides = [side for one in cases for side in one.sides]
     metrics = [Metric(label="Texts explained", after=float(len(sides)), digits=0, better=None)]
@@ -78,12 +78,12 @@ def explanation_metrics(cases: Sequence[ExplainedCase], regression: Regression |
     return metrics
 
 
-def regression_tables(regression: Regression) -> list[Table]:
+def regression_tables(regression: ScoreRegression) -> list[Table]:
     """What each family of features explains, and each feature's coefficient, largest first."""
-    families: list[Cells] = [[one.name, one.features, one.alone, one.added, one.own] for one in regression.families]
+    families: list[Cells] = [[one.name, one.features, one.alone, one.added, one.unique] for one in regression.families]
     by_size = sorted(regression.effects, key=lambda effect: -abs(effect.coefficient))
     effects: list[Cells] = [[one.name, one.coefficient, one.correlation, one.partial] for one in by_size[:FEATURES_SHOWN]]
-    left_out = "" if regression.r2_left_out is None else f", and {regression.r2_left_out:.2f} on texts that it hasn't seen"
+    left_out = "" if regression.r2_held_out is None else f", and {regression.r2_held_out:.2f} on texts that it hasn't seen"
     note = (
         f"Linear regression of the scores of {regression.texts:,} texts: R² {regression.r2:.2f} with all features{left_out}. Alone: R² of "
         "the family; added: over the families above it; only it: what is lost without it."
@@ -131,12 +131,12 @@ def signed(value: float) -> str:
     return f"+{text}" if value > 0 and text[0].isdigit() else text
 
 
-def write_explanation(path: Path, title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> None:
+def write_explanation(path: Path, title: str, model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> None:
     """Write the page, whole or not at all."""
     write_atomic(path, explanation_page(title, model, cases, regression), private=True)
 
 
-def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], regression: Regression | None) -> str:
+def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> str:
     """The page's HTML: every text coloured by what its words add, pairs side by side. No script, no outside resource."""
     return rendered(
         "explanation.html.j2",
@@ -191,7 +191,7 @@ def _article(number: int, one: ExplainedCase) -> _Article:
         for name, side in zip(names, one.sides, strict=True)
     ]
     verdict = ""
-    if isinstance(one.result, Comparison):
+    if isinstance(one.result, PairExplanation):
         by = f"by {signed(abs(one.result.difference))[1:]}"
         verdict = f"The model agrees, {by}." if one.agrees else f"The model prefers the other, {by}."
     lines = [
@@ -225,14 +225,14 @@ def _check(side: Explanation) -> str:
     """What the reader must know to trust the colours."""
     told = []
     if side.gap is not None:
-        told.append(f"gap {side.gap:.1g} after {side.steps} gradients{'' if side.is_complete else ' (too large: raise stage.most_steps)'}")
+        told.append(f"gap {side.gap:.1g} after {side.steps} gradients{'' if side.is_complete else ' (too large: raise stage.max_steps)'}")
         told.append("occlusion can't be compared" if side.agreement is None else f"agrees with occlusion {side.agreement:.2f}")
     if side.is_truncated:
         told.append("too long: the model reads a part of it")
     return "; ".join(told)
 
 
-def _tables(result: Explanation | Comparison) -> list[Table]:
+def _tables(result: Explanation | PairExplanation) -> list[Table]:
     if isinstance(result, Explanation):
         if not result.reasons:
             return []
@@ -250,8 +250,8 @@ def _tables(result: Explanation | Comparison) -> list[Table]:
     return [Table(title="Where the features differ", heads=heads, rows=rows, note=note)]
 
 
-def _plain(result: Explanation | Comparison) -> dict[str, Any]:
-    if isinstance(result, Comparison):
+def _plain(result: Explanation | PairExplanation) -> dict[str, Any]:
+    if isinstance(result, PairExplanation):
         own = {name: getattr(result, name) for name in ("difference", "is_exact", "unexplained")}
         features = [dataclasses.asdict(one) for one in result.features]
         return {**own, "features": features, "texts": [_of_text(side) for side in (result.first, result.second)]}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rlhf_lightning.flow import Feedback
     from rlhf_lightning.report.explanation import ExplainedCase
     from rlhf_lightning.reward.explain.cases import Case
-    from rlhf_lightning.reward.explain.explanation import Settings
-    from rlhf_lightning.reward.explain.regression import Regression
+    from rlhf_lightning.reward.explain.explanation import ExplainSettings
+    from rlhf_lightning.reward.explain.score_regression import ScoreRegression
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
@@ -37,9 +37,9 @@ def explain(
     texts: PositiveInt = 1000,
     baseline: Literal["neutral", "pad", "zero"] = "neutral",
     tolerance: PositiveFloat = 1e-3,
-    most_steps: Annotated[int, Field(ge=16)] = 1024,
+    max_steps: Annotated[int, Field(ge=16)] = 1024,
     occlusion: Literal["remove", "replace"] = "remove",
-    most_occlusions: PositiveInt = 64,
+    max_occlusions: PositiveInt = 64,
     points: Annotated[int, Field(ge=2)] = 33,
 ) -> float:
     """Explain a reward model's scores of the feedback's texts: words, features, pairs; tables, JSON, a coloured page. Returns their number.
@@ -52,39 +52,41 @@ def explain(
         order: the first ones, or the comparisons in which the model disagrees with people, the clearest first, of those sampled.
         texts: sampled for the regression of scores on the features of reward_feature.
         baseline: what a text is compared with, token for token: the embedding of the mask or the end-of-text, of the padding, or zero.
-        tolerance, most_steps: gradients are added until words add up to the score to within this, or there are so many.
+        tolerance, max_steps: gradients are added until words add up to the score to within this, or there are so many.
         occlusion: the check takes words out of the text, or puts the mask or the end-of-text in their place.
-        most_occlusions: texts of more words lose several at a time.
+        max_occlusions: texts of more words lose several at a time.
         points: of a response at which the score is taken.
     """
-    from rlhf_lightning.reward.explain.cases import sample
-    from rlhf_lightning.reward.explain.explanation import Settings
+    from rlhf_lightning.reward.explain.cases import sample_records
+    from rlhf_lightning.reward.explain.explanation import ExplainSettings
     from rlhf_lightning.reward.storage.folder import is_feature_score
 
     with run.time_stage("read"):
         intake = read(run, [] if is_feature_score(model) else [model])
-        records = sample(intake.feedback, texts, run.seed)
+        records = sample_records(intake.feedback, texts, run.seed)
     net = loaded(run, model)
     with run.time_stage("features"):
         regression, notes = _regression(run, net, records, texts)
     cases = chosen(net, intake.feedback, records, limit, order)
-    settings = Settings(baseline, tolerance, most_steps, occlusion, most_occlusions, points)
+    settings = ExplainSettings(baseline, tolerance, max_steps, occlusion, max_occlusions, points)
     with run.time_stage("explain"):
-        told = [_explained(net, case, settings, regression) for case in cases]
+        told = [_explain_case(net, case, settings, regression) for case in cases]
     return _told(run, model, told, regression, [*intake.notes, *notes])
 
 
-def _explained(model: RewardModel | FeatureScore, case: Case, settings: Settings, regression: Regression | None) -> ExplainedCase:
+def _explain_case(
+    model: RewardModel | FeatureScore, case: Case, settings: ExplainSettings, regression: ScoreRegression | None
+) -> ExplainedCase:
     from rlhf_lightning.report.explanation import ExplainedCase
-    from rlhf_lightning.reward.explain.explanation import explained
-    from rlhf_lightning.reward.explain.pairwise import compared
+    from rlhf_lightning.reward.explain.explanation import explain_text
+    from rlhf_lightning.reward.explain.pairwise import explain_pair
 
     if len(case.texts) == 1:
-        return ExplainedCase(case, explained(model, case.texts[0], settings))
-    return ExplainedCase(case, compared(model, case.texts[0], case.texts[1], settings, regression))
+        return ExplainedCase(case, explain_text(model, case.texts[0], settings))
+    return ExplainedCase(case, explain_pair(model, case.texts[0], case.texts[1], settings, regression))
 
 
-def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regression | None, notes: list[str]) -> float:
+def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: ScoreRegression | None, notes: list[str]) -> float:
     """Write and print everything. Returns the number of texts."""
     from rlhf_lightning.report.explanation import (
         explanation_json,
@@ -100,7 +102,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Regre
     broken = sum(side.is_complete is False for side in sides)
     agreed, pairs = preferred(told)
     if broken:
-        notes.append(f"the words of {broken} of {len(sides)} texts don't add up to the score well enough: raise stage.most_steps")
+        notes.append(f"the words of {broken} of {len(sides)} texts don't add up to the score well enough: raise stage.max_steps")
     if pairs:
         notes.append(f"the model prefers what people preferred in {agreed} of the {pairs} explained pairs")
     run.write_json("explanation.json", explanation_json(model, told, regression))
@@ -157,21 +159,23 @@ def scores_of(model: RewardModel | FeatureScore, texts: Sequence[Text]) -> Tenso
     return model.score_texts([prompt for prompt, _ in texts], responses)
 
 
-def _regression(run: Run, model: RewardModel | FeatureScore, records: Sequence[Feedback], most: int) -> tuple[Regression | None, list[str]]:
+def _regression(
+    run: Run, model: RewardModel | FeatureScore, records: Sequence[Feedback], limit: int
+) -> tuple[ScoreRegression | None, list[str]]:
     """The regression on the features of the command, or why there is none."""
     from rlhf_lightning.errors import DataError
     from rlhf_lightning.flow import prompt_text
     from rlhf_lightning.reward.evaluation.score_checks import all_equal
     from rlhf_lightning.reward.explain.cases import distinct_texts
-    from rlhf_lightning.reward.explain.regression import regressed
+    from rlhf_lightning.reward.explain.score_regression import regress_scores
 
-    texts = distinct_texts(records, most)
+    texts = distinct_texts(records, limit)
     scores = scores_of(model, texts)
     if all_equal(scores):
         return None, [f"the model gives all {len(scores)} texts the same score: it tells nothing apart, and there is nothing to explain"]
     nodes = run.config.get("reward_feature") or {}
     features = {str(name): {key: value for key, value in node.items() if not key.startswith("_")} for name, node in nodes.items()}
     try:
-        return regressed([(prompt_text(prompt), response) for prompt, response in texts], scores, features), []
+        return regress_scores([(prompt_text(prompt), response) for prompt, response in texts], scores, features), []
     except DataError as reason:
         return None, [f"no regression on features: {reason}"]

@@ -26,7 +26,7 @@ from rlhf_lightning.report.explanation import (
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
 from rlhf_lightning.reward.explain.occlusion import Occlusion
-from rlhf_lightning.reward.explain.pairwise import Comparison, Difference
+from rlhf_lightning.reward.explain.pairwise import FeatureDifference, PairExplanation
 from rlhf_lightning.reward.explain.trajectory import Trajectory
 from rlhf_lightning.reward.regression.feature_score import Reason
 
@@ -51,9 +51,11 @@ GOOD = side("The lamp:", "a good lamp", 1.25, values=(0.01, 0.9, -0.2))
 BAD = side("The lamp:", "bad lamp", -0.5, values=(-0.8, 0.1), is_complete=False, gap=0.2)
 PAIR = ExplainedCase(
     Case("f.jsonl:1", "pair", "The lamp:", ("a good lamp", "bad lamp")),
-    Comparison(first=GOOD, second=BAD, features=[Difference("length: log words", 1.4, 1.1, 0.3)], is_exact=False, unexplained=1.45),
+    PairExplanation(
+        first=GOOD, second=BAD, features=[FeatureDifference("length: log words", 1.4, 1.1, 0.3)], is_exact=False, unexplained=1.45
+    ),
 )
-DISAGREES = ExplainedCase(PAIR.case, Comparison(first=BAD, second=GOOD, features=[], is_exact=False, unexplained=None))
+DISAGREES = ExplainedCase(PAIR.case, PairExplanation(first=BAD, second=GOOD, features=[], is_exact=False, unexplained=None))
 ALONE = ExplainedCase(Case("", "rating", EVIL, (EVIL,)), side(EVIL, EVIL, 0.3, values=[0.5] * len(EVIL.split()), agreement=None))
 BY_FEATURES = ExplainedCase(
     Case("", "thumbs", "p", ("x",)),
@@ -110,7 +112,7 @@ def test_the_page_says_who_agrees_and_what_not_to_trust():
     page = explanation_page("t", "m", CASES, None)
     assert "The model agrees, by 1.75." in page
     assert "The model prefers the other, by 1.75." in page
-    assert "gap 0.2 after 32 gradients (too large: raise stage.most_steps)" in page
+    assert "gap 0.2 after 32 gradients (too large: raise stage.max_steps)" in page
     assert "agrees with occlusion 0.75" in page
     assert "it leaves +1.45 of +1.75 unexplained" in page
     assert page.count("<svg viewBox") > 3

@@ -1,4 +1,4 @@
-"""Which texts of a data set are explained, and for which features their scores are held against."""
+"""The texts of a data set to explain, and those for the regression on features."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rlhf_lightning.flow import Feedback, Prompt, Ranking
 
 @dataclass(frozen=True)
 class Case:
-    """A text, or two of which people preferred the first.
+    """A text, or two with the preferred one first.
 
     Attributes:
-        kind: of the judgement. origin: where it was read.
+        kind: of the judgement. origin: file and line.
     """
 
     origin: str
@@ -29,8 +29,8 @@ class Case:
         return [(self.prompt, response) for response in self.responses]
 
 
-def case_of(record: Feedback) -> Case:
-    """The best and the worst of what was compared, one pair of a ranking; the only text, or the first, of anything else."""
+def to_case(record: Feedback) -> Case:
+    """The best and the worst text of a comparison; the first text of any other judgement."""
     ordered = comparisons(record)
     ranks = record.judgement.ranks if isinstance(record.judgement, Ranking) else (1, 0)
     chosen: tuple[int, ...] = (0,)
@@ -39,26 +39,26 @@ def case_of(record: Feedback) -> Case:
     return Case(record.origin or "", judgement_kind(record), record.prompt, tuple(record.responses[i] for i in chosen))
 
 
-def distinct_cases(feedback: Sequence[Feedback], most: int) -> list[Case]:
-    """The first `most` cases of different texts."""
-    found: dict[tuple[Prompt, tuple[str, ...]], Case] = {}
+def distinct_cases(feedback: Sequence[Feedback], limit: int) -> list[Case]:
+    """The first `limit` cases of different texts."""
+    cases: dict[tuple[Prompt, tuple[str, ...]], Case] = {}
     for record in feedback:
-        case = case_of(record)
-        found.setdefault((case.prompt, case.responses), case)
-        if len(found) == most:
+        case = to_case(record)
+        cases.setdefault((case.prompt, case.responses), case)
+        if len(cases) == limit:
             break
-    return list(found.values())
+    return list(cases.values())
 
 
-def sample(feedback: Sequence[Feedback], most: int, seed: int) -> list[Feedback]:
-    """At most so many records, drawn without regard to their order and given in it."""
-    chosen = sorted(random.Random(seed).sample(range(len(feedback)), min(most, len(feedback))))
+def sample_records(feedback: Sequence[Feedback], limit: int, seed: int) -> list[Feedback]:
+    """A random sample of at most `limit` records, in their order."""
+    chosen = sorted(random.Random(seed).sample(range(len(feedback)), min(limit, len(feedback))))
     return [feedback[index] for index in chosen]
 
 
-def distinct_texts(feedback: Sequence[Feedback], most: int) -> list[Text]:
-    """The first `most` different prompts with responses."""
-    found: dict[Text, None] = {}
+def distinct_texts(feedback: Sequence[Feedback], limit: int) -> list[Text]:
+    """The first `limit` different prompts with responses."""
+    texts: dict[Text, None] = {}
     for record in feedback:
-        found.update(((record.prompt, response), None) for response in record.responses)
-    return list(found)[:most]
+        texts.update(((record.prompt, response), None) for response in record.responses)
+    return list(texts)[:limit]

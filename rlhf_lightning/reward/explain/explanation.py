@@ -1,4 +1,4 @@
-"""Why a reward model scores a text as it does: words, features, and the way along the response."""
+"""Explanation of a reward model's score of a text: words, features, and the score along the response."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.reward.explain.attribution import Baseline, integrated_gradients
 from rlhf_lightning.reward.explain.occlusion import Occlusion, occlusions, rank_agreement
 from rlhf_lightning.reward.explain.trajectory import Trajectory, trajectory
-from rlhf_lightning.reward.explain.view import Occluded, PlainView, TokenView, View
-from rlhf_lightning.reward.explain.words import Part
+from rlhf_lightning.reward.explain.view import OcclusionMethod, PlainView, TokenView, View
+from rlhf_lightning.reward.explain.words import TextPart
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.regression.feature_score import FeatureScore, Reason
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How much work an explanation is; see stage.explain."""
+class ExplainSettings:
+    """Settings of an explanation; see stage.explain."""
 
     baseline: Baseline = "neutral"
     tolerance: float = 1e-3
-    most_steps: int = 1024
-    occlusion: Occluded = "remove"
-    most_occlusions: int = 64
+    max_steps: int = 1024
+    occlusion: OcclusionMethod = "remove"
+    max_occlusions: int = 64
     points: int = 33
 
 
 @dataclass(frozen=True)
 class WordShare:
-    """text[start:end] of the prompt or response, and what it adds to the score."""
+    """text[start:end] of the prompt or response, and its contribution to the score."""
 
-    part: Part
+    part: TextPart
     start: int
     end: int
     text: str
@@ -43,14 +43,13 @@ class Explanation:
     """A score and its reasons, all in units of the normalised score.
 
     Attributes:
-        words: with integrated gradients score = baseline_score + sum of contributions, but for `gap`; without tokens (features) a word
-            contributes what the score loses without it, which needn't add up.
+        words: with integrated gradients score = baseline_score + sum of contributions, but for `gap`; without tokens (features) a
+            word's contribution is its occlusion, and the sum may differ.
         baseline_score, gap, steps, is_complete: of the integrated gradients; None without.
-        occlusions: what the score loses without words. agreement: rank correlation of that with the contributions; None where it says
-            nothing.
+        occlusions: the drops of the score without words. agreement: their rank correlation with the contributions, if it is defined.
         trajectory: the score of each beginning of the response.
         bias, reasons: for a features model score = bias + sum of contributions, exactly; else None and empty.
-        is_truncated: the model doesn't read all of the text.
+        is_truncated: the text is longer than the model reads.
     """
 
     prompt: str
@@ -69,41 +68,41 @@ class Explanation:
     is_truncated: bool = False
 
 
-def explained(model: RewardModel | FeatureScore, text: Text, settings: Settings) -> Explanation:
+def explain_text(model: RewardModel | FeatureScore, text: Text, settings: ExplainSettings) -> Explanation:
     """Explain the score of one text."""
     if isinstance(model, FeatureScore):
         return _by_features(model, text, settings)
     view = TokenView(model, text)
-    found = integrated_gradients(model, view.tokens, view.fixed, settings.baseline, settings.tolerance, settings.most_steps)
-    shares = [float(found.tokens[list(word.tokens)].sum()) for word in view.words]
-    drops = occlusions(view, found.score, settings.occlusion, settings.most_occlusions)
+    attribution = integrated_gradients(model, view.tokens, view.fixed, settings.baseline, settings.tolerance, settings.max_steps)
+    shares = [float(attribution.tokens[list(word.tokens)].sum()) for word in view.words]
+    drops = occlusions(view, attribution.score, settings.occlusion, settings.max_occlusions)
     return Explanation(
         prompt=view.prompt,
         response=view.response,
-        score=found.score,
-        words=_named(view, shares),
+        score=attribution.score,
+        words=_word_shares(view, shares),
         occlusions=drops,
         trajectory=trajectory(view, settings.points),
-        baseline_score=found.baseline_score,
-        gap=found.gap,
-        steps=found.steps,
-        is_complete=found.is_complete,
+        baseline_score=attribution.baseline_score,
+        gap=attribution.gap,
+        steps=attribution.steps,
+        is_complete=attribution.is_complete,
         agreement=rank_agreement(shares, drops),
         is_truncated=view.is_truncated,
     )
 
 
-def _by_features(model: FeatureScore, text: Text, settings: Settings) -> Explanation:
+def _by_features(model: FeatureScore, text: Text, settings: ExplainSettings) -> Explanation:
     view = PlainView(model, text)
     score = float(model.score_texts([view.prompt], [view.response]))
-    drops = occlusions(view, score, settings.occlusion, settings.most_occlusions)
-    shares = [one.drop / (one.end - one.first) for one in drops for _ in range(one.first, one.end)]
+    drops = occlusions(view, score, settings.occlusion, settings.max_occlusions)
+    shares = [run.drop / (run.end - run.first) for run in drops for _ in range(run.first, run.end)]
     bias, reasons = model.explain(view.prompt, view.response)
     return Explanation(
         prompt=view.prompt,
         response=view.response,
         score=score,
-        words=_named(view, shares),
+        words=_word_shares(view, shares),
         occlusions=drops,
         trajectory=trajectory(view, settings.points),
         bias=bias,
@@ -111,7 +110,7 @@ def _by_features(model: FeatureScore, text: Text, settings: Settings) -> Explana
     )
 
 
-def _named(view: View, shares: Sequence[float]) -> list[WordShare]:
+def _word_shares(view: View, shares: Sequence[float]) -> list[WordShare]:
     texts = {"prompt": view.prompt, "response": view.response}
     return [
         WordShare(word.part, word.start, word.end, texts[word.part][word.start : word.end], share)

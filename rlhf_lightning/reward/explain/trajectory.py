@@ -1,4 +1,4 @@
-"""Where along the response the score moved."""
+"""The score along the response."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rlhf_lightning.reward.explain.view import View
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The score of each beginning of the response, as if it ended there.
+    """The score of each beginning of the response as a complete one.
 
     Attributes:
-        words: how many words of the response each beginning has, from 0 to all. scores: normalised.
+        words: number of words of each beginning, from 0 to all. scores: normalised.
     """
 
     words: list[int]
@@ -20,10 +20,10 @@ class Trajectory:
 
 
 def trajectory(view: View, points: int = 33) -> Trajectory:
-    """The scores of at most `points` beginnings of the response, at equal distances in words, the empty and the whole one included.
+    """The scores of at most `points` beginnings of the response, equally spaced in words.
 
-    Each is scored as a whole response, with the end-of-text behind it: a model was never asked about unfinished ones, so a beginning
-    that breaks off inside a sentence may well score low.
+    The empty and the full response are included. Each is scored as a complete response, with the end-of-text after it: a beginning that
+    breaks off inside a sentence may score low, since models aren't trained on such texts.
     """
     count = sum(word.part == "response" for word in view.words)
     steps = min(count, max(points, 2) - 1)

@@ -1,4 +1,4 @@
-"""Texts like one text, as tokens: some taken out, some replaced, many in one batch."""
+"""Variants of a tokenised text, with tokens removed or replaced, scored in batches."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from rlhf_lightning.model.packing import PackedTokens
 
 BUDGET = 2048
-"""Tokens that are run at a time."""
+"""Tokens per batch."""
 
 
-def size(tokens: PackedTokens) -> int:
-    """How many tokens the model reads, those of an encoder's context counted."""
-    return len(tokens.ids) + (0 if tokens.context is None else size(tokens.context))
+def token_count(tokens: PackedTokens) -> int:
+    """Number of tokens that the model reads, with an encoder's context."""
+    return len(tokens.ids) + (0 if tokens.context is None else token_count(tokens.context))
 
 
 def streams(tokens: PackedTokens) -> list[PackedTokens]:
-    """What the model reads, in the order in which tokens are counted here: an encoder's context first, then the text's own row."""
+    """The token rows in the order of counting: an encoder's context, then the text."""
     return [tokens] if tokens.context is None else [*streams(tokens.context), tokens]
 
 
-def joined(texts: Sequence[PackedTokens]) -> PackedTokens:
-    """Several as one batch. All have the same optional fields."""
+def concat(texts: Sequence[PackedTokens]) -> PackedTokens:
+    """Join texts with the same optional fields to a batch."""
 
     def column(name: str) -> Tensor | None:
         values = [getattr(text, name) for text in texts]
@@ -35,45 +35,45 @@ def joined(texts: Sequence[PackedTokens]) -> PackedTokens:
     contexts = [text.context for text in texts if text.context is not None]
     names = (field.name for field in dataclasses.fields(PackedTokens) if field.name != "context")
     columns: dict[str, Any] = {name: column(name) for name in names}
-    return PackedTokens(**columns, context=joined(contexts) if contexts else None)
+    return PackedTokens(**columns, context=concat(contexts) if contexts else None)
 
 
-def without(tokens: PackedTokens, places: Sequence[int], filler: int | None = None) -> PackedTokens:
-    """One text without the tokens at these places, or with the token `filler` instead of each.
+def without(tokens: PackedTokens, positions: Sequence[int], filler: int | None = None) -> PackedTokens:
+    """One text without the tokens at these positions, or with the token `filler` in their place.
 
-    A stream that would be left without any token keeps its length, filled: no model reads nothing.
+    A stream that would become empty keeps its length, with filler.
     """
-    own = size(tokens) - len(tokens.ids)
-    kept = torch.ones(len(tokens.ids), dtype=torch.bool)
-    kept[[place - own for place in places if place >= own]] = False
-    context = None if tokens.context is None else without(tokens.context, [place for place in places if place < own], filler)
-    if filler is not None or not kept.any():
-        return dataclasses.replace(tokens, ids=tokens.ids.where(kept, filler or 0), context=context)
+    offset = token_count(tokens) - len(tokens.ids)
+    mask = torch.ones(len(tokens.ids), dtype=torch.bool)
+    mask[[position - offset for position in positions if position >= offset]] = False
+    context = None if tokens.context is None else without(tokens.context, [p for p in positions if p < offset], filler)
+    if filler is not None or not mask.any():
+        return dataclasses.replace(tokens, ids=tokens.ids.where(mask, filler or 0), context=context)
     start = tokens.response_start
     return dataclasses.replace(
         tokens,
-        ids=tokens.ids[kept],
-        lengths=kept.sum()[None],
-        types=None if tokens.types is None else tokens.types[kept],
-        response_start=None if start is None else kept[: int(start)].sum()[None],
+        ids=tokens.ids[mask],
+        lengths=mask.sum()[None],
+        types=None if tokens.types is None else tokens.types[mask],
+        response_start=None if start is None else mask[: int(start)].sum()[None],
         context=context,
     )
 
 
 @torch.no_grad()
-def scored(model: Callable[[PackedTokens], Tensor], texts: Sequence[PackedTokens], device: torch.device) -> Tensor:
-    """Scores [U] of single texts, some BUDGET of tokens at a time, on the CPU."""
-    found = [model(joined(part).to(device)).float().cpu() for part in _parts(texts)]
-    return torch.cat(found) if found else torch.zeros(0)
+def score_batches(model: Callable[[PackedTokens], Tensor], texts: Sequence[PackedTokens], device: torch.device) -> Tensor:
+    """Scores [U] of single texts on the CPU, in batches of about BUDGET tokens."""
+    scores = [model(concat(part).to(device)).float().cpu() for part in _batches(texts)]
+    return torch.cat(scores) if scores else torch.zeros(0)
 
 
-def _parts(texts: Sequence[PackedTokens]) -> Iterator[list[PackedTokens]]:
+def _batches(texts: Sequence[PackedTokens]) -> Iterator[list[PackedTokens]]:
     part, tokens = list[PackedTokens](), 0
     for text in texts:
-        if part and tokens + size(text) > BUDGET:
+        if part and tokens + token_count(text) > BUDGET:
             yield part
             part, tokens = [], 0
         part.append(text)
-        tokens += size(text)
+        tokens += token_count(text)
     if part:
         yield part

@@ -1,4 +1,4 @@
-"""How a reward model reads a text: its words, and the scores of the text without some of them."""
+"""A text as a reward model reads it: its words, and its scores without some of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.judgements import Text
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.explain.variants import scored, size, streams, without
-from rlhf_lightning.reward.explain.words import Stretch, Word, decoded, neutral_token, plain_words, token_words
+from rlhf_lightning.reward.explain.variants import score_batches, streams, token_count, without
+from rlhf_lightning.reward.explain.words import CharRange, Word, decode_with_offsets, neutral_token, plain_words, token_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
-Occluded = Literal["remove", "replace"]
+OcclusionMethod = Literal["remove", "replace"]
 
 
 class View(Protocol):
     """A text as a reward model reads it.
 
     Attributes:
-        prompt, response: the texts in which the words stand. words: of both, in order. is_truncated: the model doesn't read all of it.
+        prompt, response: the texts of the words. words: of both, in order. is_truncated: the text is longer than the model reads.
     """
 
     prompt: str
@@ -36,12 +36,12 @@ class View(Protocol):
     words: list[Word]
     is_truncated: bool
 
-    def scores_without(self, groups: Sequence[Sequence[int]], how: Occluded) -> Tensor:
-        """Normalised scores [G] of the text without the words of each group, by their index."""
+    def scores_without(self, groups: Sequence[Sequence[int]], method: OcclusionMethod) -> Tensor:
+        """Normalised scores [G] of the text without each group of words, given by index."""
         ...
 
     def scores_until(self, counts: Sequence[int]) -> Tensor:
-        """Normalised scores [C] of the text whose response ends after so many words, the end-of-text behind it."""
+        """Normalised scores [C] of the text with the response cut after so many words, end-of-text included."""
         ...
 
 
@@ -49,13 +49,13 @@ class TokenView:
     """A text as the tokens of a language model.
 
     Attributes:
-        tokens: one text. fixed: [N] special tokens that every text has, context of an encoder first.
+        tokens: one text. fixed: [N] mask of the special tokens, context of an encoder first.
     """
 
     def __init__(self, model: RewardModel, text: Text) -> None:
         if not model.tokenizer.is_fast:
             raise ConfigError(
-                f"{type(model.tokenizer).__name__} doesn't say which characters its tokens stand for: explaining needs a fast tokenizer, "
+                f"{type(model.tokenizer).__name__} has no offsets of its tokens' characters: explaining needs a fast tokenizer, "
                 "save the model with its tokenizer.json"
             )
         self.model = model
@@ -64,30 +64,30 @@ class TokenView:
         self.is_truncated = model.truncated > truncated
         model.truncated = truncated
         first, offsets = model.response_offsets(text)
-        own = size(self.tokens) - len(self.tokens.ids)
-        first += own
+        context_size = token_count(self.tokens) - len(self.tokens.ids)
+        first += context_size
         ids = torch.cat([stream.ids for stream in streams(self.tokens)]).tolist()
-        before = range(own or first)
+        before = range(context_size or first)
         self.answer = range(first, first + len(offsets))
         special = {*model.tokenizer.all_special_ids} - {model.tokenizer.unk_token_id}
-        free = {*self.answer, *(place for place in before if ids[place] not in special)}
-        self.fixed = torch.tensor([place not in free for place in range(len(ids))])
+        free = {*self.answer, *(position for position in before if ids[position] not in special)}
+        self.fixed = torch.tensor([position not in free for position in range(len(ids))])
         self.response = text[1]
         self.prompt, self.words = _prompt_words(model.tokenizer, text[0], ids, before, self.fixed)
         self.words += token_words("response", text[1], offsets, self.answer)
 
-    def scores_without(self, groups: Sequence[Sequence[int]], how: Occluded) -> Tensor:
-        filler = neutral_token(self.model.tokenizer) if how == "replace" else None
-        cut = [[place for word in group for place in self.words[word].tokens] for group in groups]
-        return self._scored([without(self.tokens, places, filler) for places in cut])
+    def scores_without(self, groups: Sequence[Sequence[int]], method: OcclusionMethod) -> Tensor:
+        filler = neutral_token(self.model.tokenizer) if method == "replace" else None
+        removed = [[position for word in group for position in self.words[word].tokens] for group in groups]
+        return self._scores([without(self.tokens, positions, filler) for positions in removed])
 
     def scores_until(self, counts: Sequence[int]) -> Tensor:
         words = [word for word in self.words if word.part == "response"]
         ends = [1 + max((word.tokens[-1] for word in words[:count]), default=self.answer.start - 1) for count in counts]
-        return self._scored([without(self.tokens, range(end, self.answer.stop)) for end in ends])
+        return self._scores([without(self.tokens, range(end, self.answer.stop)) for end in ends])
 
-    def _scored(self, texts: Sequence[PackedTokens]) -> Tensor:
-        return scored(self.model, texts, self.model.mean.device)
+    def _scores(self, texts: Sequence[PackedTokens]) -> Tensor:
+        return score_batches(self.model, texts, self.model.mean.device)
 
 
 class PlainView:
@@ -100,8 +100,8 @@ class PlainView:
         self.prompt, self.response = prompt_text(text[0]), text[1]
         self.words = [*plain_words("prompt", self.prompt), *plain_words("response", self.response)]
 
-    def scores_without(self, groups: Sequence[Sequence[int]], how: Occluded) -> Tensor:
-        """Without them in either way: there is no token to put in their place."""
+    def scores_without(self, groups: Sequence[Sequence[int]], method: OcclusionMethod) -> Tensor:
+        """Remove them by either method: there are no tokens to replace."""
         texts = [
             (
                 _cut(self.prompt, [self.words[i] for i in group if self.words[i].part == "prompt"]),
@@ -119,18 +119,18 @@ class PlainView:
 def _prompt_words(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: Sequence[int], before: Sequence[int], fixed: Tensor
 ) -> tuple[str, list[Word]]:
-    """The prompt as it is shown, and its words; a chat, or what can't be found again in the text, as its tokens say it."""
-    free = [place for place in before if not fixed[place]]
+    """The prompt as text, and its words; a chat is decoded from its tokens."""
+    free = [position for position in before if not fixed[position]]
     if isinstance(prompt, str):
-        told = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True) if prompt else {}
-        # What doesn't fit has lost its beginning.
-        lost = len(told.get("input_ids", [])) - len(free)
-        if lost >= 0 and told.get("input_ids", [])[lost:] == [ids[place] for place in free]:
-            offsets: list[Stretch] = [(int(a), int(b)) for a, b in told.get("offset_mapping", [])[lost:]]
+        encoding = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True) if prompt else {}
+        # A prompt that is too long has lost its beginning.
+        lost = len(encoding.get("input_ids", [])) - len(free)
+        if lost >= 0 and encoding.get("input_ids", [])[lost:] == [ids[position] for position in free]:
+            offsets: list[CharRange] = [(int(a), int(b)) for a, b in encoding.get("offset_mapping", [])[lost:]]
             return prompt, token_words("prompt", prompt, offsets, free)
-    text, offsets = decoded(tokenizer, [ids[place] for place in before])
-    kept = [(offset, place) for offset, place in zip(offsets, before, strict=True) if not fixed[place]]
-    return text, token_words("prompt", text, [offset for offset, _ in kept], [place for _, place in kept])
+    text, offsets = decode_with_offsets(tokenizer, [ids[position] for position in before])
+    words = [(offset, position) for offset, position in zip(offsets, before, strict=True) if not fixed[position]]
+    return text, token_words("prompt", text, [offset for offset, _ in words], [position for _, position in words])
 
 
 def _cut(text: str, words: Sequence[Word]) -> str:

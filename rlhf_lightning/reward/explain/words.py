@@ -1,4 +1,4 @@
-"""The words of a text, and which of a model's tokens each is made of."""
+"""The words of a text, each with its tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlhf_lightning.feedback.standardise import PIECES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Part = Literal["prompt", "response"]
-Stretch = tuple[int, int]
+TextPart = Literal["prompt", "response"]
+CharRange = tuple[int, int]
 """Characters [start, end) of a text."""
 
 
@@ -22,67 +22,67 @@ class Word:
     """text[start:end] of the prompt or the response.
 
     Attributes:
-        tokens: places of its tokens in what the model reads; empty for a model without tokens.
+        tokens: positions of its tokens in the model's input; empty for a model without tokens.
     """
 
-    part: Part
+    part: TextPart
     start: int
     end: int
     tokens: tuple[int, ...] = ()
 
 
-def plain_words(part: Part, text: str) -> list[Word]:
-    """Words, letters of scripts without spaces, and marks."""
+def plain_words(part: TextPart, text: str) -> list[Word]:
+    """Split a text into words, letters of scripts without spaces, and marks."""
     return [Word(part, *match.span()) for match in PIECES.finditer(text) if not match[0].isspace()]
 
 
-def token_words(part: Part, text: str, offsets: Sequence[Stretch], places: Sequence[int]) -> list[Word]:
-    """Every token in exactly one word, in order. Words that share a token are one; a token of blanks belongs to the next word, one with a
-    line break is a word of its own.
+def token_words(part: TextPart, text: str, offsets: Sequence[CharRange], positions: Sequence[int]) -> list[Word]:
+    """Group tokens to words, each token in exactly one word, in order.
 
-    Words without a token, beyond what the model reads, are left out.
+    Words that share a token are joined; a token of blanks belongs to the next word, one with a line break is a word of its own. Words
+    without a token, beyond the model's input, are left out.
 
     Args:
-        offsets: the characters that each token stands for; several tokens of one character share its range, or have none.
-        places: where the tokens stand in what the model reads.
+        offsets: the characters of each token; several tokens of one character share its range, or have an empty one.
+        positions: of the tokens in the model's input.
     """
-    said = [_without_blanks(text, *stretch) for stretch in offsets]
-    ranges = _filled(said if any(start < end for start, end in said) else offsets)
-    joined: list[Stretch] = []
+    stripped = [_strip_range(text, *offset) for offset in offsets]
+    ranges = _fill_empty(stripped if any(start < end for start, end in stripped) else offsets)
+    joined: list[CharRange] = []
     for start, end in sorted({*ranges, *((word.start, word.end) for word in plain_words(part, text))}):
         if joined and start < joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         elif start < end:
             joined.append((start, end))
-    held: list[list[int]] = [[] for _ in joined]
-    for (start, _), place in zip(ranges, places, strict=True):
+    tokens: list[list[int]] = [[] for _ in joined]
+    for (start, _), position in zip(ranges, positions, strict=True):
         if joined:
-            held[max(0, bisect_right(joined, (start, len(text) + 1)) - 1)].append(place)
-    return [Word(part, start, end, tuple(own)) for (start, end), own in zip(joined, held, strict=True) if own]
+            tokens[max(0, bisect_right(joined, (start, len(text) + 1)) - 1)].append(position)
+    return [Word(part, start, end, tuple(inside)) for (start, end), inside in zip(joined, tokens, strict=True) if inside]
 
 
-def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[Stretch]]:
-    """The text that ids stand for, special tokens written out, and the characters of each.
+def decode_with_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[CharRange]]:
+    """Decode ids to a text with special tokens, and the characters of each id.
 
-    For what was not tokenised from one text, a chat in its template. Tokens inside a character get the empty range before it.
+    For ids that weren't encoded from one text, such as a chat's. Tokens inside a character get the empty range before it.
     """
-    text, offsets = "", list[Stretch]()
+    text, offsets = "", list[CharRange]()
     for count in range(1, len(ids) + 1):
         so_far = str(tokenizer.decode(list(ids[:count]), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        whole = so_far if count == len(ids) else so_far.rstrip("\ufffd")
-        offsets.append((min(len(text), len(whole)), len(whole)))
-        text = whole
+        complete = so_far if count == len(ids) else so_far.rstrip("\ufffd")
+        offsets.append((min(len(text), len(complete)), len(complete)))
+        text = complete
     return text, offsets
 
 
 def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that says nothing: the mask, where the model was trained with one, else the end-of-text, else the padding."""
-    known = (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    return int(next((token for token in known if token is not None), 0))
+    """The id of a token without content: the mask if there is one, else the end-of-text, else the padding."""
+    candidates = (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return int(next((token for token in candidates if token is not None), 0))
 
 
-def _filled(offsets: Sequence[Stretch]) -> list[Stretch]:
-    """An empty range becomes that of the next token that has one, at the end of the text that of the last."""
+def _fill_empty(offsets: Sequence[CharRange]) -> list[CharRange]:
+    """Replace empty ranges by the next token's range, at the end of the text by the last one."""
     filled = list(offsets)
     for order in (range(len(filled) - 2, -1, -1), range(1, len(filled))):
         for i in order:
@@ -92,9 +92,9 @@ def _filled(offsets: Sequence[Stretch]) -> list[Stretch]:
     return filled
 
 
-def _without_blanks(text: str, start: int, end: int) -> Stretch:
-    """The range without the blanks at its ends, empty where it has nothing else; a line break alone stays."""
-    said = text[start:end]
-    if not said.strip():
-        return (start, end) if "\n" in said else (start, start)
-    return start + len(said) - len(said.lstrip()), end - len(said) + len(said.rstrip())
+def _strip_range(text: str, start: int, end: int) -> CharRange:
+    """Strip blanks from a range; a blank range becomes empty unless it has a line break."""
+    part = text[start:end]
+    if not part.strip():
+        return (start, end) if "\n" in part else (start, start)
+    return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())

@@ -1,4 +1,4 @@
-"""Texts cut into words, sentences and numbers, for every script."""
+"""Words, sentences and numbers of texts, for every script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[\"'”’)])|[。！？।؟]|\n\s*\n
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 CACHED = 4096
-"""Texts whose words are remembered, since several families ask for them in turn."""
+"""Number of texts whose words are cached for several families."""
 
 
 @lru_cache(CACHED)
@@ -25,7 +25,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def sentences(text: str) -> int:
-    """How many sentences: stretches with a word in them between ends of sentences and blank lines."""
+    """Number of sentences: parts with a word between sentence ends or blank lines."""
     return sum(1 for part in _SENTENCE_END.split(text) if _WORD.search(part))
 
 
@@ -34,6 +34,6 @@ def numbers(text: str) -> list[str]:
     return [number.replace(",", "") for number in _NUMBER.findall(text)]
 
 
-def share(part: float, whole: float) -> float:
-    """part / whole; 0 of nothing is 0."""
-    return part / whole if whole else 0.0
+def share(part: float, total: float) -> float:
+    """part / total; 0 for a total of 0."""
+    return part / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Stretches of a few characters."""
+"""N-grams of characters."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from rlhf_lightning.reward.feature._ngrams import NGrams, check_orders
 
 @register("reward_feature", "character_ngrams")
 class CharacterNGrams(NGrams):
-    """Stretches of a few characters of the response, blanks and marks among them: for many languages, spelling and spacing.
+    """Character n-grams of the response, with blanks and marks, for spelling, spacing and many languages.
 
     Args:
-        orders: how many characters in a row.
-        most: how many features; those that most training responses hold.
-        fewest_texts: in how many different responses one must stand.
+        orders: lengths of the n-grams.
+        max_features: size of the vocabulary: the n-grams of the most training responses.
+        min_texts: minimum number of different responses with an n-gram.
         value: "log": log(1 + count); "presence": 1; "share": log counts over the root of their sum of squares.
-        strength: the deviation of all of them together, where any other feature has 1: how much they may say before the penalty holds them.
+        strength: the joint deviation of all of them, relative to 1 of any other feature: their weight before the penalty.
     """
 
     def __init__(
         self,
         *,
         orders: list[int] = [2, 3],  # noqa: B006 (never changed)
-        most: PositiveInt = 5000,
-        fewest_texts: PositiveInt = 5,
+        max_features: PositiveInt = 5000,
+        min_texts: PositiveInt = 5,
         value: Literal["log", "presence", "share"] = "log",
         strength: PositiveFloat = 3.0,
     ) -> None:
         self.orders = check_orders(orders, "reward_feature.character_ngrams")
-        super().__init__(self._cut, lambda gram: f"characters: {gram!r}", most, fewest_texts, value, strength)
+        super().__init__(self._split, lambda gram: f"characters: {gram!r}", max_features, min_texts, value, strength)
 
-    def _cut(self, text: str) -> Iterator[str]:
-        # The ends of a text are places too: "^T" begins, ".$" ends.
-        whole = f"\x02{text}\x03"
+    def _split(self, text: str) -> Iterator[str]:
+        # Marks of start and end make n-grams at the ends distinct.
+        marked = f"\x02{text}\x03"
         for order in self.orders:
-            for at in range(len(whole) - order + 1):
-                yield whole[at : at + order]
+            for start in range(len(marked) - order + 1):
+                yield marked[start : start + order]

@@ -21,29 +21,29 @@ from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
 SETTING = "reward_feature.embedding.path"
 CACHE_BYTES = 2**29
-"""Memory for the vectors of the texts that were met last."""
+"""Memory for cached vectors, least recently used first out."""
 CANARY, TOLERANCE = "The quick brown fox, 1 + 1 = 2.", 1e-3
-"""A text, and how far its unit vector may be from the one that was saved."""
+"""A text, and the maximum difference of its unit vector from the saved one."""
 LINES, QUIET_SECONDS = 5, 5.0
-"""How often the progress of a long job is reported, and how long a job must have run for it."""
+"""Number of progress reports of a long job, and the time before the first."""
 
 
 @register("reward_feature", "embedding")
 class Embedding(FeatureFamily):
-    """Embeddings of response and prompt by a frozen language model, their product, and how much longer the response is.
+    """Embeddings of response and prompt by a frozen language model, their product, and the length ratio.
 
-    The model reads each text by itself, with its tokenizer's special tokens; a folder of sentence-transformers is read in its own way
-    (backbone.sentence_encoder). Vectors have length 1; a blank text has the vector 0. A feature per dimension, "response 17" and
-    "product 17" (with the prompt's vector): they tell how much the model's view of the text counts, not why. Beside other features the
-    dimensions' penalty is chosen for them alone. The model isn't saved with the reward model: its folder must still be there, with as
-    many dimensions and the same vector for a fixed text, when that is loaded.
+    Each text is encoded separately, with the tokenizer's special tokens or as a sentence-transformers folder defines
+    (model.sentence_encoder). Vectors have length 1; a blank text has the vector 0. There is a feature per dimension, "response 17" and
+    "product 17" (with the prompt's vector): they show the embedding's weight in the score, not its reasons. Beside other features their
+    penalty has its own factor. The model isn't saved with the reward model: when that is loaded, the folder must give the same dimensions
+    and the same vector for a fixed text.
 
     Args:
         path: folder or Hub name of any Hugging Face language model or sentence encoder.
-        max_length: tokens of a text; a longer response loses its end, a longer prompt its beginning. null takes what a folder of
-            sentence-transformers names, else 512.
+        max_length: tokens of a text; a longer response loses its end, a longer prompt its beginning. null takes the value of a
+            sentence-transformers folder, else 512.
         batch_size: texts at a time.
-        strength: the deviation of all dimensions together, where any other feature has 1.
+        strength: the joint deviation of all dimensions, relative to 1 of any other feature.
     """
 
     is_block = True
@@ -66,9 +66,9 @@ class Embedding(FeatureFamily):
     def rows(self, texts: Sequence[PlainText]) -> Iterator[np.ndarray]:
         vectors = self._embed(texts)
         for prompt, response in texts:
-            asked, answer = vectors[prompt, True], vectors[response, False]
-            longer = math.log1p(len(response)) - math.log1p(len(prompt))
-            yield np.concatenate([answer, answer * asked, [longer]]).astype(np.float64)
+            prompt_vector, response_vector = vectors[prompt, True], vectors[response, False]
+            log_ratio = math.log1p(len(response)) - math.log1p(len(prompt))
+            yield np.concatenate([response_vector, response_vector * prompt_vector, [log_ratio]]).astype(np.float64)
 
     def prefetch(self, texts: Sequence[PlainText]) -> None:
         self._embed(texts)
@@ -88,7 +88,7 @@ class Embedding(FeatureFamily):
             )
 
     def _canary(self) -> np.ndarray:
-        """The vector [D] of a fixed text, by which a model is recognised."""
+        """The vector [D] of a fixed text, to identify the model."""
         return self._embed([("", CANARY)])[CANARY, False]
 
     def _load(self) -> None:
@@ -113,7 +113,7 @@ _Side = tuple[str, bool]
 
 
 class _Embedder:
-    """A sentence encoder that remembers the unit vectors of the texts it met last."""
+    """A sentence encoder with a cache of unit vectors."""
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         self.encoder = encoder
@@ -121,21 +121,21 @@ class _Embedder:
         self.capacity = max(1, CACHE_BYTES // (4 * encoder.width))
 
     def vectors(self, sides: Sequence[_Side], batch_size: int, report: Callable[[str], None]) -> dict[_Side, np.ndarray]:
-        """The vector [D] of each side; those that aren't remembered are embedded, each once."""
+        """The vector [D] of each side; sides that aren't cached are embedded once."""
         distinct = dict.fromkeys(sides)
         vectors: dict[_Side, np.ndarray] = {side: self.cache[side] for side in distinct if side in self.cache}
         missing = [side for side in distinct if side not in vectors]
-        progress = _Progress(sum(bool(text.strip()) for text, _ in missing), report)
+        progress = _ProgressReports(sum(bool(text.strip()) for text, _ in missing), report)
         for is_prompt in (False, True):
             part = [side for side in missing if side[1] == is_prompt]
-            written = [side for side in part if side[0].strip()]
+            nonblank = [side for side in part if side[0].strip()]
             rows = self.encoder.encode(
-                [text for text, _ in written], cut_beginning=is_prompt, batch_size=batch_size, progress=progress.advance_to
+                [text for text, _ in nonblank], cut_beginning=is_prompt, batch_size=batch_size, progress=progress.advance_to
             )
-            progress.start += len(written)
+            progress.start += len(nonblank)
             vectors |= dict.fromkeys(part, np.zeros(self.encoder.width, np.float32))
             unit = (rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)).numpy()
-            vectors |= dict(zip(written, unit, strict=True))
+            vectors |= dict(zip(nonblank, unit, strict=True))
         for side in distinct:
             self.cache[side] = vectors[side]
             self.cache.move_to_end(side)
@@ -144,16 +144,16 @@ class _Embedder:
         return vectors
 
 
-class _Progress:
-    """Reports the progress of a long job in a few lines."""
+class _ProgressReports:
+    """Report the progress of a long job in a few lines."""
 
     def __init__(self, total: int, report: Callable[[str], None]) -> None:
         self.total, self.report, self.start, self.next = total, report, 0, 1
-        self.began = time.perf_counter()
+        self.start_time = time.perf_counter()
 
     def advance_to(self, count: int) -> None:
         count += self.start
-        seconds = time.perf_counter() - self.began
+        seconds = time.perf_counter() - self.start_time
         if seconds < QUIET_SECONDS or count * LINES < self.next * self.total:
             return
         self.next = count * LINES // self.total + 1
@@ -163,11 +163,11 @@ class _Progress:
 
 @functools.lru_cache(maxsize=2)
 def _embedder(path: str, max_length: int | None, stamp: tuple[Any, ...]) -> _Embedder:
-    """The encoder of a path, shared by the reward models of a run together with what it remembers."""
+    """The encoder of a path, shared with its cache by the reward models of a run."""
     return _Embedder(SentenceEncoder(path, SETTING, max_length))
 
 
 def _stamp(path: str) -> tuple[Any, ...]:
-    """Names, sizes and times of a folder's files, so that a model that was replaced is loaded again."""
+    """Names, sizes and times of a folder's files, to reload a replaced model."""
     files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else []
     return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())

@@ -1,4 +1,4 @@
-"""How long a response is."""
+"""The length of a response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf_lightning.reward.regression.family import FeatureFamily
 
 @register("reward_feature", "length")
 class Length(FeatureFamily):
-    """Length: log(1 + n) of characters, words, sentences and lines, and how far it is from the prompt's.
+    """Length: log(1 + n) of characters, words, sentences and lines, and its distance from the prompt's.
 
     The square of the log characters lets the score fall beyond a best length. The distance from the prompt's length, |log of the ratio of
     characters|, is for translation and rewriting.

@@ -1,4 +1,4 @@
-"""The words of a user's list."""
+"""Words of a user's list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
 @register("reward_feature", "lexicon")
 class Lexicon(FeatureFamily):
-    """A word list of your own: the summed and the mean valence of the response's words, and the shares above and below 0.
+    """A word list: sum and mean of the valences of the response's words, and shares above and below 0.
 
     The list is saved with the model.
 

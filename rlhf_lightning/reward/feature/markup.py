@@ -18,7 +18,7 @@ _CODE = "{}()[];=<>_`$\\|/&^~#"
 
 @register("reward_feature", "markup")
 class Markup(FeatureFamily):
-    """Markup: lines that are bullets, numbered or headings, emphasis, links, code fences, and characters as code has them.
+    """Markup: bullets, numbered lines, headings, emphasis, links, code fences and code characters.
 
     Bullets, numbered lines and headings as shares of the lines; the characters as a share of all.
     """

@@ -14,30 +14,30 @@ from rlhf_lightning.reward.feature._words import words
 
 @register("reward_feature", "ngrams")
 class WordNGrams(NGrams):
-    """Words and word pairs of the response, each a feature of its own.
+    """Words and word pairs of the response as features.
 
     Args:
-        orders: how many words in a row: 1 words, 2 pairs.
-        most: how many features; those that most training responses hold.
-        fewest_texts: in how many different responses one must stand.
+        orders: lengths of the n-grams: 1 words, 2 pairs.
+        max_features: size of the vocabulary: the n-grams of the most training responses.
+        min_texts: minimum number of different responses with an n-gram.
         value: "log": log(1 + count); "presence": 1; "share": log counts over the root of their sum of squares.
-        strength: the deviation of all of them together, where any other feature has 1: how much they may say before the penalty holds them.
+        strength: the joint deviation of all of them, relative to 1 of any other feature: their weight before the penalty.
     """
 
     def __init__(
         self,
         *,
         orders: list[int] = [1, 2],  # noqa: B006 (never changed)
-        most: PositiveInt = 5000,
-        fewest_texts: PositiveInt = 3,
+        max_features: PositiveInt = 5000,
+        min_texts: PositiveInt = 3,
         value: Literal["log", "presence", "share"] = "log",
         strength: PositiveFloat = 3.0,
     ) -> None:
         self.orders = check_orders(orders, "reward_feature.ngrams")
-        super().__init__(self._cut, lambda gram: f"word: {gram}", most, fewest_texts, value, strength)
+        super().__init__(self._split, lambda gram: f"word: {gram}", max_features, min_texts, value, strength)
 
-    def _cut(self, text: str) -> Iterator[str]:
-        found = words(text)
+    def _split(self, text: str) -> Iterator[str]:
+        tokens = words(text)
         for order in self.orders:
-            for at in range(len(found) - order + 1):
-                yield found[at] if order == 1 else " ".join(found[at : at + order])
+            for start in range(len(tokens) - order + 1):
+                yield tokens[start] if order == 1 else " ".join(tokens[start : start + order])

@@ -1,4 +1,4 @@
-"""Numbers, and sums that hold or don't."""
+"""Numbers, and right or wrong arithmetic."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _LEFT = re.compile(r"(?:[\d$%() \t+*/×÷x·-]|[.,](?=\d))+$")
 _APART = re.compile(r"(?<=[\d)%])[ \t]+(?=[\d($.])")
 _RIGHT = re.compile(r"\s*\$?\s*(-?[\d,]*\.?\d+)")
 _FACTOR = re.compile(r"\s*(\d+\.?\d*|\.\d+|[-+*/()])")
-LONGEST = 60
-"""Characters of a sum that is checked; a longer one is passed over."""
+MAX_SUM_LENGTH = 60
+"""Maximum characters of a checked sum."""
 
 
 @register("reward_feature", "numbers")
 class Numbers(FeatureFamily):
-    """Numbers: digits, how many numbers, and the sums written out in the response ("3 x 4 = 12") that hold and that don't.
+    """Numbers: digits, number count, and right and wrong sums in the response ("3 x 4 = 12").
 
-    The last number is the answer in worked problems: whether it is whole, below 0, and found before in the response or in the prompt.
-    A sum holds within 1 % or half a unit of the last place that is written.
+    The last number is the answer in worked problems: whether it is whole, and occurs earlier in the response or in the prompt. A sum is
+    right within 1 % or half a unit of the last written digit.
     """
 
     names = (
@@ -39,18 +39,18 @@ class Numbers(FeatureFamily):
     )
 
     def __call__(self, prompt: str, response: str) -> list[float]:
-        found = numbers(response)
-        checks = [holds for holds in _sums(response) if holds is not None]
+        values = numbers(response)
+        checks = [is_right for is_right in _sums(response) if is_right is not None]
         right, wrong = sum(checks), len(checks) - sum(checks)
-        last = found[-1] if found else None
+        last = values[-1] if values else None
         return [
             share(sum(map(str.isdigit, response)), len(response)),
-            math.log1p(len(found)),
+            math.log1p(len(values)),
             math.log1p(right),
             share(wrong, len(checks)),
             math.log1p(wrong),
             float(last is not None and _value(last).is_integer()),
-            float(last is not None and last in found[:-1]),
+            float(last is not None and last in values[:-1]),
             float(last is not None and last in numbers(prompt)),
             math.log1p(min(_value(last), 1e15)) if last is not None else 0.0,
         ]
@@ -64,27 +64,27 @@ def _value(number: str) -> float:
 
 
 def _sums(text: str) -> Iterator[bool | None]:
-    """For each "=" in the text whether what stands before it is what stands behind it; None where that can't be computed."""
+    """For each "=" in the text, True if both sides are equal; None if they can't be computed."""
     for sign in re.finditer("=", text):
-        left = _LEFT.search(text[max(0, sign.start() - LONGEST) : sign.start()])
-        right = _RIGHT.match(text[sign.end() : sign.end() + LONGEST])
-        yield _holds(_APART.split(left.group())[-1].strip(" \tx*/"), right.group(1)) if left and right else None
+        expression = _LEFT.search(text[max(0, sign.start() - MAX_SUM_LENGTH) : sign.start()])
+        result = _RIGHT.match(text[sign.end() : sign.end() + MAX_SUM_LENGTH])
+        yield _is_right(_APART.split(expression.group())[-1].strip(" \tx*/"), result.group(1)) if expression and result else None
 
 
-def _holds(left: str, right: str) -> bool | None:
-    left = re.sub(r"[$,\s]", "", left).translate(str.maketrans("×x·÷", "***/"))
-    if len(left) > LONGEST - 5 or not re.search(r"[\d)%][-+*/]", left):
+def _is_right(expression: str, result: str) -> bool | None:
+    expression = re.sub(r"[$,\s]", "", expression).translate(str.maketrans("×x·÷", "***/"))
+    if len(expression) > MAX_SUM_LENGTH - 5 or not re.search(r"[\d)%][-+*/]", expression):
         return None
-    value = _computed(re.sub(r"(\d+\.?\d*|\.\d+)%", r"(\1/100)", left))
+    value = _evaluate(re.sub(r"(\d+\.?\d*|\.\d+)%", r"(\1/100)", expression))
     if value is None:
         return None
-    stated = float(right.replace(",", ""))
-    places = len(right.partition(".")[2])
-    return abs(value - stated) <= max(0.5 * 10.0**-places, 0.01 * abs(stated)) + 1e-9
+    stated = float(result.replace(",", ""))
+    decimals = len(result.partition(".")[2])
+    return abs(value - stated) <= max(0.5 * 10.0**-decimals, 0.01 * abs(stated)) + 1e-9
 
 
-def _computed(expression: str) -> float | None:
-    """The value of numbers, + - * / and brackets; None for what is no such expression, and for a division by 0."""
+def _evaluate(expression: str) -> float | None:
+    """The value of an expression of numbers, + - * / and brackets; None if it isn't one or divides by 0."""
     tokens = _FACTOR.findall(expression)
     if "".join(tokens) != expression:
         return None

@@ -1,4 +1,4 @@
-"""What a response takes from its prompt."""
+"""The overlap of a response with its prompt."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rlhf_lightning.reward.regression.family import FeatureFamily
 class Overlap(FeatureFamily):
     """Overlap with the prompt: shared words, copied runs of words, and numbers taken over or new.
 
-    Shares of the response's different words found in the prompt and of the prompt's found in the response, the same for runs of
-    `run` words (copied text), and for numbers. Where there is no prompt all are 0.
+    Shares of the response's distinct words that are in the prompt and the reverse, the same for runs of `run` words (copied text), and
+    for numbers. Without a prompt all are 0.
 
     Args:
-        run: how many words in a row count as copied.
+        run: number of consecutive words that count as copied.
     """
 
     names = (
@@ -32,17 +32,18 @@ class Overlap(FeatureFamily):
         self.run = run
 
     def __call__(self, prompt: str, response: str) -> list[float]:
-        asked, said = set(words(prompt)), set(words(response))
-        given, used = set(numbers(prompt)), set(numbers(response))
-        copied, runs = self._runs(prompt), self._runs(response)
+        prompt_words, response_words = set(words(prompt)), set(words(response))
+        prompt_numbers, response_numbers = set(numbers(prompt)), set(numbers(response))
+        prompt_runs, response_runs = self._runs(prompt), self._runs(response)
+        shared_words, shared_numbers = len(prompt_words & response_words), len(prompt_numbers & response_numbers)
         return [
-            share(len(asked & said), len(said)),
-            share(len(asked & said), len(asked)),
-            share(len(copied & runs), len(runs)),
-            share(len(given & used), len(used)),
-            share(len(given & used), len(given)),
+            share(shared_words, len(response_words)),
+            share(shared_words, len(prompt_words)),
+            share(len(prompt_runs & response_runs), len(response_runs)),
+            share(shared_numbers, len(response_numbers)),
+            share(shared_numbers, len(prompt_numbers)),
         ]
 
     def _runs(self, text: str) -> set[tuple[str, ...]]:
-        found = words(text)
-        return {found[i : i + self.run] for i in range(len(found) - self.run + 1)}
+        tokens = words(text)
+        return {tokens[i : i + self.run] for i in range(len(tokens) - self.run + 1)}

@@ -25,7 +25,7 @@ _ENDS = re.compile(r"[.!?。！？।؟…][\"'”’»)\]]*\s*$")
 
 @register("reward_feature", "punctuation")
 class Punctuation(FeatureFamily):
-    """Punctuation: marks by kind, capitals, blanks out of place, and whether the response begins and ends as a sentence does.
+    """Punctuation: marks by kind, capitals, misplaced blanks, and sentence-like start and end.
 
     Marks, capitals and blanks as shares of the characters.
     """

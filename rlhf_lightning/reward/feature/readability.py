@@ -1,4 +1,4 @@
-"""How hard a response is to read."""
+"""The readability of a response."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Readability(FeatureFamily):
     names = ("mean word length", "words per sentence", "long words")
 
     def __call__(self, prompt: str, response: str) -> list[float]:
-        found = words(response)
+        tokens = words(response)
         return [
-            share(sum(map(len, found)), len(found)),
-            share(len(found), max(1, sentences(response))),
-            share(sum(len(word) > 6 for word in found), len(found)),
+            share(sum(map(len, tokens)), len(tokens)),
+            share(len(tokens), max(1, sentences(response))),
+            share(sum(len(word) > 6 for word in tokens), len(tokens)),
         ]

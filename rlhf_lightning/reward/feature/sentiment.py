@@ -1,4 +1,4 @@
-"""The feeling of a response."""
+"""The sentiment of a response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sentiment(FeatureFamily):
     texts without its words.
 
     Args:
-        max_characters: what follows in a longer response is not read: VADER's time grows faster than the text.
+        max_characters: a longer response is cut, as VADER's time grows faster than linearly.
     """
 
     names = ("compound", "positive words", "negative words")
@@ -32,5 +32,5 @@ class Sentiment(FeatureFamily):
             from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
             self.analyser = SentimentIntensityAnalyzer()
-        found = self.analyser.polarity_scores(response[: self.max_characters])
-        return [float(found[key]) for key in ("compound", "pos", "neg")]
+        scores = self.analyser.polarity_scores(response[: self.max_characters])
+        return [float(scores[key]) for key in ("compound", "pos", "neg")]

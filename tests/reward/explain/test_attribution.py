@@ -47,7 +47,7 @@ def test_a_square_is_shared_in_proportion(table_model):
 def test_it_is_complete_on_every_family(family_model, family, baseline):
     model = family_model(family)
     view = TokenView(model, TEXT)
-    found = integrated_gradients(model, view.tokens, view.fixed, baseline, most_steps=4096)
+    found = integrated_gradients(model, view.tokens, view.fixed, baseline, max_steps=4096)
     assert abs(float(found.tokens.sum()) - (found.score - found.baseline_score)) <= 1e-3
     assert found.is_complete
     assert found.gap <= found.bound <= 1e-2
@@ -76,7 +76,7 @@ def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
     theirs, gap = attr.LayerIntegratedGradients(score, layer).attribute(
         ids, empty, n_steps=400, method="gausslegendre", internal_batch_size=100, return_convergence_delta=True
     )
-    ours = integrated_gradients(model, view.tokens, view.fixed, "pad", tolerance=1e-4, most_steps=4096)
+    ours = integrated_gradients(model, view.tokens, view.fixed, "pad", tolerance=1e-4, max_steps=4096)
     theirs = theirs.reshape(len(view.fixed), -1).sum(-1)
     assert gap.abs().max() < 1e-3
     assert (ours.tokens - theirs).abs().max() < 2e-3
@@ -86,8 +86,8 @@ def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
 def test_steps_rise_until_it_holds_and_the_cap_leaves_a_gap_that_is_told(family_model):
     model = family_model("llama")
     view = TokenView(model, TEXT)
-    few = integrated_gradients(model, view.tokens, view.fixed, "zero", most_steps=16)
-    enough = integrated_gradients(model, view.tokens, view.fixed, "zero", most_steps=4096)
+    few = integrated_gradients(model, view.tokens, view.fixed, "zero", max_steps=16)
+    enough = integrated_gradients(model, view.tokens, view.fixed, "zero", max_steps=4096)
     assert few.steps == 16
     assert few.gap > 1e-3 >= enough.gap
     assert 16 < enough.steps <= 4096

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from rlhf_lightning.reward.explain.explanation import Settings, explained
+from rlhf_lightning.reward.explain.explanation import ExplainSettings, explain_text
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 
@@ -17,7 +17,7 @@ def test_the_planted_word_is_found(table_model):
     table.mul_(0.1)
     table[row] = 5.0 / len(row)
     model.net.table.weight.data.copy_(table)
-    found = explained(model, ("The kettle:", " it isn't a lamp, a fan is good."), Settings(baseline="zero"))
+    found = explain_text(model, ("The kettle:", " it isn't a lamp, a fan is good."), ExplainSettings(baseline="zero"))
     top = max(found.words, key=lambda word: abs(word.contribution))
     assert (top.part, top.text) == ("response", "fan")
     assert top.contribution == pytest.approx(5.0, abs=0.5)
@@ -33,7 +33,7 @@ def test_the_planted_word_is_found(table_model):
 
 @pytest.mark.parametrize("text", [("", " good"), ("The lamp:", ""), ("", "")])
 def test_empty_texts_are_explained_too(family_model, text):
-    found = explained(family_model("llama"), text, Settings())
+    found = explain_text(family_model("llama"), text, ExplainSettings())
     assert len(found.words) == sum(len(part.replace(":", " :").split()) for part in text)
     assert found.trajectory.scores[-1] == pytest.approx(found.score, abs=1e-5)
 
@@ -43,7 +43,7 @@ def test_a_features_model_gives_its_exact_reasons():
     score.prepare([("p", "a"), ("p", "a good good good lamp"), ("pq", "abc def abc")])
     score.weight = score.weight + 0.5
     score.bias = 0.25
-    found = explained(score, ("p", "a good lamp"), Settings())
+    found = explain_text(score, ("p", "a good lamp"), ExplainSettings())
     assert found.bias == 0.25
     assert found.bias + sum(reason.contribution for reason in found.reasons) == pytest.approx(found.score, abs=1e-5)
     without = float(score.score_texts(["p"], ["a lamp"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.explain.variants import joined, scored, size, without
+from rlhf_lightning.reward.explain.variants import concat, score_batches, token_count, without
 
 
 def text(ids: list[int], start: int = 2, context: list[int] | None = None) -> PackedTokens:
@@ -31,7 +31,7 @@ def test_replaced_tokens_keep_their_places():
 
 def test_the_context_is_counted_first():
     whole = text([5, 6], 1, context=[1, 2, 3])
-    assert size(whole) == 5
+    assert token_count(whole) == 5
     left = without(whole, [1, 4])
     assert left.context.ids.tolist() == [1, 3]
     assert left.ids.tolist() == [5]
@@ -45,7 +45,7 @@ def test_a_row_never_becomes_empty():
 
 def test_a_batch_is_its_texts_and_scores_come_back_in_order(monkeypatch):
     rows = [[5, 6, 7], [8], [9, 9]]
-    batch = joined([text(row, 1, context=row[::-1]) for row in rows])
+    batch = concat([text(row, 1, context=row[::-1]) for row in rows])
     assert same(batch, PackedTokens.of(rows, [1, 1, 1], [[0, 1, 0], [0], [0, 1]], PackedTokens.of([row[::-1] for row in rows])))
     monkeypatch.setattr("rlhf_lightning.reward.explain.variants.BUDGET", 5)
     sizes = []
@@ -54,6 +54,6 @@ def test_a_batch_is_its_texts_and_scores_come_back_in_order(monkeypatch):
         sizes.append(len(tokens))
         return torch.stack([part.float().sum() for part in tokens.ids.split(tokens.lengths.tolist())])
 
-    assert scored(model, [text(row) for row in rows], torch.device("cpu")).tolist() == [18.0, 8.0, 18.0]
+    assert score_batches(model, [text(row) for row in rows], torch.device("cpu")).tolist() == [18.0, 8.0, 18.0]
     assert sizes == [2, 1]
-    assert scored(model, [], torch.device("cpu")).tolist() == []
+    assert score_batches(model, [], torch.device("cpu")).tolist() == []

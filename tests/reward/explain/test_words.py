@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.backbone.tiny import byte_level_bpe
-from rlhf_lightning.reward.explain.words import decoded, plain_words, token_words
+from rlhf_lightning.reward.explain.words import decode_with_offsets, plain_words, token_words
 
 TOKENIZER = byte_level_bpe(["it's a good lamp, isn't it?"] * 4, 290)
 
@@ -67,7 +67,7 @@ def test_every_token_is_in_exactly_one_word_and_words_do_not_overlap(text):
 @settings(max_examples=100, deadline=None)
 def test_decoded_gives_the_text_back_with_a_range_for_each_token(text):
     ids, offsets = told(text)
-    again, ranges = decoded(TOKENIZER, ids)
+    again, ranges = decode_with_offsets(TOKENIZER, ids)
     assert again == text
     assert len(ranges) == len(ids)
     covered = [again[start:end] for start, end in ranges]

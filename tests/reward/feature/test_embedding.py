@@ -13,7 +13,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.model.sentence_encoder import SentenceEncoder
-from rlhf_lightning.reward.explain.regression import named_features
+from rlhf_lightning.reward.explain.score_regression import named_features
 from rlhf_lightning.reward.feature import embedding
 from rlhf_lightning.reward.feature.embedding import Embedding
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry

@@ -17,7 +17,7 @@ TEXTS = [("", text) for text in ("the cat sat", "the cat ran", "a dog sat", "the
 
 
 def test_the_most_frequent_by_documents():
-    family = WordNGrams(most=4, fewest_texts=2)
+    family = WordNGrams(max_features=4, min_texts=2)
     family.fit(TEXTS)
     # Of four different responses: the 3, then by name cat, sat, the cat with 2 each.
     assert family.names == ["word: the", "word: cat", "word: sat", "word: the cat"]
@@ -28,7 +28,7 @@ def test_the_most_frequent_by_documents():
     ("value", "expected"), [("presence", [1, 1]), ("share", [math.log(3) / math.hypot(math.log(3), math.log(2)), None])]
 )
 def test_values(value, expected):
-    family = WordNGrams(orders=[1], fewest_texts=2, value=value)
+    family = WordNGrams(orders=[1], min_texts=2, value=value)
     family.fit(TEXTS)
     row = family("", "the cat the")
     assert row[0] == pytest.approx(expected[0])
@@ -36,16 +36,16 @@ def test_values(value, expected):
 
 
 def test_what_every_text_has_says_nothing():
-    family = WordNGrams(orders=[1], fewest_texts=1)
+    family = WordNGrams(orders=[1], min_texts=1)
     family.fit([("", "a b"), ("", "a c")])
     assert family.names == ["word: b", "word: c"]
 
 
 @given(st.lists(st.text(alphabet="ab c", max_size=12), min_size=1, max_size=8))
 def test_counts_and_order(texts):
-    family = WordNGrams(orders=[1, 2], fewest_texts=1)
+    family = WordNGrams(orders=[1, 2], min_texts=1)
     family.fit([("", text) for text in texts])
-    other = WordNGrams(orders=[2, 1], fewest_texts=1)
+    other = WordNGrams(orders=[2, 1], min_texts=1)
     other.fit([("", text) for text in reversed(texts)])
     assert family.names == other.names
     for text in texts:

@@ -19,7 +19,7 @@ from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
 registry.load_components()
 WITHOUT_FILES = {c.name: {} for c in registry.components("reward_feature") if c.name not in ("lexicon", "embedding")}
-WITHOUT_FILES |= {name: {"fewest_texts": 1} for name in ("ngrams", "character_ngrams")}
+WITHOUT_FILES |= {name: {"min_texts": 1} for name in ("ngrams", "character_ngrams")}
 WORDS = ["the", "a", "good", "bad", "cat", "dog", "sat", "ran", "12", "7", "and,", "but.", "Why?", "(yes)", "don't", "über", "中文", "भाषा"]
 
 

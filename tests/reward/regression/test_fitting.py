@@ -134,7 +134,7 @@ def test_ratings_alone_are_least_squares(l2, dense, monkeypatch):
 
 def test_features_that_say_the_same_are_no_trouble_without_a_penalty():
     judged = standardised(ratings(8))
-    score = FeatureScore(FEATURES | {"ngrams": {"fewest_texts": 1}})
+    score = FeatureScore(FEATURES | {"ngrams": {"min_texts": 1}})
     fit_feature_score(score, judged, losses(), l2=0.0)
     assert score.weight.isfinite().all()
 
@@ -177,7 +177,7 @@ def test_weights_of_judgements_count():
 def test_the_penalty_is_chosen_by_what_was_left_out(monkeypatch):
     """Noise wants a strong penalty, plenty of clear judgements a weak one; the choice is the least of the losses tried."""
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
-    features = {"ngrams": {"fewest_texts": 2}, **FEATURES}
+    features = {"ngrams": {"min_texts": 2}, **FEATURES}
     noise, clear = FeatureScore(features), FeatureScore(features)
     at_random = fit_feature_score(noise, standardised(simulated("pair", 150, 0 * truth)), losses())
     informed = fit_feature_score(clear, standardised(simulated("pair", 1500, 3 * truth)), losses())

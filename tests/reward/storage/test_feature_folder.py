@@ -19,7 +19,7 @@ TEXTS = [(f"prompt {i % 4}", " ".join(["good", "bad", "cat,", "12", "Why?"][: 1 
 @pytest.fixture(scope="module")
 def score() -> FeatureScore:
     """A score with random weights."""
-    model = FeatureScore({"length": {}, "punctuation": {}, "ngrams": {"fewest_texts": 1}})
+    model = FeatureScore({"length": {}, "punctuation": {}, "ngrams": {"min_texts": 1}})
     model.prepare(TEXTS)
     model.weight = torch.randn(len(model.names), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model.bias = 0.7

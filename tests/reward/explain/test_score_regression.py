@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.reward.explain.regression import named_features, regressed, standardised_features
+from rlhf_lightning.reward.explain.score_regression import named_features, regress_scores, standardised_features
 
 CHOSEN = {"repetition": {}, "length": {}, "punctuation": {}, "markup": {}}
 
@@ -30,11 +30,11 @@ LENGTHS = torch.tensor([math.log1p(len(response)) for _, response in TEXTS], dty
 
 
 def test_scores_that_are_length_are_explained_by_it_alone():
-    found = regressed(TEXTS, 3.0 * LENGTHS - 1.0, CHOSEN)
+    found = regress_scores(TEXTS, 3.0 * LENGTHS - 1.0, CHOSEN)
     first = found.families[0]
     assert (first.name, first.alone, first.added) == ("length", pytest.approx(1.0), pytest.approx(1.0))
     assert found.r2 == pytest.approx(1.0)
-    assert found.r2_left_out == pytest.approx(1.0)
+    assert found.r2_held_out == pytest.approx(1.0)
     assert found.length_correlation == pytest.approx(1.0)
     assert all(family.added == pytest.approx(0.0, abs=1e-6) for family in found.families[1:])
     assert found.deviation == pytest.approx(float((3.0 * LENGTHS).std(correction=0)))
@@ -43,7 +43,7 @@ def test_scores_that_are_length_are_explained_by_it_alone():
 def test_statistics_are_those_of_least_squares_by_hand():
     noise = torch.randn(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scores = LENGTHS + 0.5 * noise
-    found = regressed(TEXTS, scores, CHOSEN)
+    found = regress_scores(TEXTS, scores, CHOSEN)
     values, standardised = standardised_features(found, TEXTS)
     names = [effect.name for effect in found.effects]
     assert torch.allclose(values[:, names.index("length: log characters")], LENGTHS)
@@ -60,7 +60,7 @@ def test_statistics_are_those_of_least_squares_by_hand():
     rest = np.delete(x, own, axis=1)
     shares = {family.name: family for family in found.families}
     assert shares["length"].alone == pytest.approx(1 - (residuals(x[:, own], y) ** 2).sum() / total, abs=1e-6)
-    assert shares["length"].own == pytest.approx(found.r2 - 1 + (residuals(rest, y) ** 2).sum() / total, abs=1e-6)
+    assert shares["length"].unique == pytest.approx(found.r2 - 1 + (residuals(rest, y) ** 2).sum() / total, abs=1e-6)
     assert sum(family.added for family in found.families) == pytest.approx(found.r2)
     length = names.index("length: log characters")
     expected = np.corrcoef(residuals(rest, x[:, length]), residuals(rest, y))[0, 1]
@@ -73,15 +73,15 @@ def test_statistics_are_those_of_least_squares_by_hand():
         held = np.arange(150) % 10 == fold
         design = np.column_stack([np.ones((~held).sum()), x[~held]])
         left[held] = y[held] - np.column_stack([np.ones(held.sum()), x[held]]) @ np.linalg.lstsq(design, y[~held], rcond=1e-6)[0]
-    assert found.r2_left_out == pytest.approx(1 - np.square(left).sum() / total, abs=1e-2)
+    assert found.r2_held_out == pytest.approx(1 - np.square(left).sum() / total, abs=1e-2)
 
 
 def test_noise_is_explained_in_the_sample_and_not_beyond_it():
     scores = torch.randn(60, generator=torch.Generator().manual_seed(1))
-    found = regressed(TEXTS[:60], scores, CHOSEN)
+    found = regress_scores(TEXTS[:60], scores, CHOSEN)
     assert 0 < found.r2 < 0.6
     assert found.r2_adjusted < found.r2
-    assert found.r2_left_out < 0.1
+    assert found.r2_held_out < 0.1
 
 
 def test_length_is_always_there_and_sparse_features_never():
@@ -90,15 +90,15 @@ def test_length_is_always_there_and_sparse_features_never():
 
 def test_what_can_not_be_explained_is_refused():
     with pytest.raises(DataError, match="7 texts are too few"):
-        regressed(TEXTS[:7], torch.arange(7.0), CHOSEN)
+        regress_scores(TEXTS[:7], torch.arange(7.0), CHOSEN)
     with pytest.raises(DataError, match="all equal or not finite"):
-        regressed(TEXTS[:20], torch.ones(20), CHOSEN)
+        regress_scores(TEXTS[:20], torch.ones(20), CHOSEN)
     with pytest.raises(DataError, match="all equal or not finite"):
-        regressed(TEXTS[:20], torch.arange(20.0) * math.nan, CHOSEN)
+        regress_scores(TEXTS[:20], torch.arange(20.0) * math.nan, CHOSEN)
 
 
 def test_fewer_texts_than_features_give_no_statistic_that_pretends():
-    found = regressed(TEXTS[:9], torch.randn(9, generator=torch.Generator().manual_seed(2)), CHOSEN)
+    found = regress_scores(TEXTS[:9], torch.randn(9, generator=torch.Generator().manual_seed(2)), CHOSEN)
     assert found.r2 == pytest.approx(1.0)
-    assert found.r2_left_out is None
+    assert found.r2_held_out is None
     assert found.r2_adjusted is None
