@@ -120,5 +120,5 @@ def test_a_net_without_embeddings_is_refused(table_model):
         def get_input_embeddings(self):
             return torch.nn.Embedding(3, 1)
 
-    with pytest.raises(ConfigError, match="don't pass its input embeddings"):
+    with pytest.raises(ConfigError, match="bypass its input embeddings"):
         integrated_gradients(RewardModel(Aside(), model.tokenizer), view.tokens, view.fixed)

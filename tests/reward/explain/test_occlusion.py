@@ -26,7 +26,7 @@ def test_on_a_sum_over_tokens_each_drop_is_the_word_s_attribution(table_model, h
 def test_more_words_than_allowed_lose_several_at_a_time(table_model):
     view = TokenView(table_model(), TEXT)
     each = occlusions(view, 1.0)
-    runs = occlusions(view, 1.0, most=4)
+    runs = occlusions(view, 1.0, max_occlusions=4)
     assert len(runs) <= 4
     assert [(run.first, run.end) for run in runs[:2]] == [(0, runs[0].end), (runs[0].end, 2 * runs[0].end)]
     assert runs[-1].end == len(view.words) == len(each)
