@@ -50,6 +50,7 @@ def group_loader(
     share: tuple[int, int, int],
     collate: Callable[[np.ndarray], B],
     blank: Callable[[B], B],
+    micro_batch_size: int | None = None,
 ) -> DataLoader[Any]:
     """Batches of about `batch_size` judgements over all processes, those on one prompt together (processes.shared_loader).
 
@@ -58,7 +59,12 @@ def group_loader(
         largest: judgements of a group.
         share: seed, rank and number of processes.
         collate: makes a batch of rows.
+        micro_batch_size: judgements of a micro-batch, about; batches are then lists of micro-batches.
     """
     groups = Groups(prompts, largest)
-    in_batch = max(1, round(batch_size * len(groups) / len(prompts)))
-    return shared_loader(groups, in_batch, share, lambda chosen: collate(np.concatenate(chosen)), blank)
+
+    def group_count(judgements: int) -> int:
+        return max(1, round(judgements * len(groups) / len(prompts)))
+
+    micro_groups = None if micro_batch_size is None else group_count(micro_batch_size)
+    return shared_loader(groups, group_count(batch_size), share, lambda batch: collate(np.concatenate(batch)), blank, micro_groups)

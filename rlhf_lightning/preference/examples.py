@@ -161,12 +161,20 @@ def not_learned(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dic
     return counts
 
 
-def preference_loader(examples: Examples, table: TextTable, batch_size: int, seed: int, rank: int, world: int) -> DataLoader[np.ndarray]:
+def preference_loader(
+    examples: Examples, table: TextTable, batch_size: int, seed: int, rank: int, world: int, micro_batch_size: int | None = None
+) -> DataLoader[np.ndarray]:
     """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch. What was said about
     one prompt comes together, so that its responses are read once."""
     largest = max(1, batch_size // GROUPS_IN_BATCH)
     return group_loader(
-        examples.prompt, largest, batch_size, (seed, rank, world), lambda rows: batch_of(examples, table, rows), PreferenceBatch.blank
+        examples.prompt,
+        largest,
+        batch_size,
+        (seed, rank, world),
+        lambda rows: batch_of(examples, table, rows),
+        PreferenceBatch.blank,
+        micro_batch_size,
     )
 
 

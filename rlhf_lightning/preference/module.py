@@ -19,16 +19,15 @@ from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
-from rlhf_lightning.training.distributed import all_reduce_sum, world_size
-from rlhf_lightning.training.nonfinite import NonFiniteGuard
-from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.distributed import all_reduce_sum
 from rlhf_lightning.training.sharding import whole
+from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 TOGETHER = 64
 """Texts of like length that the reference reads at a time."""
 
 
-class PreferenceModule(NonFiniteGuard):
+class PreferenceModule(SupervisedModule):
     """The weighted mean of a preference loss over the judgements of a batch.
 
     Each distinct text of a batch is read once for all judgements of it. The reference is the policy as it starts: its log-probabilities
@@ -40,6 +39,7 @@ class PreferenceModule(NonFiniteGuard):
         to_refer: places of the texts whose log-probabilities under the reference are needed.
     """
 
+    loss_name = "loss"
     trained = "log_probs_of"
     advice = "lower preference.learning_rate, or raise preference_loss.beta"
 
@@ -52,12 +52,12 @@ class PreferenceModule(NonFiniteGuard):
         table: TextTable,
         to_refer: np.ndarray,
     ) -> None:
-        super().__init__()
-        self.settings, self.steps = settings, steps
+        super().__init__(settings, steps)
         self.log_probs_of = ResponseLogProbs(language_model)
         self.loss: Any = loss
         self.table, self.to_refer = table, to_refer
         self.reference: Tensor | None = None
+        self.divergence: Tensor | None = None
 
     def on_train_start(self) -> None:
         self.log_probs_of.eval()
@@ -68,8 +68,12 @@ class PreferenceModule(NonFiniteGuard):
                 said = text_log_probs(self.log_probs_of.language_model, self.table, mine)
             self.reference = self.trainer.strategy.reduce(said.to(self.device), reduce_op="sum").cpu()
 
-    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+    def prepare_step(self, micro_batches: list[PreferenceBatch]) -> None:
         self.log_probs_of.eval()
+        if micro_batches[0].up is not None:
+            self.divergence = self._divergence(micro_batches)
+
+    def loss_sums(self, batch: PreferenceBatch) -> LossSums:
         log_probs, tokens = self.log_probs_of(batch.tokens)
         answers = self._answers(log_probs, tokens, batch.text_places)
         if batch.up is None:
@@ -78,20 +82,20 @@ class PreferenceModule(NonFiniteGuard):
             metrics = comparison_metrics(judged, self.loss)
             weights = dict.fromkeys(metrics, batch.weight)
         else:
-            thumbed = Thumbed(_at(answers, batch.index["given"]), batch.up, self._divergence(batch))
+            assert self.divergence is not None
+            thumbed = Thumbed(_at(answers, batch.index["given"]), batch.up, self.divergence)
             losses = self.loss(thumbed)
             metrics = thumb_metrics(thumbed, self.loss)
             weights = {name: batch.weight * counted for name, counted in thumb_sides(batch.up).items()}
-        total = self._note(metrics | {"loss": losses.detach()}, weights | {"loss": batch.weight})
-        # The processes' gradients are averaged, and each has its part of the judgements.
-        loss: Tensor = (losses * batch.weight).sum() * world_size() / total
-        return loss
+        sums = {name: ((values * weights[name]).sum(), weights[name].sum()) for name, values in metrics.items()}
+        return LossSums((losses * batch.weight).sum(), batch.weight.sum(), sums)
 
-    def texts_of(self, batch: PreferenceBatch) -> list[Any]:
-        return decode_packed(self.log_probs_of.language_model.tokenizer, batch.tokens)
+    def step_metrics(self, means: dict[str, Tensor]) -> dict[str, float]:
+        metrics = super().step_metrics(means)
+        return metrics | {"rewards/margins": metrics["rewards/chosen"] - metrics["rewards/rejected"]}
 
-    def configure_optimizers(self) -> Any:
-        return adamw(self.parameters(), self.settings, self.steps)
+    def read_texts(self, micro_batch: PreferenceBatch) -> list[Any]:
+        return decode_packed(self.log_probs_of.language_model.tokenizer, micro_batch.tokens)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["reference"] = self.reference
@@ -104,25 +108,19 @@ class PreferenceModule(NonFiniteGuard):
         return Answers(log_probs, tokens, reference)
 
     @torch.no_grad()
-    def _divergence(self, batch: PreferenceBatch) -> Tensor:
-        """The mean log-ratio of mismatched pairs over the batches of all processes, 0 where it is below."""
-        assert batch.mismatched is not None
-        assert batch.mismatched_places is not None
-        log_probs, tokens = self.log_probs_of(batch.mismatched)
-        answers = self._answers(log_probs, tokens, batch.mismatched_places)
-        counted = (batch.weight > 0).float()
-        total, count = all_reduce_sum(torch.stack([(answers.log_ratio() * counted).sum(), counted.sum()]))
+    def _divergence(self, micro_batches: list[PreferenceBatch]) -> Tensor:
+        """The mean log-ratio of mismatched pairs over a step's judgements on all processes, at least 0."""
+        sums = []
+        for batch in micro_batches:
+            assert batch.mismatched is not None
+            assert batch.mismatched_places is not None
+            log_probs, tokens = self.log_probs_of(batch.mismatched)
+            ratios = self._answers(log_probs, tokens, batch.mismatched_places).log_ratio()
+            counts = (batch.weight > 0).float()
+            sums.append(torch.stack([(ratios * counts).sum(), counts.sum()]))
+        total, count = all_reduce_sum(torch.stack(sums).sum(0))
         mean: Tensor = total / count.clamp(min=1)
         return mean.clamp(min=0)
-
-    def _note(self, metrics: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
-        """Note the weighted mean of each metric over the judgements of all processes; returns the loss's sum of weights."""
-        sums = [torch.stack([(values * weights[name]).sum(), weights[name].sum()]) for name, values in metrics.items()]
-        totals, counts = all_reduce_sum(torch.stack(sums).float()).unbind(1)
-        noted = dict(zip(metrics, (totals / counts.clamp(min=1e-8)).tolist(), strict=True))
-        noted["rewards/margins"] = noted["rewards/chosen"] - noted["rewards/rejected"]
-        self.history.append(noted)
-        return counts[-1].clamp(min=1e-8)
 
 
 @torch.no_grad()

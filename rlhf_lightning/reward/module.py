@@ -20,9 +20,8 @@ from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
-from rlhf_lightning.training.distributed import all_reduce_sum, world_size
-from rlhf_lightning.training.nonfinite import NonFiniteGuard
 from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 
 class JudgementLoss(nn.Module):
@@ -50,34 +49,35 @@ class JudgementLoss(nn.Module):
         return [batch] * views
 
 
-class RewardModule(NonFiniteGuard):
-    """Maximum likelihood of all judgements of a batch together: the sum of each loss's weighted terms over the sum of weights."""
+class RewardModule(SupervisedModule):
+    """Maximum likelihood of all judgements of a batch together.
 
+    The loss is the sum of each loss's weighted terms over the sum of their weights.
+    """
+
+    settings: RewardSettings
+    loss_name = "reward/loss"
     trained = "likelihood"
     advice = "lower reward.learning_rate, or look for extreme ratings and margins in the feedback"
 
     def __init__(
         self, model: RewardModel, losses: Sequence[nn.Module], settings: RewardSettings, steps: int, by_text: bool = False
     ) -> None:
-        super().__init__()
-        self.settings, self.steps = settings, steps
+        super().__init__(settings, steps)
         self.likelihood = JudgementLoss(model, losses, by_text)
 
-    def training_step(self, batch: JudgementBatch, batch_idx: int) -> Tensor:
-        said, weight, scores = self.likelihood(batch)
-        counted = (weight > 0).float()  # a blank batch's scores are those of another process too
-        own = (weight, said, counted * len(scores), counted * scores.sum(), counted * (scores**2).sum())
-        weight, total, count, sum_of, squares = all_reduce_sum(torch.stack([number.float() for number in own]))
-        self._note(total / weight.clamp(min=1e-8), (squares / count.clamp(min=1) - (sum_of / count.clamp(min=1)) ** 2).clamp(min=0).sqrt())
-        # The processes' gradients are averaged.
-        loss: Tensor = said * world_size() / weight.clamp(min=1e-8)
-        return loss
+    def loss_sums(self, batch: JudgementBatch) -> LossSums:
+        loss, weight, scores = self.likelihood(batch)
+        counts = (weight > 0).float()  # 0 for a blank batch, whose scores are those of another process too
+        count = counts * len(scores)
+        return LossSums(loss, weight, {"score": (counts * scores.sum(), count), "squared_score": (counts * (scores**2).sum(), count)})
 
-    def _note(self, loss: Tensor, scores_std: Tensor) -> None:
-        self.history.append({"reward/loss": loss.item(), "reward/scores_std": scores_std.item()})
+    def step_metrics(self, means: dict[str, Tensor]) -> dict[str, float]:
+        variance = means["squared_score"] - means["score"] ** 2
+        return {"reward/loss": means["reward/loss"].item(), "reward/scores_std": variance.clamp(min=0).sqrt().item()}
 
-    def texts_of(self, batch: JudgementBatch) -> list[Any]:
-        return decode_packed(self.likelihood.model.tokenizer, batch.tokens)
+    def read_texts(self, micro_batch: JudgementBatch) -> list[Any]:
+        return decode_packed(self.likelihood.model.tokenizer, micro_batch.tokens)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
@@ -135,7 +135,14 @@ def check_kinds(losses: Sequence[Any], judged: Judgements) -> None:
 
 
 def feedback_loader(
-    judged: Judgements, model: RewardModel, batch_size: int, seed: int, rank: int, world: int, kinds: Collection[str] = ()
+    judged: Judgements,
+    model: RewardModel,
+    batch_size: int,
+    seed: int,
+    rank: int,
+    world: int,
+    kinds: Collection[str] = (),
+    micro_batch_size: int | None = None,
 ) -> DataLoader[Any]:
     """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch.
 
@@ -149,4 +156,6 @@ def feedback_loader(
     def collated(rows: np.ndarray) -> JudgementBatch:
         return collate(judged.select(rows), model, spans="spans" in kinds)
 
-    return group_loader(judged.rows["prompt"], batch_size, batch_size, (seed, rank, world), collated, JudgementBatch.blank)
+    return group_loader(
+        judged.rows["prompt"], batch_size, batch_size, (seed, rank, world), collated, JudgementBatch.blank, micro_batch_size
+    )

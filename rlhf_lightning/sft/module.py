@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import DataError
@@ -17,36 +15,27 @@ from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.length_limit import length_limit
-from rlhf_lightning.training.distributed import all_reduce_sum, shared_loader, world_size
-from rlhf_lightning.training.nonfinite import NonFiniteGuard
-from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.distributed import shared_loader
+from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 
-class SFTModule(NonFiniteGuard):
-    """Mean negative log-likelihood of the response tokens and the end-of-text; the prompt is read, not learned."""
+class SFTModule(SupervisedModule):
+    """Mean negative log-likelihood of the response's tokens and its end-of-text."""
 
+    loss_name = "sft/loss"
     trained = "log_probs_of"
     advice = "lower sft.learning_rate, or raise sft.warmup_fraction"
 
     def __init__(self, language_model: LanguageModel, settings: SFTSettings, steps: int) -> None:
-        super().__init__()
-        self.settings, self.steps = settings, steps
+        super().__init__(settings, steps)
         self.log_probs_of = ResponseLogProbs(language_model)
 
-    def training_step(self, batch: PackedTokens, batch_idx: int) -> Tensor:
+    def loss_sums(self, batch: PackedTokens) -> LossSums:
         log_probs, tokens = self.log_probs_of(batch)
-        said, count = -log_probs.sum(), tokens.sum()
-        total, count = all_reduce_sum(torch.stack([said, count.to(said)]))
-        self.history.append({"sft/loss": (total / count).item()})
-        # The processes' gradients are averaged, and each has its part of the tokens.
-        loss: Tensor = said * world_size() / count
-        return loss
+        return LossSums(-log_probs.sum(), tokens.sum(), {})
 
-    def texts_of(self, batch: PackedTokens) -> list[Any]:
-        return decode_packed(self.log_probs_of.language_model.tokenizer, batch)
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self.parameters(), self.settings, self.steps)
+    def read_texts(self, micro_batch: PackedTokens) -> list[Any]:
+        return decode_packed(self.log_probs_of.language_model.tokenizer, micro_batch)
 
 
 def demonstration_loader(
@@ -56,11 +45,15 @@ def demonstration_loader(
     seed: int,
     rank: int,
     world: int,
+    micro_batch_size: int | None = None,
 ) -> tuple[DataLoader[Any], int]:
-    """Shuffled batches of texts that say where their responses begin, and the number of demonstrations too long to use.
+    """Shuffled batches of demonstrations as packed tokens, and the number of demonstrations too long to use.
+
+    Args:
+        micro_batch_size: of demonstrations, for batches that are lists of micro-batches.
 
     Raises:
-        DataError: none is left.
+        DataError: all are too long.
     """
     limit = length_limit(settings.max_length, language_model.max_length, "sft.max_length")
     rows = []
@@ -78,5 +71,5 @@ def demonstration_loader(
     def blank(tokens: PackedTokens) -> PackedTokens:
         return dataclasses.replace(tokens, response_start=tokens.lengths)
 
-    loader = shared_loader(rows, settings.batch_size, (seed, rank, world), collate, blank)
+    loader = shared_loader(rows, settings.batch_size, (seed, rank, world), collate, blank, micro_batch_size)
     return loader, len(demonstrations) - len(rows)

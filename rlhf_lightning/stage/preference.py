@@ -177,8 +177,8 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     from rlhf_lightning.preference.module import PreferenceModule
     from rlhf_lightning.preference.texts import TextTable
     from rlhf_lightning.reward.evaluation.measure import measure_held_out
+    from rlhf_lightning.stage._training import on_training_device, train
     from rlhf_lightning.tokenization.length_limit import length_limit
-    from rlhf_lightning.training.datamodule import ShardedData
 
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
@@ -194,21 +194,19 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
         notes = left_out_notes(run, division, examples, limit, len(aside) - len(held_out), table.rewritten)
 
         def loader(rank: int, world: int) -> Any:
-            return preference_loader(examples, table, settings.batch_size, run.seed, rank, world)
+            return preference_loader(examples, table, settings.batch_size, run.seed, rank, world, settings.micro_batch_size)
 
-        steps = settings.epochs * len(loader(0, 1))
-        module = PreferenceModule(policy, loss, settings, steps, table, np.union1d(learned_texts, places))
+        def build(steps: int) -> PreferenceModule:
+            return PreferenceModule(policy, loss, settings, steps, table, np.union1d(learned_texts, places))
+
         metrics = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
-        trainer = run.trainer("preference", settings.epochs, steps, metrics, settings.max_grad_norm)
-        run.fit("preference", trainer, module, ShardedData(loader))
-        policy.model.eval()
-        policy.model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
+        module, trainer = train(run, "preference", settings, loader, build, metrics)
         assert module.reference is not None
-        implicit = ImplicitReward(policy, loss, table, module.reference, places)
-        truth = utility_of(task) if task is not None and task.has_utility else None
-        found = measure_held_out(implicit, held_out, truth=truth)
-        ratios = implicit.ratios(held_out)
-        policy.model.cpu()
+        with on_training_device(policy.model, trainer):
+            implicit = ImplicitReward(policy, loss, table, module.reference, places)
+            truth = utility_of(task) if task is not None and task.has_utility else None
+            found = measure_held_out(implicit, held_out, truth=truth)
+            ratios = implicit.ratios(held_out)
         run.save(trainer, folder, policy.save)
     return TrainedPreference(module.history, found, ratios, notes)
 
@@ -220,9 +218,9 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
     settings, loss = run.settings("preference"), run.build("preference_loss")
     if "thumbs" in run.component_of("preference_loss").needs:
         pairs = bool(getattr(loss, "from_pairs", False))
-        examples = thumbed_examples(training, table, pairs, settings.smallest_rating_gap, run.seed)
+        examples = thumbed_examples(training, table, pairs, settings.min_rating_gap, run.seed)
     else:
-        examples = compared_examples(training, table, settings.smallest_rating_gap)
+        examples = compared_examples(training, table, settings.min_rating_gap)
     if not len(examples):
         why = f"{examples.left_out} are longer than {limit.tokens} tokens: {limit.remedy}" if examples.left_out else (
             "no ranking or edit prefers a text, and no annotator rated two responses to one prompt differently"

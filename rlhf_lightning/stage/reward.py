@@ -152,7 +152,7 @@ def tune_trunk(
     from rlhf_lightning.reward.evaluation.measure import measure_held_out
     from rlhf_lightning.reward.module import RewardModule, check_pooling, feedback_loader, learned_kinds
     from rlhf_lightning.reward.storage.folder import save_reward_model
-    from rlhf_lightning.training.datamodule import ShardedData
+    from rlhf_lightning.stage._training import on_training_device, train
 
     settings, training = run.settings("reward"), division.training
     torch.manual_seed(run.seed)
@@ -161,19 +161,18 @@ def tune_trunk(
     kinds = learned_kinds(losses)
 
     def loader(rank: int, world: int) -> Any:
-        return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds)
+        micro = settings.micro_batch_size
+        return feedback_loader(training, model, settings.batch_size, run.seed, rank, world, kinds, micro)
 
-    steps = settings.epochs * len(loader(0, 1))
-    module = RewardModule(model, losses, settings, steps, training.by_text)
-    trainer = run.trainer(name, settings.epochs, steps, {"reward/loss": "loss"}, settings.max_grad_norm)
-    run.fit(name, trainer, module, ShardedData(loader))
+    def build(steps: int) -> RewardModule:
+        return RewardModule(model, losses, settings, steps, training.by_text)
+
+    module, trainer = train(run, name, settings, loader, build, {"reward/loss": "loss"})
     merge_adapters(model.net)  # before anything is measured: the metrics are those of the weights that are saved
-    model.eval()
-    model.to(trainer.strategy.root_device)  # the trainer has taken it back to the CPU
-    note = normalise(run, model, training, name, module.history)
-    measured = measure_held_out(model, division.held_out, truth=truth)
+    with on_training_device(model, trainer):
+        note = normalise(run, model, training, name, module.history)
+        measured = measure_held_out(model, division.held_out, truth=truth)
     about = card_components(run) | card_data(backbone, division) | {"aspects": list(training.aspects), "metrics": measured.card()}
-    model.cpu()
     run.save(trainer, folder, lambda target: save_reward_model(model, target, about))
     return TrainedReward(model, module.history, division, measured, note)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
@@ -11,6 +11,8 @@ from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.sft.module import SFTModule
@@ -47,19 +49,22 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
     from rlhf_lightning.stage._reference import apply_tuning_for_sft
-    from rlhf_lightning.training.datamodule import ShardedData
+    from rlhf_lightning.stage._training import train
 
     settings = run.settings("sft")
     demonstrations = demonstrations_of(task)
     with run.time_stage("sft"):
         apply_tuning_for_sft(run, language_model)
-        loader, skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)
+        skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)[1]
         log_skipped(run, "sft", language_model, skipped, len(demonstrations))
-        steps = settings.epochs * len(loader)
-        module = SFTModule(language_model, settings, steps)
-        trainer = run.trainer("sft", settings.epochs, steps, {"sft/loss": "loss"}, settings.max_grad_norm)
-        data = ShardedData(lambda rank, world: demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world)[0])
-        run.fit("sft", trainer, module, data)
+
+        def loader(rank: int, world: int) -> DataLoader[Any]:
+            micro = settings.micro_batch_size
+            return demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world, micro)[0]
+
+        module, trainer = train(
+            run, "sft", settings, loader, lambda steps: SFTModule(language_model, settings, steps), {"sft/loss": "loss"}
+        )
         merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module

@@ -51,6 +51,10 @@ class Throughput:
 
     def add(self, module: Any, batch: Any) -> None:
         """Count a batch that is done: by its packed texts, or by what the module's history says of the responses drawn for it."""
+        if isinstance(batch, list):  # of micro-batches
+            for micro_batch in batch:
+                self.add(module, micro_batch)
+            return
         tokens = getattr(batch, "tokens", batch)
         if hasattr(tokens, "lengths"):
             count = float(tokens.lengths.sum())

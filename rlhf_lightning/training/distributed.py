@@ -74,20 +74,27 @@ def shared_loader(
     share: tuple[int, int, int],
     collate: Callable[[list[Any]], T],
     blank: Callable[[T], T],
+    micro_batch_size: int | None = None,
 ) -> DataLoader[Any]:
     """Shuffled batches of `batch_size` rows over all processes, new ones in every epoch.
 
     Args:
         rows: at least one.
         share: seed, rank and number of processes.
-        blank: makes of a batch one that counts nothing. A process without a row of a batch gets one, for it must take part in the
-            step all the same: the others wait for its gradients.
+        blank: gives a batch weight 0. A process without a row of a batch gets a blank one, because the others wait for its gradients.
+        micro_batch_size: rows of a micro-batch; batches are then lists of micro-batches, as many on each process.
     """
+    rank_size = -(-batch_size // share[2])
 
-    def collated(chosen: list[Any]) -> T:
-        return collate(chosen) if chosen else blank(collate([rows[0]]))
+    def collate_rows(batch: list[Any]) -> T:
+        return collate(batch) if batch else blank(collate([rows[0]]))
 
-    return DataLoader(rows, batch_sampler=DistributedBatchSampler(len(rows), batch_size, *share), collate_fn=collated)  # type: ignore[arg-type]
+    def collate_micro_batches(batch: list[Any]) -> list[T]:
+        size = len(batch) if share[2] == 1 else rank_size
+        return [collate_rows(batch[start : start + micro_batch_size]) for start in range(0, size, micro_batch_size)]  # type: ignore[arg-type, operator]
+
+    collate_fn: Any = collate_rows if micro_batch_size is None else collate_micro_batches
+    return DataLoader(rows, batch_sampler=DistributedBatchSampler(len(rows), batch_size, *share), collate_fn=collate_fn)  # type: ignore[arg-type]
 
 
 def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:

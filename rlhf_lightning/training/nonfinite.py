@@ -200,7 +200,7 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float, norm: Tensor) -> N
 
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a record, of records in it and of mappings, by name: "tokens.ids"."""
+    """The tensors of a record, of records in it, of mappings and lists, by name: "tokens.ids"."""
     if isinstance(value, Tensor):
         yield name or "batch", value
         return
@@ -209,6 +209,8 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif isinstance(value, Mapping):
         parts = value
+    elif isinstance(value, list):
+        parts = dict(zip(map(str, range(len(value))), value, strict=True))
     for key, part in parts.items():
         yield from tensors_in(part, f"{name}.{key}" if name else str(key))
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.training.settings import SupervisedSettings
 
 MOVES = 0.5
 """The least share of weights in half precision that a step must be able to change."""
 
 
-class OptimizerSettings(Protocol):
-    """The part of a section that says how to optimise."""
-
-    learning_rate: float
-    learning_rate_schedule: Any
-    warmup_fraction: float
-    weight_decay: float
-
-
 def adamw(
     parameters: Iterable[nn.Parameter],
-    settings: OptimizerSettings,
+    settings: SupervisedSettings,
     steps: int,
     beside: Iterable[nn.Parameter] = (),
     beside_learning_rate: float = 0.0,
