@@ -1,92 +1,65 @@
-"""What a wrong command line is told: Hydra's errors in one line, with the nearest right name."""
+"""Explain Hydra's and YAML's errors in one line, with the nearest right name."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.config import schema
 from rlhf_lightning.config.command_paths import quoting_hint
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE
-from rlhf_lightning.config.presets import list_presets
-from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.config.schema import did_you_mean
-from rlhf_lightning.errors import UserError
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
 
-MENDABLE = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
-FLAGS = ("Config group override must be", "Only one of --run", "The --resolve flag")
-"""How Hydra begins the plain ValueErrors that it raises for `advantage=null`, `advantage=3` and flags that exclude each other."""
-
-HYDRA_S = {
+HYDRA_GROUPS = {
     "hydra/launcher": ("rlhf-lightning[sweep]", ("joblib", "submitit_local", "submitit_slurm")),
     "hydra/sweeper": ("rlhf-lightning[optuna]", ("optuna",)),
 }
-"""Hydra's groups that a sweep chooses from beside `basic`, and what is installed for them."""
+"""Hydra's groups that a sweep chooses from besides `basic`: the extra to install, and the options it brings."""
 
 Presets = Mapping[str, Mapping[str, Sequence[str]]]
 """The groups of conf/, their options, and each option's settings."""
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Whether the user can mend it: our own errors, Hydra's for what it can't compose, and YAML's."""
-    return isinstance(error, MENDABLE) or (isinstance(error, ValueError) and str(error).startswith(FLAGS))
-
-
-def told(error: BaseException) -> str:
-    """What an error that the user can mend says: its own words, or ours for Hydra's."""
-    return str(error) if isinstance(error, UserError) else message(error, sys.argv[1:], list_presets())
-
-
-def tell(error: BaseException) -> int:
-    """Print an error that the user can mend, without a traceback. Returns the exit code."""
-    print(f"error: {safe_message(told(error))}", file=sys.stderr)
-    return 2
-
-
-def message(error: BaseException, words: Sequence[str], presets: Presets) -> str:
-    """One message for an error that Hydra raised while composing: what was wrong, the nearest right name, and the list to choose from.
+def explain_hydra_error(error: BaseException, args: Sequence[str], presets: Presets) -> str:
+    """Explain an error of composing: the cause, the nearest right name, and the names to choose from.
 
     Args:
-        words: of the command line.
+        args: of the command line.
         presets: the choices that are no components.
     """
     if isinstance(error, MarkedYAMLError):
-        place = error.problem_mark or error.context_mark
-        return f"{place.name}:{place.line + 1} is no YAML: {error.problem or error.context}"
-    text = _whole_text(error)
-    unread = _unreadable(words, presets)
-    if unread:
-        return unread
-    for pattern, explain in _EXPLAINED:
-        found = pattern.search(text)
-        if found:
-            return explain(found, presets)
+        mark = error.problem_mark or error.context_mark
+        return f"{mark.name}:{mark.line + 1} is not valid YAML: {error.problem or error.context}"
+    if unreadable := _explain_unreadable(args, presets):
+        return unreadable
+    text = _chained_text(error)
+    for pattern, explain in _EXPLANATIONS:
+        if match := pattern.search(text):
+            return explain(match, presets)
     return text.strip()
 
 
-def _wrong_option(found: re.Match[str], presets: Presets) -> str:
-    group, option = found["group"], found["option"]
-    if group in HYDRA_S:
-        extra, brought = HYDRA_S[group]
-        return f"no option {group}={option} is installed{did_you_mean(option, brought)}; pip install '{extra}' brings {', '.join(brought)}"
+def _explain_option(match: re.Match[str], presets: Presets) -> str:
+    group, option = match["group"], match["option"]
+    if group in HYDRA_GROUPS:
+        extra, options = HYDRA_GROUPS[group]
+        return f"no option {group}={option} is installed{did_you_mean(option, options)}; pip install '{extra}' brings {', '.join(options)}"
     names = _options(group, presets)
     return f"no option {group}={option}{did_you_mean(option, names)}; {group} has: {', '.join(names) or 'none'}"
 
 
-def _one_option(found: re.Match[str], presets: Presets) -> str:
-    group = found["group"]
+def _explain_list(match: re.Match[str], presets: Presets) -> str:
+    group = match["group"]
     return f"{group} takes one option, not a list: {', '.join(_options(group, presets))}; `-m {group}=a,b` runs one after the other"
 
 
-def _wrong_key(found: re.Match[str], presets: Presets) -> str:
-    key = found["key"].lstrip("+~")
+def _explain_key(match: re.Match[str], presets: Presets) -> str:
+    key = match["key"].lstrip("+~")
     top, _, rest = key.partition(".")
     tops = [*GROUPS, *section_names(), *presets, "seed"]
     if top == "hydra":
@@ -104,77 +77,80 @@ def _wrong_key(found: re.Match[str], presets: Presets) -> str:
         adding = f"{top}=[...,{owners[0]}]" if top in GROUPS and GROUPS[top].many else f"{top}={owners[0]}"
         return f"{key} is a setting of {top}={' and '.join(owners)}, which the command doesn't choose: add {adding}, or leave it out"
     settings = list(dict.fromkeys(name for names in of_option.values() for name in names))
-    named = [f"{top}.{name}" for name in settings if name.partition(".")[2] == rest]
-    if named:
-        return f"{top} takes several options, so that a setting names its own: write {' or '.join(named[:4])}"
+    candidates = [f"{top}.{name}" for name in settings if name.partition(".")[2] == rest]
+    if candidates:
+        return f"{top} takes several options, and a setting is written with its option: write {' or '.join(candidates[:4])}"
     near = did_you_mean(rest, settings) or did_you_mean(rest.split(".")[-1], settings)
-    return f"{top} has no setting {rest!r}{near}; it has: {_listed(of_option)}"
+    return f"{top} has no setting {rest!r}{near}; it has: {_format_settings(of_option)}"
 
 
-def _wrong_value(found: re.Match[str], presets: Presets) -> str:
-    return f"{found['key']}: {found['what'].strip()}"
+def _explain_value(match: re.Match[str], presets: Presets) -> str:
+    return f"{match['key']}: {match['what'].strip()}"
 
 
-def _unresolved(found: re.Match[str], presets: Presets) -> str:
-    return f"{found['key']} refers to what isn't there: {found['what']}"
+def _explain_reference(match: re.Match[str], presets: Presets) -> str:
+    return f"{match['key']} refers to something that doesn't exist: {match['what']}"
 
 
-def _deleted(found: re.Match[str], presets: Presets) -> str:
-    return f"{found['key']} can't be taken out; leave it alone or set it to another value"
+def _explain_deletion(match: re.Match[str], presets: Presets) -> str:
+    return f"{match['key']} cannot be deleted; leave it alone or set it to another value"
 
 
-def _no_config(found: re.Match[str], presets: Presets) -> str:
-    return f"no configuration {found['name']!r} where --config-path or --config-dir points to; without --config-name it is 'config'"
+def _explain_missing_config(match: re.Match[str], presets: Presets) -> str:
+    return f"no configuration {match['name']!r} where --config-path or --config-dir points to; without --config-name it is 'config'"
 
 
-def _has_value(found: re.Match[str], presets: Presets) -> str:
-    return f"{found['key']} has a value already: write {found['key']}=... without the +"
+def _explain_addition(match: re.Match[str], presets: Presets) -> str:
+    return f"{match['key']} already has a value: write {match['key']}=... without the +"
 
 
-def _sweep(found: re.Match[str], presets: Presets) -> str:
-    return f"{found['word']} names several: `-m {found['word']}` runs one after the other, and a list is written {found['key']}=[a,b]"
+def _explain_sweep(match: re.Match[str], presets: Presets) -> str:
+    return f"{match['word']} has several values: `-m {match['word']}` runs one after the other, and a list is written {match['key']}=[a,b]"
 
 
-_CANT = (
+_CANNOT = (
     r"Value .*? could not be converted to \w+|Value '[^$].*? is not a valid bool.*|.*cannot be assigned.*|.*is not supported.*"
     r"|[^\n]*is not (?:o|O)ptional[^\n]*"
 )
-_EXPLAINED = (
-    (re.compile(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"), _wrong_option),
-    (re.compile(r"In '(?P<group>[^']+)/[^']+': ValidationError[\s\S]*Config is not a subclass of Config"), _one_option),
-    (re.compile(r"Cannot find primary config '(?P<name>[^']+)'"), _no_config),
-    (re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"), _sweep),
-    (re.compile(r"Could not override '(?P<key>[^']+)'\."), _wrong_key),
-    (re.compile(r"Key '[^']+' (?:is )?not in '[^']+'[\s\S]*?full_key: (?P<key>\S+)"), _wrong_key),
-    (re.compile(r"(?P<what>Interpolation key [^\n]+|Environment variable '[^']+' not found)[\s\S]*?full_key: (?P<key>\S+)"), _unresolved),
-    (re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist"), _wrong_key),
-    (re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"), _has_value),
-    (re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"), _deleted),
-    (re.compile(rf"(?P<what>{_CANT})[\s\S]*full_key: (?P<key>\S+)"), _wrong_value),
+_MISSING = r"Interpolation key [^\n]+|Environment variable '[^']+' not found"
+_EXPLANATIONS = (
+    (re.compile(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"), _explain_option),
+    (re.compile(r"In '(?P<group>[^']+)/[^']+': ValidationError[\s\S]*Config is not a subclass of Config"), _explain_list),
+    (re.compile(r"Cannot find primary config '(?P<name>[^']+)'"), _explain_missing_config),
+    (re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"), _explain_sweep),
+    (re.compile(r"Could not override '(?P<key>[^']+)'\."), _explain_key),
+    (re.compile(r"Key '[^']+' (?:is )?not in '[^']+'[\s\S]*?full_key: (?P<key>\S+)"), _explain_key),
+    (
+        re.compile(r"(?P<what>Interpolation key [^\n]+|Environment variable '[^']+' not found)[\s\S]*?full_key: (?P<key>\S+)"),
+        _explain_reference,
+    ),
+    (re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist"), _explain_key),
+    (re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"), _explain_addition),
+    (re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"), _explain_deletion),
+    (re.compile(rf"(?P<what>{_CANNOT})[\s\S]*full_key: (?P<key>\S+)"), _explain_value),
 )
 
 
-def _unreadable(words: Sequence[str], presets: Presets) -> str:
-    """'' where every word of the command can be read as `key=value`, else what is wrong with the first that can't."""
-    for before, word in zip(["", *words], words, strict=False):
-        if word.startswith("-") or before in FLAGS_WITH_VALUE:
+def _explain_unreadable(args: Sequence[str], presets: Presets) -> str:
+    """The explanation of the first argument that is no `key=value`; "" where all are."""
+    for before, argument in zip(["", *args], args, strict=False):
+        if argument.startswith("-") or before in FLAGS_WITH_VALUE:
             continue
         try:
-            override = OverridesParser.create().parse_override(word)
+            override = OverridesParser.create().parse_override(argument)
         except HydraException:
-            if hint := quoting_hint(word):
-                return f"{word!r} can't be read: a value with other characters than letters, digits and ./-_ is quoted: write {hint}"
-            return (
-                f"{word!r} can't be read: write group=option or section.setting=value, a list in quotes: 'feedback_format=[edit,pairwise]'"
-            )
+            if hint := quoting_hint(argument):
+                return f"{argument!r} can't be read: a value with other characters than letters, digits and ./-_ is quoted: write {hint}"
+            shape = "write group=option or section.setting=value, a list in quotes: 'feedback_format=[edit,pairwise]'"
+            return f"{argument!r} can't be read: {shape}"
         group = override.key_or_group
         if not group:
-            return f"{word!r} sets nothing: there is no name before the ="
+            return f"{argument!r} sets nothing: there is no name before the ="
         names = _options(group, presets)
-        value = override._value
-        if names and not override.is_delete() and not override.is_sweep_override() and not isinstance(value, (str, list, dict)):
-            shown = word.partition("=")[2]
-            return f"no option {group}={shown}; {group} has: {', '.join(names)}; `~{group}` chooses none"
+        chooses = override.is_delete() or override.is_sweep_override() or isinstance(override.value(), (str, list, dict))
+        if names and not chooses:
+            value = argument.partition("=")[2]
+            return f"no option {group}={value}; {group} has: {', '.join(names)}; `~{group}` chooses none"
     return ""
 
 
@@ -183,7 +159,7 @@ def _options(group: str, presets: Presets) -> list[str]:
 
 
 def _settings(top: str, presets: Presets) -> dict[str, list[str]]:
-    """The settings below a name of the top, by option; those of a section under ''."""
+    """The settings of a group by option; those of a section under ""."""
     if top in GROUPS:
         many = GROUPS[top].many
         return {c.name: [f"{c.name}." * many + s.name for s in schema.settings_of(c.target)] for c in components(top)}
@@ -192,16 +168,16 @@ def _settings(top: str, presets: Presets) -> dict[str, list[str]]:
     return {"": settings_of(top)} if top in section_names() else {}
 
 
-def _listed(of_option: Mapping[str, Sequence[str]]) -> str:
-    """Settings by option, or once where all options have the same."""
-    known = {option: ", ".join(settings) for option, settings in of_option.items() if settings}
-    if len(set(known.values())) == 1:
-        return next(iter(known.values()))
-    return "; ".join(f"{settings} ({option})" for option, settings in known.items()) or "none"
+def _format_settings(of_option: Mapping[str, Sequence[str]]) -> str:
+    """List the settings by option, or once where all options have the same."""
+    names = {option: ", ".join(settings) for option, settings in of_option.items() if settings}
+    if len(set(names.values())) == 1:
+        return next(iter(names.values()))
+    return "; ".join(f"{settings} ({option})" for option, settings in names.items()) or "none"
 
 
-def _whole_text(error: BaseException) -> str:
-    """The error and its causes: Hydra puts OmegaConf's reason into the cause."""
+def _chained_text(error: BaseException) -> str:
+    """The texts of the error and its causes: Hydra puts OmegaConf's reason into the cause."""
     texts = []
     current: BaseException | None = error
     while current is not None:

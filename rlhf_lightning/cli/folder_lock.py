@@ -1,9 +1,8 @@
-"""A run's or a sweep's folder belongs to one command at a time, from before Hydra writes into it; and it must be one to write into."""
+"""Check and lock the folder of a run or sweep before Hydra writes into it."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning.checkpoint.lock import check_free, lock_folder
-from rlhf_lightning.cli import error_messages
+from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.config.overrides import escape_references, quote_value
-from rlhf_lightning.errors import ConfigError, UserError
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime import resume, saved_config
 from rlhf_lightning.runtime.output_folder import check_run, check_sweep, make_unused, stand_in
 from rlhf_lightning.training import launch
@@ -24,21 +23,23 @@ CLOCKS = ("${started", "${now")
 
 
 class FolderLock(Callback):
-    """Checks the folder and takes its lock where Hydra's run or sweep starts; ends the program with 2 where the folder isn't one to write
-    into, or another process has it. Of several processes of one run the first does so for all."""
+    """Checks and locks the folder when Hydra's run or sweep starts; rank 0 does so for all processes.
+
+    Exits with code 2 for a folder that can't be written or that another process has.
+    """
 
     stack: ClassVar[ExitStack | None] = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._take(config, "run", check_run)
+        self._acquire(config, "run", check_run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._take(config, "sweep", check_sweep)
+        self._acquire(config, "sweep", check_sweep)
 
     @classmethod
     @contextmanager
     def released(cls) -> Iterator[None]:
-        """What is taken within the block is given back at its end, however it ends: Hydra tells its callbacks of good ends only."""
+        """Release at the end of the block the locks acquired within: Hydra calls its callbacks after good ends only."""
         before = cls.stack
         try:
             with ExitStack() as cls.stack:
@@ -46,26 +47,24 @@ class FolderLock(Callback):
         finally:
             cls.stack = before
 
-    def _take(self, config: DictConfig, mode: str, check: Callable[[DictConfig, Path], None]) -> None:
+    def _acquire(self, config: DictConfig, mode: str, check: Callable[[DictConfig, Path], None]) -> None:
         if self.stack is None:
             return
-        try:
+        with raise_as_exit():  # Hydra would turn an error of a callback into a warning
             folder = Path(config.hydra[mode].dir)
             if not launch.this_launch().rank():
                 folder = self._unused(config, mode, folder)
-                check_free(folder)  # of all that is wrong with a folder in use, this is the reason
+                check_free(folder)  # first: other checks fail in a folder in use, for a reason that misleads
                 check(config, folder)
                 if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
-                    resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's words there
+                    resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's overrides there
                 self.stack.enter_context(lock_folder(folder))
-                check(config, folder)  # what another process has left that had the lock meanwhile
+                check(config, folder)  # again: another process may have had the lock meanwhile
             launch.hand_on(folder=os.path.abspath(folder))
             self._store(config, mode, folder)
-        except UserError as error:
-            sys.exit(error_messages.tell(error))  # Hydra would turn an error of a callback into a warning
 
     def _unused(self, config: DictConfig, mode: str, folder: Path) -> Path:
-        """The folder, or the next free one beside it where its name is the time, at which another run has begun, too."""
+        """The folder; if it is named by the time and another run began at that time, the next free name."""
         raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
         by_time = any(clock in str(raw["dir"]) for clock in CLOCKS)
         starts = launch.this_launch()
@@ -78,7 +77,7 @@ class FolderLock(Callback):
             raise ConfigError(f"{folder} can't be made ({cause.strerror}): name a folder that can be written (hydra.{mode}.dir)") from cause
 
     def _store(self, config: DictConfig, mode: str, folder: Path) -> None:
-        """Let Hydra write into the folder that was chosen, under a name that it can hold."""
+        """Set Hydra's folder, under a path that its configuration can hold."""
         path = stand_in(folder) or folder
         if str(path) != config.hydra[mode].dir:
             with open_dict(config.hydra):

@@ -1,4 +1,4 @@
-"""What a command chose: a composed configuration by name, held to what its parts declare before anything heavy loads."""
+"""The composed configuration, validated before heavy imports."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from rlhf_lightning.tracking.logger_settings import logger_settings
 from rlhf_lightning.training.trainer import check_trainer
 
 PLAIN = ("seed", "trainer", "logger")
-"""What stands at the top of the configuration and is neither a group nor a section."""
+"""Top-level keys that are neither a group nor a section."""
 MAX_SEED = 2**31
 
 
 class ComposedConfig:
-    """A composed configuration, read by the names of sections and groups. A component's own check is given it (`register(check=...)`)."""
+    """A composed configuration by the names of sections and groups; the argument of `register(check=...)`."""
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
 
     def settings(self, name: str) -> Any:
-        """The typed section `name` of the configuration."""
+        """The section `name` of the configuration as its dataclass."""
         return build_section(name, self.config[name])
 
     def component_of(self, group: str) -> Component:
-        """The option of a group that was chosen.
+        """The chosen option of a group.
 
         Raises:
-            ConfigError: none was.
+            ConfigError: none is chosen.
         """
         if not self.config.get(group):
             names = ", ".join(component.name for component in components(group))
@@ -43,33 +43,33 @@ class ComposedConfig:
         return component_of(self.config[group])
 
     def components_of(self, group: str) -> list[Component]:
-        """The options chosen of a group, in order: none, one, or several where it takes several."""
+        """The chosen options of a group, in order."""
         node = self.config.get(group)
         if not node:
             return []
         return [component_of(option) for option in node.values()] if GROUPS[group].many else [component_of(node)]
 
     def build(self, group: str, *args: Any) -> Any:
-        """The chosen option of a group, made with these run-time arguments.
+        """Build the chosen option of a group with these run-time arguments.
 
         Raises:
-            ConfigError: none was chosen.
+            ConfigError: none is chosen.
         """
         self.component_of(group)
         return build(self.config[group], *args)
 
     def build_all(self, group: str, *args: Any) -> dict[str, Any]:
-        """The chosen options of a group that takes several, by name and in order."""
+        """Build the chosen options of a group that takes several, by name and in order."""
         return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
 
     def require(self, *groups: str) -> None:
-        """`hold` groups of which an option must be chosen. Raises ConfigError."""
+        """Run the checks of groups that need an option. Raises ConfigError."""
         for group in groups:
             self.component_of(group)
         self.run_checks(*groups)
 
     def run_checks(self, *groups: str) -> None:
-        """Run the own checks of what was chosen of these groups. Raises ConfigError."""
+        """Run the checks that the chosen options of these groups registered. Raises ConfigError."""
         for group in groups:
             for component in self.components_of(group):
                 if component.check is not None:
@@ -77,13 +77,13 @@ class ComposedConfig:
 
 
 def expand_paths(config: DictConfig) -> None:
-    """Expand `~` in the settings that are paths by their type, in place, so that whatever reads the configuration sees the same path."""
+    """Expand `~` in place in the settings whose type is a path."""
     for _, target, node in _targets(config):
         schema.expand_paths(target, node)
 
 
 def path_settings(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Key and path of every setting that is a path by its type."""
+    """Key and path of every setting whose type is a path."""
     for key, target, node in _targets(config):
         for name, paths in schema.path_settings(target, node).items():
             yield from ((f"{key}.{name}", path) for path in paths)
@@ -93,16 +93,16 @@ def _targets(config: DictConfig) -> Iterator[tuple[str, Callable[..., Any], Any]
     """Key, class or function, and node of every section and option of a composed configuration."""
     for name in section_names():
         yield name, section_class(name), config.get(name)
-    for group, about in GROUPS.items():
+    for group, declared in GROUPS.items():
         node = config.get(group)
         if node and isinstance(node, Mapping):
-            for key, option in [(f"{group}.{name}", option) for name, option in node.items()] if about.many else [(group, node)]:
+            for key, option in [(f"{group}.{name}", option) for name, option in node.items()] if declared.many else [(group, node)]:
                 if isinstance(option, Mapping):
                     yield key, component_of(option).target, option
 
 
 def check(config: DictConfig) -> None:
-    """Hold a composed configuration to the declared types, choices and ranges of every part, and to what goes together.
+    """Validate every section and option against its declared types, choices and ranges, and their combination.
 
     Raises:
         ConfigError: naming the key, what is allowed, and the nearest right name.
@@ -110,25 +110,25 @@ def check(config: DictConfig) -> None:
     _check_top(config)
     missing = left_out(OmegaConf.to_container(config, resolve=False))
     if missing:
-        raise ConfigError(f"{missing} is a secret, which the saved configuration doesn't hold: add `{missing}=...` to the command")
+        raise ConfigError(f"{missing} is a secret and is not saved with the configuration: add `{missing}=...` to the command")
     for name in section_names():
         build_section(name, config[name])
-    for group, about in GROUPS.items():
+    for group, declared in GROUPS.items():
         node = config.get(group)
         if node:
-            if about.many and not isinstance(node, Mapping):
+            if declared.many and not isinstance(node, Mapping):
                 raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
-            for option in node.values() if about.many else [node]:
+            for option in node.values() if declared.many else [node]:
                 _check_option(group, option)
-    elsewhere = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).component_of("stage").needs
-    check_trainer(config.trainer, here=not elsewhere)
+    is_for_another_machine = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).component_of("stage").needs
+    check_trainer(config.trainer, here=not is_for_another_machine)
     logger_settings(config.logger)
     ComposedConfig(config).require("stage")
 
 
 def _check_option(group: str, node: Any) -> None:
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{group}={node}: {group} holds settings; write {group}.<setting>=<value>")
+        raise ConfigError(f"{group}={node}: {group} takes settings; write {group}.<setting>=<value>")
     component = component_of(node)
     if component.group != group:
         raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
@@ -136,17 +136,17 @@ def _check_option(group: str, node: Any) -> None:
 
 
 def _check_top(config: DictConfig) -> None:
-    """Nothing unknown at the top, nothing that every stage reads taken out, and a seed that every generator takes."""
-    needed = [*section_names(), *PLAIN]
-    known = [*GROUPS, *needed]
+    """Check the top-level keys and the seed."""
+    required = [*section_names(), *PLAIN]
+    allowed = [*GROUPS, *required]
     for key in config:
-        if key not in known and key in list_presets():
+        if key not in allowed and key in list_presets():
             raise ConfigError(f"a file of conf/{key}/ that is no setting of its own begins with the line `# @package _global_`")
-        if key not in known:
-            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), known)}; the top of the menu: {', '.join(known)}")
-    for name in needed:
+        if key not in allowed:
+            raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), allowed)}; the top of the menu: {', '.join(allowed)}")
+    for name in required:
         if name not in config:
-            raise ConfigError(f"{name} can't be taken out of the configuration")
+            raise ConfigError(f"{name} is required and cannot be deleted")
     seed = config.seed
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
         raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")

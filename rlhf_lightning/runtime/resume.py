@@ -1,8 +1,8 @@
-"""`resume=RUN`: a run that was stopped goes on, from the configuration that it left in its folder. `resume=auto`: one command begins a run
-and goes on with it, for whoever gives it again: torchrun, a queue, a loop of the shell.
+"""`resume=RUN` continues a stopped run from the configuration in its folder; `resume=auto` begins a run or continues it.
 
-Everything a run does follows from its configuration and its seed, but for its trainings; a resumed run does it all again, and each training
-goes on from its newest whole checkpoint, or is over at once where it was. It then leaves what it would have left without the stop.
+With `resume=auto` one command can be repeated: by torchrun, a queue, or a loop of the shell. Everything a run does follows from its
+configuration and its seed. A resumed run does it all again, and each training continues from its newest complete checkpoint, or is
+skipped if it had finished. The run then leaves the same files as without the stop.
 """
 
 from __future__ import annotations
@@ -35,48 +35,48 @@ from rlhf_lightning.training.launch import this_launch
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FLAG = "RLHF_LIGHTNING_RESUMES"
-"""Names the folder that this process resumes, or says AUTO."""
+"""The environment variable with the folder that this process resumes, or AUTO."""
 AUTO = "auto"
 SWEEP = "multirun.yaml"
-"""What Hydra writes of a sweep into its folder."""
-_OF_THE_FOLDER = ("hydra.sweep.dir=", "hydra.mode=")
+"""The file that Hydra writes into a sweep's folder."""
+_FOLDER_OVERRIDES = ("hydra.sweep.dir=", "hydra.mode=")
 
 
-def finished(words: Sequence[str]) -> Path | None:
-    """The folder that `resume=RUN` names, where that run is already complete."""
-    folder = _named(words)
+def finished_run(args: Sequence[str]) -> Path | None:
+    """The folder that `resume=RUN` names if that run is complete; None otherwise."""
+    folder = _resume_folder(args)
     return folder if folder is not None and str(folder) != AUTO and (folder / RESULT).is_file() else None
 
 
-def expand_resume(words: Sequence[str]) -> list[str]:
-    """The command of a resumed run, as Hydra takes it; any other command as it is.
+def expand_resume(args: Sequence[str]) -> list[str]:
+    """Replace `resume=` by the arguments of the run or sweep that is resumed; other commands stay as they are.
 
     Raises:
-        ConfigError: no such run, overrides that would make another run of it, or `resume=auto` without a folder to look in.
+        ConfigError: no such run, overrides that would change its results, or `resume=auto` without a folder to look in.
     """
     os.environ.pop(FLAG, None)
-    folder = _named(words)
+    folder = _resume_folder(args)
     if folder is None:
-        return list(words)
+        return list(args)
+    others = [argument for argument in args if not argument.startswith("resume=")]
     if str(folder) == AUTO:
-        return _automatic(words)
+        return _resume_automatically(others)
     if (folder / SWEEP).is_file():
-        return [*_sweep_words(folder), *(word for word in words if not word.startswith("resume="))]
+        return [*_sweep_args(folder), *others]
     if not (folder / FILE).is_file():
         raise ConfigError(f"resume={folder}: there is no {FILE}, so this is not the folder of a run; name the folder that a run printed")
-    others = [word for word in words if not word.startswith("resume=")]
-    other = [word for word in others if not _may_be_told(word)]
-    if other:
+    changing = [argument for argument in others if not _may_change_on_resume(argument)]
+    if changing:
         raise ConfigError(
-            f"resume={folder} goes on with the run's own configuration, and {other[0]} would make another run of it: leave it out, or "
-            f"begin anew with `{other[0]} --config-path {folder}`; a resumed run may be told trainer, logger and checkpoint settings"
+            f"resume={folder} uses the run's own configuration, and {changing[0]} would make another run of it: leave it out, or begin "
+            f"anew with `{changing[0]} --config-path {folder}`; only trainer, logger and checkpoint settings can be changed on resume"
         )
     os.environ[FLAG] = str(folder.resolve())
     return [*others, f"hydra.run.dir={quote_value(str(folder.resolve()))}", "--config-path", str(folder.resolve())]
 
 
-def _sweep_words(folder: Path) -> list[str]:
-    """The command of a sweep, from what Hydra wrote of it into its folder.
+def _sweep_args(folder: Path) -> list[str]:
+    """The arguments of a sweep, from the file that Hydra wrote into its folder.
 
     Raises:
         ConfigError: the command had a secret, or a configuration of its own, and must be given again.
@@ -86,51 +86,50 @@ def _sweep_words(folder: Path) -> list[str]:
         node: Any = OmegaConf.to_container(OmegaConf.load(folder / SWEEP), resolve=False)
         overrides, name = node["hydra"]["overrides"], node["hydra"]["job"]["config_name"]
         sources = {source["provider"]: source["path"] for source in node["hydra"]["runtime"]["config_sources"]}
-        words = [*map(str, overrides["task"]), *(str(word) for word in overrides["hydra"] if not word.startswith(_OF_THE_FOLDER))]
+        args = [*map(str, overrides["task"]), *(str(text) for text in overrides["hydra"] if not text.startswith(_FOLDER_OVERRIDES))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError) as cause:
         raise DataError(f"{folder / SWEEP} can't be read ({type(cause).__name__}: {cause}): give the sweep's command again") from cause
-    if name != "config" or sources.get("main") != str(CONF) or "command-line" in sources or any(LEFT_OUT in word for word in words):
-        why = "a secret in its command" if any(LEFT_OUT in word for word in words) else "a configuration of its own"
-        shown = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
-        raise ConfigError(f"resume={folder}: the sweep has {why}, which its folder doesn't hold: give the command again with {shown}")
-    return ["-m", *words, f"hydra.sweep.dir={quote_value(str(folder.resolve()))}"]
+    if name != "config" or sources.get("main") != str(CONF) or "command-line" in sources or any(LEFT_OUT in text for text in args):
+        missing = "a secret in its command" if any(LEFT_OUT in text for text in args) else "a configuration of its own"
+        override = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
+        raise ConfigError(f"resume={folder}: the sweep has {missing}, not saved in its folder: give the command again with {override}")
+    return ["-m", *args, f"hydra.sweep.dir={quote_value(str(folder.resolve()))}"]
 
 
-def _may_be_told(word: str) -> bool:
-    key = word.lstrip("+~")
+def _may_change_on_resume(argument: str) -> bool:
+    key = argument.lstrip("+~")
     return run_record.may_change(key) or key.startswith(("trainer=", "logger="))
 
 
-def _automatic(words: Sequence[str]) -> list[str]:
-    others = [word for word in words if not word.startswith("resume=")]
-    if {"-m", "--multirun"} & set(others):
-        raise ConfigError("a sweep goes on by itself where it is given the same words and hydra.sweep.dir: leave resume=auto out")
+def _resume_automatically(args: Sequence[str]) -> list[str]:
+    if {"-m", "--multirun"} & set(args):
+        raise ConfigError("a sweep resumes by itself when it is given the same overrides and hydra.sweep.dir: leave resume=auto out")
     launch = this_launch()
-    if not any(word.startswith("hydra.run.dir=") for word in others) and not (launch.job or launch.meets):
+    if not any(argument.startswith("hydra.run.dir=") for argument in args) and not (launch.job or launch.meets):
         raise ConfigError(
-            "resume=auto looks in the run's folder for what there is to go on with, and a folder named by the time is a new one at each "
-            "start: name it, hydra.run.dir=runs/mine"
+            "resume=auto looks for checkpoints in the run's folder, and a folder named by the time is a new one at each start: name it, "
+            "hydra.run.dir=runs/mine"
         )
     os.environ[FLAG] = AUTO
-    return others
+    return list(args)
 
 
-def complete(folder: Path) -> float | None:
-    """What a run under `resume=auto` returned that is over; None where it isn't, or wasn't asked to go on."""
+def saved_objective(folder: Path) -> float | None:
+    """The objective of a finished run under `resume=auto`; None without `resume=auto` or a result."""
     if os.environ.get(FLAG) != AUTO or not (folder / RESULT).is_file():
         return None
     return float(json.loads((folder / RESULT).read_text(encoding="utf-8"))["objective"])
 
 
 def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> None:
-    """Make sure that this command may begin in the folder, or go on there, and record what it begins with. On the first process alone.
+    """Check that this run may begin or continue in the folder, and record its settings and inputs. On rank 0 only.
 
-    Settings of how it is run (trainer, logger, checkpoint) may differ from those that it was begun with, and are said, as are libraries of
-    other versions. What a killed process left of its writes is deleted.
+    Changes of trainer, logger and checkpoint settings and of library versions are logged. Half-written files of a killed process are
+    deleted.
 
     Raises:
-        ConfigError: the folder holds another run, finished or stopped, or this one was begun with other settings.
-        DataError: files that the run read when it began have another content, and `checkpoint.accept_changed_inputs` isn't set.
+        ConfigError: the folder has another run, finished or stopped, or this run began with other settings.
+        DataError: input files changed since the run started, and `checkpoint.accept_changed_inputs` isn't set.
     """
     check_folder(folder)
     if not is_resumed(folder) or not (folder / FILE).is_file():
@@ -143,9 +142,9 @@ def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> Non
     if (folder / RESULT).is_file():
         return
     for change in run_record.version_changes(record):
-        log(f"{folder} was begun with other libraries: {change}; numbers may differ in their last digits")
+        log(f"{folder} began with other library versions: {change}; numbers may differ in their last digits")
     remove_leftovers(folder, log)
-    if record is None or _accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), log):
+    if record is None or _inputs_accepted(folder, record["inputs"], bool(config.checkpoint.accept_changed_inputs), log):
         run_record.write(config, folder, input_paths(config))
 
 
@@ -157,38 +156,38 @@ def input_paths(config: DictConfig) -> list[str]:
 
 
 def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
-    """Hold the settings to those that the folder's run was begun with; returns its record, None where there is none.
+    """Compare the settings with those of the folder's run. Returns the run's record, if there is one.
 
     Raises:
-        ConfigError: a setting of what is learned is another.
+        ConfigError: a setting that changes the results differs.
     """
     record = run_record.read(folder)
     saved: Any = OmegaConf.load(folder / FILE)
     before = run_record.flat_settings(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
     now = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    _hold_settings(folder, before if record is None else record["settings"], run_record.flat_settings(now), log)
+    _compare_settings(folder, before if record is None else record["settings"], run_record.flat_settings(now), log)
     return record
 
 
 def remove_leftovers(folder: Path, log: Callable[[str], None]) -> None:
-    """Delete what a killed process left in a run's folder: half-written files and folders, and stacks that no watchdog wrote."""
+    """Delete the half-written files of a killed process, and empty stack files."""
     removed = remove_temporaries(folder)
     for file in folder.glob("stalled_*.txt"):
         if file.is_file() and not file.stat().st_size:
             file.unlink()
             removed.append(file.name)
     if removed:
-        log(f"{folder}: removed what a killed process had left ({', '.join(sorted(removed))})")
+        log(f"{folder}: removed half-written files of a killed process ({', '.join(sorted(removed))})")
 
 
 def tidy(folder: Path) -> None:
-    """`clean_finished` under the folder's lock; nothing where another process works in the folder."""
+    """Call `clean_finished` under the folder's lock; do nothing if another process has it."""
     with suppress(ConfigError, OSError), lock_folder(folder):
         clean_finished(folder)
 
 
 def clean_finished(folder: Path) -> None:
-    """Delete what a run left that was killed after its result: checkpoints, seconds, half-written files. The caller has the lock."""
+    """Delete checkpoints, seconds and half-written files of a run that was killed after its result. Needs the lock."""
     try:
         saved: Any = OmegaConf.to_container(OmegaConf.load(folder / FILE), resolve=False)
         keep = bool(saved["checkpoint"]["keep_finished"])
@@ -202,66 +201,66 @@ def clean_finished(folder: Path) -> None:
             file.unlink()
 
 
-def _hold_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]) -> None:
+def _compare_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]) -> None:
     different = run_record.differences(before, now)
     other = [f"{name}: {change}" for name, change in different.items() if not run_record.may_change(name)]
     if other:
-        mend = f"give the command of before, or go on with the run's own by resume={folder}"
+        remedy = f"give the same command as before, or resume={folder} to use the run's own"
         if os.environ.get(FLAG) != AUTO:
-            mend = f"put it back in {folder / FILE}"
+            remedy = f"put it back in {folder / FILE}"
         raise ConfigError(
-            f"{folder} was begun with other settings ({'; '.join(other)}): {mend}; for another run choose another folder (hydra.run.dir)"
+            f"{folder} began with other settings ({'; '.join(other)}): {remedy}; for another run choose another folder (hydra.run.dir)"
         )
     for name, change in different.items():
-        log(f"{folder} was begun with another setting: {name}: {change}")
+        log(f"{folder} began with another setting: {name}: {change}")
 
 
-def _accepted(folder: Path, inputs: Mapping[str, str], accept: bool, log: Callable[[str], None]) -> bool:
-    """Whether inputs have changed and that is accepted."""
-    told = changed_inputs(inputs, folder)
-    if told and not accept:
+def _inputs_accepted(folder: Path, inputs: Mapping[str, str], accept: bool, log: Callable[[str], None]) -> bool:
+    """Return whether input files changed and the change is accepted. Raises DataError if it isn't."""
+    changes = changed_inputs(inputs, folder)
+    if changes and not accept:
         raise DataError(
-            f"{folder}: input files changed since the run started: {'; '.join(told)}; restore them, or continue all the same with "
+            f"{folder}: input files changed since the run started: {'; '.join(changes)}; restore them, or continue all the same with "
             "checkpoint.accept_changed_inputs=true"
         )
-    for text in told:
-        log(f"{text}, and the run continues with it (checkpoint.accept_changed_inputs)")
-    return bool(told)
+    for change in changes:
+        log(f"{change}, and the run continues with it (checkpoint.accept_changed_inputs)")
+    return bool(changes)
 
 
 def check_result(folder: Path) -> None:
-    """Raises ConfigError where the folder holds a finished run."""
+    """Reject the folder of a finished run. Raises ConfigError."""
     if (folder / RESULT).is_file():
         raise ConfigError(
-            f"{folder} holds a run that is finished, and its files stay as they are: choose another folder (hydra.run.dir), or leave "
+            f"{folder} has a finished run, whose files are not overwritten: choose another folder (hydra.run.dir), or leave "
             "hydra.run.dir out for a new one"
         )
 
 
 def is_resumed(folder: Path) -> bool:
-    """Whether the command goes on with the run of this folder."""
+    """Return whether the command resumes the run of this folder."""
     return os.environ.get(FLAG) in (AUTO, str(folder.resolve()))
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to begin anew where another run was finished or stopped.
+    """Reject a new run in the folder of another one, finished or stopped.
 
     Raises:
-        ConfigError: the folder holds a result or checkpoints, and the command doesn't resume that run.
+        ConfigError: the folder has a result or checkpoints, and the command doesn't resume that run.
     """
     if is_resumed(folder):
         return
     check_result(folder)
     if (folder / CHECKPOINTS).is_dir():
         raise ConfigError(
-            f"{folder} holds the checkpoints of a run that was stopped: go on with it by resume={folder}, choose another folder "
+            f"{folder} has the checkpoints of a stopped run: continue it by resume={folder}, choose another folder "
             f"(hydra.run.dir), or delete {folder / CHECKPOINTS}"
         )
 
 
-def _named(words: Sequence[str]) -> Path | None:
-    """The folder as it is typed, also with quotes of Hydra's around it or a ~ in front."""
-    paths = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+def _resume_folder(args: Sequence[str]) -> Path | None:
+    """The folder of `resume=`, with Hydra's quotes removed and `~` expanded; None without `resume=`."""
+    paths = [argument.removeprefix("resume=") for argument in args if argument.startswith("resume=")]
     if not paths:
         return None
     name = paths[-1]

@@ -1,9 +1,10 @@
-"""One run: the composed configuration, its folder, and what stages make from them."""
+"""One run: its configuration, folder, log, trainers and results."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,8 @@ from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import literal
 from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import make
 from rlhf_lightning.runtime.composition import ComposedConfig
+from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.stopwatch import Stopwatch
 from rlhf_lightning.training.distributed import global_rank
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class RunConsole(Console):
-    """The terminal of a run, which goes on without it where nobody reads its output any more."""
+    """The terminal of a run; turned off if its reader has gone, so that the run continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -43,9 +44,15 @@ class RunConsole(Console):
 
 
 class Run(ComposedConfig):
-    """What a stage is given: settings, components, a Trainer, a folder and a clock.
+    """The argument of a stage: settings, components, trainers, a folder and a stopwatch.
 
-    Under several processes every one of them runs the stage; only the first (`is_rank_zero`) writes.
+    Every process runs the stage; rank 0 alone writes (`is_rank_zero`).
+
+    Attributes:
+        results: metrics of the stage by name, for result.json and the table of a sweep.
+        history: metrics of each update, by training.
+        speeds: last speeds of each training (tracking/throughput.py).
+        objective: the number that a sweep optimises; NaN until the stage has ended.
     """
 
     def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
@@ -55,9 +62,11 @@ class Run(ComposedConfig):
         self.console = console or RunConsole(stderr=False)
         self.stopwatch = Stopwatch()
         self.results: dict[str, float] = {}
+        self.history: dict[str, list[dict[str, float]]] = {}
+        self.objective = math.nan
         self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -70,52 +79,51 @@ class Run(ComposedConfig):
 
     @property
     def max_response_tokens(self) -> int:
-        """The most tokens that a response may have: every sampler has the setting max_new_tokens."""
+        """The most tokens of a response, from the setting max_new_tokens of every sampler."""
         return int(self.config.rollout_sampler.max_new_tokens)
 
     def language_model(self, path: Path | str | None = None, corpus: Sequence[str] = ()) -> LanguageModel:
-        """The backbone, or the one that an earlier stage left in a folder.
+        """Load the backbone, or the policy that an earlier stage saved in a folder.
 
         Raises:
-            ConfigError: a backbone that only reads, where a policy is needed.
+            ConfigError: a backbone that can't generate.
         """
         import torch
 
         if path is None and "reading" in self.component_of("backbone").needs:
             stage, backbone = self.component_of("stage").name, self.component_of("backbone").name
             raise ConfigError(
-                f"stage={stage} needs a model that writes texts, and backbone={backbone} "
-                "only reads them: it is for stage=reward; choose backbone=causal, encoder_decoder or tiny here"
+                f"stage={stage} needs a model that generates texts, and backbone={backbone} only reads them: it is for stage=reward; "
+                "choose backbone=causal, encoder_decoder or tiny here"
             )
         torch.manual_seed(self.seed)
-        load = self.build("backbone") if path is None else make("backbone", _writer_of(str(path)), {"path": str(path)})
-        language_model: LanguageModel = load(corpus)
-        self._say_ends(language_model)
+        language_model: LanguageModel = self.build("backbone")(corpus) if path is None else load_policy(path)
+        self._log_ends(language_model)
         return language_model
 
-    def _say_ends(self, language_model: LanguageModel) -> None:
-        """Log once how responses end where that isn't plain, and which special tokens the author of the command wrote."""
+    def _log_ends(self, language_model: LanguageModel) -> None:
+        """Log once how responses end if that is ambiguous, and the special tokens in the task's prefix and suffix."""
         from rlhf_lightning.tokenization.turns import frame_notes
 
         task = self.config.get("task") or {}
         frame = [str(task.get(name) or "") for name in ("prefix", "suffix")]
         for note in [*language_model.end_notes, *frame_notes(language_model.tokenizer, *frame)]:
-            if note not in self._said:
-                self._said.add(note)
+            if note not in self._logged:
+                self._logged.add(note)
                 self.log(note)
 
     def corpus(self, task: Task) -> list[str]:
-        """What a tokenizer that is made on the spot is fitted to."""
+        """The texts to fit a new tokenizer to: demonstrations, or prompts without them."""
         return [prompt + response for prompt, response in task.demonstrations()] or task.train_prompts()
 
     def trainer(self, name: str, epochs: int, steps: int, metrics: dict[str, str], max_grad_norm: float | None = None) -> L.Trainer:
-        """A Lightning Trainer for one stage, with its logger and progress.
+        """Make a Lightning Trainer for one training, with its logger and progress bar.
 
         Args:
-            name: of the stage, for logs and the bar.
-            steps: batches in all, for the bar.
-            metrics: history names to labels shown beside the bar.
-            max_grad_norm: Lightning's gradient clipping; a module that optimises by itself clips by itself.
+            name: of the training, for logs and the bar.
+            steps: total batches, for the bar.
+            metrics: names in the module's history to labels next to the bar.
+            max_grad_norm: for Lightning's gradient clipping; a module with manual optimization clips by itself.
         """
         import lightning as L
 
@@ -138,22 +146,23 @@ class Run(ComposedConfig):
         )
 
     def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
-        """Train, from the newest checkpoint of this training where the run was stopped; keep checkpoints on the way."""
+        """Train from the newest checkpoint of this training, if there is one, and save checkpoints on the way."""
         from rlhf_lightning.checkpoint.fit import fit
         from rlhf_lightning.checkpoint.watchdog import Watchdog
         from rlhf_lightning.training.nonfinite import FOLDER, Aside, NonFiniteGuard
 
         if isinstance(module, NonFiniteGuard):
             module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.log)
-        about = self.settings("checkpoint")
-        if about.stalled_after is not None:
+        checkpoint = self.settings("checkpoint")
+        if checkpoint.stalled_after is not None:
             stacks = self.folder / f"stalled_{trainer.global_rank}.txt"
-            trainer.callbacks.append(Watchdog(stacks, about.stalled_after))  # type: ignore[attr-defined]
+            trainer.callbacks.append(Watchdog(stacks, checkpoint.stalled_after))  # type: ignore[attr-defined]
         folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
-        fit(trainer, module, data, folder=folder, every=about.every, keep=about.keep, log=self.log)
+        fit(trainer, module, data, folder=folder, every=checkpoint.every, keep=checkpoint.keep, log=self.log)
+        self.history[name] = getattr(module, "history", [])
 
     def drop_checkpoints(self) -> None:
-        """Delete what is for a run that isn't finished yet: checkpoints, and the curves of attempts that were stopped."""
+        """Delete the checkpoints of a finished run and the curves of its stopped attempts."""
         from rlhf_lightning.checkpoint.store import remove_checkpoints
 
         if self.is_rank_zero and not self.settings("checkpoint").keep_finished:
@@ -162,21 +171,23 @@ class Run(ComposedConfig):
                 file.unlink()
 
     def save(self, trainer: L.Trainer, folder: Path, write: Callable[[Path], None]) -> None:
-        """Let the first process write a folder, and the others wait until it stands."""
+        """Let rank 0 write a folder, and the others wait until it is complete."""
         if trainer.is_global_zero:
             write(folder)
         trainer.strategy.barrier()
 
     def logger(self, name: str) -> Any:
-        """The chosen logger for one stage, writing below the run's folder; False for none, as Lightning takes it."""
+        """The chosen logger for one training, writing below the run's folder; False for none, as Lightning expects."""
         from rlhf_lightning.tracking.loggers import tracker
 
         self.tracker = tracker(self, name)
         return self.tracker or False
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
-        """Hand what a run ends with to the logger of its last training, or to one of its own where nothing was trained; an error there is
-        said and passed over."""
+        """Hand samples, report and results to the logger of the last training, or to a new one if nothing was trained.
+
+        An error of the logger is logged and ignored.
+        """
         kind = self.config.logger.kind
         if self.tracker is None and kind != "none" and (samples or kind != "csv"):
             self.logger(self.component_of("stage").name)
@@ -187,7 +198,7 @@ class Run(ComposedConfig):
                 self.log(f"the logger has no samples and no report: {type(cause).__name__}: {cause}")
 
     def close(self) -> None:
-        """End what a logger left open, so that the next job of a sweep starts its own."""
+        """Finish a W&B run, so that the next job of a sweep starts its own."""
         if self.config.logger.kind == "wandb" and self.tracker is not None:
             from rlhf_lightning.tracking.loggers import finish_wandb
 
@@ -195,31 +206,25 @@ class Run(ComposedConfig):
 
     @contextmanager
     def time_stage(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to those of the stage."""
         with self.stopwatch.measure(stage):
             yield
 
     def log(self, text: str) -> None:
-        """Print a message literally and without secrets, whatever text is in it; on the first process alone."""
+        """Print a message literally and without secrets, on rank 0 only."""
         if self.is_rank_zero:
             self.console.print(literal(safe_message(text), self.console), soft_wrap=True)
 
     def write_json(self, name: str, content: Any) -> None:
-        """A JSON file in the run's folder, whole or not at all."""
+        """Write a JSON file into the run's folder atomically, on rank 0 only."""
         if self.is_rank_zero:
             write_atomic(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _writer_of(path: str) -> str:
-    """The backbone that takes a saved policy."""
-    from rlhf_lightning.model.trunk import load_config, trunk_kind
-
-    return "encoder_decoder" if trunk_kind(load_config(path)) == "encoder_decoder" else "causal"
-
-
 def hush_hints() -> None:
-    """Lightning's hints on hardware and workers repeat at every stage; its errors and other warnings stay."""
-    talking = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector")
-    for source in (*(f"lightning.pytorch.{name}" for name in talking), "lightning.fabric"):
+    """Silence Lightning's hints on hardware and workers, repeated at every stage; errors and other warnings stay."""
+    modules = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector")
+    for source in (*(f"lightning.pytorch.{name}" for name in modules), "lightning.fabric"):
         logging.getLogger(source).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

@@ -1,4 +1,4 @@
-"""Seconds of each stage of a run, summed over all attempts of one that was stopped and resumed."""
+"""The seconds of each stage of a run, summed over the attempts of a resumed run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from rlhf_lightning.config.atomic_write import temporary_sibling
 
 FILE = "seconds.json"
-"""In the run's folder until the run is finished."""
+"""The file with the seconds, in the run's folder until the run is finished."""
 PERIOD = 1.0
-"""Seconds between two writes: what a killed attempt loses at most."""
+"""Seconds between two writes: the most that a killed attempt loses."""
 
 
 class Stopwatch:
-    """Measures stages, and keeps the file from which the next attempt goes on counting.
+    """Measures stages, and writes the file from which the next attempt continues.
 
     Attributes:
-        seconds: by stage, of those that have ended.
+        seconds: of each stage that has ended.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def so_far(self) -> dict[str, float]:
-        """The seconds by stage, with those of stages that haven't ended."""
+        """The seconds of each stage, running stages included."""
         seconds, now = dict(self.seconds), time.perf_counter()
         for stage, start in list(self._starts.items()):
             seconds[stage] = seconds.get(stage, 0.0) + now - start
@@ -48,7 +48,7 @@ class Stopwatch:
 
     @contextmanager
     def record(self, folder: Path) -> Iterator[None]:
-        """Go on from what earlier attempts left in the folder, and write there during the block and at its end."""
+        """Continue from the file of earlier attempts, and write it during the block and at its end."""
         self.seconds = read_seconds(folder)
         over = threading.Event()
 
@@ -66,7 +66,7 @@ class Stopwatch:
             self.write(folder)
 
     def write(self, folder: Path) -> None:
-        """Write the file; a disk that doesn't take it costs the count alone."""
+        """Write the file; a disk error is ignored."""
         temporary = temporary_sibling(folder / FILE)
         with suppress(OSError):
             try:
@@ -77,7 +77,7 @@ class Stopwatch:
 
 
 def read_seconds(folder: Path) -> dict[str, float]:
-    """What earlier attempts of the run took; nothing where there were none, or the file can't be read."""
+    """The seconds of earlier attempts by stage; empty without any, or if the file can't be read."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {str(stage): float(seconds) for stage, seconds in content.items()}

@@ -192,7 +192,7 @@ def test_a_job_that_slurm_queues_again_goes_on_by_the_same_command(tmp_path, lef
     assert "is already complete" in third.out
     other = Command(folder, *words, "sft.epochs=4", **env).ended()
     assert other.code == 2
-    assert "was begun with other settings (sft.epochs: 3 -> 4)" in other.error
+    assert "began with other settings (sft.epochs: 3 -> 4)" in other.error
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from rlhf_lightning.config.command_paths import expand_home, hydra_quoted, quoting_hint
+from rlhf_lightning.config.command_paths import double_quote, expand_home, quoting_hint
 from rlhf_lightning.registry import build, load_components, option
 from rlhf_lightning.runtime.composition import expand_paths
 
@@ -43,7 +43,7 @@ def test_the_home_folder_in_a_command(home, words, expanded):
 
 @pytest.mark.parametrize("value", ["a b", "lr=0.1/x", 'q"q', 'q\\"q', "end\\", "'", "ö,[](){}", "~/x", "#!;", "a", "${x"])
 def test_a_quoted_value_is_read_to_the_letter(value):
-    override = OverridesParser.create().parse_override(f"a={hydra_quoted(value)}")
+    override = OverridesParser.create().parse_override(f"a={double_quote(value)}")
     assert override.value() == value
 
 

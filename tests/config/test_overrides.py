@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from rlhf_lightning.config.overrides import check_words
+from rlhf_lightning.config.overrides import check_arguments
 from rlhf_lightning.errors import ConfigError
 
 
@@ -35,13 +35,13 @@ from rlhf_lightning.errors import ConfigError
 )
 def test_a_setting_is_told_how_it_is_written(line, written):
     with pytest.raises(ConfigError, match=f"write {written}$"):
-        check_words(shlex.split(line))
+        check_arguments(shlex.split(line))
 
 
 @pytest.mark.parametrize("flag", ["--frobnicate", "--multirn", "--experimental-rerun", "-x", "--seed"])
 def test_what_is_no_flag_is_listed(flag):
     with pytest.raises(ConfigError, match=f"unrecognized arguments: {flag}.*the flags are --cfg, .*--multirun"):
-        check_words(["stage=sft", flag])
+        check_arguments(["stage=sft", flag])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_is_no_flag_is_listed(flag):
     ],
 )  # fmt: skip
 def test_everything_else_passes(line):
-    check_words(shlex.split(line))
+    check_arguments(shlex.split(line))
 
 
 def test_the_command_ends_with_the_hint(command):

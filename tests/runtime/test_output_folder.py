@@ -194,7 +194,7 @@ def test_other_ways_to_write_there_are_refused(command, top):
 def test_the_same_command_again_leaves_a_finished_run_alone(command, top):
     outcome, new = run(command, top, [*STUB, "hydra.run.dir=runs/done"])
     assert (outcome.code, new) == (2, [])
-    assert "holds a run that is finished" in outcome.error
+    assert "has a finished run" in outcome.error
     outcome, new = run(command, top, ["resume=runs/done"])
     assert (outcome.code, new) == (0, [])
     assert "is already complete" in outcome.out

@@ -28,7 +28,7 @@ def stopped(tmp_path):
 def test_a_command_without_it_stays_as_it_is():
     words = ["stage=ppo", "ppo.updates=2"]
     assert resume.expand_resume(words) == words
-    assert resume.finished(words) is None
+    assert resume.finished_run(words) is None
     assert resume.FLAG not in os.environ
 
 
@@ -52,22 +52,22 @@ def test_a_stopped_run_s_folder_is_not_begun_anew(stopped):
 
 
 def test_a_finished_run_is_said_to_be_complete(stopped):
-    assert resume.finished([f"resume={stopped}"]) is None
+    assert resume.finished_run([f"resume={stopped}"]) is None
     (stopped / "result.json").write_text("{}")
-    assert resume.finished([f"resume={stopped}"]) == stopped
+    assert resume.finished_run([f"resume={stopped}"]) == stopped
 
 
 def test_one_command_begins_and_goes_on(stopped):
     assert resume.expand_resume(["stage=sft", "hydra.run.dir=runs/x", "resume=auto"]) == ["stage=sft", "hydra.run.dir=runs/x"]
     resume.check_folder(stopped)
-    assert resume.finished(["resume=auto"]) is None
+    assert resume.finished_run(["resume=auto"]) is None
     resume.expand_resume(["stage=sft"])
     with pytest.raises(ConfigError, match="go on with it by resume="):
         resume.check_folder(stopped)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(["stage=sft"], "name it, hydra.run.dir="), (["-m", "seed=1,2", "hydra.run.dir=x"], "a sweep goes on by itself")]
+    ("words", "told"), [(["stage=sft"], "name it, hydra.run.dir="), (["-m", "seed=1,2", "hydra.run.dir=x"], "a sweep resumes by itself")]
 )
 def test_a_command_that_would_begin_each_time_is_refused(words, told, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -108,7 +108,7 @@ def begun(tmp_path, monkeypatch):
 def test_how_it_is_run_may_change_and_is_said(begun):
     said: list[str] = []
     resume.prepare(config(trainer__devices=2), begun, said.append)
-    assert said == [f"{begun} was begun with another setting: trainer.devices: 1 -> 2"]
+    assert said == [f"{begun} began with another setting: trainer.devices: 1 -> 2"]
     resume.prepare(config(), begun, pytest.fail)
 
 
@@ -142,15 +142,15 @@ def test_changed_inputs_need_a_word(begun):
 
 def test_a_run_that_is_over_is_so_for_the_same_command_alone(begun, monkeypatch):
     (begun / "result.json").write_text('{"objective": 0.5}')
-    assert resume.complete(begun) is None
+    assert resume.saved_objective(begun) is None
     monkeypatch.setenv(resume.FLAG, "auto")
-    assert resume.complete(begun) == 0.5
+    assert resume.saved_objective(begun) == 0.5
 
 
 def test_a_finished_run_is_not_begun_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "result.json").write_text('{"objective": 0.5}')
-    with pytest.raises(ConfigError, match="holds a run that is finished, and its files stay as they are"):
+    with pytest.raises(ConfigError, match="has a finished run"):
         resume.prepare(config(), tmp_path, pytest.fail)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
@@ -161,7 +161,7 @@ def test_what_a_kill_left_is_gone_after_the_next_start(begun):
         (begun / name).write_text("stack" if name in ("stalled_1.txt", "notes.txt") else "")
     said: list[str] = []
     resume.prepare(config(), begun, said.append)
-    assert said == [f"{begun}: removed what a killed process had left (.new-config.yaml.12, .new-policy.7, stalled_0.txt)"]
+    assert said == [f"{begun}: removed half-written files of a killed process (.new-config.yaml.12, .new-policy.7, stalled_0.txt)"]
     names = ["begun.json", "checkpoints", "config.yaml", "notes.txt", "pairs.jsonl", "stalled_1.txt"]
     assert sorted(path.name for path in begun.iterdir()) == [name for name in names if name != "pairs.jsonl"]
 
@@ -186,7 +186,7 @@ def test_libraries_of_other_versions_are_said(begun):
     (begun / "begun.json").write_text(json.dumps(record))
     said: list[str] = []
     resume.prepare(config(), begun, said.append)
-    assert said == [f"{begun} was begun with other libraries: torch 1.0 -> {now}; numbers may differ in their last digits"]
+    assert said == [f"{begun} began with other library versions: torch 1.0 -> {now}; numbers may differ in their last digits"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_how_it_is_run_may_be_changed_by_settings_and_presets(command, world, tm
     (tmp_path / "result.json").unlink()
     outcome = command(f"resume={tmp_path}", *words)
     assert outcome.code == 0, outcome.error
-    said = [line.rpartition("was begun with another setting: ")[2] for line in outcome.out.splitlines() if "another setting" in line]
+    said = [line.rpartition("began with another setting: ")[2] for line in outcome.out.splitlines() if "another setting" in line]
     assert sorted(said) == sorted(changes)
     assert (tmp_path / "result.json").is_file()
 

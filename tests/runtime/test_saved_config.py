@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_lightning.runtime.saved_config import absolute_config_path, move_flags_last
+from rlhf_lightning.cli.arguments import absolute_config_path, move_flags_last
 from tests.fork_server import run
 
 ROOT = Path(__file__).resolve().parents[2]

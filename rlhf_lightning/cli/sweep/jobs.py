@@ -1,4 +1,4 @@
-"""The jobs of a sweep, read from its folder: what each was asked, what it gave or why it failed, and which differ by the seed alone."""
+"""The jobs of a sweep, read from its folder: settings, results and errors, grouped over seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlhf_lightning.runtime.resume import RESULT
 from rlhf_lightning.statistics.intervals import Interval, mean_interval
 
 ERROR_FILE = "error.txt"
-"""Why a job failed, in its folder; one that ended well has resume.RESULT instead."""
+"""The error of a job that failed, in its folder; one that finished has resume.RESULT instead."""
 SEED = "seed"
 
 
@@ -25,7 +25,7 @@ class Job:
 
     Attributes:
         name: of its folder, its number.
-        settings: the words of the command that it ran, by key.
+        settings: the overrides of its command, by key.
         objective: the number that its stage returned; None where it failed.
         metrics: what else it measured; seconds: of its stages together.
         error: why it failed.
@@ -39,7 +39,7 @@ class Job:
     error: str = ""
 
     @property
-    def words(self) -> str:
+    def overrides(self) -> str:
         """The settings as on the command line."""
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
@@ -52,33 +52,33 @@ class SameSettings:
     jobs: Sequence[Job]
 
     @property
-    def done(self) -> list[Job]:
+    def finished(self) -> list[Job]:
         """Those with a result."""
         return [job for job in self.jobs if job.objective is not None]
 
     @property
     def objective(self) -> Interval | None:
         """The mean over seeds with its 95 % interval; None where no job has a result."""
-        return mean_interval([job.objective for job in self.done if job.objective is not None]) if self.done else None
+        return mean_interval([job.objective for job in self.finished if job.objective is not None]) if self.finished else None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Each metric's mean over seeds; `seconds` too."""
-        names = dict.fromkeys(name for job in self.done for name in job.metrics)
-        means = {name: fmean(job.metrics[name] for job in self.done if name in job.metrics) for name in names}
-        return means | {"seconds": fmean(job.seconds for job in self.done)} if self.done else {}
+        """The mean of each metric over seeds, `seconds` included."""
+        names = dict.fromkeys(name for job in self.finished for name in job.metrics)
+        means = {name: fmean(job.metrics[name] for job in self.finished if name in job.metrics) for name in names}
+        return means | {"seconds": fmean(job.seconds for job in self.finished)} if self.finished else {}
 
 
 def read_jobs(folder: Path) -> list[Job]:
     """The jobs of a sweep's folder in the order of their numbers."""
-    found = [read_job(job) for job in folder.iterdir() if (job / ".hydra" / "overrides.yaml").is_file()]
-    return sorted(found, key=lambda job: (int(job.name), "") if job.name.isdigit() else (2**31, job.name))
+    jobs = [read_job(job) for job in folder.iterdir() if (job / ".hydra" / "overrides.yaml").is_file()]
+    return sorted(jobs, key=lambda job: (int(job.name), "") if job.name.isdigit() else (2**31, job.name))
 
 
 def read_job(folder: Path) -> Job:
-    """A job from its folder; one without a result says why."""
-    words: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"), resolve=False)
-    pairs = (str(word).lstrip("+").partition("=") for word in words)
+    """Read a job from its folder, with its error if there is no result."""
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"), resolve=False)
+    pairs = (str(override).lstrip("+").partition("=") for override in overrides)
     settings = {key: value for key, _, value in pairs}
     result = folder / RESULT
     if not result.is_file():

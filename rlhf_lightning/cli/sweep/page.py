@@ -1,4 +1,4 @@
-"""A sweep as one HTML page: what the settings gave, drawn and as tables."""
+"""A sweep as one HTML page: a plot and tables of objectives by settings."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ OBJECTIVE = "objective"
 
 
 def write_sweep_page(jobs: Sequence[Job], file: Path) -> None:
-    """Write the page, whole or not at all. Raises OSError where the folder can't be written."""
+    """Write the page atomically. Raises OSError where the folder can't be written."""
     write_atomic(file, sweep_page(jobs), private=True)
 
 
 def sweep_page(jobs: Sequence[Job]) -> str:
-    """The page's HTML: parallel coordinates of the jobs, a table of settings with means over seeds, one of jobs, and what failed."""
+    """The page's HTML: parallel coordinates, a table of means over seeds, a table of jobs, and the errors."""
     names = [name for name in varied(jobs) if name != SEED]
-    done = [job for job in jobs if job.objective is not None]
+    finished = [job for job in jobs if job.objective is not None]
     same = {name: value for name, value in jobs[0].settings.items() if name not in varied(jobs)}
     return rendered(
         "sweep.html.j2",
         "sweep.css",
         title="Sweep",
-        facts=[f"{len(jobs)} jobs", *([f"{len(jobs) - len(done)} failed"] if len(done) < len(jobs) else [])],
-        drawing=drawn(done, names),
+        facts=[f"{len(jobs)} jobs", *([f"{len(jobs) - len(finished)} failed"] if len(finished) < len(jobs) else [])],
+        drawing=plot(finished, names),
         tables=[settings_table(jobs, names), jobs_table(jobs)],
         failed=[job for job in jobs if job.objective is None],
         same=[f"{name}={value}" for name, value in same.items()],
     )
 
 
-def drawn(jobs: Sequence[Job], names: Sequence[str]) -> str:
-    """The jobs as lines over an axis for each setting and one for the objective; empty where nothing was varied or nothing finished."""
-    shown = [job for job in jobs if job.objective is not None and math.isfinite(job.objective)]
-    if not shown or not names:
+def plot(jobs: Sequence[Job], names: Sequence[str]) -> str:
+    """Draw the jobs as lines over an axis for each setting and one for the objective; empty without finished jobs."""
+    lines = [job for job in jobs if job.objective is not None and math.isfinite(job.objective)]
+    if not lines or not names:
         return ""
-    axes = [Axis(name, [job.settings.get(name, "") for job in shown]) for name in names]
-    says = [f"job {job.name}: {OBJECTIVE} {job.objective:.4g}\n{job.words}" for job in shown]
-    return parallel_coordinates([*axes, Axis(OBJECTIVE, [str(job.objective) for job in shown])], says)
+    axes = [Axis(name, [job.settings.get(name, "") for job in lines]) for name in names]
+    tooltips = [f"job {job.name}: {OBJECTIVE} {job.objective:.4g}\n{job.overrides}" for job in lines]
+    return parallel_coordinates([*axes, Axis(OBJECTIVE, [str(job.objective) for job in lines])], tooltips)
 
 
 def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
@@ -55,7 +55,7 @@ def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
         mean = group.objective
         bounds = [None, None] if mean is None or not math.isfinite(mean.low) else [mean.low, mean.high]
         chosen: Cells = [group.settings.get(name, "") for name in names] if names else ["all"]
-        rows.append([*chosen, None if mean is None else mean.mean, *bounds, len(group.done), len(group.jobs) - len(group.done)])
+        rows.append([*chosen, None if mean is None else mean.mean, *bounds, len(group.finished), len(group.jobs) - len(group.finished)])
     heads = [*(names or ["settings"]), f"mean {OBJECTIVE}", "low", "high", "seeds", "failed"]
     note = "low, high: Student's 95 % interval of the mean over seeds; none from a single seed."
     return Table(title="Settings, jobs of different seeds together", heads=heads, rows=rows, digits=4, note=note)

@@ -1,4 +1,4 @@
-"""A killed sweep goes on: its folder says which command it is of, and which of its jobs have ended well."""
+"""Resume a killed sweep: check that the command is the same, and skip the jobs that have finished."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from rlhf_lightning.runtime.output_folder import is_complete, real_folder
 
 
 def refuse_another_sweep(config: DictConfig) -> None:
-    """A folder holds the jobs of one command: the same words go on with it, others would mix two sweeps under one table.
+    """Reject a command that differs from that of the folder's sweep: one table would mix two sweeps.
 
     Raises:
-        ConfigError: the folder's sweep was started with other words or another search space.
+        ConfigError: the folder's sweep was started with other overrides or another search space.
     """
     file = real_folder(config.hydra.sweep.dir) / resume.SWEEP
-    if not is_complete(file):  # none, or a kill while Hydra wrote it: no job has begun
+    if not is_complete(file):  # none, or cut off by a kill: no job has started
         return
-    before, now = asked(OmegaConf.load(file)), asked(config)
-    gone, come = [word for word in before if word not in now], [word for word in now if word not in before]
-    if gone or come:
-        differing = "; ".join(f"{which}: {' '.join(words)}" for which, words in (("there", gone), ("here", come)) if words)
+    before, now = sweep_overrides(OmegaConf.load(file)), sweep_overrides(config)
+    removed, added = [text for text in before if text not in now], [text for text in now if text not in before]
+    if removed or added:
+        changes = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in (("there", removed), ("here", added)) if texts)
         raise ConfigError(
-            f"{file.parent} holds the jobs of another sweep ({differing}): give the same words to go on with it, or another hydra.sweep.dir"
+            f"{file.parent} has the jobs of another sweep ({changes}): give the same overrides to resume it, or another hydra.sweep.dir"
         )
 
 
-def asked(config: Any) -> list[str]:
-    """The words of a sweep's command and of its search space, without secrets."""
+def sweep_overrides(config: Any) -> list[str]:
+    """The overrides of a sweep's command and of its search space, without secrets."""
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
     params = [f"{key}={value}" for key, value in (node["sweeper"].get("params") or {}).items()]
-    found: list[str] = without_secrets([*map(str, node["overrides"]["task"]), *params])
-    return found
+    overrides: list[str] = without_secrets([*map(str, node["overrides"]["task"]), *params])
+    return overrides
 
 
 def saved_objective(config: DictConfig, folder: Path) -> float | None:
-    """The objective of a job that has ended well in this folder with these very settings; None where it is still to run.
+    """The objective of a job that finished in this folder with the same settings; None if it is still to run.
 
-    A job that was killed goes on from its newest checkpoint. Checkpoints of other settings, and why an earlier attempt failed, are deleted.
+    A killed job resumes from its newest checkpoint. Checkpoints of other settings and the error of an earlier attempt are deleted.
 
     Raises:
-        ConfigError: a job of other settings has ended well in this folder.
+        ConfigError: a job of other settings finished in this folder.
     """
     settings, result = folder / saved_config.FILE, folder / resume.RESULT
     if settings.is_file() and settings.read_text(encoding="utf-8") == saved_config.text(config):
@@ -64,15 +64,15 @@ def saved_objective(config: DictConfig, folder: Path) -> float | None:
     return None
 
 
-def refuse_space_without_sweep(about: Any, in_sweep: bool) -> None:
-    """A search space says nothing to a single run.
+def refuse_space_without_sweep(node: Any) -> None:
+    """Reject a search space for a single run.
 
     Args:
-        about: the run's `hydra` node.
+        node: the run's `hydra` node.
 
     Raises:
         ConfigError: the command names a search space (hparams=...) and doesn't sweep.
     """
-    space = about.sweeper.get("params")
-    if space and not in_sweep:
-        raise ConfigError(f"the command names values to try of {', '.join(map(str, space))}: add -m, or leave hparams=... out")
+    space = node.sweeper.get("params")
+    if space:
+        raise ConfigError(f"hparams=... defines a sweep over {', '.join(map(str, space))}: add -m, or leave hparams=... out")

@@ -1,4 +1,4 @@
-"""The end of a sweep: one table of what every job gave, on the terminal, as CSV and as a page."""
+"""The results of a sweep: one table of all jobs on the terminal, as CSV and as a page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ CSV_FILE, PAGE_FILE = "sweep.csv", "sweep.html"
 
 
 class SweepTable(Callback):
-    """Tells a multirun's results when it ends. Jobs may have run in other processes.
+    """Prints and writes a sweep's results when it ends, read from its folder: jobs may run in other processes.
 
-    `failed` counts those of the last sweep without a result; `folder` is where a sweep is under way, None once it has ended.
+    Attributes:
+        failed: jobs of the last sweep without a result.
+        folder: of the sweep under way; None after its end.
     """
 
     failed: ClassVar[int] = 0
@@ -40,24 +42,27 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         SweepTable.folder = None
-        SweepTable.failed = tell(real_folder(config.hydra.sweep.dir), Console())
+        SweepTable.failed = report_sweep(real_folder(config.hydra.sweep.dir), Console())
 
     @classmethod
     @contextmanager
-    def told_if_interrupted(cls) -> Iterator[None]:
-        """Where a sweep ends before its jobs do, tell what there is of it and how it goes on."""
+    def summary(cls) -> Iterator[None]:
+        """Exit with 1 after a sweep with failed jobs; report the results so far of an interrupted one, and how to resume it."""
+        cls.failed = 0
         try:
             yield
         except BaseException:
             folder, cls.folder = cls.folder, None
             if folder is not None and folder.is_dir() and read_jobs(folder):
-                tell(folder, Console())
+                report_sweep(folder, Console())
                 typed = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
-                print(visible(f"the sweep has ended early; to go on: the same command with {typed}"), file=sys.stderr)
+                print(visible(f"the sweep has ended early; to resume it: the same command with {typed}"), file=sys.stderr)
             raise
+        if cls.failed:
+            sys.exit(1)
 
 
-def tell(folder: Path, console: Console) -> int:
+def report_sweep(folder: Path, console: Console) -> int:
     """Print the table of a sweep's folder and write sweep.csv and sweep.html into it. Returns how many jobs failed."""
     jobs = read_jobs(folder)
     if not jobs:
@@ -68,7 +73,7 @@ def tell(folder: Path, console: Console) -> int:
     write_csv(jobs, folder / CSV_FILE)
     write_sweep_page(jobs, folder / PAGE_FILE)
     table = terminal_table(jobs, console)
-    if not console.is_terminal:  # a file or a pipe has room for every word
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
         console.width = max(console.width, Measurement.get(console, console.options.update(max_width=10_000), table).maximum)
     console.print(table)
     for job in failed:
@@ -96,23 +101,23 @@ def _row(job: Job) -> dict[str, Any]:
 
 
 def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table:
-    """A line for each job, or for each choice of settings where seeds were swept. Settings that all jobs share are in the file alone."""
+    """A line for each job, or for each combination of settings if seeds were swept. Shared settings are left to the file."""
     console = console or Console()
     failed = sum(job.objective is None for job in jobs)
     title = f"{len(jobs)} jobs, {failed} failed" if failed else f"{len(jobs)} jobs"
     names = varied(jobs)
     groups = by_settings(jobs)
     if SEED not in names or len(groups) == len(jobs):
-        return _table(console, title, [{"job": job.name, **_chosen(job.settings, names)} | _metrics(job) for job in jobs])
+        return _table(console, title, [{"job": job.name, **_selected(job.settings, names)} | _metrics(job) for job in jobs])
     names.remove(SEED)
     return _table(console, f"{title}; means over seeds", [_group_row(group, names) for group in groups])
 
 
 def _group_row(group: SameSettings, names: Sequence[str]) -> dict[str, Any]:
     mean = group.objective
-    found = {"objective": FAILED} if mean is None else {"objective": mean.mean, "95 % interval": interval_text(mean.low, mean.high)}
-    seeds = f"{len(group.done)} of {len(group.jobs)}" if len(group.done) < len(group.jobs) else str(len(group.jobs))
-    return {**_chosen(group.settings, names), "seeds": seeds} | found | _short(group.metrics)
+    objective = {"objective": FAILED} if mean is None else {"objective": mean.mean, "95 % interval": interval_text(mean.low, mean.high)}
+    seeds = f"{len(group.finished)} of {len(group.jobs)}" if len(group.finished) < len(group.jobs) else str(len(group.jobs))
+    return {**_selected(group.settings, names), "seeds": seeds} | objective | _short(group.metrics)
 
 
 def _metrics(job: Job) -> dict[str, Any]:
@@ -120,16 +125,16 @@ def _metrics(job: Job) -> dict[str, Any]:
 
 
 def _short(metrics: Any) -> dict[str, Any]:
-    """The file has every metric, a terminal no room."""
+    """The metrics for the terminal; the file has all of them."""
     return {name: value for name, value in metrics.items() if "/" not in name}
 
 
-def _chosen(settings: Any, names: Sequence[str]) -> dict[str, str]:
+def _selected(settings: Any, names: Sequence[str]) -> dict[str, str]:
     return {name: settings.get(name, "") for name in names}
 
 
 def interval_text(low: float, high: float) -> str:
-    """[0.51, 0.64]; empty where one seed says nothing about the spread."""
+    """[0.51, 0.64]; empty for a single seed."""
     return f"[{low:.4g}, {high:.4g}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
@@ -139,9 +144,9 @@ def _table(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> Tabl
     for name in names:
         table.add_column(literal(name, console), overflow="fold")
     for row in rows:
-        table.add_row(*(literal(_shown(row.get(name, "")), console) for name in names))
+        table.add_row(*(literal(_format_cell(row.get(name, "")), console) for name in names))
     return table
 
 
-def _shown(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlhf_lightning.cli.sweep.check import tried
+from rlhf_lightning.cli.sweep.check import jobs_to_check
 from rlhf_lightning.errors import ConfigError
 
 
 def jobs(*words: str) -> list[list[str]]:
-    return tried(OverridesParser.create().parse_overrides(list(words)))
+    return jobs_to_check(OverridesParser.create().parse_overrides(list(words)))
 
 
 def test_each_value_stands_beside_the_first_of_the_others():

@@ -121,7 +121,7 @@ def test_a_traceback_in_a_job_is_told_and_counted(world, command, monkeypatch):
     assert [row["objective"] for row in rows_of(outcome.folder)] != ["failed", "failed"]
     other = command("-m", *world.sft("seed=1,3"), folder=outcome.folder)
     assert other.code == 2
-    assert "holds the jobs of another sweep (there: seed=1,2; here: seed=1,3)" in other.error
+    assert "has the jobs of another sweep (there: seed=1,2; here: seed=1,3)" in other.error
 
 
 @pytest.mark.slow

@@ -72,12 +72,12 @@ def test_a_sweep_without_jobs_writes_nothing(tmp_path, told):
 
 def test_a_sweep_that_is_cut_short_tells_what_there_is_and_how_it_goes_on(jobs, told, capsys):
     SweepTable().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(jobs)}}}))
-    with pytest.raises(KeyboardInterrupt), SweepTable.told_if_interrupted():
+    with pytest.raises(KeyboardInterrupt), SweepTable.summary():
         raise KeyboardInterrupt
     outcome = capsys.readouterr()
     assert "6 jobs, 2 failed" in outcome.out
     assert f"the same command with hydra.sweep.dir={jobs}" in outcome.err
-    with pytest.raises(SystemExit), SweepTable.told_if_interrupted():
+    with pytest.raises(SystemExit), SweepTable.summary():
         raise SystemExit(2)
     assert capsys.readouterr().out == "", "no sweep is under way"
 

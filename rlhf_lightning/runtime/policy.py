@@ -1,0 +1,44 @@
+"""Load a policy that a run saved, and generate with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.registry import make
+
+if TYPE_CHECKING:
+    from rlhf_lightning.flow import Rollout
+    from rlhf_lightning.model.language_model import LanguageModel
+
+
+def load_policy(folder: Path | str) -> LanguageModel:
+    """Load the language model that a run saved as `policy`, or another Hugging Face model that generates texts.
+
+    Args:
+        folder: a local folder or a Hub name.
+
+    Raises:
+        UserError: no such model, or one that can't generate.
+    """
+    from rlhf_lightning.model.trunk import load_config, trunk_kind
+
+    kind = "encoder_decoder" if trunk_kind(load_config(str(folder))) == "encoder_decoder" else "causal"
+    language_model: LanguageModel = make("backbone", kind, {"path": str(folder)})(())
+    return language_model
+
+
+def generate(policy: LanguageModel, prompts: Sequence[str], *, max_new_tokens: int = 48, temperature: float = 1.0) -> list[str]:
+    """Generate one response per prompt with the native sampler.
+
+    Args:
+        temperature: of the softmax; 0 takes the likeliest token.
+
+    Raises:
+        UserError: a prompt without room for its response.
+    """
+    sampler = make("rollout_sampler", "native", {"max_new_tokens": max_new_tokens, "temperature": temperature})
+    batch = policy.encode_prompts(prompts, max_new_tokens).to(policy.model.device)
+    rollout: Rollout = sampler(policy, batch)
+    return rollout.responses
