@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,9 +108,10 @@ def _raise_user_errors() -> Iterator[None]:
             raise stop.error from stop.__cause__
         raise ConfigError(format_error(stop.error)) from stop.error
     except SystemExit as stop:
-        if stop.code in (128 + 2, "stopped by SIGINT"):
+        if stop.code == 128 + signal.SIGINT:
             raise KeyboardInterrupt from stop
-        raise
+        if stop.code:
+            raise
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def test_jobs_come_by_number_with_what_they_gave_or_why_they_failed(jobs, job):
     assert found[1] == Job("1", {"advantage": "gae", "seed": "2", "a.b": "[1,2]"}, 0.2, {"kl": 0.5, "long/name": 0.5}, 3.0)
     assert (found[3].objective, found[3].error) == (None, "RuntimeError: out of [memory]")
     assert (found[5].objective, found[5].error) == (None, "no result was written: the job was ended")
-    assert found[4].words == "advantage=rloo seed=2 a.b=[1,2]"
+    assert found[4].overrides == "advantage=rloo seed=2 a.b=[1,2]"
 
 
 def test_a_value_keeps_its_equals_signs(tmp_path, job):
@@ -38,7 +38,7 @@ def test_jobs_of_different_seeds_are_one_choice_with_a_mean_and_student_s_interv
     assert gae.objective is not None
     assert (gae.objective.mean, gae.objective.low, gae.objective.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
     assert gae.metrics == pytest.approx({"kl": 0.5, "long/name": 0.5, "seconds": 3.0})
-    assert (len(rloo.done), len(rloo.jobs)) == (1, 3)
+    assert (len(rloo.finished), len(rloo.jobs)) == (1, 3)
     assert rloo.objective is not None
     assert (rloo.objective.mean, rloo.objective.low) == (0.7, -float("inf"))
 
