@@ -40,7 +40,7 @@ CASES = {
     "ppo, separate": ("ppo", ["policy_critic=separate"]),
     "ppo, micro": ("ppo", ["ppo.micro_batch_size=4"]),
     "ppo, lora": ("ppo", ["policy_tuning=lora"]),
-    "grpo": ("ppo", ["advantage=grpo", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"]),
+    "grpo": ("ppo", ["advantage=grpo", "policy_kl=loss"]),
 }
 
 

@@ -50,6 +50,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.policy.critic.separate import separate
     from rlhf_lightning.policy.critic.shared import shared
     from rlhf_lightning.policy.experience import ExperienceMaker
+    from rlhf_lightning.policy.kl.reward import RewardKL
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
     from rlhf_lightning.policy.model import Policy
@@ -59,7 +60,6 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.policy.value_loss.clipped import clipped
     from rlhf_lightning.rollout.sampler.native import native
     from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
-    from rlhf_lightning.rollout.shaping.kl import kl
     from rlhf_lightning.runtime.run import hush_hints
     from rlhf_lightning.training.datamodule import ShardedData
 
@@ -110,7 +110,8 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
         updates=iterations, prompts_per_update=PROMPTS, responses_per_prompt=1, epochs=4, num_minibatches=4, learning_rate=1e-6,
     )  # fmt: skip
     parts = PPOComponents(
-        sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")), shapings=[kl],
+        sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")),
+        shapings=[RewardKL().shape_rewards],
         advantage=partial(gae, gamma=1.0, lam=0.95), loss=ppo_clip, reduction=token_mean, value_loss=clipped, kl_control=FixedKL(),
     )  # fmt: skip
     module = Timed(Policy(policy, (separate if side == "separate" else shared)(policy, None)), Policy(reference), parts, settings)

@@ -135,9 +135,9 @@ def write_one_end(model: Path, folder: Path) -> None:
 
 def ours(world: World, settings: Settings, seed: int, folder: Path, critic: str) -> list[dict[str, float]]:
     """Our side; the metrics of every update. Leaves folder/policy."""
-    shapings = ["rollout_shaping=[kl]"]
+    shapings = ["rollout_shaping=[]"]
     if settings.missing_eos is not None:
-        shapings = ["rollout_shaping=[missing_eos,kl]", f"rollout_shaping.missing_eos.penalty={settings.missing_eos}"]
+        shapings = ["rollout_shaping=[missing_eos]", f"rollout_shaping.missing_eos.penalty={settings.missing_eos}"]
     words = f"""stage=ppo backbone=causal backbone.path={world.start.resolve()} seed={seed} logger=csv evaluation.responses=64
         policy_critic={critic} ppo.updates={settings.updates} ppo.prompts_per_update={settings.episodes} ppo.responses_per_prompt=1
         ppo.epochs={settings.epochs} ppo.num_minibatches={settings.minibatches} ppo.learning_rate={settings.learning_rate}

@@ -67,12 +67,12 @@ def grpo(spec: Spec) -> Made:
     from rlhf_lightning.advantage.grpo import grpo as by_group
     from rlhf_lightning.backbone.causal import causal
     from rlhf_lightning.policy.components import PPOComponents
+    from rlhf_lightning.policy.kl.loss import LossKL
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
     from rlhf_lightning.policy.model import Policy
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.policy.objective import objective
-    from rlhf_lightning.policy.penalty.kl import kl
     from rlhf_lightning.policy.reduction.token_mean import token_mean
     from rlhf_lightning.policy.settings import PPOSettings
     from rlhf_lightning.policy.value_loss.clipped import clipped
@@ -86,7 +86,7 @@ def grpo(spec: Spec) -> Made:
         num_minibatches=spec["minibatches"], learning_rate=spec["learning_rate"], learning_rate_schedule="constant",
         max_grad_norm=spec["max_grad_norm"], adam_eps=spec["adam_eps"],
     )  # fmt: skip
-    loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, [partial(kl, estimator="k3", weighted=True)])
+    loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, LossKL(estimator="k3", weighted=True).per_token_loss)
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=spec["tokens"]), scorer=RewardModelScorer(path=str(folder / "reward")), shapings=[],
         advantage=partial(by_group, eps=spec["std_eps"]), loss=loss, reduction=token_mean, value_loss=clipped,

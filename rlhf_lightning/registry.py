@@ -61,7 +61,7 @@ GROUPS: dict[str, Group] = {
     "policy_critic": Group("where the critic's values come from, for an advantage that needs them"),
     "policy_loss": Group("the policy's objective per token"),
     "policy_correction": Group("how tokens count where sampler and trainer disagree"),
-    "policy_penalty": Group("what is added to the policy's objective per token", many=True),
+    "policy_kl": Group("where the KL penalty to the reference counts"),
     "policy_reduction": Group("how per-token losses are averaged"),
     "policy_value_loss": Group("the critic's objective per token"),
     "policy_kl_control": Group("how the KL coefficient moves"),

@@ -60,7 +60,7 @@ def by_slurm(words: Sequence[str], workdir: Path, **other: str) -> list[Node]:
 
 
 CASES = {
-    "torchrun, ppo": (by_torchrun, "ppo", ["rollout_shaping=[normalise_score,kl]"], "20*"),
+    "torchrun, ppo": (by_torchrun, "ppo", ["rollout_shaping=[normalise_score]"], "20*"),
     "Lightning, reward": (by_lightning, "reward", ["reward.batch_size=7"], "mine"),
     "SLURM, sft": (by_slurm, "sft", ["sft.batch_size=5", "sft.learning_rate=1e-4"], "slurm_4711"),
 }

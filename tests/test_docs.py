@@ -360,8 +360,8 @@ def chosen_for(key: str, given: set[str]) -> list[str]:
 
 
 OWNERS = {
-    "backbone": "causal", "task": "files", "rollout_scorer": "reward_model", "policy_penalty.kl.estimator": "[kl]",
-    "preference_loss.gamma": "simpo", "policy_critic.warmup": "separate",
+    "backbone": "causal", "task": "files", "rollout_scorer": "reward_model", "preference_loss.gamma": "simpo",
+    "policy_critic.warmup": "separate",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 SPACES = sorted(file.stem for file in (CONF / "hparams").glob("*.yaml"))
 
 PPO = ("rollout_sampler", "rollout_shaping", "advantage", "policy_critic", "policy_loss", "policy_correction",
-       "policy_penalty", "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
+       "policy_kl", "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
 REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
 PREFERENCE = ("preference_loss",)
 READERS = {"encoder": "bert", "encoder_decoder": "t5"}
@@ -167,7 +167,6 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "reward_feature": words_for_feature,
     "rollout_scorer": words_for_scorer,
     "reward_loss": words_for_loss,
-    "policy_penalty": lambda world, name: world.ppo(f"policy_penalty=[{name}]", "rollout_shaping=[missing_eos]"),
 }
 """By group: the tiny command in which an option is at work."""
 BESIDE: dict[str, Callable[[Any], list[str]]] = {
@@ -207,7 +206,7 @@ def test_an_option_runs_two_steps(command, world, component):
         ["advantage=gae", "policy_critic=shared"],
         ["advantage=gae", "policy_critic=separate"],
         ["ppo.target_kl=0.01", "ppo.epochs=3"],
-        ["policy_kl_control=adaptive", "rollout_shaping=[clip_score,missing_eos,kl,whiten_rewards]"],
+        ["policy_kl_control=adaptive", "rollout_shaping=[clip_score,missing_eos,whiten_rewards]"],
         ["advantage=rloo", "policy_loss=gspo", "policy_reduction=sequence_mean"],
         ["advantage=grpo", "policy_loss=dual_clip", "ppo.entropy_coef=0.01", "ppo.learning_rate_schedule=constant"],
         ["rollout_shaping=[]", "evaluation_metric=[]"],

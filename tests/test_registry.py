@@ -116,7 +116,7 @@ def called(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", f"{__name__}.called", "", None])
-@pytest.mark.parametrize("place", ["backbone", "advantage", "stage", "rollout_shaping.kl", "reward_loss.bradley_terry"])
+@pytest.mark.parametrize("place", ["backbone", "advantage", "stage", "rollout_shaping.missing_eos", "reward_loss.bradley_terry"])
 def test_only_registered_components_are_ever_called(monkeypatch, target, place):
     monkeypatch.setattr(os, "system", called)
     monkeypatch.setattr(subprocess, "Popen", called)
@@ -132,7 +132,7 @@ def test_only_registered_components_are_ever_called(monkeypatch, target, place):
         registry.build({"_target_": target, "args": ["x"]})
 
 
-@pytest.mark.parametrize("place", ["ppo", "trainer.x", "backbone.x", "rollout_shaping.kl.x"])
+@pytest.mark.parametrize("place", ["ppo", "trainer.x", "backbone.x", "rollout_shaping.missing_eos.x"])
 def test_a_nested_target_is_refused(monkeypatch, place):
     monkeypatch.setattr(os, "system", called)
     config = copy.deepcopy(default())
@@ -159,8 +159,8 @@ def test_every_seed_follows_the_run_s():
 
 
 def test_groups_of_several_keep_their_order():
-    assert list(composed("rollout_shaping=[kl,clip_score]").rollout_shaping) == ["kl", "clip_score"]
-    assert list(composed("rollout_shaping=[clip_score,kl]").rollout_shaping) == ["clip_score", "kl"]
+    assert list(composed("rollout_shaping=[missing_eos,clip_score]").rollout_shaping) == ["missing_eos", "clip_score"]
+    assert list(composed("rollout_shaping=[clip_score,missing_eos]").rollout_shaping) == ["clip_score", "missing_eos"]
 
 
 def test_an_option_is_looked_up_by_group_and_name():

@@ -20,8 +20,8 @@ STRATEGIES = {
     "fsdp2": ["trainer=fsdp2", "trainer.accelerator=cpu"],
     "fsdp2, frozen models too": ["trainer=fsdp2", "trainer.accelerator=cpu", "trainer.shard_frozen=true"],
 }
-RUNNING = ["rollout_shaping=[normalise_score,kl,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"]
-GRPO = ["advantage=grpo", "policy_reduction=sequence_mean", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]"]
+RUNNING = ["rollout_shaping=[normalise_score,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"]
+GRPO = ["advantage=grpo", "policy_reduction=sequence_mean", "policy_kl=loss"]
 WARM = ["policy_critic=separate", "policy_critic.warmup=1", "ppo.ptx_coef=0.3"]
 PARTS = ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatches=3"]
 ORDINAL = ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"]

@@ -14,7 +14,7 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
 
     Shao et al. (2024), the same for each token; dr_grpo doesn't divide. r is the sum of the row's token rewards, so that a KL
     penalty counts: where the scores of a group are equal, the division makes advantages of size 1 of small differences in KL; the
-    paper's KL is in the loss (policy_penalty=[kl]). Unbiased standard deviation, eps added to it (verl, TRL). Equal rewards give
+    paper's KL is in the loss (policy_kl=loss). Unbiased standard deviation, eps added to it (verl, TRL). Equal rewards give
     exactly 0. A response alone in its group: 0, as in NeMo-RL; verl keeps the raw reward.
 
     Args:

@@ -11,7 +11,7 @@ def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
     """REINFORCE++ with a baseline: the reward less its group's mean, whitened over the batch.
 
     Hu (2025), in verl's form: the group gives the mean, all response tokens of the batch give the deviation, which a group of four
-    can't say well. r is the sum of the row's token rewards; the paper has its KL in the loss, as k2: policy_penalty=[kl]. A response
+    can't say well. r is the sum of the row's token rewards; the paper has its KL in the loss, as k2: policy_kl=loss. A response
     alone in its group is at 0 before whitening; verl keeps the raw reward.
 
     Args:

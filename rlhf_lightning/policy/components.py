@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.rollout.scoring import Scorer
+
+Shaping: TypeAlias = Callable[[ScoredRollout], ScoredRollout]
 
 
 class KLControl(Protocol):
@@ -37,7 +39,7 @@ class PPOComponents:
 
     sampler: Sampler
     scorer: Scorer
-    shapings: Sequence[Callable[[ScoredRollout], ScoredRollout]]
+    shapings: Sequence[Shaping]
     advantage: Callable[[ScoredRollout], Experience]
     loss: Callable[[Experience, Tensor], tuple[Tensor, dict[str, Tensor]]]
     reduction: Callable[[Tensor, Tensor], Tensor]

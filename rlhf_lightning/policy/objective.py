@@ -1,8 +1,8 @@
-"""The policy's whole objective per token: its loss, corrected for what the sampler saw, and the penalties beside it."""
+"""The policy's objective per token: its loss, the importance weights of a correction, and the KL penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
@@ -11,28 +11,26 @@ from torch import Tensor
 from rlhf_lightning.flow import Experience
 
 PerToken: TypeAlias = tuple[Tensor, dict[str, Tensor]]
-"""Values [B, T], and scalar metrics that are means over the response tokens."""
+"""Values [B, T], and scalar metrics: means over the response tokens."""
 Loss: TypeAlias = Callable[[Experience, Tensor], PerToken]
+Penalty: TypeAlias = Callable[[Experience, Tensor], PerToken | None]
 Correction: TypeAlias = Callable[[Experience], PerToken]
 
 
-def objective(loss: Loss, correction: Correction | None = None, penalties: Sequence[Loss] = ()) -> Loss:
-    """One loss of several parts, to be called as the loss alone: weights * loss + penalties, per token.
+def objective(loss: Loss, correction: Correction | None = None, penalty: Penalty | None = None) -> Loss:
+    """Combine loss, correction and penalty into one loss: weights * loss + penalty, per token.
 
-    A correction (policy_correction) weighs the loss and not the penalties, as in TRL. Metrics of all parts are joined.
-
-    Returns:
-        The loss itself where there is nothing to join.
+    As in TRL, the correction (policy_correction) weights the loss but not the penalty. Metrics are merged.
     """
-    return partial(_joined, loss, correction, tuple(penalties)) if correction or penalties else loss
+    return partial(_objective, loss, correction, penalty) if correction or penalty else loss
 
 
-def _joined(loss: Loss, correction: Correction | None, penalties: Sequence[Loss], experience: Experience, log_probs: Tensor) -> PerToken:
+def _objective(loss: Loss, correction: Correction | None, penalty: Penalty | None, experience: Experience, log_probs: Tensor) -> PerToken:
     per_token, metrics = loss(experience, log_probs)
     if correction is not None:
-        weights, seen = correction(experience)
-        per_token, metrics = per_token * weights, metrics | seen
-    for penalty in penalties:
-        added, seen = penalty(experience, log_probs)
-        per_token, metrics = per_token + added, metrics | seen
+        weights, correction_metrics = correction(experience)
+        per_token, metrics = per_token * weights, metrics | correction_metrics
+    penalised = None if penalty is None else penalty(experience, log_probs)
+    if penalised is not None:
+        per_token, metrics = per_token + penalised[0], metrics | penalised[1]
     return per_token, metrics

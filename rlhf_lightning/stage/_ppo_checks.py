@@ -14,7 +14,7 @@ PROVIDED = ("values", "groups", "greedy")
 """Inputs of advantage estimators that PPO provides."""
 REQUIRED_GROUPS = (
     "task", "backbone", "rollout_sampler", "advantage", "policy_tuning", "policy_loss", "policy_reduction", "policy_value_loss",
-    "policy_kl_control", "policy_critic",
+    "policy_kl", "policy_kl_control", "policy_critic",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def check_ppo(choices: ComposedConfig) -> None:
 def check_policy_training(choices: ComposedConfig) -> None:
     """Check the settings that stage=ppo and stage=rounds share. Raises ConfigError."""
     choices.require(*REQUIRED_GROUPS)
-    choices.run_checks("rollout_shaping", "policy_correction", "policy_penalty")
+    choices.run_checks("rollout_shaping", "policy_correction")
     _check_advantage(choices)
     _check_batch(choices)
     _check_trainer(choices)
@@ -81,13 +81,7 @@ def _check_trainer(choices: ComposedConfig) -> None:
 
 
 def _check_rewards(choices: ComposedConfig) -> None:
-    shapings, penalties = choices.config.get("rollout_shaping") or {}, choices.config.get("policy_penalty") or {}
-    if "kl" in shapings and "kl" in penalties:
-        raise ConfigError(
-            "the KL would be paid twice, in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl]): leave one out, "
-            "as in rollout_shaping=[missing_eos] policy_penalty=[kl]"
-        )
-    misplaced = misplaced_score_shaping(shapings.values())
+    misplaced = misplaced_score_shaping((choices.config.get("rollout_shaping") or {}).values())
     if misplaced:
         raise ConfigError(
             f"rollout_shaping.{misplaced} shapes scores but follows a shaping of rewards; write rollout_shaping=[{misplaced},...] with it "

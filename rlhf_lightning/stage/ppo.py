@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.registry import make, register
+from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._ppo_checks import check_ppo
 from rlhf_lightning.stage.sft import demonstrations_of, log_skipped
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
-    from rlhf_lightning.policy.components import PPOComponents
+    from rlhf_lightning.policy.components import PPOComponents, Shaping
+    from rlhf_lightning.policy.kl_penalty import KLPenalty
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.scoring import Scorer
 
@@ -148,13 +149,14 @@ def ppo_components(
 
     has_correction = bool(run.config.get("policy_correction"))
     correction = run.build("policy_correction") if has_correction else None
+    kl_penalty = run.build("policy_kl")
     greedy = {"max_new_tokens": run.max_response_tokens, "temperature": 0.0}
     return PPOComponents(
         sampler=run.build("rollout_sampler"),
         scorer=scorer,
-        shapings=list(run.build_all("rollout_shaping").values()),
+        shapings=reward_shapings(run, kl_penalty),
         advantage=run.build("advantage"),
-        loss=objective(run.build("policy_loss"), correction, list(run.build_all("policy_penalty").values())),
+        loss=objective(run.build("policy_loss"), correction, kl_penalty.per_token_loss),
         reduction=run.build("policy_reduction"),
         value_loss=run.build("policy_value_loss"),
         kl_control=run.build("policy_kl_control"),
@@ -165,3 +167,11 @@ def ppo_components(
         greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.component_of("advantage").needs else None,
         log=run.log,
     )
+
+
+def reward_shapings(run: Run, kl_penalty: KLPenalty) -> list[Shaping]:
+    """The shapings in their order, with the KL penalty before the first that needs the complete rewards (needs "rewards")."""
+    shapings: list[Shaping] = list(run.build_all("rollout_shaping").values())
+    nodes = (run.config.get("rollout_shaping") or {}).values()
+    position = next((i for i, node in enumerate(nodes) if "rewards" in component_of(node).needs), len(shapings))
+    return [*shapings[:position], kl_penalty.shape_rewards, *shapings[position:]]

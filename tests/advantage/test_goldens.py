@@ -19,8 +19,8 @@ from rlhf_lightning.advantage.reinforce_pp_baseline import reinforce_pp_baseline
 from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.flow import score_on_last_token
+from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.rollout.shaping.clip_score import clip_score
-from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_rewards
 from rlhf_lightning.tensors import entropy_of, kl_estimate, log_probs_of, masked_mean, masked_var, masked_whiten
 from tests.goldens import Case, Key, Ours, Table, account, every, no_empty_row, offered, one_later, row
@@ -88,7 +88,7 @@ def score_with_kl(case: Case) -> Ours:
     rewards = score_on_last_token(case.x["scores"], mask)
     scored = case.scored(mask, rewards=rewards, old_log_probs=case.x["new_logp"], kl_coef=case.p["kl_coef"])
     scored = clip_score(scored, limits=tuple(case.p["clip"])) if "clip" in case.p else scored
-    shaped = kl(scored).rewards
+    shaped = RewardKL().shape_rewards(scored).rewards
     estimate = kl_estimate(case.x["new_logp"], case.x["ref_logp"])
     unclamped = estimate.abs() <= 10 if "mask" in case.uses else estimate.isfinite()
     made = {"reward": (shaped, (mask > 0) & unclamped), "kl": estimate, "kl_reward": shaped - rewards}
@@ -100,7 +100,7 @@ def critic(advantages: str = "advantages_raw", whiten: bool | str = False) -> Ca
 
     def ours(case: Case) -> Ours:
         mask = case.mask if "mask" in case.uses else torch.ones_like(case.mask)
-        scored = kl(case.scored(mask, kl_coef=case.p.get("kl_coef", 0.0)))
+        scored = RewardKL().shape_rewards(case.scored(mask, kl_coef=case.p.get("kl_coef", 0.0)))
         made = gae(scored, **case.settings({"gamma": "gamma", "lam": "lam", "whiten": whiten}))
         return {advantages: (made.advantages, mask > 0), "returns": (made.returns, mask > 0)}
 
@@ -124,7 +124,8 @@ def critic_one_later(case: Case) -> Ours:
     mask, later = case.mask, one_later(case.mask)
     log_probs = {"old_log_probs": case.x["old_logp"] * mask, "ref_log_probs": case.x["ref_logp"] * mask}
     rewards = score_on_last_token(case.x["scores"], later)
-    scored = kl(case.scored(later, rewards=rewards, kl_coef=case.p["kl_coef"], **log_probs), estimator=case.p["kl_estimator"])
+    kl = RewardKL(estimator=case.p["kl_estimator"])
+    scored = kl.shape_rewards(case.scored(later, rewards=rewards, kl_coef=case.p["kl_coef"], **log_probs))
     scored = whiten_rewards(scored) if case.p["whiten_rewards"] else scored
     made = gae(scored, gamma=case.p["gamma"], lam=case.p["lam"], whiten=False)
     advantages = masked_whiten(made.advantages, mask) * mask
@@ -161,7 +162,7 @@ def weighted_rows(case: Case) -> Ours:
 
 
 def rows_less_kl(case: Case) -> Ours:
-    made = rloo(kl(case.scored(kl_coef=case.p["beta"], group=neighbours(case))))
+    made = rloo(RewardKL().shape_rewards(case.scored(kl_coef=case.p["beta"], group=neighbours(case))))
     return {"advantages": masked_mean(made.advantages, case.mask, dim=1)}
 
 

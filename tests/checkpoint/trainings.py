@@ -28,6 +28,7 @@ from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
@@ -49,7 +50,6 @@ from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.settings import RewardSettings
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
-from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
@@ -131,7 +131,7 @@ KINDS: dict[str, Callable[[], Made]] = {
     "sft": sft,
     "reward": reward,
     "dpo": dpo,
-    "ppo": lambda: policy(gae, [NormaliseScore(), kl], critic=True),
+    "ppo": lambda: policy(gae, [NormaliseScore(), RewardKL().shape_rewards], critic=True),
     "grpo": lambda: policy(grpo, [], critic=False),
 }
 STEPS = {"sft": 6, "reward": 6, "dpo": 6, "ppo": UPDATES, "grpo": UPDATES}

@@ -48,9 +48,9 @@ def test_help_marks_the_defaults(capsys):
     text = capsys.readouterr().out
     assert default_options()["advantage"] == ["gae"]
     assert default_options()["rollout_scorer"] == []
-    assert default_options()["rollout_shaping"] == ["missing_eos", "kl"]
+    assert default_options()["rollout_shaping"] == ["missing_eos"]
     assert " gae*, " in text
-    assert "[clip_score, kl*, missing_eos*, normalise_score, whiten_rewards]" in text
+    assert "[clip_score, missing_eos*, normalise_score, whiten_rewards]" in text
     assert "lexicon, program, reward_model " in text
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlhf_lightning.flow import Experience
 from rlhf_lightning.policy.correction.masked import masked
 from rlhf_lightning.policy.correction.truncated import truncated
+from rlhf_lightning.policy.kl.loss import LossKL
 from rlhf_lightning.policy.loss.cispo import cispo
 from rlhf_lightning.policy.loss.dual_clip import dual_clip
 from rlhf_lightning.policy.loss.gspo import gspo
@@ -20,7 +21,6 @@ from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.loss.reinforce import reinforce
 from rlhf_lightning.policy.loss.sapo import sapo
 from rlhf_lightning.policy.objective import objective
-from rlhf_lightning.policy.penalty.kl import kl
 from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
@@ -84,7 +84,7 @@ def policy(
         fields |= {"old_log_probs": new.detach()} if case.p.get("force_on_policy_ratio") else {}
         experience = Experience.of(case.scored(**fields), advantages)
         bound = partial(loss, **case.settings(settings))
-        whole = objective(bound, correction and correction(case), [partial(kl, estimator=estimator)] if coef else [])
+        whole = objective(bound, correction and correction(case), LossKL(estimator=estimator).per_token_loss if coef else None)
         per_token, metrics = whole(experience, new)
         total = reduced(per_token, case.mask, reduction or case.p["agg"])
         total.backward()

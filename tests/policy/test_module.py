@@ -34,6 +34,7 @@ from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -45,7 +46,6 @@ from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
-from rlhf_lightning.rollout.shaping.kl import kl
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 from rlhf_lightning.sft.module import demonstration_loader
@@ -54,6 +54,7 @@ from rlhf_lightning.tracking.progress import StageProgress
 from rlhf_lightning.training.datamodule import ShardedData
 from rlhf_lightning.training.distributed import batch_at
 
+kl = RewardKL().shape_rewards
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
 ROOM = 6
 HALF = 130
@@ -347,7 +348,7 @@ def test_shapings_are_applied_in_their_order(order):
 
 
 def test_a_cut_response_pays_before_kl_is_taken_off():
-    """What stage=ppo chooses by default: missing_eos, then kl; at the start KL is 0, so that the reward is the score less the penalty."""
+    """The default of stage=ppo: missing_eos, then the KL; at the start KL is 0, so that the reward is the score less the penalty."""
     metrics = train(shapings=[partial(missing_eos, penalty=2.0), kl]).history[0]
     cut = 8 - metrics["val/num_eos_tokens"]
     assert metrics["objective/non_score_reward"] == pytest.approx(-2.0 * cut / 8)

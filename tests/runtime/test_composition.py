@@ -47,9 +47,9 @@ def test_a_component_s_own_check_is_run_where_it_is_at_work(checked):
 
 
 def test_chosen_options_by_name():
-    choices = ComposedConfig(composed())
+    choices = ComposedConfig(composed("rollout_shaping=[missing_eos,whiten_rewards]"))
     assert choices.component_of("advantage").name == "gae"
-    assert [component.name for component in choices.components_of("rollout_shaping")] == ["missing_eos", "kl"]
+    assert [component.name for component in choices.components_of("rollout_shaping")] == ["missing_eos", "whiten_rewards"]
     assert [component.name for component in choices.components_of("advantage")] == ["gae"]
     assert choices.components_of("rollout_scorer") == []
 

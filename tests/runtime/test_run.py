@@ -22,7 +22,7 @@ def run(tmp_path) -> Run:
     config = {
         "seed": 3,
         "advantage": {"_target_": "rlhf_lightning.advantage.gae.gae", "_partial_": True, "lam": 0.5},
-        "rollout_shaping": {"kl": {"_target_": "rlhf_lightning.rollout.shaping.kl.kl"}},
+        "rollout_shaping": {"missing_eos": {"_target_": "rlhf_lightning.rollout.shaping.missing_eos.missing_eos"}},
         "logger": {"kind": "none"},
         "ppo": {"updates": 7},
     }
@@ -32,7 +32,7 @@ def run(tmp_path) -> Run:
 def test_parts_come_by_name(run):
     made = run.build("advantage")
     assert (made.func, made.keywords["lam"]) == (gae, 0.5)
-    assert list(run.build_all("rollout_shaping")) == ["kl"]
+    assert list(run.build_all("rollout_shaping")) == ["missing_eos"]
     assert run.build_all("reward_loss") == {}
     assert run.settings("ppo").updates == 7
     assert run.component_of("advantage").needs == {"values"}

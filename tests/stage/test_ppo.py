@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from rlhf_lightning import registry
+from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.policy.critic import shared
+from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage import _ppo_checks
+from rlhf_lightning.stage import ppo as ppo_stage
 
 registry.load_components()
 
@@ -88,18 +94,39 @@ def test_an_estimator_that_needs_what_is_not_there_is_refused(command, world, mo
     assert "advantage=gae needs values, but stage=ppo provides groups" in outcome.error
 
 
-def test_the_kl_is_paid_once(command, world):
-    outcome = command(*world.ppo("policy_penalty=[kl]"))
-    assert outcome.code == 2
-    assert "in the reward (rollout_shaping=[...,kl]) and in the loss (policy_penalty=[kl])" in outcome.error
+def logged(outcome) -> list[dict[str, str]]:
+    with next(outcome.folder.glob("logs/**/metrics.csv")).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("kl", "shapings", "order"),
+    [
+        ("reward", "missing_eos", ["missing_eos", "RewardKL.shape_rewards"]),
+        ("reward", "missing_eos,whiten_rewards", ["missing_eos", "RewardKL.shape_rewards", "whiten_rewards"]),
+        ("reward", "", ["RewardKL.shape_rewards"]),
+        ("loss", "missing_eos", ["missing_eos", "KLPenalty.shape_rewards"]),
+    ],
+)
+def test_the_kl_in_the_reward_comes_before_whitening(kl, shapings, order, tmp_path):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run = Run(compose("config", ["stage=ppo", f"policy_kl={kl}", f"rollout_shaping=[{shapings}]"]), tmp_path)
+    assert [getattr(shape, "func", shape).__qualname__ for shape in ppo_stage.reward_shapings(run, run.build("policy_kl"))] == order
+
+
+def test_without_a_penalty_the_kl_is_only_logged(command, world):
+    free, paid = (logged(command(*world.ppo("logger=csv", f"policy_kl={kl}", "ppo.learning_rate=1e-2"))) for kl in ("off", "reward"))
+    assert float(free[1]["objective/kl"]) > 0
+    assert float(free[1]["objective/rlhf_reward"]) != float(paid[1]["objective/rlhf_reward"])
+    assert "loss/kl_penalty_avg" not in free[1]
 
 
 def test_corrections_and_penalties_are_at_work(command, world):
     """The policy that wrote the sampler's log-probabilities is the trainer's: every weight is 1, and the first KL is 0."""
-    outcome = command(*world.ppo("policy_correction=masked", "policy_penalty=[kl]", "rollout_shaping=[missing_eos]", "logger=csv"))
+    outcome = command(*world.ppo("policy_correction=masked", "policy_kl=loss", "logger=csv"))
     assert outcome.code == 0, outcome.error
-    logged = next(outcome.folder.glob("logs/**/metrics.csv")).read_text().splitlines()
-    first = dict(zip(logged[0].split(","), logged[1].split(","), strict=True))
+    first = logged(outcome)[0]
     assert float(first["policy/correction_avg"]) == pytest.approx(1.0, abs=1e-4)
     assert float(first["policy/correctionfrac_avg"]) == 0.0
     assert 0.0 <= float(first["loss/kl_penalty_avg"]) < 1.0
@@ -107,10 +134,10 @@ def test_corrections_and_penalties_are_at_work(command, world):
 
 @pytest.mark.parametrize("late", ["clip_score", "normalise_score"])
 def test_a_shaping_of_scores_behind_one_of_rewards_is_refused(command, world, late):
-    outcome = command(*world.ppo(f"rollout_shaping=[missing_eos,{late},kl]"))
+    outcome = command(*world.ppo(f"rollout_shaping=[missing_eos,{late}]"))
     assert outcome.code == 2
     assert f"write rollout_shaping=[{late},...] with it first" in outcome.error
-    assert command(*world.ppo("rollout_shaping=[clip_score,normalise_score,missing_eos,kl]")).code == 0
+    assert command(*world.ppo("rollout_shaping=[clip_score,normalise_score,missing_eos]")).code == 0
 
 
 def test_minibatches_may_be_as_many_as_responses(command, world):

@@ -301,7 +301,17 @@ def test_a_weight_for_each_token() -> None:
 ''',
         RECORD,
     ),
-    "policy_penalty": Contract("kl", PER_TOKEN.format(field="old_log_probs"), RECORD),
+    "policy_kl": Contract(
+        "reward",
+        '''
+def test_the_penalty_has_the_shape_of_the_responses() -> None:
+    penalty, record = made(), experience()
+    assert penalty.shape_rewards(record).rewards.shape == record.response_mask.shape
+    in_loss = penalty.per_token_loss(record, record.old_log_probs)
+    assert in_loss is None or in_loss[0].shape == record.response_mask.shape
+''',
+        RECORD,
+    ),
     "policy_reduction": Contract(
         "token_mean",
         '''

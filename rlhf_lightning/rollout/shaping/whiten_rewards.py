@@ -11,9 +11,10 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.tensors import masked_var, masked_whiten
 
 
-@register("rollout_shaping", "whiten_rewards")
+@register("rollout_shaping", "whiten_rewards", needs=["rewards"])
 def whiten_rewards(scored: ScoredRollout) -> ScoredRollout:
-    """Token rewards are scaled to variance 1 over the batch; their mean stays. Put it last.
+    """Token rewards are scaled to variance 1 over the batch; their mean stays. Put it last;
+    the KL penalty of policy_kl=reward comes before it.
 
     As in TRL's PPO with whiten_rewards: unbiased variance over the response tokens, eps 1e-8 under the root. 0 outside the mask.
 

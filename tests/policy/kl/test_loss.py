@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.policy.penalty.kl import kl
+from rlhf_lightning.policy.kl.loss import LossKL
 
 POLICY = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-0.2, 0.4, 0.6, -1.0], dtype=torch.float64).log_softmax(0)
@@ -32,7 +32,7 @@ def mean_gradient(experience_of: Any, drawn_from: Tensor, **settings: Any) -> tu
     experience = experience_of(
         torch.ones(4, 1), torch.zeros(4, 1), old_log_probs=drawn_from[:, None], ref_log_probs=REFERENCE[:, None], kl_coef=1.0
     )
-    mean = (drawn_from.exp() * kl(experience, log_probs, **settings)[0][:, 0]).sum()
+    mean = (drawn_from.exp() * LossKL(**settings).per_token_loss(experience, log_probs)[0][:, 0]).sum()
     return mean.detach(), slope(mean, logits)
 
 
@@ -70,14 +70,14 @@ def test_each_token_pays_its_estimate_times_the_coefficient(experience_of: Any, 
     log_probs = torch.tensor([[-1.0, -0.5, math.nan]], requires_grad=True)
     ref = torch.tensor([[-1.5, -0.5, 0.0]])
     experience = experience_of(torch.tensor([[1, 1, 0]]), torch.zeros(1, 3), old_log_probs=ref, ref_log_probs=ref, kl_coef=0.1)
-    penalty, metrics = kl(experience, log_probs, estimator=estimator)
+    penalty, metrics = LossKL(estimator=estimator).per_token_loss(experience, log_probs)
     penalty.sum().backward()
     assert torch.allclose(penalty, torch.tensor([[0.1 * estimate, 0.0, 0.0]]))
     assert metrics["loss/kl_penalty_avg"] == pytest.approx(0.1 * estimate / 2)
     assert not metrics["loss/kl_penalty_avg"].requires_grad
     assert log_probs.grad is not None
     assert log_probs.grad[0, 2] == 0
-    weighted, _ = kl(experience, log_probs, estimator=estimator, weighted=True)
+    weighted, _ = LossKL(estimator=estimator, weighted=True).per_token_loss(experience, log_probs)
     assert torch.allclose(weighted, penalty * math.exp(0.5))
 
 
@@ -87,7 +87,7 @@ def test_each_token_pays_its_estimate_times_the_coefficient(experience_of: Any, 
 def test_a_token_that_became_impossible_stays_finite(experience_of: Any, estimator: Any, far: float, weighted: bool) -> None:
     log_probs = torch.tensor([[far, -19.0]], requires_grad=True)
     experience = experience_of(torch.ones(1, 2), torch.zeros(1, 2), kl_coef=0.5)
-    penalty, _ = kl(experience, log_probs, estimator=estimator, weighted=weighted)
+    penalty, _ = LossKL(estimator=estimator, weighted=weighted).per_token_loss(experience, log_probs)
     penalty.sum().backward()
     assert penalty.isfinite().all()
     assert log_probs.grad is not None
@@ -100,4 +100,4 @@ def test_a_token_that_became_impossible_stays_finite(experience_of: Any, estimat
 
 def test_an_unknown_estimator_is_refused_before_the_run() -> None:
     with pytest.raises(ConfigError, match="estimator"):
-        registry.build({"_target_": f"{kl.__module__}.kl", "estimator": "k4"})
+        registry.build({"_target_": f"{LossKL.__module__}.LossKL", "estimator": "k4"})

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from rlhf_lightning.policy.kl_penalty import KLPenalty
+from rlhf_lightning.registry import register
+
+
+@register("policy_kl", "off")
+class NoKL(KLPenalty):
+    """No KL penalty to the reference; the KL is logged all the same."""
