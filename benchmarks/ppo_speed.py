@@ -120,7 +120,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
 
     def loader(rank: int, world: int) -> DataLoader[Any]:
         def batch(numbers: list[int]) -> Prompts:
-            ids, mask = pad_rows([rows[i] for i in numbers], policy.pad_id, left=True)
+            ids, mask = pad_rows([rows[i] for i in numbers], policy.pad_id, pad_left=True)
             return Prompts(prompts=[texts[i] for i in numbers], prompt_ids=ids, prompt_mask=mask, group=torch.arange(len(numbers)))
 
         order = torch.randperm(len(rows)).tolist()

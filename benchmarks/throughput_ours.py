@@ -93,7 +93,7 @@ def grpo(spec: Spec) -> Made:
         kl_control=FixedKL(coef=spec["kl_coef"]),
     )  # fmt: skip
     module = PPOModule(Policy(policy), Policy(reference), parts, settings)
-    encode = partial(policy.encode_prompts, room=spec["tokens"])
+    encode = partial(policy.encode_prompts, max_new_tokens=spec["tokens"])
     loader = DataLoader(spec["prompt_texts"], batch_size=spec["prompts"], collate_fn=encode)
     responses = spec["prompts"] * spec["responses"]
     return module, loader, lambda: {"tokens": [update["val/response_length"] * responses for update in module.history]}

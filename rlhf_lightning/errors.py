@@ -41,6 +41,11 @@ class OverlongPrompt(DataError):
     """A prompt that leaves no room for its response in the model's positions."""
 
 
+def summarize_exception(error: BaseException) -> str:
+    """The exception's type and the first line of its text."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+
+
 FAILED_READS = (errno.EIO, errno.ESTALE, errno.EISDIR)
 """Those of reading an open file, which name none."""
 

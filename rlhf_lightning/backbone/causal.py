@@ -19,7 +19,7 @@ def causal(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", 
     """A pretrained causal language model by Hub name or local folder.
 
     Args:
-        corpus: not read; a pretrained model brings its tokenizer.
+        corpus: unused; a pretrained model has its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
         dtype: of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
 

@@ -12,15 +12,15 @@ from rlhf_lightning.registry import register
 
 @register("backbone", "encoder", needs=["reading"])
 def encoder(corpus: Iterable[str], *, path: ModelPath) -> tuple[Any, Any]:
-    """A pretrained encoder by Hub name or local folder, as the trunk of a reward model; it can't write texts.
+    """A pretrained encoder by Hub name or folder, as the trunk of a reward model; it can't generate.
 
-    It reads prompt and response in its tokenizer's own template for pairs. Trained in float32.
+    It reads prompt and response in its tokenizer's template for pairs, and is trained in float32.
 
     Returns:
         transformers' model and tokenizer.
 
     Args:
-        corpus: not read; a pretrained model brings its tokenizer.
+        corpus: unused; a pretrained model has its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
 
     Raises:

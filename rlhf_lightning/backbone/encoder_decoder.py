@@ -27,30 +27,31 @@ from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_token
 class EncoderDecoder(LanguageModel):
     """An encoder-decoder: its encoder reads the prompt, its decoder writes the response.
 
-    Prompts are right-padded, since BART counts positions from the first column. The decoder begins with decoder_start_token_id and what
-    the tokenizer's template puts before a text (BART's <s>): given, never learned.
+    Prompts are right-padded, since BART counts positions from the first column. The decoder starts with decoder_start_token_id and what
+    the tokenizer's template puts before a text (BART's <s>), on which no loss is taken.
     """
 
     @property
     def decoder_prefix(self) -> list[int]:
-        return self._row("", "").before
+        return self._encode("", "").before
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
-        row = self._row(prompt, response)
+        row = self._encode(prompt, response)
         return [*row.before, *row.answer, *text_end(self.tokenizer, self.eos_ids)], len(row.before), row.context
 
-    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
-        """Right-padded prompts for the encoder, in the tokenizer's template for one text.
+    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
+        """Encode prompts for the encoder, right-padded, in the tokenizer's template for one text.
 
         Raises:
             OverlongPrompt: a prompt that is longer than the encoder.
             DataError: a response that may be longer than the decoder.
         """
-        rows = [self._row(text, "").context for text in prompts]
+        rows = [self._encode(text, "").context for text in prompts]
         length, prefix = self.max_length, len(self.decoder_prefix)
-        if prefix + room > length:
+        if prefix + max_new_tokens > length:
             raise DataError(
-                f"a response of up to {room} tokens doesn't fit the decoder's {length} positions: lower rollout_sampler.max_new_tokens"
+                f"a response of up to {max_new_tokens} tokens doesn't fit the decoder's {length} positions: "
+                "lower rollout_sampler.max_new_tokens"
             )
         for text, ids in zip(prompts, rows, strict=True):
             if len(ids) > length:
@@ -62,7 +63,7 @@ class EncoderDecoder(LanguageModel):
         return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
-        """Texts of [B, T] right-padded responses, without special tokens; the decoder begins a text of its own."""
+        """Decode [B, T] right-padded responses without special tokens, each as a separate text."""
         rows = [row[:n] for row, n in zip(ids.tolist(), mask.long().sum(1).tolist(), strict=True)]
         return [str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for row in rows]
 
@@ -70,18 +71,18 @@ class EncoderDecoder(LanguageModel):
     def _input_format(self) -> InputFormat:
         return input_format_of(self.model)
 
-    def _row(self, prompt: str, response: str) -> EncodedText:
+    def _encode(self, prompt: str, response: str) -> EncodedText:
         return self.text_encoder.encode((prompt, response))
 
 
 @register("backbone", "encoder_decoder")
 def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
-    """A pretrained encoder-decoder by Hub name or local folder: its encoder reads the prompt, its decoder writes the response.
+    """A pretrained encoder-decoder by Hub name or folder: it encodes the prompt and decodes the response.
 
     As the trunk of a reward model (stage=reward) its decoder reads the response, and is trained in float32.
 
     Args:
-        corpus: not read; a pretrained model brings its tokenizer.
+        corpus: unused; a pretrained model has its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
         dtype: of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
 

@@ -1,4 +1,4 @@
-"""A small transformer and a byte-level BPE tokenizer, both made on the spot: nothing is downloaded."""
+"""A small untrained transformer and a byte-level BPE tokenizer, without any download."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def tiny(
     vocabulary: Annotated[int, Field(ge=260)] = 1024,
     positions: PositiveInt = 128,
 ) -> LanguageModel:
-    """An untrained model of well under a million parameters, its tokenizer fitted to the corpus.
+    """An untrained model of well under a million parameters with a tokenizer trained on the corpus.
 
     Args:
-        corpus: texts to fit the tokenizer to.
+        corpus: texts to train the tokenizer on.
         family: the architecture of the transformers config.
-        vocabulary: at most so many tokens; 256 are the bytes, so that every text can be written.
+        vocabulary: maximum number of tokens, of which 256 are the bytes.
 
     Raises:
         ConfigError: width is not divisible by heads.
@@ -58,7 +58,7 @@ def tiny(
 
 
 def byte_level_bpe(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: any text goes in and comes out unchanged. Deterministic for the same corpus."""
+    """Train a byte-level BPE tokenizer: lossless for any text, and deterministic for a corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -18,19 +18,19 @@ UNMATCHED_PATTERN = r"The following (rank|alpha)_pattern keys did not match"
 
 
 def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> None:
-    """Put adapters W + alpha/rank · B·A beside linear layers, in place (Hu et al. 2021); everything else is frozen.
+    """Add adapters W + alpha/rank · B·A to linear layers, in place (Hu et al. 2021), and freeze the rest.
 
-    They start as no change (B = 0) and are kept in float32 at least, whatever the weights are in: steps of a training are lost in bfloat16.
-    Fused experts of a mixture ([experts, out, in] in one parameter) get one adapter each where peft maps them: in Mixtral and Qwen3-MoE,
-    and models laid out as these.
+    They start at B = 0 and are in float32 at least, whatever the weights' dtype: small updates are lost in bfloat16.
+    Fused experts of a mixture ([experts, out, in] in one parameter) get one adapter each where peft maps them: in Mixtral, Qwen3-MoE
+    and models of the same layout.
 
     Args:
-        setting: the group whose option this is, for messages.
-        dropout: on the adapters' inputs; those of fused experts have none.
-        targets: names of the layers that get one (["q_proj", "v_proj"]), or ["all-linear"].
+        setting: the group of this option, for messages.
+        dropout: on the adapters' inputs; fused experts have none.
+        targets: names of the layers (["q_proj", "v_proj"]), or ["all-linear"].
 
     Raises:
-        ConfigError: peft isn't installed, no layer has such a name, one is an embedding, or one shares its weight with another layer.
+        ConfigError: peft isn't installed, no layer matches, one is an embedding, or one shares its weight with another layer.
     """
     for name, module in trunk.named_modules():
         # An output layer that is tied to the embedding wouldn't follow it.
@@ -39,12 +39,12 @@ def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dro
     try:
         _inject(trunk, setting, ALL_LINEAR if tuple(targets) == (ALL_LINEAR,) else list(targets), rank, alpha)
         skipped = _skipped_layers(trunk, targets)
-        if skipped:  # by themselves: peft renames targets by the config of a mixture
+        if skipped:  # in a wrapper: peft renames targets by the config of a mixture
             _inject(nn.ModuleDict({"trunk": trunk}), setting, [f"trunk.{name}" for name in skipped], rank, alpha)
     except (ValueError, NotImplementedError) as cause:
         raise ConfigError(f"{setting}.targets={list(targets)}: {cause}") from cause
     _check_untied(trunk, f"{setting}.targets={list(targets)}")
-    for _, layer in _adapted(trunk):
+    for _, layer in _adapter_layers(trunk):
         if dropout and not hasattr(layer, "parameter_name"):
             layer.lora_dropout.update({adapter: nn.Dropout(dropout) for adapter in layer.lora_dropout})
     for parameter in trunk.parameters():
@@ -57,17 +57,17 @@ def _inject(model: nn.Module, setting: str, targets: str | list[str], rank: int,
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as cause:
         raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
-    # peft takes no dropout for parameters of fused experts.
-    left_out = _special_layers(model) if targets == ALL_LINEAR else None
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, exclude_modules=left_out)
+    # Dropout is set afterwards: peft takes none for parameters of fused experts.
+    excluded = _special_layers(model) if targets == ALL_LINEAR else None
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, exclude_modules=excluded)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft sets it right by itself
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft corrects it
         warnings.filterwarnings("ignore", message=UNMATCHED_PATTERN)
         inject_adapter_in_model(config, model)
 
 
 def _special_layers(model: nn.Module) -> list[str] | None:
-    """Linear layers that aren't run as such: routers that return more than a product, and those whose weight Mamba's kernels read."""
+    """Linear layers that can't have an adapter: routers, and layers whose weight Mamba's kernels read."""
     routers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and is_special(module)]
     reads_weights = "mamba" in str(getattr(getattr(model, "config", None), "model_type", ""))
     fused = [name for name, _ in model.named_modules() if name.endswith(".out_proj")] if reads_weights else []
@@ -81,9 +81,9 @@ def is_special(layer: nn.Linear) -> bool:
 def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
     """Targeted linear layers of a mixture of experts that peft left out.
 
-    It takes `gate_proj` and its kin for names of fused experts, also where dense layers and shared experts have them.
+    peft takes `gate_proj` and the like for names of fused experts, also in dense layers and shared experts.
     """
-    adapted = dict(_adapted(trunk))
+    adapted = dict(_adapter_layers(trunk))
     if not any(hasattr(layer, "parameter_name") for layer in adapted.values()):
         return []
     output: Any = getattr(trunk, "get_output_embeddings", lambda: None)()
@@ -94,12 +94,12 @@ def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def _check_untied(trunk: nn.Module, setting: str) -> None:
-    """Reject adapters beside a weight that another layer shares: that layer wouldn't follow, and one of the two is lost when saved."""
+    """Reject adapters on a weight that another layer shares: the merged weight would apply to one of them."""
     owners: dict[int, list[str]] = {}
     for name, module in trunk.named_modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
-    adapted = dict(_adapted(trunk))
+    adapted = dict(_adapter_layers(trunk))
     for name, layer in adapted.items():
         names = {_plain_name(owner, adapted) for owner in owners[id(_base_parameter(layer))]}
         others = sorted(str(owner) for owner in names - {_plain_name(name, adapted)})
@@ -108,14 +108,14 @@ def _check_untied(trunk: nn.Module, setting: str) -> None:
 
 
 def has_adapters(module: nn.Module) -> bool:
-    """Whether any layer has an adapter beside it."""
-    return any(True for _ in _adapted(module))
+    """True if any layer has an adapter."""
+    return any(True for _ in _adapter_layers(module))
 
 
 @contextmanager
 def without_adapters(module: nn.Module) -> Iterator[None]:
-    """Inside, the module computes as if it had no adapters: as it was before they were trained."""
-    layers = [layer for _, layer in _adapted(module)]
+    """Disable the adapters inside the context."""
+    layers = [layer for _, layer in _adapter_layers(module)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -127,22 +127,22 @@ def without_adapters(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merge_adapters(module: nn.Module) -> None:
-    """Add the adapters to the weights beside them and leave plain layers, in place."""
+    """Add the adapters to their weights and restore plain layers, in place."""
     # Innermost first: the adapters of two parameters of one layer are nested.
-    for name, layer in reversed(list(_adapted(module))):
+    for name, layer in reversed(list(_adapter_layers(module))):
         _base_parameter(layer).data = _merged_weight(layer)
         parent, _, last = name.rpartition(".")
         setattr(module.get_submodule(parent), last, layer.base_layer)
     for part in module.modules():
-        vars(part).pop("peft_config", None)  # peft would take the next adapters for a second set
+        vars(part).pop("peft_config", None)  # else peft takes later adapters for a second set
 
 
 @torch.no_grad()
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict that `merge_adapters` would leave; the module stays as it is."""
-    adapted = dict(_adapted(module, remove_duplicate=False))
+    """The state dict after `merge_adapters`, without changing the module."""
+    adapted = dict(_adapter_layers(module, remove_duplicate=False))
     state = {name: value for key, value in module.state_dict().items() if (name := _plain_name(key, adapted)) is not None}
-    merged: dict[int, Tensor] = {}  # by layer: a layer with two names keeps one tensor, by which transformers sees that it's tied
+    merged: dict[int, Tensor] = {}  # by layer: transformers recognizes tied layers by their one tensor
     for name, layer in adapted.items():
         if id(layer) not in merged:
             merged[id(layer)] = _merged_weight(layer)
@@ -152,19 +152,19 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
 
 def merged_names(module: nn.Module) -> set[str]:
     """The names in `merged_state`."""
-    adapted = dict(_adapted(module, remove_duplicate=False))
+    adapted = dict(_adapter_layers(module, remove_duplicate=False))
     return {name for key in module.state_dict() if (name := _plain_name(key, adapted)) is not None}
 
 
-def _adapted(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
-    """The layers that have an adapter, by name; outer ones of nested ones first."""
+def _adapter_layers(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+    """Names and layers with an adapter, outermost first."""
     for name, layer in module.named_modules(remove_duplicate=remove_duplicate):
         if hasattr(layer, "get_base_layer") and hasattr(layer, "merge"):
             yield name, layer
 
 
 def _plain_name(name: str, adapted: Container[str]) -> str | None:
-    """A module's or tensor's name without adapters around it; None of what belongs to an adapter."""
+    """A module's or tensor's name in the model without adapters; None for an adapter's part."""
     parts, plain = name.split("."), []
     for i, part in enumerate(parts):
         if ".".join(parts[:i]) not in adapted:
@@ -175,7 +175,7 @@ def _plain_name(name: str, adapted: Container[str]) -> str | None:
 
 
 def _parameter_name(layer: Any) -> str:
-    """The parameter that an adapter changes: one of a layer's where the layer holds fused experts, else its weight."""
+    """The name of the parameter that an adapter changes: the weight, except for fused experts."""
     return str(getattr(layer, "parameter_name", "weight"))
 
 

@@ -1,6 +1,6 @@
-"""Where the attention finds texts that stand in one row without padding: in buckets of like length.
+"""Buckets of texts of similar length, in which the attention runs on packed tokens.
 
-Shapes: N tokens of all texts, u texts of a bucket, l its longest one's length.
+Shapes: N tokens of all texts, u texts of a bucket, l the longest one's length.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 SHORTEST_SHARE = 0.75
-"""A bucket of the attention holds texts down to this share of its longest one's length."""
+"""A bucket takes texts down to this share of its longest one's length."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """u texts of like length, padded to l, the longest one's; the mask [u, 1, 1, l] says what is a token (None: all)."""
+    """u texts padded to l, the longest one's length, and their mask [u, 1, 1, l] (None: no padding)."""
 
     shape: tuple[int, int]
     mask: Tensor | None
@@ -26,41 +26,40 @@ class Bucket:
 
 @dataclass(frozen=True)
 class BucketLayout:
-    """How the attention finds its texts in the packed row.
+    """Indices between the packed row and its buckets.
 
     Attributes:
-        places: the places in the row of the buckets' tokens, bucket after bucket; beyond a text's end that of its last token, which
-            nothing reads.
-        back: [N] where each token of the row stands in `places`; what fills the row up points anywhere.
+        gather: for each token of the buckets, bucket after bucket, its index in the row; padding repeats its text's last token.
+        scatter: [N] for each token of the row its index in `gather`; arbitrary for tokens that fill up the row.
     """
 
     buckets: list[Bucket]
-    places: Tensor
-    back: Tensor
+    gather: Tensor
+    scatter: Tensor
 
     @classmethod
     def of(cls, lengths: Tensor, filled: int = 0) -> BucketLayout:
         sizes: list[int] = lengths.tolist()
         starts = [0, *itertools.accumulate(sizes)]
         buckets = []
-        places = [torch.empty(0, dtype=torch.long)]
-        back = torch.zeros(starts[-1] + filled, dtype=torch.long)
-        done = 0
+        gather = [torch.empty(0, dtype=torch.long)]
+        scatter = torch.zeros(starts[-1] + filled, dtype=torch.long)
+        offset = 0
         for texts in group_by_length(sizes):
             size = torch.tensor([sizes[t] for t in texts])
             steps = torch.arange(sizes[texts[0]])
             inside = steps < size[:, None]
-            own = torch.tensor([starts[t] for t in texts])[:, None] + torch.minimum(steps, size[:, None] - 1)
-            back[own[inside]] = done + inside.flatten().nonzero().flatten()
-            done += inside.numel()
-            places.append(own.flatten())
+            indices = torch.tensor([starts[t] for t in texts])[:, None] + torch.minimum(steps, size[:, None] - 1)
+            scatter[indices[inside]] = offset + inside.flatten().nonzero().flatten()
+            offset += inside.numel()
+            gather.append(indices.flatten())
             mask = None if bool(inside.all()) else inside[:, None, None, :].to(lengths.device)
             buckets.append(Bucket((len(texts), len(steps)), mask))
-        return cls(buckets, torch.cat(places).to(lengths.device), back.to(lengths.device))
+        return cls(buckets, torch.cat(gather).to(lengths.device), scatter.to(lengths.device))
 
 
 def group_by_length(sizes: Sequence[int]) -> list[list[int]]:
-    """The texts that have tokens, longest first, in groups of like length."""
+    """Group the non-empty texts by similar length, longest first."""
     groups: list[list[int]] = []
     for text in sorted(range(len(sizes)), key=lambda t: -sizes[t]):
         if not sizes[text]:

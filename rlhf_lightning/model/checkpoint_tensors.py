@@ -1,4 +1,4 @@
-"""Names and shapes of a model's tensors as its checkpoints hold them, and of those in a folder."""
+"""Names and shapes of the tensors in a model's checkpoints, and in a folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """A model's tensors by their names in a checkpoint: tied ones once, fused experts apart, adapters merged.
+    """A model's tensors by checkpoint name: tied ones once, fused experts separate, adapters merged.
 
     Args:
-        state: a state dict of the model; None takes its own.
+        state: a state dict of the model; default its current one.
     """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
@@ -35,25 +35,25 @@ def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
 
 
 def expected_shapes(model: PreTrainedModel) -> Shapes:
-    """Names and shapes of the tensors that the model's class writes for its config, without those of parts that the model dropped."""
+    """Names and shapes that the model's class writes for its config, without parts that the model dropped."""
     twin_class: Any = type(model)
     with quiet_transformers(), torch.device("meta"):
         twin = twin_class._from_config(model.config, dtype=model.dtype)
     if (conversions := getattr(model, "_weight_conversions", None)) is not None:
         twin._weight_conversions = conversions
-    own = merged_names(model)
-    state = {name: value for name, value in twin.state_dict().items() if name in own}
+    names = merged_names(model)
+    state = {name: value for name, value in twin.state_dict().items() if name in names}
     return {name: tuple(value.shape) for name, value in checkpoint_state(twin, state).items()}
 
 
 def written_shapes(folder: Path) -> Shapes:
-    """Names and shapes of the tensors in a folder's safetensors, by their headers. Raises DataError: a damaged file."""
+    """Names and shapes in a folder's safetensors headers. Raises DataError for a damaged file."""
     files = sorted(folder.glob("model*.safetensors"))
-    return {name: tuple(about["shape"]) for file in files for name, about in check_safetensors(file).items()}
+    return {name: tuple(header["shape"]) for file in files for name, header in check_safetensors(file).items()}
 
 
-def summarize_names(names: Iterable[str], shown: int = 4) -> str:
+def summarize_names(names: Iterable[str], limit: int = 4) -> str:
     """The number of tensors, with the names of the first few."""
     names = list(names)
-    more = ", ..." if len(names) > shown else ""
-    return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({', '.join(names[:shown])}{more})"
+    more = ", ..." if len(names) > limit else ""
+    return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({', '.join(names[:limit])}{more})"

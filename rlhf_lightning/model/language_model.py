@@ -1,4 +1,4 @@
-"""A language model with its tokenizer, behind the few questions that the rest of the house asks of it."""
+"""A language model with its tokenizer: the one interface through which the package uses it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class LanguageModel:
-    """A transformers model that writes texts, and its tokenizer; decoder-only, where no subclass says otherwise."""
+    """A generative transformers model and its tokenizer; decoder-only unless a subclass says otherwise."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    _rows: TextEncoder | None = field(default=None, init=False, repr=False, compare=False)
+    _encoder: TextEncoder | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         use_fast_kernels(self.model)
@@ -43,13 +43,12 @@ class LanguageModel:
 
     @property
     def decoder_prefix(self) -> list[int] | None:
-        """What the decoder of an encoder-decoder begins a response with, its encoder having read the prompt; None of a decoder-only model,
-        which goes on behind the prompt."""
+        """Ids with which an encoder-decoder's decoder starts a response; None for a decoder-only model."""
         return None
 
     @property
     def eos_ids(self) -> list[int]:
-        """Every token that ends a response (`turns.stop_ids`). Raises ConfigError where there is none."""
+        """Every token that ends a response (`turns.stop_ids`). Raises ConfigError if there is none."""
         ids = stop_ids(self.tokenizer, self._generation_eos)
         if not ids:
             raise ConfigError(f"{self.model.name_or_path}: neither generation_config nor tokenizer names an end-of-text token")
@@ -57,7 +56,7 @@ class LanguageModel:
 
     @property
     def end_notes(self) -> list[str]:
-        """Where tokenizer, generation config and chat template disagree on the end of a text."""
+        """Disagreements of tokenizer, generation config and chat template on the end of a text."""
         return end_notes(self.tokenizer, self._generation_eos)
 
     @property
@@ -66,19 +65,22 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """What fills the padding. It may equal the EOS: padding is always told by masks, never by this id."""
+        """The id that fills the padding; it may equal the EOS, since only masks tell what is padding."""
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else self.eos_ids[0]
 
     @property
     def max_length(self) -> int:
-        """The most tokens of a text; of either side of an encoder-decoder."""
+        """Maximum tokens of a text, or of either side of an encoder-decoder."""
         return max_positions(self.model) or UNLIMITED
 
     @property
     def max_generated_length(self) -> int:
-        """The most tokens of a prompt and a response that is drawn: beyond those whose positions depend on a text's final length, tokens
-        would be drawn with other probabilities than they have in the text."""
+        """Maximum tokens of a prompt with its sampled response.
+
+        Beyond the positions that are scaled by a text's final length, tokens would be sampled with other probabilities than
+        they have in the finished text.
+        """
         limit = rope_limit(self.model)
         return self.max_length if limit is None else min(self.max_length, limit.positions)
 
@@ -94,7 +96,7 @@ class LanguageModel:
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """[B, L] right-padded ids to [B, L, D] vectors that the output layer reads.
 
-        Without an attention mask: under causal attention no token sees the padding to its right, and positions count from 0.
+        It needs no attention mask: under causal attention no token sees the padding to its right, and positions count from 0.
         """
         hidden: Tensor = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
         return hidden
@@ -104,7 +106,7 @@ class LanguageModel:
         return output_logits(self.model, hidden)
 
     def log_probs(self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Log-probabilities [n] of the tokens [n] after vectors [n, D] of the trunk, and entropies [n] (`output_log_probs`)."""
+        """Log-probabilities [n] of tokens [n] given vectors [n, D], and entropies [n] (`output_log_probs`)."""
         return output_log_probs(self.model, hidden, tokens, temperature, entropy)
 
     def before_output(self, hidden: Tensor) -> Tensor:
@@ -112,54 +114,57 @@ class LanguageModel:
         return before_output(self.model, hidden)
 
     def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
-        """A prompt with its response and the end-of-text as ids, the index of the response's first token that something predicts, and what
-        an encoder reads (None without one)."""
+        """Encode a prompt, its response and the end-of-text.
+
+        Returns:
+            The ids, the index of the response's first predicted token, and the encoder's ids (None without an encoder).
+        """
         row = self.text_encoder.encode((prompt, response))
         return row.ids, max(1, len(row.before)), None
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """Lays out texts for the model, uncut."""
+        """The encoder of (prompt, response) texts, without a length limit."""
         stops = tuple(self.eos_ids)
-        if self._rows is None or self._rows.stop_ids != stops:
-            self._rows = TextEncoder(self.tokenizer, self._input_format, UNLIMITED, stops)
-        return self._rows
+        if self._encoder is None or self._encoder.stop_ids != stops:
+            self._encoder = TextEncoder(self.tokenizer, self._input_format, UNLIMITED, stops)
+        return self._encoder
 
     @property
     def _input_format(self) -> InputFormat:
         return InputFormat()
 
-    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
-        """Left-padded prompts that leave `room` tokens for the response.
+    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
+        """Encode prompts, left-padded, so that each leaves `max_new_tokens` positions for its response.
 
         Special-token strings in the text stay plain text. An empty prompt becomes the begin-of-text token.
 
         Raises:
             OverlongPrompt: a prompt that doesn't fit.
-            DataError: a response that may fill all positions; a prompt that is empty where the tokenizer has no begin-of-text token.
+            DataError: a response that may fill all positions; an empty prompt without a begin-of-text token.
         """
         positions = self.max_generated_length
-        if room >= positions:
+        if max_new_tokens >= positions:
             raise DataError(
-                f"a response of up to {room} tokens leaves none for a prompt in the model's {positions} positions: lower "
+                f"a response of up to {max_new_tokens} tokens leaves none for a prompt in the model's {positions} positions: lower "
                 "rollout_sampler.max_new_tokens"
             )
         rows = [prompt_ids(self.tokenizer, text) for text in prompts]
         for text, ids in zip(prompts, rows, strict=True):
             if not ids:
                 raise DataError(f"a prompt is empty and {self.model.name_or_path} has no begin-of-text token to start from")
-            if len(ids) + room > positions:
+            if len(ids) + max_new_tokens > positions:
                 lower = f", or lower rollout_sampler.max_new_tokens to {positions - len(ids)}" if len(ids) < positions else ""
                 raise OverlongPrompt(
-                    f"a prompt of {len(ids)} tokens and a response of up to {room} don't fit the model's {positions} positions"
+                    f"a prompt of {len(ids)} tokens and a response of up to {max_new_tokens} don't fit the model's {positions} positions"
                     f"{'' if positions == self.max_length else ' before they are scaled by the length of the text'}: "
                     f"{text[:60]!r}...; shorten it or filter it out{lower}"
                 )
-        padded, mask = pad_rows(rows, self.pad_id, left=True)
+        padded, mask = pad_rows(rows, self.pad_id, pad_left=True)
         return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
-        """Texts of [B, T] right-padded responses, without special tokens: what they add behind their prompts, a leading space included."""
+        """Decode [B, T] right-padded responses without special tokens, keeping the leading space that they add to their prompts."""
         lengths = mask.long().sum(1).tolist()
         rows = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
         begins = [False] * len(rows)
@@ -169,39 +174,39 @@ class LanguageModel:
         return [decode_continuation(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
 
     def save(self, folder: Path) -> None:
-        """A plain Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package; adapters are
-        merged into what is written, and stay as they are here.
+        """Write a Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package.
+
+        Adapters are merged into the written weights only.
 
         Raises:
-            DataError: what was written isn't the whole model; an earlier folder stays.
+            DataError: the written model is incomplete; an earlier folder stays.
         """
 
         def write(target: Path) -> None:
             ends = generation_eos_ids(self._generation_eos)
             if ends and ends != self.eos_ids:
-                self.model.generation_config.eos_token_id = self.eos_ids  # plain transformers must stop at a learned end of turn, too
+                self.model.generation_config.eos_token_id = self.eos_ids  # so that plain transformers stops at a trained end of turn
             save_model(self.model, target)
             self.tokenizer.save_pretrained(target)
 
         write_folder(folder, write)
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one [B, L] tensor and its mask [B, L]."""
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, pad_left: bool = False) -> tuple[Tensor, Tensor]:
+    """Pad rows of ids to one [B, L] tensor and its mask [B, L]."""
     length = max((len(row) for row in rows), default=0)
     ids = torch.full((len(rows), length), pad, dtype=torch.long)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     for i, row in enumerate(rows):
         if len(row):
-            place = slice(length - len(row), length) if left else slice(0, len(row))
-            ids[i, place] = torch.as_tensor(row, dtype=torch.long)
-            mask[i, place] = 1
+            columns = slice(length - len(row), length) if pad_left else slice(0, len(row))
+            ids[i, columns] = torch.as_tensor(row, dtype=torch.long)
+            mask[i, columns] = 1
     return ids, mask
 
 
 def freeze_unsaved(model: PreTrainedModel) -> None:
-    """Take no gradient of tables that transformers computes when it loads a model and never saves (Marian's positions): trained, they
-    would be lost."""
+    """Freeze tables that transformers computes on loading and never saves (Marian's positions): their training would be lost."""
     unsaved = tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
     if unsaved:
         named = list(model.named_parameters(remove_duplicate=False))
@@ -212,7 +217,7 @@ def freeze_unsaved(model: PreTrainedModel) -> None:
 
 
 def check_output_layer(language_model: LanguageModel) -> None:
-    """Compare `logits(hidden_states(ids))` with the model's own forward.
+    """Check that `logits(hidden_states(ids))` equals the model's own forward.
 
     Raises:
         ConfigError: they differ.
@@ -228,7 +233,7 @@ def check_output_layer(language_model: LanguageModel) -> None:
 
 
 def compare_logits(language_model: LanguageModel, hidden: Tensor, expected: Tensor) -> None:
-    """Raise ConfigError where the logits of a trunk's vectors differ from those of the model's own forward."""
+    """Raise ConfigError if the logits of a trunk's vectors differ from those of the model's own forward."""
     name = type(language_model.model).__name__
     try:
         logits = language_model.logits(hidden)
@@ -239,5 +244,5 @@ def compare_logits(language_model: LanguageModel, hidden: Tensor, expected: Tens
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """The module in eval mode with no gradients: a reference or a scorer."""
+    """Put a module into eval mode without gradients, as a reference or a scorer."""
     return module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Load pretrained models, configs and tokenizers from local folders or the Hub, never running code from them."""
+"""Pretrained models, configs and tokenizers from local folders or the Hub, without running their code."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
-    """`auto_class.from_pretrained(path)`, never running code and never reading pickles from the folder.
+    """`auto_class.from_pretrained(path)` without code and pickles from the folder.
 
-    A model's weights must be exactly those of its class; the trunk of a folder (AutoModel) may leave the folder's output layer.
+    A model's weights must be exactly those of its class; a trunk (AutoModel) may ignore the folder's output layer.
 
     Args:
-        what: the setting whose value this is, for messages.
+        what: the setting with this value, for messages.
 
     Raises:
-        DataError: a missing, damaged or truncated file, a weight that is missing, unexpected or of another shape, or one that isn't finite.
+        DataError: a missing, damaged or truncated file; a weight that is missing, unexpected, of another shape or not finite.
     """
     is_model = hasattr(auto_class, "from_config")
     if Path(path).exists():
@@ -39,17 +39,16 @@ def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> An
             loaded = auto_class.from_pretrained(path, trust_remote_code=False, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as cause:  # of a damaged file, transformers and tokenizers raise any
-        fault = _misfit(auto_class, Path(path)) if is_model and Path(path).is_dir() else ""
-        raise DataError(f"{what}: {path!r} can't be loaded: {fault or _explained(cause)}") from cause
+    except Exception as cause:  # transformers and tokenizers raise anything for a damaged file
+        fault = _describe_misfit(auto_class, Path(path)) if is_model and Path(path).is_dir() else ""
+        raise DataError(f"{what}: {path!r} can't be loaded: {fault or _describe(cause)}") from cause
     if not is_model:
         return loaded
     model, report = loaded
     check_report(model, report, f"{what}: {path!r}")
     check_finite(model, f"{what}: {path!r}")
     if getattr(model.config, "rescale_every", 0):
-        # RWKV divides weights in eval mode and multiplies them back in training, against float16's overflow; a folder that is saved in
-        # between would be divided again when it is loaded.
+        # RWKV divides weights in eval mode against float16's overflow, and a folder saved then would be divided again on loading.
         model.config.rescale_every = 0
     return model
 
@@ -63,24 +62,28 @@ def check_files(path: str, what: str, needs_weights: bool) -> None:
 
 
 def find_file(path: str, name: str) -> Path | None:
-    """A file of a folder or Hub model, below it where the name has slashes; None where there is none."""
+    """The path of a file (possibly nested) in a folder or Hub model; None if there is none."""
     if Path(path).is_dir() or path.startswith((".", "/", "~")):
         local = Path(path) / name
         return local if local.is_file() else None
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(
+        cached = cached_file(
             path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
         )  # fmt: skip
-    except OSError:  # neither a folder nor a name that the Hub could have: loading the model says so
+    except OSError:  # not a valid Hub name either, which loading the model reports
         return None
-    return None if found is None else Path(str(found))
+    return None if cached is None else Path(str(cached))
 
 
 def load_tokenizer(path: str, what: str = "tokenizer") -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or Hub model. Raises DataError: there is none, it is damaged, or it has no vocabulary."""
+    """Load the tokenizer of a folder or Hub model.
+
+    Raises:
+        DataError: it is missing, damaged, or without a vocabulary.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -102,8 +105,8 @@ _NO_TOKENIZER = (
 )
 
 
-def _misfit(auto_class: Any, folder: Path) -> str:
-    """How a folder's tensors differ from those of its config, where loading them failed; "" where they don't or it can't be told."""
+def _describe_misfit(auto_class: Any, folder: Path) -> str:
+    """Differences of a folder's tensors from its config's; empty if there are none or they can't be determined."""
     from transformers import AutoConfig
 
     try:
@@ -120,7 +123,7 @@ def _misfit(auto_class: Any, folder: Path) -> str:
     return "; ".join(faults)
 
 
-def _explained(cause: Exception) -> str:
-    """An exception's text, with its type where the text alone says little."""
+def _describe(cause: Exception) -> str:
+    """An exception's text, with its type if the text is short or unspecific."""
     text = str(cause)
     return text if isinstance(cause, OSError | ValueError) and len(text) > 20 else f"{type(cause).__name__}: {text}"

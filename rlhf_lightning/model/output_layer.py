@@ -1,6 +1,6 @@
-"""From a trunk's vectors to logits, as the model's own forward makes them: scaled, biased, soft-capped, or through a head of its own.
+"""Logits from a trunk's vectors, equal to the model's own forward: scaled, biased, soft-capped or by its own head.
 
-The form cap · tanh((scale · W h + b) / cap) is read from the config and compared with the model's own code on vectors that make large
+The form cap · tanh((scale · W h + b) / cap) is read from the config and compared with the model's own code on vectors with large
 logits, where a cap shows. A model of another form runs its own code after a trunk that is replaced by the vectors.
 
 Shapes: n tokens, D width, V vocabulary.
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 DIVISORS = ("logits_scaling",)
-"""Names in configs of what is done to the logits."""
+"""Config keys of transformations of the logits."""
 MAGNITUDES = (0.1, 1.0, 30.0, 300.0)
-"""Root mean squares of the logits that the forms are compared at."""
+"""Root mean squares of the logits at which forms are compared."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LogitForm:
 
     Attributes:
         cap: None caps nothing.
-        is_biased: b is the model's `final_logits_bias` (BART, Marian), which isn't learned; else 0 beyond the layer's own.
+        is_biased: b is the model's constant `final_logits_bias` (BART, Marian), else 0 besides the layer's own.
     """
 
     scale: float = 1.0
@@ -47,13 +47,13 @@ class LogitForm:
 
 
 _forms: weakref.WeakKeyDictionary[nn.Module, LogitForm | None] = weakref.WeakKeyDictionary()
-"""By model; None where its own head is run."""
+"""By model; None if its own head is run."""
 
 
 def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
-    """A model without its output layer; the model itself where it has no such part (T5)."""
+    """The model without its output layer; the model itself if it has no such part (T5)."""
     trunk: PreTrainedModel = model.base_model
-    if trunk is model and not getattr(model.config, "is_encoder_decoder", False):  # its prefix names no part of it (Llama 4)
+    if trunk is model and not getattr(model.config, "is_encoder_decoder", False):  # base_model_prefix names no part (Llama 4)
         trunk = next((part for name, part in model.named_children() if name in ("model", "transformer")), model)
     return trunk
 
@@ -67,7 +67,7 @@ def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 def output_log_probs(
     model: PreTrainedModel, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """log softmax(logits / temperature) at the tokens, [n], and the entropies in nats, [n], in float32 at least.
+    """log softmax(logits / temperature) at the tokens, and the entropies in nats, both [n], in float32 at least.
 
     Args:
         hidden: [n, D] vectors of the trunk.
@@ -79,20 +79,20 @@ def output_log_probs(
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return log_probs_of(logits, tokens), entropy_of(logits) if entropy else None
     layer: Any = model.get_output_embeddings()
-    return token_log_probs(layer, _scaled(model, hidden, form), tokens, temperature, entropy, cap=form.cap, bias=_bias(model, form))
+    return token_log_probs(layer, _scale(model, hidden, form), tokens, temperature, entropy, cap=form.cap, bias=_bias(model, form))
 
 
 def logit_form(model: PreTrainedModel) -> LogitForm | None:
-    """The form of a model's logits, tried once and remembered; None where none of them is, and the model's own head is to be run."""
+    """The form of a model's logits, tried once, then cached; None if the model's own head must run."""
     if model not in _forms:
-        if not _has_numbers(model):
+        if not _is_real(model):
             return read_form(model)
-        _forms[model] = _tried_form(model)
+        _forms[model] = _find_form(model)
     return _forms[model]
 
 
 def read_form(model: PreTrainedModel) -> LogitForm:
-    """The form that the model's config names."""
+    """The form by the model's config."""
     config = model.config.get_text_config(decoder=True)
     values: list[tuple[str, Any]] = [(name, getattr(config, name, None)) for name in (*CAPS, *FACTORS, *DIVISORS)]
     numbers = {name: float(value) for name, value in values if isinstance(value, int | float) and value}
@@ -106,7 +106,7 @@ def read_form(model: PreTrainedModel) -> LogitForm:
 
 
 def before_output(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """[..., D] vectors of the trunk as the output layer reads them: through the layer that BERT has between them, or scaled (T5)."""
+    """The input [..., D] of the output layer: after BERT's transform layer, or scaled (T5)."""
     predictions: Any = getattr(getattr(model, "cls", None), "predictions", None)
     if hasattr(predictions, "transform"):
         transformed: Tensor = predictions.transform(hidden)
@@ -116,20 +116,20 @@ def before_output(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def native_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The logits [..., V] that the model's own forward makes of a trunk's vectors [..., D]."""
+    """The logits [..., V] of the model's own forward for a trunk's vectors [..., D]."""
     rows = hidden.reshape(1, -1, hidden.shape[-1])
     ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=hidden.device)
     if getattr(model.config, "is_encoder_decoder", False):
         trunks, inputs = [model.get_decoder()], {"encoder_outputs": (rows[:, :1],), "decoder_input_ids": ids}
     else:
         trunks, inputs = [trunk_of(model), model.get_decoder()], {"input_ids": ids}  # OPT and BART call the decoder in their trunk
-    with _replaced([trunk for trunk in trunks if trunk is not model], rows):
+    with _replace_outputs([trunk for trunk in trunks if trunk is not model], rows):
         logits: Tensor = model(**inputs, use_cache=False).logits
     return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
 class _Vectors(tuple[Tensor]):
-    """What a trunk returns: its vectors, and None for anything else that is read from it."""
+    """A trunk's output: its vectors, and None for every other attribute."""
 
     @property
     def last_hidden_state(self) -> Tensor:
@@ -141,8 +141,8 @@ class _Vectors(tuple[Tensor]):
 
 
 @contextmanager
-def _replaced(trunks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
-    """Inside, the trunks return these vectors, whatever they read."""
+def _replace_outputs(trunks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+    """Make the trunks return these vectors for any input inside the context."""
     shadowed = {trunk: trunk.__dict__.get("forward") for trunk in trunks}
     for trunk in shadowed:
         trunk.__dict__["forward"] = lambda *args, **kwargs: _Vectors((hidden,))
@@ -157,16 +157,16 @@ def _replaced(trunks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
 
 def _logits(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
     layer: Any = model.get_output_embeddings()
-    logits: Tensor = layer(_scaled(model, hidden, form))
+    logits: Tensor = layer(_scale(model, hidden, form))
     bias = _bias(model, form)
     if bias is not None:
         logits = logits + bias
     return logits if form.cap is None else softcap(logits, form.cap)
 
 
-def _scaled(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
-    read = before_output(model, hidden)
-    return read if form.scale == 1 else read * form.scale
+def _scale(model: PreTrainedModel, hidden: Tensor, form: LogitForm) -> Tensor:
+    inputs = before_output(model, hidden)
+    return inputs if form.scale == 1 else inputs * form.scale
 
 
 def _bias(model: PreTrainedModel, form: LogitForm) -> Tensor | None:
@@ -174,26 +174,26 @@ def _bias(model: PreTrainedModel, form: LogitForm) -> Tensor | None:
     return None if bias is None else bias.reshape(-1)
 
 
-def _has_numbers(model: PreTrainedModel) -> bool:
-    """Whether the weights are numbers, not those of a plan."""
+def _is_real(model: PreTrainedModel) -> bool:
+    """True unless the weights are fake or meta tensors, as in a plan."""
     from torch._subclasses.fake_tensor import FakeTensor
 
     weight = next(model.parameters())
     return not (weight.is_meta or isinstance(weight, FakeTensor))
 
 
-def _tried_form(model: PreTrainedModel) -> LogitForm | None:
-    """The form that gives the model's own logits at all of MAGNITUDES; None where none does."""
+def _find_form(model: PreTrainedModel) -> LogitForm | None:
+    """The form that gives the model's own logits at all of MAGNITUDES; None if none does."""
     if model.get_output_embeddings() is None:
         return None
-    read = read_form(model)
+    config_form = read_form(model)
     with trial(model):
         hidden = _trial_vectors(model)
         try:
             expected = [native_logits(model, part) for part in hidden]
         except READ_ERRORS:
-            return read  # `check_output_layer` compares it with the model's whole forward pass
-        for form in (read, LogitForm(), _fitted(model, read, hidden[0], expected[0])):
+            return config_form  # `check_output_layer` compares it with the model's complete forward pass
+        for form in (config_form, LogitForm(), _fit_scale(model, config_form, hidden[0], expected[0])):
             if all(_agrees(model, part, form, logits) for part, logits in zip(hidden, expected, strict=True)):
                 return form
     return None
@@ -207,7 +207,7 @@ def _agrees(model: PreTrainedModel, hidden: Tensor, form: LogitForm, expected: T
 
 
 def _trial_vectors(model: PreTrainedModel) -> list[Tensor]:
-    """[8, D] random vectors of each of MAGNITUDES in the logits."""
+    """Random vectors [8, D] for each of MAGNITUDES of the logits."""
     weight = model.get_output_embeddings().weight
     generator = torch.Generator().manual_seed(0)
     width = int(trunk_of(model).config.get_text_config(decoder=True).hidden_size)
@@ -216,11 +216,11 @@ def _trial_vectors(model: PreTrainedModel) -> list[Tensor]:
     return [vectors * (magnitude / size) for magnitude in MAGNITUDES]
 
 
-def _fitted(model: PreTrainedModel, read: LogitForm, hidden: Tensor, expected: Tensor) -> LogitForm:
-    """The form with the factor that small logits show."""
+def _fit_scale(model: PreTrainedModel, form: LogitForm, hidden: Tensor, expected: Tensor) -> LogitForm:
+    """Fit the form's scale to small logits by least squares."""
     try:
-        plain = _logits(model, hidden, LogitForm(is_biased=read.is_biased)).double()
+        plain = _logits(model, hidden, LogitForm(is_biased=form.is_biased)).double()
     except (TypeError, ValueError, RuntimeError):
-        return read
-    factor = (plain * expected.double()).sum() / plain.square().sum().clamp(min=1e-30)
-    return LogitForm(float(factor), read.cap, read.is_biased)
+        return form
+    scale = (plain * expected.double()).sum() / plain.square().sum().clamp(min=1e-30)
+    return LogitForm(float(scale), form.cap, form.is_biased)

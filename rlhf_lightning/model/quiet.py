@@ -1,4 +1,4 @@
-"""transformers without its log and progress bars, for as long as it is called."""
+"""A context in which transformers logs errors only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Inside, transformers logs errors only and draws no progress bars; its settings are restored after that."""
+    """Silence transformers' warnings and progress bars inside the context."""
     from transformers.utils import logging
 
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""What a language model says about whole responses: their summed log-probabilities, all texts packed into one row."""
+"""Summed log-probabilities of responses under a language model, with all texts packed into one row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlhf_lightning.tensors import log_probs_of
 
 
 class ResponseLogProbs(nn.Module):
-    """`response_log_probs` as a module: what trains on it has one model to call, to move and to share out."""
+    """`response_log_probs` as a module, for training: one module to call, move and shard."""
 
     def __init__(self, language_model: LanguageModel) -> None:
         super().__init__()
@@ -24,23 +24,22 @@ class ResponseLogProbs(nn.Module):
 
 
 def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
-    """The log-probability of each response given its prompt, and how many tokens it sums over.
+    """The log-probability of each response given its prompt, and its number of tokens.
 
-    The output layer runs only where a response token is predicted; the trunk without padding where it can. The very first token of a
-    text, which nothing predicts, counts for nothing.
+    The output layer runs only on positions that predict a response token. A text's first token has no prediction and doesn't count.
 
     Args:
-        tokens: U texts with `response_start`; what stands from there to the text's end is the response with its end-of-text.
+        tokens: U texts with `response_start`, from which the response with its end-of-text extends to the text's end.
 
     Returns:
         [U] sums in nats, float32 at least, and [U] numbers of tokens.
     """
-    assert tokens.response_start is not None, "the texts must say where their responses begin"
+    assert tokens.response_start is not None, "the texts need a response_start"
     starts = (tokens.lengths.cumsum(0) - tokens.lengths).repeat_interleave(tokens.lengths)
     first = tokens.response_start.clamp(min=1)
     predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
-    places = predicted.nonzero().flatten()
-    hidden = text_vectors(language_model.trunk, tokens)[places - 1]
-    log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[places])
+    indices = predicted.nonzero().flatten()
+    hidden = text_vectors(language_model.trunk, tokens)[indices - 1]
+    log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[indices])
     counts = (tokens.lengths - first).clamp(min=0)
     return unpack(log_probs, counts)[0].sum(1), counts

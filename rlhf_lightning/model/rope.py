@@ -1,4 +1,4 @@
-"""Rotary positions whose frequencies transformers sets by the longest text of a forward pass: longrope and dynamic scaling."""
+"""Rotary positions that depend on the longest text of a forward pass: longrope and dynamic scaling."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 class RopeLimit(NamedTuple):
-    """Texts of up to `positions` tokens have the original frequencies.
+    """The maximum tokens of a text with the original frequencies.
 
     Attributes:
-        by_length: longer ones have frequencies of their own length (dynamic); else all of them the same (longrope).
+        by_length: the frequencies of longer texts depend on their length (dynamic), else they are the same (longrope).
     """
 
     positions: int
@@ -23,7 +23,7 @@ _limits: weakref.WeakKeyDictionary[nn.Module, RopeLimit | None] = weakref.WeakKe
 
 
 def rope_limit(model: nn.Module) -> RopeLimit | None:
-    """The limit of a model's rotary positions; None where no frequency depends on a length."""
+    """The limit of a model's rotary positions; None if no frequency depends on a length."""
     if model not in _limits:
         limits = [limit for module in model.modules() for limit in _limits_of(module)]
         by_length = any(limit.by_length for limit in limits)
@@ -32,7 +32,7 @@ def rope_limit(model: nn.Module) -> RopeLimit | None:
 
 
 def reset_rope(model: nn.Module) -> None:
-    """Give dynamic frequencies their original values back: transformers keeps those of the longest text so far."""
+    """Restore the original values of dynamic frequencies: transformers keeps those of the longest text so far."""
     limit = rope_limit(model)
     if limit is None or not limit.by_length:
         return
@@ -46,7 +46,7 @@ def reset_rope(model: nn.Module) -> None:
 
 
 def _prefixes(module: nn.Module) -> dict[str, str]:
-    """By prefix of a rotary module's buffers: its type of scaling, where that depends on a length."""
+    """Length-dependent types of scaling by the prefix of a rotary module's buffers."""
     types: Any = getattr(module, "rope_type", None)
     named = {f"{name}_": kind for name, kind in types.items()} if isinstance(types, dict) else {"": types}
     return {prefix: kind for prefix, kind in named.items() if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope")}

@@ -1,4 +1,4 @@
-"""A model's folder as transformers reads it, compared with the model before it counts as saved."""
+"""Saving a model as a folder for transformers, verified against the model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """Write config and safetensors, adapters merged into the weights that are written; the model keeps them.
+    """Write config and safetensors; adapters are merged into the written weights only.
 
     Raises:
-        DataError: the folder lacks a tensor of the model, or holds one that the model's class doesn't have.
+        DataError: the folder lacks a tensor of the model, or has one that the model's class doesn't have.
     """
     state = {"state_dict": merged_state(model)} if has_adapters(model) else {}
     with quiet_transformers():
@@ -27,7 +27,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def check_saved(model: PreTrainedModel, folder: Path) -> None:
-    """Compare names and shapes of a folder's tensors with those that the model's class writes for its config.
+    """Check names and shapes of a folder's tensors against those of the model's class and config.
 
     Raises:
         DataError: they differ.
@@ -40,4 +40,4 @@ def check_saved(model: PreTrainedModel, folder: Path) -> None:
     ]
     if any(names for _, names in faults):
         text = "; ".join(f"it {fault} {summarize_names(names)}" for fault, names in faults if names)
-        raise DataError(f"{type(model).__name__} was not saved, and what was saved before stays: what was written isn't complete: {text}")
+        raise DataError(f"{type(model).__name__} was not saved, and the earlier folder stays: the written one is incomplete: {text}")

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of chosen tokens straight from the vectors before the output layer.
+"""Log-probabilities and entropies of tokens from the vectors before the output layer, in chunks.
 
 Shapes: n tokens, D width, V vocabulary.
 """
@@ -14,13 +14,13 @@ from rlhf_lightning.model.kernels import FastLinear, product
 from rlhf_lightning.tensors import entropy_of, log_probs_of
 
 CHUNK = 2**22
-"""Logits that are learned from at a time, 16 MiB in float32: each chunk costs a pass over the weight's gradient."""
+"""Logits per chunk in training, 16 MiB in float32: each chunk costs a pass over the weight's gradient."""
 READ_CHUNK = 2**20
-"""Logits at a time where nothing is learned: few enough for the processor's cache."""
+"""Logits per chunk without gradients: few enough for the processor's cache."""
 ROUND = 32
-"""On a CPU the tokens are filled up to a multiple of so many, as those of the trunk are (backbone.packing.ROUND)."""
-KEPT = 2**26
-"""Logits up to this many are kept for the backward pass (256 MiB in float32); more are computed a second time."""
+"""On a CPU the tokens are filled up to a multiple of this (see `packing.ROUND`)."""
+MAX_SAVED = 2**26
+"""At most this many logits are saved for the backward pass (256 MiB in float32); more are recomputed."""
 FLOOR = -1e4
 """The log-probability of an impossible token in an entropy, where 0 * -inf would be NaN."""
 
@@ -35,19 +35,19 @@ def token_log_probs(
     cap: float | None = None,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """log softmax(layer(hidden) / temperature) at the tokens, [n], and the entropies in nats, [n], in float32 at least.
+    """log softmax(layer(hidden) / temperature) at the tokens, and the entropies in nats, both [n].
 
-    A plain linear layer is run in chunks and one copy of its logits is kept for the backward pass, or none where they are many: the
-    usual way keeps four. Other layers (with adapters, hooks, or sharded) go the usual way. Under autocast the products are taken in its
-    dtype and everything after them in float32.
+    A plain linear layer runs in chunks, with one copy of its logits (or none if they are many) saved for the backward pass,
+    where autograd saves four. Other layers (with adapters, hooks, or sharded) run as usual. Results are in float32 at least; under
+    autocast the products are in its dtype and everything after them in float32.
 
     Args:
         layer: the output layer, from [n, D] to [n, V].
         hidden: [n, D].
         tokens: [n].
-        entropy: whether entropies are wanted; they cost about as much again as the softmax.
-        cap: of logits that are soft-capped, cap · tanh(logit / cap).
-        bias: [V] added to the logits before they are capped; a constant beside the layer's own.
+        entropy: compute entropies; they cost about as much again as the softmax.
+        cap: for soft-capped logits, cap · tanh(logit / cap).
+        bias: [V] constant added to the logits before they are capped, besides the layer's own.
     """
     if not _is_plain(layer) or (bias is not None and layer.bias is not None):
         logits = layer(hidden) if bias is None else layer(hidden) + bias
@@ -72,7 +72,7 @@ def linear_log_probs(
     cap: float | None = None,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`token_log_probs` of a plain linear layer, which has no bias where one is given."""
+    """`token_log_probs` of a plain linear layer; `bias` requires that the layer has none."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -84,13 +84,16 @@ def linear_log_probs(
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether the layer does nothing but a product with a weight that is whole on this device."""
+    """True for a linear layer without hooks whose weight is unsharded."""
     plain = type(layer) in (nn.Linear, FastLinear) and type(layer.weight) is nn.Parameter
     return plain and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class _LinearLogProbs(torch.autograd.Function):
-    """d log p(t) / d logit = [j = t] - p; d H / d logit = -p (log p + H); d softcap(x) / d x = 1 - (softcap(x) / cap)^2."""
+    """Gradients in closed form, chunk by chunk.
+
+    d log p(t) / d logit = [j = t] - p; d H / d logit = -p (log p + H); d softcap(x) / d x = 1 - (softcap(x) / cap)^2.
+    """
 
     @staticmethod
     def forward(
@@ -104,23 +107,23 @@ class _LinearLogProbs(torch.autograd.Function):
         learns: bool,
         cap: float | None,
     ) -> tuple[Tensor, Tensor]:
-        own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        weight_cast, bias_cast = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         log_probs = hidden.new_empty(len(hidden), dtype=dtype)
         entropies = log_probs.new_zeros(len(hidden) if wants_entropy else 0)
-        kept = learns and len(hidden) * len(weight) <= KEPT
+        saves_logits = learns and len(hidden) * len(weight) <= MAX_SAVED
         distributions, normalisers = [], []
         for rows in _chunks(len(hidden), len(weight), learns):
-            logits = _tempered(hidden[rows], own_weight, own_bias, temperature, cap)
+            logits = _temperature_logits(hidden[rows], weight_cast, bias_cast, temperature, cap)
             distribution = logits.log_softmax(1, dtype=dtype)
             if learns and cap is not None:
                 normalisers.append(logits[:, 0] - distribution[:, 0])
             log_probs[rows] = distribution.gather(1, tokens[rows, None])[:, 0]
             if wants_entropy:
-                # log p is finite here, so that an impossible token adds 0. Autocast takes vecdot for a product of its dtype.
+                # The clamp keeps log p finite, so that an impossible token adds 0. Autocast would run vecdot in its dtype.
                 with torch.autocast(hidden.device.type, enabled=False):
                     entropies[rows] = -torch.linalg.vecdot(distribution.exp(), distribution.clamp(min=FLOOR))
-            if kept:
+            if saves_logits:
                 distributions.append(distribution)
         if learns:
             normaliser = torch.cat(normalisers) if normalisers else None
@@ -130,29 +133,29 @@ class _LinearLogProbs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_log_probs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, tokens, entropies, normaliser, *kept = ctx.saved_tensors
-        own_weight, own_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-        to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        to_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+    def backward(ctx: Any, grad_log_probs: Tensor, grad_entropies: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, entropies, normaliser, *saved = ctx.saved_tensors
+        weight_cast, bias_cast = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for number, rows in enumerate(_chunks(len(hidden), len(weight), learns=True)):
-            distribution = kept[number] if kept else _log_softmax(hidden[rows], own_weight, own_bias, ctx.temperature, ctx.cap)
+            distribution = saved[number] if saved else _log_softmax(hidden[rows], weight_cast, bias_cast, ctx.temperature, ctx.cap)
             entropy = entropies[rows] if ctx.wants_entropy else None
             slope = None
-            if normaliser is not None:  # log p and its normaliser give the capped logit back
+            if normaliser is not None:  # the capped logit is log p plus its normaliser
                 slope = 1 - ((distribution + normaliser[rows, None]) * (ctx.temperature / ctx.cap)).square()
-            to_logits = _to_logits(distribution, tokens[rows], of_log_probs[rows] / ctx.temperature,
-                                   None if entropy is None else (entropy, of_entropies[rows] / ctx.temperature))  # fmt: skip
+            grad_logits = _grad_logits(distribution, tokens[rows], grad_log_probs[rows] / ctx.temperature,
+                                       None if entropy is None else (entropy, grad_entropies[rows] / ctx.temperature))  # fmt: skip
             if slope is not None:
-                to_logits = to_logits.mul_(slope)
-            own = to_logits.to(hidden.dtype)
-            to_hidden[rows] = product(own, own_weight.T)
-            if to_weight is not None:
-                to_weight = _add_product(to_weight, own, hidden[rows])
-            if to_bias is not None:
-                to_bias += to_logits.sum(0).to(to_bias.dtype)
-        return to_hidden, to_weight, to_bias, None, None, None, None, None
+                grad_logits = grad_logits.mul_(slope)
+            grad_cast = grad_logits.to(hidden.dtype)
+            grad_hidden[rows] = product(grad_cast, weight_cast.T)
+            if grad_weight is not None:
+                grad_weight = _add_product(grad_weight, grad_cast, hidden[rows])
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0).to(grad_bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _chunks(rows: int, vocabulary: int, learns: bool) -> list[slice]:
@@ -161,11 +164,11 @@ def _chunks(rows: int, vocabulary: int, learns: bool) -> list[slice]:
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, cap: float | None) -> Tensor:
-    logits = _tempered(hidden, weight, bias, temperature, cap)
+    logits = _temperature_logits(hidden, weight, bias, temperature, cap)
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def _tempered(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, cap: float | None) -> Tensor:
+def _temperature_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, cap: float | None) -> Tensor:
     """Logits, capped, divided by the temperature."""
     logits = product(hidden, weight, bias)
     if temperature != 1.0 or cap is not None:
@@ -175,17 +178,17 @@ def _tempered(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: 
     return logits if temperature == 1.0 else logits / temperature
 
 
-def _to_logits(distribution: Tensor, tokens: Tensor, of_log_probs: Tensor, entropy: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The gradient of the logits; `distribution`, log p, is overwritten where no entropy is learned from."""
+def _grad_logits(distribution: Tensor, tokens: Tensor, grad_log_probs: Tensor, entropy: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The gradient of the logits from log p; overwrites `distribution` if `entropy` (values and gradients) is None."""
     if entropy is None:
-        gradient = distribution.exp_().mul_(-of_log_probs[:, None])
+        gradient = distribution.exp_().mul_(-grad_log_probs[:, None])
     else:
-        own, of_entropy = entropy
+        values, grad_entropies = entropy
         p = distribution.exp()
-        gradient = p.mul_(-of_log_probs[:, None] - of_entropy[:, None] * (distribution.clamp(min=FLOOR) + own[:, None]))
-    return gradient.scatter_add_(1, tokens[:, None], of_log_probs[:, None].to(gradient.dtype))
+        gradient = p.mul_(-grad_log_probs[:, None] - grad_entropies[:, None] * (distribution.clamp(min=FLOOR) + values[:, None]))
+    return gradient.scatter_add_(1, tokens[:, None], grad_log_probs[:, None].to(gradient.dtype))
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """total + left^T right, in the total's precision."""
-    return total.add_(product(left.T, right.T))
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Add a^T b to `total`, in its precision."""
+    return total.add_(product(a.T, b.T))

@@ -1,4 +1,4 @@
-"""Trials of a model on random tokens: whether two ways of running it give the same numbers."""
+"""Trials of a model on random tokens, which compare two ways of running it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""The largest difference that counts as rounding, times the values' root mean square where that is above 1."""
+"""The largest difference that counts as rounding, relative to the values' root mean square if that is above 1."""
 
 READ_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError)
-"""What a model raises whose forward can't read what a trial gives it."""
+"""Errors of a forward that doesn't support a trial's inputs."""
 
 
 @contextmanager
 def trial(module: nn.Module) -> Iterator[None]:
-    """Inside: eval mode, no gradients, no autocast. Modes are restored afterwards."""
+    """Run in eval mode without gradients and autocast inside the context; restore the modes afterwards."""
     device = next(module.parameters()).device.type
     training = {part: part.training for part in module.modules()}
     module.eval()
@@ -30,13 +30,13 @@ def trial(module: nn.Module) -> Iterator[None]:
 
 
 def random_ids(count: int, vocabulary: int, pad: int | None = None) -> Tensor:
-    """[count] token ids, none of them `pad`; always the same."""
+    """Deterministic random token ids [count] without `pad`."""
     ids = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0))
     return ids if pad is None else torch.where(ids == pad, (ids + 1) % vocabulary, ids)
 
 
 def agree(values: Tensor, expected: Tensor) -> bool:
-    """Whether values equal those expected but for the rounding of their dtype."""
+    """Compare values with expected ones up to the rounding of their dtype."""
     if values.shape != expected.shape:
         return False
     scale = max(1.0, expected.float().square().mean().sqrt().item()) if expected.numel() else 1.0

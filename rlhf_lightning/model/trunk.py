@@ -1,4 +1,4 @@
-"""Trunks: transformers' bare models of every family, which give a vector for each token of a text.
+"""Trunks: transformers' base models of every family, with a vector for each token of a text.
 
 Shapes: U texts, L tokens of the longest, N of all of them, D width.
 """
@@ -29,12 +29,15 @@ EXAMPLES = {
 OPTION: dict[TrunkKind, str] = {"decoder": "causal", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
 """The backbone that takes a family."""
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "RewardModel")
-"""Endings of transformers' classes that have another layer in the output layer's place."""
+"""Endings of transformers' classes with another layer instead of the output layer."""
 
 
 def trunk_kind(config: PretrainedConfig) -> TrunkKind:
-    """The family of a transformers config: encoder-decoder if it says so, encoder if transformers trains it to fill in masked tokens (and
-    it isn't turned into a decoder), else decoder."""
+    """The family of a transformers config.
+
+    An encoder-decoder if the config says so, an encoder if transformers has a masked language model of its type (and it isn't
+    turned into a decoder), else a decoder.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if getattr(config, "is_encoder_decoder", False):
@@ -45,25 +48,28 @@ def trunk_kind(config: PretrainedConfig) -> TrunkKind:
 
 
 def check_kind(config: PretrainedConfig, path: str, wanted: TrunkKind) -> None:
-    """Refuse a model of another family than the chosen backbone's.
+    """Reject a model of another family than the chosen backbone's.
 
     Raises:
-        ConfigError: naming the option that takes it.
+        ConfigError: the message names the option for this family.
     """
-    found = trunk_kind(config)
-    if found != wanted:
-        reads = ", which serves stage=reward (it reads texts and writes none)" if found == "encoder" else ""
+    kind = trunk_kind(config)
+    if kind != wanted:
+        remark = ", which serves stage=reward (it reads texts and writes none)" if kind == "encoder" else ""
         raise ConfigError(
-            f"backbone.path={path!r} is {EXAMPLES[found]}, of type {config.model_type}, and backbone={OPTION[wanted]} takes "
-            f"{EXAMPLES[wanted]}: write backbone={OPTION[found]}{reads}"
+            f"backbone.path={path!r} is {EXAMPLES[kind]}, of type {config.model_type}, and backbone={OPTION[wanted]} takes "
+            f"{EXAMPLES[wanted]}: write backbone={OPTION[kind]}{remark}"
         )
 
 
 def load_config(path: str, what: str = "backbone.path", **options: Any) -> Any:
-    """The transformers config of a folder or Hub model. Raises DataError where there is none, or one with ids out of range.
+    """Load the transformers config of a folder or Hub model.
 
     Args:
         options: of from_pretrained.
+
+    Raises:
+        DataError: it is missing, or has ids out of range.
     """
     from transformers import AutoConfig
 
@@ -76,7 +82,7 @@ def check_writer(config: PretrainedConfig, path: str) -> None:
     """Reject a reward model as a policy.
 
     Raises:
-        DataError: it has no output layer to write with.
+        DataError: it has no output layer.
     """
     architecture = str(next(iter(getattr(config, "architectures", None) or []), ""))
     is_ours = (Path(path) / CARD).is_file()
@@ -88,11 +94,13 @@ def check_writer(config: PretrainedConfig, path: str) -> None:
 
 
 def load_trunk(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The trunk of a folder or Hub model in float32, with a pad token that is no end-of-text: transformers' classifiers find the last
-    token by it. An encoder's pooler is left out: nothing reads it.
+    """Load the trunk of a folder or Hub model in float32, and its tokenizer.
+
+    The pad token differs from the end-of-text, since transformers' classifiers find the last token by it. An encoder's pooler is
+    dropped as unused.
 
     Args:
-        wanted: the family that the chosen backbone takes; None takes any.
+        wanted: the family of the chosen backbone; None accepts any.
 
     Raises:
         DataError: the folder or name can't be loaded.
@@ -129,7 +137,7 @@ def trunk_width(trunk: PreTrainedModel) -> int:
 
 
 def input_format_of(trunk: PreTrainedModel) -> InputFormat:
-    """How texts are laid out for a trunk."""
+    """The inputs that a trunk expects, by its config and signature."""
     config = trunk.config
     kind = trunk_kind(config)
     if kind == "encoder_decoder":
@@ -140,18 +148,18 @@ def input_format_of(trunk: PreTrainedModel) -> InputFormat:
 
 
 def max_positions(trunk: PreTrainedModel) -> int | None:
-    """The most tokens that a text may have; None where positions are relative (T5)."""
-    said = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
-    if said is None or said < 1:
+    """Maximum tokens of a text; None for relative positions (T5)."""
+    positions = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None or positions < 1:
         return None
-    # RoBERTa and its kin count positions from the padding's id on: as many rows of their table are never reached.
+    # RoBERTa counts positions from the padding's id on, so that the table's first rows are unused.
     # I-BERT's table is no nn.Embedding.
     tables = [module for name, module in trunk.named_modules() if name.endswith("position_embeddings")]
     skipped = [table.padding_idx + 1 for table in tables if isinstance(getattr(table, "padding_idx", None), int)]
-    return int(said) - max(skipped, default=0)
+    return int(positions) - max(skipped, default=0)
 
 
 def clamp_length(trunk: PreTrainedModel, wanted: int) -> int:
-    """The wanted number of tokens of a text, or as many as the trunk has positions for."""
+    """The wanted number of tokens of a text, at most the trunk's positions."""
     limit = max_positions(trunk)
     return wanted if limit is None else min(wanted, limit)

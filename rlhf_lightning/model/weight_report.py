@@ -1,4 +1,4 @@
-"""What transformers reports of the weights that it loaded: every one of the model must have come from the folder, and no other be there."""
+"""Checks of transformers' loading report: a model's weights must be exactly those of its folder."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BUFFERS = ("position_ids", "inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
-"""Endings of tables that older checkpoints hold and that models compute by themselves."""
+"""Endings of tables in older checkpoints that models compute."""
 UNUSED = ("pooler.", "seq_relationship.")
-"""Parts of BERT's pretraining that nothing here reads."""
+"""Unused parts of BERT's pretraining."""
 
 OTHER_MODALITIES = ("vision", "visual", "image", "audio", "speech", "multi_modal", "mm_projector", "connector", "resampler")
-"""Beginnings of the names of a multimodal model's parts beside its language model."""
+"""Name prefixes of a multimodal model's other parts."""
 SCORES = ("score.", "classifier.", "classification_head.", "pre_classifier.", "v_head.", "value_head.", "reward_head.")
-"""Beginnings of the names of layers that classifiers have in the output layer's place."""
+"""Name prefixes of a classifier's layers instead of the output layer."""
 
 
 def check_report(model: PreTrainedModel, report: Mapping[str, Any], where: str) -> None:
     """Reject a model whose weights aren't exactly those of its folder.
 
-    Heads that the folder holds beside a trunk may be left behind; so may parts for images and sound, tables that are computed, and BERT's
-    pooler.
+    Ignored are a folder's heads for a trunk, parts for images and sound, tables that are computed, and BERT's pooler.
 
     Args:
         report: from_pretrained's loading info: missing_keys, unexpected_keys and mismatched_keys.
         where: beginning of the message: the setting and the path.
 
     Raises:
-        DataError: listing the tensors, with the likely cause.
+        DataError: the message lists the tensors, with the likely cause.
     """
     missing = sorted(name for name in report["missing_keys"] if not _is_part(name, UNUSED) or not _is_trunk(model))
     mismatched = sorted(report["mismatched_keys"])
-    unexpected = sorted(name for name in report["unexpected_keys"] if not _may_be_left(model, name))
+    unexpected = sorted(name for name in report["unexpected_keys"] if not _is_ignorable(model, name))
     if not (missing or mismatched or unexpected):
         return
     faults = []
@@ -54,7 +53,7 @@ def check_report(model: PreTrainedModel, report: Mapping[str, Any], where: str) 
 
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
-    """Reject weights that hold NaN or infinite numbers. Raises DataError naming the first."""
+    """Reject weights with NaN or infinite numbers. Raises DataError naming the first."""
     for name, parameter in model.named_parameters():
         comparable = parameter.numel() and parameter.is_floating_point() and parameter.element_size() > 1 and not parameter.is_meta
         if comparable and not all(bound.isfinite() for bound in parameter.detach().aminmax()):
@@ -64,7 +63,7 @@ def check_finite(model: PreTrainedModel, where: str) -> None:
 
 
 def _is_trunk(model: PreTrainedModel) -> bool:
-    """The model is what AutoModel gives, without an output layer."""
+    """True for AutoModel's classes, without an output layer."""
     return model.base_model is model and model.get_output_embeddings() is None
 
 
@@ -72,8 +71,8 @@ def _is_part(name: str, parts: Iterable[str]) -> bool:
     return any(name.startswith(part) or f".{part}" in name for part in parts)
 
 
-def _may_be_left(model: PreTrainedModel, name: str) -> bool:
-    """Whether a tensor of the folder isn't needed: a table that is computed, images' and sounds' parts, or a head beside a trunk."""
+def _is_ignorable(model: PreTrainedModel, name: str) -> bool:
+    """True for a computed table, a part for images or sound, or a head of a trunk's folder."""
     if name.endswith(BUFFERS) or _is_part(name, UNUSED):
         return True
     if any(part.startswith(OTHER_MODALITIES) for part in name.split(".")[:2]):
@@ -92,7 +91,7 @@ def _cause(model: PreTrainedModel, missing: list[str], mismatched: list[Any], un
         if any(name.startswith(SCORES) for name in unexpected):
             return "It is a reward model's folder or another classifier's: give the folder of a language model"
         if missing:
-            return "It holds a trunk without the layer after it, which another class of models has: give the folder of the whole model"
+            return "It holds a trunk without the layer after it, which another class of models has: give the folder of the complete model"
         return "It was saved by another class of models: give a folder that transformers wrote for this one"
     if missing:
         return "The folder is incomplete: copy or save it again, whole"
@@ -100,7 +99,7 @@ def _cause(model: PreTrainedModel, missing: list[str], mismatched: list[Any], un
 
 
 def _is_in_trunk(model: PreTrainedModel, name: str) -> bool:
-    """Whether a tensor is of the model without its head."""
+    """True for a tensor outside the head."""
     if model.base_model is not model:
         return name.startswith(f"{model.base_model_prefix}.")
     output = model.get_output_embeddings()

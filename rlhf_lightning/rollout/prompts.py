@@ -34,7 +34,7 @@ class FittingPrompts:
 class PromptEncoder(Protocol):
     """A `LanguageModel`, or another reader of its prompts. Raises OverlongPrompt where one of them doesn't fit."""
 
-    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts: ...
+    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts: ...
 
 
 def fitting_prompts(prompts: Sequence[str], encoders: Sequence[PromptEncoder], room: int, what: str = "prompts") -> FittingPrompts:

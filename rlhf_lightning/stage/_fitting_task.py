@@ -46,25 +46,25 @@ class FittingTask:
 
 @dataclass(frozen=True)
 class CriticPrompts:
-    """The policy's prompts, as a critic reads them that has fewer positions."""
+    """The policy's prompt encoder within the positions of a critic."""
 
     policy: LanguageModel
     positions: int
 
-    def encode_prompts(self, prompts: Sequence[str], room: int) -> Prompts:
+    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
         """The policy's encoding. Raises OverlongPrompt for a prompt that doesn't fit the critic."""
-        encoded = self.policy.encode_prompts(prompts, room)
+        encoded = self.policy.encode_prompts(prompts, max_new_tokens)
         longest = int(encoded.prompt_mask.sum(1).max()) if len(prompts) else 0
-        if longest + room > self.positions:
+        if longest + max_new_tokens > self.positions:
             raise OverlongPrompt(
-                f"a prompt of {longest} tokens and a response of up to {room} don't fit the {self.positions} positions of the reward "
-                "model, which policy_critic=reward_model reads them with; shorten it, or choose policy_critic=separate"
+                f"a prompt of {longest} tokens and a response of up to {max_new_tokens} don't fit the {self.positions} positions of the "
+                "reward model, the critic of policy_critic=reward_model; shorten it, or choose policy_critic=separate"
             )
         return encoded
 
 
 def critic_prompts(run: Run, policy: LanguageModel, scorer: Scorer) -> list[PromptEncoder]:
-    """How the critic reads prompts, where it has positions of its own; else nothing."""
+    """The prompt encoder of a critic with a different number of positions; empty without one."""
     from rlhf_lightning.model.trunk import max_positions
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.storage.score_layer import linear_score
@@ -78,13 +78,13 @@ def critic_prompts(run: Run, policy: LanguageModel, scorer: Scorer) -> list[Prom
 
 
 def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str]) -> FittingTask:
-    """Leave out and count the prompts that don't fit one of the models together with a response.
+    """Drop and count the prompts that don't fit one of the models together with a response.
 
     Args:
-        notes: get a line for the report where prompts are left out; it is logged, too.
+        notes: receives a line for the report for dropped prompts, also logged.
 
     Raises:
-        DataError: no training prompt fits, or no held-out prompt, naming the limit.
+        DataError: no training prompt or no held-out prompt fits; the message names the limit.
     """
     from rlhf_lightning.rollout.prompts import fitting_prompts
 

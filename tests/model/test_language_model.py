@@ -112,7 +112,7 @@ def test_every_end_of_text_of_the_generation_config_counts(language_model):
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=5), max_size=4), st.booleans())
 def test_padding_keeps_every_row_on_its_side(rows: list[list[int]], left: bool) -> None:
-    ids, mask = pad_rows(rows, pad=0, left=left)
+    ids, mask = pad_rows(rows, pad=0, pad_left=left)
     longest = max(map(len, rows), default=0)
     assert ids.shape == mask.shape == (len(rows), longest)
     for row, found, inside in zip(rows, ids.tolist(), mask.tolist(), strict=True):

@@ -27,7 +27,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from rlhf_lightning.model import packing
+from rlhf_lightning.model import packed_attention
 from rlhf_lightning.model.packing import ROUND, PackedTokens, packed_hidden, padded_hidden, supports_packing, unpack
 
 SMALL: dict[str, Any] = {
@@ -215,14 +215,14 @@ def test_the_row_is_filled_up_so_that_few_numbers_of_tokens_are_ever_seen():
 def test_under_bfloat16_the_attention_on_a_cpu_is_in_float32(config, monkeypatch):
     trunk, seen = trunk_of(CONFIGS[config]()), set()
     assert supports_packing(trunk)
-    own = packing.scaled_dot_product_attention
+    own = packed_attention.scaled_dot_product_attention
 
     def watched(query, *rest, **options):
         out = own(query, *rest, **options)
         seen.update([query.dtype, out.dtype])
         return out
 
-    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(packed_attention, "scaled_dot_product_attention", watched)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         packed_hidden(trunk, tokens_of([4, 9]))
     assert seen == {torch.float32}

@@ -65,7 +65,7 @@ def test_a_model_that_lost_tensors_is_not_saved_and_the_old_folder_stays(small_m
 
     monkeypatch.setattr(saving, "merged_state", forgetful)
     model = adapt(small_model(architecture, seed=1))
-    with pytest.raises(DataError, match=r"was not saved, and what was saved before stays.* it lacks \d+ tensors \("):
+    with pytest.raises(DataError, match=r"was not saved, and the earlier folder stays.* it lacks \d+ tensors \("):
         write_folder(folder, lambda target: save_model(model, target))
     assert (folder / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]

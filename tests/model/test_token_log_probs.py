@@ -28,7 +28,7 @@ def gradients(loss: Tensor, layer: nn.Linear, hidden: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("entropy", [False, True])
 def test_values_and_gradients_are_those_of_the_written_out_softmax(monkeypatch, kept, chunk, bias, temperature, entropy):
-    monkeypatch.setattr(fused, "KEPT", kept)
+    monkeypatch.setattr(fused, "MAX_SAVED", kept)
     monkeypatch.setattr(fused, "CHUNK", chunk)
     layer, hidden, tokens = case(bias)
     weights, others = torch.randn(2, N, dtype=torch.float64)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.errors import ConfigError, DataError, UserError
+from rlhf_lightning.errors import ConfigError, DataError, UserError, summarize_exception
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.source._rows import source
 from rlhf_lightning.feedback.source._strict import check_texts
@@ -77,7 +77,7 @@ def _load(path: str, split: str, config: str | None, revision: str | None, strea
     except UserError:
         raise
     except Exception as error:
-        raise DataError(f"feedback_source.hub.path={path!r}, split {split!r}, can't be loaded: {_first_line(error)}") from error
+        raise DataError(f"feedback_source.hub.path={path!r}, split {split!r}, can't be loaded: {summarize_exception(error)}") from error
 
 
 def _of_path(datasets: Any, path: Path, split: str) -> Any:
@@ -117,7 +117,7 @@ def _rows(loaded: Any, path: str) -> Iterator[dict[str, Any]]:
         for table in loaded.with_format("arrow").iter(batch_size=BATCH):
             yield from table.to_pylist()
     except Exception as error:
-        raise DataError(f"feedback_source.hub.path={path!r} can't be read to its end: {_first_line(error)}") from error
+        raise DataError(f"feedback_source.hub.path={path!r} can't be read to its end: {summarize_exception(error)}") from error
 
 
 def _row(data: dict[str, Any], origin: str) -> Row | BadLine:
@@ -143,7 +143,3 @@ def _plain(value: Any, name: str) -> Any:
         return value.isoformat()
     description = repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
     raise ValueError(f"{name} is {description}, which JSON hasn't; take it out or turn it into a number or text")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"

@@ -122,7 +122,7 @@ def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
     ids = random_ids(sum(sizes), vocabulary, language_model.pad_id).to(model.device)
     texts = ids.split(sizes)
     rows = [text[:size] for text, size in zip(texts, TRIAL_LENGTHS, strict=True)]
-    padded, mask = (x.to(model.device) for x in pad_rows([row.tolist() for row in rows], language_model.pad_id, left=prefix is None))
+    padded, mask = (x.to(model.device) for x in pad_rows([row.tolist() for row in rows], language_model.pad_id, pad_left=prefix is None))
     prompts = Prompts(prompts=[""] * len(rows), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
     with trial(model):
         expected = [_plain_logits(language_model, text, size) for text, size in zip(texts, TRIAL_LENGTHS, strict=True)]
