@@ -164,7 +164,7 @@ class LanguageModel:
         return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))
 
     def decode(self, ids: Tensor, mask: Tensor, prompts: Prompts | None = None) -> list[str]:
-        """Decode [B, T] right-padded responses without special tokens, keeping the leading space that they add to their prompts."""
+        """Decode [B, T] right-padded responses without special tokens, keeping their leading space."""
         lengths = mask.long().sum(1).tolist()
         rows = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
         begins = [False] * len(rows)
@@ -174,9 +174,9 @@ class LanguageModel:
         return [decode_continuation(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
 
     def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder (safetensors, tokenizer, config) that transformers loads without this package.
+        """Write a plain Hugging Face folder with safetensors, tokenizer and config.
 
-        Adapters are merged into the written weights only.
+        Transformers loads it without this package. Adapters are merged into the written weights only.
 
         Raises:
             DataError: the written model is incomplete; an earlier folder stays.
@@ -206,7 +206,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int, pad_left: bool = False) ->
 
 
 def freeze_unsaved(model: PreTrainedModel) -> None:
-    """Freeze tables that transformers computes on loading and never saves (Marian's positions): their training would be lost."""
+    """Freeze tables that transformers never saves (Marian's positions): their training would be lost."""
     unsaved = tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
     if unsaved:
         named = list(model.named_parameters(remove_duplicate=False))

@@ -106,7 +106,7 @@ _NO_TOKENIZER = (
 
 
 def _describe_misfit(auto_class: Any, folder: Path) -> str:
-    """Differences of a folder's tensors from its config's; empty if there are none or they can't be determined."""
+    """Differences of a folder's tensors from its config's; empty if there are none or unknown."""
     from transformers import AutoConfig
 
     try:

@@ -1,4 +1,4 @@
-"""Logits from a trunk's vectors, equal to the model's own forward: scaled, biased, soft-capped or by its own head.
+"""Logits from a trunk's vectors, equal to the model's own forward.
 
 The form cap · tanh((scale · W h + b) / cap) is read from the config and compared with the model's own code on vectors with large
 logits, where a cap shows. A model of another form runs its own code after a trunk that is replaced by the vectors.
@@ -67,7 +67,7 @@ def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 def output_log_probs(
     model: PreTrainedModel, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """log softmax(logits / temperature) at the tokens, and the entropies in nats, both [n], in float32 at least.
+    """log softmax(logits / temperature) at the tokens and entropies in nats, [n], float32 at least.
 
     Args:
         hidden: [n, D] vectors of the trunk.

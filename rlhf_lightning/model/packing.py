@@ -1,4 +1,4 @@
-"""Texts without padding: their tokens in one row, and a Hugging Face model run on it so that no text sees another.
+"""Texts packed into one row without padding, and Hugging Face models run on it.
 
 Shapes: U texts, N tokens of all of them, L the longest, D width, H heads.
 """
@@ -117,11 +117,11 @@ def packed_hidden(trunk: PreTrainedModel, tokens: PackedTokens, cache: Any = Non
 
 
 def supports_packing(trunk: PreTrainedModel) -> bool:
-    """Whether `packed_hidden` equals the trunk's result for padded texts: tried once on random tokens, then cached.
+    """True if `packed_hidden` equals the trunk's result for padded texts: tried once, then cached.
 
-    A trunk that does is left with an attention that differs from its own (sdpa) on packed tokens only. No: models whose attention
-    isn't called through transformers' AttentionInterface, has a position bias (ALiBi, T5), a sliding window, soft-capping or sinks,
-    whose layers carry a state from token to token, and those loaded with another attn_implementation than sdpa.
+    Such a trunk keeps an attention that differs from sdpa on packed tokens only. False for models whose attention isn't called
+    through transformers' AttentionInterface or has a position bias (ALiBi, T5), a sliding window, soft-capping or sinks; for models
+    with a recurrent state, and for those loaded with another attn_implementation than sdpa.
     """
     if trunk not in _first_position:
         _first_position[trunk] = _find_first_position(trunk)
@@ -158,9 +158,9 @@ def _without_cache(trunk: PreTrainedModel) -> dict[str, Any]:
 
 
 def _find_first_position(trunk: PreTrainedModel) -> int | None:
-    """The number of a text's first position at which packed and padded agree on random tokens; None if they never do.
+    """The first position with which packed and padded agree on random tokens; None if there is none.
 
-    The trunk's attention stays switched where they do.
+    If they agree, the trunk's attention stays switched.
     """
     from transformers.utils import logging
 
@@ -189,7 +189,7 @@ def _find_first_position(trunk: PreTrainedModel) -> int | None:
 
 
 def _reaches_beyond_trial(trunk: PreTrainedModel) -> bool:
-    """Whether the config names state or bounded attention, which a trial on a few tokens wouldn't show."""
+    """True if the config names a state or a bounded attention, invisible in a trial on a few tokens."""
     config = trunk.config.get_text_config()
     kinds = {str(kind) for kind in getattr(config, "layer_types", None) or ()}
     bounded = [name for name in BOUNDED if _sets(config, name)]
@@ -199,7 +199,7 @@ def _reaches_beyond_trial(trunk: PreTrainedModel) -> bool:
 
 
 def _sets(config: Any, name: str) -> bool:
-    """Whether a config sets a key, for all layers or for some of them."""
+    """True if a config sets a key for any layer."""
     layers = getattr(config, "per_layer_config", None)
     return any(getattr(layer, name, None) for layer in layers) if layers else bool(getattr(config, name, None))
 

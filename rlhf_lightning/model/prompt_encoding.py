@@ -151,7 +151,7 @@ class TextEncoder:
 
     @property
     def encodes_separately(self) -> bool:
-        """Whether prompt and response are two texts, in a template for pairs or in encoder and decoder."""
+        """True if prompt and response are two texts, in a pair template or in encoder and decoder."""
         if self.input_format.kind == "encoder":
             frame = self._pair_template("a")
             return bool(frame.first + frame.middle + frame.last)
@@ -225,7 +225,7 @@ def _key(prompt: Prompt) -> Any:
 
 
 def decode_packed(tokenizer: PreTrainedTokenizerBase, tokens: PackedTokens) -> list[dict[str, str]]:
-    """Decode packed texts with special tokens, as "prompt" and "response", or as "text" without `response_start`."""
+    """Decode packed texts with special tokens into "prompt" and "response", or "text" if not split."""
     rows = [part.tolist() for part in tokens.ids.split(tokens.lengths.tolist())]
     if tokens.response_start is None:
         return [{"text": _decode(tokenizer, row)} for row in rows]

@@ -32,7 +32,7 @@ def rope_limit(model: nn.Module) -> RopeLimit | None:
 
 
 def reset_rope(model: nn.Module) -> None:
-    """Restore the original values of dynamic frequencies: transformers keeps those of the longest text so far."""
+    """Restore original dynamic frequencies; transformers keeps those of the longest text so far."""
     limit = rope_limit(model)
     if limit is None or not limit.by_length:
         return

@@ -1,4 +1,4 @@
-"""Embeddings of texts by a frozen language model, read as it was made to read them; folders of sentence-transformers in their own way.
+"""Embeddings of texts by a frozen language model or a sentence-transformers folder.
 
 Shapes: B texts, L tokens of the longest, D width.
 """
@@ -37,24 +37,24 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (nn.I
 
 
 class SentenceEncoder:
-    """One vector for each text, read with the special tokens of the model's tokenizer.
+    """One vector for each text, with the special tokens of the model's tokenizer.
 
     - sentence-transformers folder (modules.json): its pooling, dense and normalising layers, max_seq_length and lower-casing.
     - encoder, and the encoder of an encoder-decoder: the mean over all tokens, special ones too.
-    - decoder: begin-of-text first where the tokenizer has one; the mean over the others, as decoders put outliers on the first token.
+    - decoder: begin-of-text first if the tokenizer has one; the mean over the others, as decoders put outliers on the first token.
 
     Args:
         path: folder or Hub name of any Hugging Face model.
-        what: the setting that names it, for errors.
-        max_length: tokens of a text, special ones too; None takes the folder's max_seq_length, else MAX_LENGTH; never more than the
-            model has positions for.
+        what: the setting with this path, for errors.
+        max_length: tokens of a text, special ones too, at most the model's positions; default the folder's max_seq_length, else
+            MAX_LENGTH.
 
     Attributes:
         width: D.
 
     Raises:
         DataError: the model can't be loaded.
-        ConfigError: a module of sentence-transformers that isn't supported, or a max_length without room for a text.
+        ConfigError: an unsupported module of sentence-transformers, or a max_length of special tokens only.
     """
 
     def __init__(self, path: str, what: str, max_length: int | None = None) -> None:
@@ -66,8 +66,8 @@ class SentenceEncoder:
         self.modes = ["mean"]
         self.layers: list[Callable[[Tensor], Tensor]] = []
         self.width = int(self.trunk.config.get_text_config().hidden_size)
-        for kind, where in by_kind[1:]:
-            self._add(kind, path, where, what)
+        for kind, module_folder in by_kind[1:]:
+            self._add(kind, path, module_folder, what)
         self.is_sentence_model = bool(by_kind)
         settings = _read_json(path, _join(folder, "sentence_bert_config.json"), {})
         self.is_lower_cased = bool(settings.get("do_lower_case"))
@@ -85,11 +85,11 @@ class SentenceEncoder:
         batch_size: int = 32,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Vectors [B, D], float32. Texts run in batches of like length; a text's vector doesn't depend on the others but for rounding.
+        """Embed texts as float32 vectors [B, D], in batches of similar length.
 
         Args:
-            cut_beginning: what is longer than `max_length` loses its beginning, else its end.
-            progress: called with the number of texts that are ready, after each batch.
+            cut_beginning: truncate texts beyond `max_length` at their beginning, else at their end.
+            progress: called with the number of finished texts after each batch.
         """
         vectors = torch.zeros(len(texts), self.width)
         rows = [self.token_ids(text, cut_beginning=cut_beginning) for text in texts]
@@ -102,7 +102,7 @@ class SentenceEncoder:
         return vectors
 
     def token_ids(self, text: str, *, cut_beginning: bool = False) -> list[int]:
-        """The ids of a text with the special tokens that the tokenizer adds; special-token strings in it are plain text."""
+        """Encode a text with the tokenizer's special tokens; special-token strings in it are plain text."""
         tokenizer = self.tokenizer
         text = text.lower() if self.is_lower_cased else text
         tokenizer.truncation_side = "left" if cut_beginning else "right"
@@ -114,23 +114,23 @@ class SentenceEncoder:
 
     @property
     def _starts_decoder(self) -> bool:
-        """Whether begin-of-text is put before a text: not where the folder says how texts are read."""
+        """True if begin-of-text is prepended: for decoders without a sentence-transformers folder."""
         return self.kind == "decoder" and not self.is_sentence_model and self.tokenizer.bos_token_id is not None
 
     def _embed(self, rows: Sequence[list[int]]) -> Tensor:
         """Vectors [B, D] of rows of ids."""
         ids, mask = pad_rows(rows, int(self.tokenizer.pad_token_id or 0))
         hidden = self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
-        if self._starts_decoder:  # begin-of-text counts only where it is alone
+        if self._starts_decoder:  # begin-of-text counts in empty texts only
             mask[:, 0] = mask.sum(1) == 1
         vectors = torch.cat([_pool(hidden, mask, mode) for mode in self.modes], 1)
         for layer in self.layers:
             vectors = layer(vectors)
         return vectors
 
-    def _add(self, kind: str, path: str, where: str, what: str) -> None:
-        """Add a module of sentence-transformers behind the trunk."""
-        settings = _read_json(path, _join(where, "config.json"), {})
+    def _add(self, kind: str, path: str, folder: str, what: str) -> None:
+        """Append a module of sentence-transformers."""
+        settings = _read_json(path, _join(folder, "config.json"), {})
         if kind == "Pooling":
             mode = settings.get("pooling_mode") or [name for switch, name in MODES.items() if settings.get(switch)]
             self.modes = [mode] if isinstance(mode, str) else list(mode)
@@ -139,7 +139,7 @@ class SentenceEncoder:
                 raise ConfigError(f"{what}: {path!r} pools by {sorted(unknown) or 'nothing'}; supported are {', '.join(MODES.values())}")
             self.width *= len(self.modes)
         elif kind == "Dense":
-            layer = _dense(path, where, settings, what)
+            layer = _dense(path, folder, settings, what)
             self.layers.append(layer)
             self.width = int(settings["out_features"])
         elif kind == "Normalize":
@@ -149,32 +149,32 @@ class SentenceEncoder:
 
 
 def _load_trunk(path: str, folder: str, what: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The trunk in float32, frozen and without pooler, and its tokenizer, from a subfolder if that isn't empty."""
+    """Load the frozen trunk in float32 without pooler, and its tokenizer, from a subfolder if given."""
     from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-    inside = path
+    location = path
     options: dict[str, Any] = {}
     if folder and Path(path).is_dir():
-        inside = str(Path(path) / folder)
+        location = str(Path(path) / folder)
     elif folder:
         options = {"subfolder": folder}
-    config = load_config(inside, what, **options)
-    # Folders of sentence-transformers hold the encoder of a T5 alone, and their config names no encoder-decoder.
+    config = load_config(location, what, **options)
+    # Folders of sentence-transformers contain only the encoder of a T5, and their config names no encoder-decoder.
     is_encoder_alone = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel")
     auto_class = AutoModelForTextEncoding if is_encoder_alone else AutoModel
-    trunk = load_pretrained(auto_class, inside, what, dtype=torch.float32, **options)
+    trunk = load_pretrained(auto_class, location, what, dtype=torch.float32, **options)
     if getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     if config.is_encoder_decoder and not is_encoder_alone:
         trunk = trunk.get_encoder()
-    tokenizer = load_pretrained(AutoTokenizer, inside, what, **options)
+    tokenizer = load_pretrained(AutoTokenizer, location, what, **options)
     check_tokens(trunk, tokenizer, f"{what}: {path!r}")
     return cast("PreTrainedModel", freeze(trunk)), tokenizer
 
 
 def _pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
-    """[B, D] of vectors [B, L, D] of right-padded texts, by a mode of sentence-transformers; mask [B, L]."""
+    """Pool vectors [B, L, D] of right-padded texts to [B, D] by a mode of sentence-transformers."""
     weights = mask.to(hidden.dtype)[:, :, None]
     if mode == "cls":
         return hidden[:, 0]
@@ -188,23 +188,23 @@ def _pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
     return total / (mass.sqrt() if mode == "mean_sqrt_len_tokens" else mass)
 
 
-def _dense(path: str, where: str, settings: dict[str, Any], what: str) -> nn.Module:
-    """A dense layer with its activation, from safetensors."""
+def _dense(path: str, folder: str, settings: dict[str, Any], what: str) -> nn.Module:
+    """Load a dense layer with its activation from safetensors."""
     from safetensors.torch import load_file
 
     name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if name not in ACTIVATIONS:
         raise ConfigError(f"{what}: {path!r} has a dense layer with the activation {name}; supported are {', '.join(ACTIVATIONS)}")
-    weights = find_file(path, _join(where, "model.safetensors"))
+    weights = find_file(path, _join(folder, "model.safetensors"))
     if weights is None:
-        raise DataError(f"{what}: {path!r} has no {_join(where, 'model.safetensors')}; save the model again with safetensors")
+        raise DataError(f"{what}: {path!r} has no {_join(folder, 'model.safetensors')}; save the model again with safetensors")
     linear = nn.Linear(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
     linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in load_file(weights).items()})
     return freeze(nn.Sequential(linear, ACTIVATIONS[name]()))
 
 
 def _read_json(path: str, name: str, default: Any) -> Any:
-    """The content of a JSON file of a folder or Hub model, `default` where there is none. Raises DataError where it is damaged."""
+    """Read a JSON file of a folder or Hub model, or return `default`. Raises DataError if it is damaged."""
     file = find_file(path, name)
     if file is None:
         return default

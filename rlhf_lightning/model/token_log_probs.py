@@ -179,7 +179,10 @@ def _temperature_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, tem
 
 
 def _grad_logits(distribution: Tensor, tokens: Tensor, grad_log_probs: Tensor, entropy: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The gradient of the logits from log p; overwrites `distribution` if `entropy` (values and gradients) is None."""
+    """The gradient of the logits from log p.
+
+    Without `entropy` (values and gradients), `distribution` is overwritten.
+    """
     if entropy is None:
         gradient = distribution.exp_().mul_(-grad_log_probs[:, None])
     else:

@@ -1,4 +1,4 @@
-"""Token ids of a response behind its prompt: what a model that wrote it there would have written."""
+"""Token ids of a response after its prompt, as a model would have generated them there."""
 
 from __future__ import annotations
 
@@ -13,24 +13,20 @@ from rlhf_lightning.tokenization.encoding import (
     encode_plain,
     encode_with_spans,
     special_tokens,
-    starts_sections_anew,
+    restarts_after_special,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANCHORS = ("\n", "\u0bf5", "a", ".", "x", "0", "e", "(", "q", "-", "z", "~", "\u044f", "\u4e00", "\u00e9")
-"""Texts behind which a response is encoded where it can't be behind its prompt."""
+"""Texts after which a response is encoded if it can't be after its prompt."""
 CONTEXT = 16
-"""Ids of the prompt by which the text of a response is decoded."""
+"""Number of the prompt's last ids with which a response is decoded."""
 
 
 class Continuation(NamedTuple):
-    """The ids of a response.
-
-    Attributes:
-        anchor: the text behind which they were encoded; None: the prompt itself.
-    """
+    """The ids of a response, encoded after `anchor`, or after the prompt if that is None."""
 
     ids: list[int]
     anchor: str | None
@@ -39,51 +35,51 @@ class Continuation(NamedTuple):
 def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], prompt: Rendered, response: str, joined_ids: Sequence[int]
 ) -> Continuation:
-    """Ids of `response` such that, behind the prompt's ids, they stand for the exact text.
+    """Encode `response` so that, after the prompt's ids, it decodes to the exact text.
 
-    They are the rest of the joined text's ids where those begin with the prompt's. Elsewhere a token spans the border (a prompt that ends
-    inside a word or with a space): the response is then encoded alone, and if that would insert a space (SentencePiece) or start a new
-    word (WordPiece), behind another text that is cut off again.
+    If the joined text's ids start with the prompt's, the rest is the response. Otherwise a token spans the boundary (a prompt that
+    ends inside a word or with a space): the response is then encoded alone, and if that would insert a space (SentencePiece) or start
+    a new word (WordPiece), after another text that is cut off again.
 
     Args:
-        prompt_ids: of the prompt, as a sampler reads them.
-        joined_ids: of prompt and response as one text, with the same start.
+        prompt_ids: ids of the prompt, as a sampler reads them.
+        joined_ids: ids of prompt and response as one text, with the same start.
     """
     size = len(prompt_ids)
     if list(joined_ids[:size]) == list(prompt_ids):
         return Continuation(list(joined_ids[size:]), None)
     expected, exact = _decode(tokenizer, joined_ids), _decode(tokenizer, prompt_ids[-CONTEXT:]) + response
     nearest, least = Continuation([], ""), -1
-    for found in _behind_anchors(tokenizer, prompt.text, response):
-        if _decode(tokenizer, [*prompt_ids[-CONTEXT:], *found.ids]) == exact:
-            return found
-        differs = _difference(_decode(tokenizer, [*prompt_ids, *found.ids]), expected)
-        if differs == 0:
-            return found
-        if least < 0 or differs < least:
-            nearest, least = found, differs
+    for candidate in _anchored_encodings(tokenizer, prompt.text, response):
+        if _decode(tokenizer, [*prompt_ids[-CONTEXT:], *candidate.ids]) == exact:
+            return candidate
+        difference = _difference(_decode(tokenizer, [*prompt_ids, *candidate.ids]), expected)
+        if difference == 0:
+            return candidate
+        if least < 0 or difference < least:
+            nearest, least = candidate, difference
     return nearest
 
 
-def continuation_spans(tokenizer: PreTrainedTokenizerBase, found: Continuation, prompt: Rendered, response: Rendered) -> list[Span]:
-    """The characters [start, end) of `response` that each of a continuation's ids stands for."""
-    lead = prompt if found.anchor is None else Rendered.plain(found.anchor)
+def continuation_spans(tokenizer: PreTrainedTokenizerBase, continuation: Continuation, prompt: Rendered, response: Rendered) -> list[Span]:
+    """The characters [start, end) of `response` for each of a continuation's ids."""
+    lead = prompt if continuation.anchor is None else Rendered.plain(continuation.anchor)
     spans = encode_with_spans(tokenizer, lead + response)[1]
-    spans = spans[len(spans) - len(found.ids) :]
+    spans = spans[len(spans) - len(continuation.ids) :]
     size = len(lead.text)
     return [(max(0, start - size), max(0, end - size)) for start, end in spans]
 
 
-def _behind_anchors(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Iterator[Continuation]:
-    """The response encoded alone and behind each anchor, where a token ends between the two."""
+def _anchored_encodings(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Iterator[Continuation]:
+    """Encode the response alone, and after each anchor at whose end a token ends."""
     yield Continuation(encode_plain(tokenizer, response), "")
     last = prompt[-1:]
     for anchor in dict.fromkeys((ANCHORS[0], *(() if last.isspace() else (last,)), *ANCHORS[1:])):
         lead = encode_plain(tokenizer, anchor)
-        behind = encode_plain(tokenizer, anchor + response)
-        # An unknown character would swallow one that follows it.
-        if lead and behind[: len(lead)] == lead and tokenizer.unk_token_id not in lead:
-            yield Continuation(behind[len(lead) :], anchor)
+        joined = encode_plain(tokenizer, anchor + response)
+        # An unknown character would absorb one that follows it.
+        if lead and joined[: len(lead)] == lead and tokenizer.unk_token_id not in lead:
+            yield Continuation(joined[len(lead) :], anchor)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -91,7 +87,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def _difference(text: str, other: str) -> int:
-    """Characters between the common start and the common end of two texts."""
+    """Number of characters between the common start and the common end of two texts."""
     start = common_prefix_length(text, other)
     end = common_prefix_length(text[start:][::-1], other[start:][::-1])
     return max(len(text), len(other)) - start - end
@@ -103,7 +99,7 @@ def common_prefix_length(text: Sequence[Any], other: Sequence[Any]) -> int:
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before every text: the begin-of-text token of many, several of some, nothing of others."""
+    """Ids that the tokenizer puts before every text: the begin-of-text token, several or none."""
     full, plain = list(tokenizer("a")["input_ids"]), encode_plain(tokenizer, "a")
     for size in range(len(full) - len(plain) + 1):
         if full[size : size + len(plain)] == plain:
@@ -112,9 +108,9 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, continued: str = "") -> list[int]:
-    """Ids of a text that people wrote, behind what the tokenizer puts before one, and of a text that continues it.
+    """Encode a text and its continuation as plain text, with the tokenizer's start but no end-of-text.
 
-    An empty text is the begin-of-text token, where there is one. There is no end-of-text. Special-token strings are plain text.
+    An empty text is the begin-of-text token, if there is one. Special-token strings are plain text.
     """
     start = start_ids(tokenizer)
     if not text and not start and tokenizer.bos_token_id is not None:
@@ -123,24 +119,26 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, continued: str = ""
     return [*start, *ids, *encode_continuation(tokenizer, ids, Rendered.plain(text), continued, joined).ids]
 
 
-def decode_continuation(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], is_text_start: bool = False) -> str:
-    """The text that ids add behind a prompt, without special tokens; tokenizers strip a leading space from ids decoded alone.
+def decode_continuation(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], at_start: bool = False) -> str:
+    """Decode ids as a continuation, without special tokens, keeping a leading space.
 
     Args:
-        is_text_start: the tokenizer takes what follows for the beginning of a text (`is_text_start`), so that such a space is its own.
+        at_start: the tokenizer reads the ids as the start of a text (`is_text_start`), to which it adds such a space itself.
     """
-    alone = _text(tokenizer, ids)
-    if is_text_start:
-        return alone
+    text = _text(tokenizer, ids)
+    if at_start:
+        return text
     lead = _lead(tokenizer, len(tokenizer))
-    before, both = _text(tokenizer, lead), _text(tokenizer, [*lead, *ids])
-    return both[len(before) :] if before and both.startswith(before) else alone
+    before, joined = _text(tokenizer, lead), _text(tokenizer, [*lead, *ids])
+    return joined[len(before) :] if before and joined.startswith(before) else text
 
 
 def is_text_start(tokenizer: PreTrainedTokenizerBase, prompt: str, last_id: int) -> bool:
-    """Whether a response is the first text for the tokenizer: its prompt is empty, ends with a special token behind which the tokenizer
-    starts anew, or with a space that the tokenizer drops."""
-    if not prompt or (last_id in special_tokens(tokenizer).ids.values() and starts_sections_anew(tokenizer)):
+    """True if the tokenizer reads a response as the start of a text.
+
+    Its prompt is empty, ends with a special token after which the tokenizer starts anew, or with a space that it drops.
+    """
+    if not prompt or (last_id in special_tokens(tokenizer).ids.values() and restarts_after_special(tokenizer)):
         return True
     return prompt[-1].isspace() and _drops_last_space(tokenizer, len(tokenizer))
 
@@ -152,7 +150,7 @@ def _drops_last_space(tokenizer: Any, size: int) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _lead(tokenizer: Any, size: int) -> tuple[int, ...]:
-    """Ids that stand for a letter, whatever follows them."""
+    """Ids of a letter that doesn't merge with other characters."""
     for letter in ("a", "e", "x", "1", "."):
         ids = encode_plain(tokenizer, letter)
         if _text(tokenizer, ids).strip() == letter:

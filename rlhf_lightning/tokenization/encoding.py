@@ -1,4 +1,4 @@
-"""Token ids of texts in which only the author of a template writes special tokens, and people never do."""
+"""Token ids of texts in which only templates, never user content, contain special tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Rendered:
     """A text as a model reads it.
 
     Attributes:
-        literal: the spans that people wrote, in order: the string of a special token is plain text in them.
+        literal: the spans of user content, in order, in which special-token strings are plain text.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Rendered:
 
     @classmethod
     def plain(cls, text: str) -> Rendered:
-        """A text that people wrote from end to end."""
+        """A text that is all user content."""
         return cls(text, ((0, len(text)),) if text else ())
 
     @property
@@ -55,9 +55,10 @@ class SpecialTokens(NamedTuple):
     """The added tokens of a tokenizer.
 
     Attributes:
-        special: by string, those that people's text must not become. special_ids: their ids, without the unknown token's.
-        ids: of every added token that isn't blank.
-        exact, any_case: patterns of the strings in `special`; None where there are none.
+        special: tokens that user content must not become, by string.
+        special_ids: their ids, without the unknown token's.
+        ids: ids of every added token that isn't blank.
+        exact, any_case: patterns of the strings in `special`; None if there are none.
         added: pattern of every added token that isn't blank.
     """
 
@@ -70,7 +71,7 @@ class SpecialTokens(NamedTuple):
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The tokenizer's added tokens, read again when tokens were added."""
+    """The tokenizer's added tokens, cached until tokens are added."""
     return _special_tokens(tokenizer, len(tokenizer))
 
 
@@ -84,46 +85,46 @@ def _special_tokens(tokenizer: Any, size: int) -> SpecialTokens:
 
 
 def _pattern(contents: Any, flags: int = 0) -> re.Pattern[str] | None:
-    """Matches the longest of the strings that begin at a character, as tokenizers do."""
+    """A pattern of strings that prefers the longest match, as tokenizers do."""
     ordered = sorted(contents, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered)), flags) if ordered else None
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Rendered]) -> list[list[int]]:
-    """Ids of each text as it is, without what the tokenizer puts around a text."""
-    found: list[list[int]] = [[] for _ in texts]
+    """Encode texts without the tokens that the tokenizer puts around a text."""
+    rows_of_ids: list[list[int]] = [[] for _ in texts]
     batches: dict[bool, list[int]] = {True: [], False: []}
     for i, text in enumerate(texts):
         if text.is_plain or not _has_literal_special(tokenizer, text):
             batches[text.is_plain].append(i)
         else:
-            found[i] = [token for ids, _, _ in _sections(tokenizer, text) for token in ids]
+            rows_of_ids[i] = [token for ids, _, _ in _sections(tokenizer, text) for token in ids]
     for is_plain, rows in batches.items():
         rows = [i for i in rows if texts[i].text]
         if len(rows) == 1:
-            found[rows[0]] = _encoded(tokenizer, texts[rows[0]].text, is_plain)
+            rows_of_ids[rows[0]] = _encode(tokenizer, texts[rows[0]].text, is_plain)
         elif rows:
-            for i, ids in zip(rows, _encoded(tokenizer, [texts[i].text for i in rows], is_plain), strict=True):
-                found[i] = ids
-    return found
+            for i, ids in zip(rows, _encode(tokenizer, [texts[i].text for i in rows], is_plain), strict=True):
+                rows_of_ids[i] = ids
+    return rows_of_ids
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a text that people wrote."""
-    return list(_encoded(tokenizer, text, True)) if text else []
+    """Encode user content."""
+    return list(_encode(tokenizer, text, True)) if text else []
 
 
 def encode_with_spans(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> tuple[list[int], list[Span]]:
-    """`encode` of one text by a fast tokenizer, and the characters that each token stands for."""
+    """Encode one text by a fast tokenizer, with the characters of each token."""
     if not text.text:
         return [], []
     if text.is_plain or not _has_literal_special(tokenizer, text):
-        return _encoded_with_spans(tokenizer, text.text, text.is_plain)
+        return _encode_with_spans(tokenizer, text.text, text.is_plain)
     ids: list[int] = []
     spans: list[Span] = []
     for section, (start, end), is_special in _sections(tokenizer, text):
-        _, inside = ([], [(0, end - start)]) if is_special else _encoded_with_spans(tokenizer, text.text[start:end], True)
-        # Behind a special token a section may lack the leading space that the tokenizer puts before it alone.
+        _, inside = ([], [(0, end - start)]) if is_special else _encode_with_spans(tokenizer, text.text[start:end], True)
+        # After a special token a section may lack the leading space that it has alone.
         inside = inside[len(inside) - len(section) :] if len(inside) >= len(section) else [(0, end - start)] * len(section)
         ids += section
         spans += [(start + a, start + b) for a, b in inside]
@@ -131,7 +132,7 @@ def encode_with_spans(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> tup
 
 
 def _has_literal_special(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> bool:
-    """Whether what people wrote holds the string of a special token, or a part of one that the template completes."""
+    """True if user content contains a special-token string, or a part of one that the template completes."""
     pattern = special_tokens(tokenizer).any_case
     return pattern is not None and any(_overlaps(match.span(), text.literal) for match in pattern.finditer(text.text))
 
@@ -141,7 +142,7 @@ def _overlaps(span: Span, literal: Sequence[Span]) -> bool:
 
 
 def _sections(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> Iterator[tuple[list[int], Span, bool]]:
-    """The template's special tokens and the texts between them, as (ids, characters, whether it is a special token).
+    """Yield the template's special tokens and the texts between them, as (ids, span, is special).
 
     Tokenizers encode a text by such sections, too. Special-token strings inside a section are plain text.
     """
@@ -153,7 +154,7 @@ def _sections(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> Iterator[tu
         if match is not None and tokens.special[match[0]].lstrip:
             end = start + len(text.text[start:end].rstrip())
         if start < end:
-            yield _behind_special(tokenizer, before, text.text[start:end]), (start, end), False
+            yield _encode_after_special(tokenizer, before, text.text[start:end]), (start, end), False
         if match is not None:
             before, start = tokens.ids[match[0]], match.end()
             yield [before], match.span(), True
@@ -161,35 +162,35 @@ def _sections(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> Iterator[tu
                 start += len(text.text[start:]) - len(text.text[start:].lstrip())
 
 
-def _behind_special(tokenizer: PreTrainedTokenizerBase, special: int | None, text: str) -> list[int]:
-    """Ids of text between special tokens: some tokenizers put their leading space before the first text alone."""
+def _encode_after_special(tokenizer: PreTrainedTokenizerBase, special: int | None, text: str) -> list[int]:
+    """Encode a text after a special token: some tokenizers add a leading space to the first text only."""
     ids = encode_plain(tokenizer, text)
-    if special is None or starts_sections_anew(tokenizer):
+    if special is None or restarts_after_special(tokenizer):
         return ids
     for anchor in ("\n", "a", "."):
         lead = encode_plain(tokenizer, anchor)
-        behind = encode_plain(tokenizer, anchor + text)
-        if lead and behind[: len(lead)] == lead:
-            return behind[len(lead) :]
+        joined = encode_plain(tokenizer, anchor + text)
+        if lead and joined[: len(lead)] == lead:
+            return joined[len(lead) :]
     return ids
 
 
-def starts_sections_anew(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a text behind a special token has the ids that it has alone, its leading space included."""
-    return _starts_sections_anew(tokenizer, len(tokenizer))
+def restarts_after_special(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """True if a text after a special token has the ids that it has alone, with its leading space."""
+    return _restarts_after_special(tokenizer, len(tokenizer))
 
 
 @functools.lru_cache(maxsize=16)
-def _starts_sections_anew(tokenizer: Any, size: int) -> bool:
+def _restarts_after_special(tokenizer: Any, size: int) -> bool:
     tokens = special_tokens(tokenizer)
     if not tokens.special:
         return True
     first = next(iter(tokens.special))
-    return bool(_encoded(tokenizer, f"{first}a", False) == [tokens.ids[first], *encode_plain(tokenizer, "a")])
+    return bool(_encode(tokenizer, f"{first}a", False) == [tokens.ids[first], *encode_plain(tokenizer, "a")])
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: Any, is_plain: bool) -> Any:
-    """Ids of a text, or a list of them of a list of texts."""
+def _encode(tokenizer: PreTrainedTokenizerBase, text: Any, is_plain: bool) -> Any:
+    """Encode a text to ids, or a list of texts to a list of ids."""
     ids = tokenizer(
         text, add_special_tokens=False, split_special_tokens=is_plain, return_attention_mask=False, return_token_type_ids=False
     )["input_ids"]
@@ -197,25 +198,25 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: Any, is_plain: bool) -> A
         return ids
     special = special_tokens(tokenizer).special_ids
     if isinstance(text, str):
-        return ids if special.isdisjoint(ids) else _encoded_in_parts(tokenizer, text)[0]
-    return [row if special.isdisjoint(row) else _encoded_in_parts(tokenizer, one)[0] for one, row in zip(text, ids, strict=True)]
+        return ids if special.isdisjoint(ids) else _encode_in_parts(tokenizer, text)[0]
+    return [row if special.isdisjoint(row) else _encode_in_parts(tokenizer, item)[0] for item, row in zip(text, ids, strict=True)]
 
 
-def _encoded_with_spans(tokenizer: PreTrainedTokenizerBase, text: str, is_plain: bool) -> tuple[list[int], list[Span]]:
+def _encode_with_spans(tokenizer: PreTrainedTokenizerBase, text: str, is_plain: bool) -> tuple[list[int], list[Span]]:
     row = tokenizer(text, add_special_tokens=False, split_special_tokens=is_plain, return_offsets_mapping=True)
     if is_plain and not special_tokens(tokenizer).special_ids.isdisjoint(row["input_ids"]):
-        return _encoded_in_parts(tokenizer, text)
+        return _encode_in_parts(tokenizer, text)
     return list(row["input_ids"]), [(int(a), int(b)) for a, b in row["offset_mapping"]]
 
 
-def _encoded_in_parts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Span]]:
-    """Ids of a text whose special-token strings the tokenizer's model knows as pieces (unigram models do): cut inside each of those."""
+def _encode_in_parts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Span]]:
+    """Encode a text cut inside each special-token string, for models with such pieces (unigram)."""
     pattern = special_tokens(tokenizer).exact
     cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)] if pattern else [0, len(text)]
     ids: list[int] = []
     spans: list[Span] = []
     for start, end in itertools.pairwise(cuts):
-        # Behind a line break, which is cut off again, a part has no leading space of the tokenizer's own.
+        # A line break before the part, cut off again, keeps the tokenizer from adding a leading space.
         lead = "\n" if start else ""
         row = tokenizer(lead + text[start:end], add_special_tokens=False, split_special_tokens=True)
         skipped = len(tokenizer(lead, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if lead else 0

@@ -1,4 +1,4 @@
-"""Token ids of prompts and responses as one text each: those before the response, the response's, and those that end it."""
+"""Token ids of prompts and responses as one text: before the response, of the response, and after it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt, its text as a sampler reads it, what comes before its ids, and its ids."""
+    """A prompt, its text as a sampler reads it, its opening ids, and its ids."""
 
     prompt: Prompt
     rendered: Rendered
@@ -26,21 +26,22 @@ class EncodedPrompt(NamedTuple):
 
 
 class JoinedIds(NamedTuple):
-    """The ids of a prompt with its response: `before` the response, its `answer`, and the `end` behind it.
+    """The ids of a prompt with its response: `before` the response, its `answer`, and the `end` after it.
 
     Attributes:
-        exchange: the text. found: the ids behind the prompt's; None where the text doesn't begin with the prompt.
+        exchange: the text.
+        continuation: the ids after the prompt's; None if the text doesn't start with the prompt.
     """
 
     before: list[int]
     answer: list[int]
     end: list[int]
     exchange: Exchange
-    found: Continuation | None
+    continuation: Continuation | None
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-    """Raises DataError where the chat template rejects a chat."""
+    """Encode prompts. Raises DataError if the chat template rejects a chat."""
     rendered = [render_prompt(tokenizer, prompt) for prompt in prompts]
     return [
         EncodedPrompt(prompt, text, opening_ids(tokenizer, prompt), ids)
@@ -55,55 +56,57 @@ def joined_ids(
     stop_ids: Sequence[int],
     template_tail: bool = False,
 ) -> list[JoinedIds]:
-    """Ids of each prompt with its response, as `turns.exchange` joins them."""
+    """Encode each prompt with its response, as `turns.exchange` joins them."""
     pairs = list(zip(prompts, responses, strict=True))
     exchanges = [exchange(tokenizer, prompt.prompt, prompt.rendered, response, stop_ids, template_tail) for prompt, response in pairs]
-    encoded = encode(tokenizer, [one.joined for one in exchanges])
-    return [_divided(tokenizer, prompt, one, ids) for prompt, one, ids in zip(prompts, exchanges, encoded, strict=True)]
+    encoded = encode(tokenizer, [item.joined for item in exchanges])
+    return [_split_ids(tokenizer, *row) for row in zip(prompts, exchanges, encoded, strict=True)]
 
 
-def _divided(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, one: Exchange, ids: list[int]) -> JoinedIds:
-    if one.prompt_end == len(prompt.rendered.text):
-        found = encode_continuation(tokenizer, prompt.ids, prompt.rendered, one.joined.text[one.prompt_end :], ids)
-        before, answer = [*prompt.opening, *prompt.ids], found.ids
-        joined, size = found.anchor is None, len(prompt.ids)
+def _split_ids(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, text: Exchange, ids: list[int]) -> JoinedIds:
+    # The prompt's ids are the sampler's if the text starts with the prompt, else the joined text's common start.
+    if text.prompt_end == len(prompt.rendered.text):
+        continuation = encode_continuation(tokenizer, prompt.ids, prompt.rendered, text.joined.text[text.prompt_end :], ids)
+        before, answer = [*prompt.opening, *prompt.ids], continuation.ids
+        joined, size = continuation.anchor is None, len(prompt.ids)
     else:
-        found, joined, size = None, True, common_prefix_length(encode(tokenizer, [one.joined.until(one.prompt_end)])[0], ids)
+        continuation, joined = None, True
+        size = common_prefix_length(encode(tokenizer, [text.joined.until(text.prompt_end)])[0], ids)
         before, answer = ids[:size], ids[size:]
-    end = list(one.end)
-    if joined and one.answer_end < len(one.joined.text):
-        # The template's text between answer and end token ends the row, too.
-        shorter = encode(tokenizer, [one.joined.until(one.answer_end)])[0]
+    # The template's text between answer and end token belongs to the end.
+    end = list(text.end)
+    if joined and text.answer_end < len(text.joined.text):
+        shorter = encode(tokenizer, [text.joined.until(text.answer_end)])[0]
         if shorter == ids[: len(shorter)] and len(shorter) >= size:
             answer, end = answer[: len(shorter) - size], [*answer[len(shorter) - size :], *end]
-    return JoinedIds(before, answer, end, one, found)
+    return JoinedIds(before, answer, end, text, continuation)
 
 
 def response_spans(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, joined: JoinedIds, response: str) -> list[Span]:
-    """The characters [start, end) of the response that each id of the answer stands for; nothing of what the template added."""
-    one, size = joined.exchange, len(prompt.rendered.text)
-    if joined.found is None:
-        spans = encode_with_spans(tokenizer, one.joined)[1][len(joined.before) :]
+    """The characters [start, end) of the response for each id of the answer, without the template's text."""
+    text, size = joined.exchange, len(prompt.rendered.text)
+    if joined.continuation is None:
+        spans = encode_with_spans(tokenizer, text.joined)[1][len(joined.before) :]
     else:
-        behind = Rendered(one.joined.text[size:], tuple((max(0, a - size), b - size) for a, b in one.joined.literal if b > size))
-        spans = [(a + size, b + size) for a, b in continuation_spans(tokenizer, joined.found, prompt.rendered, behind)]
-    places = _places(one.joined.text[one.prompt_end : one.answer_end], response)
-    limit = len(places) - 1
-    inside = [(min(max(0, a - one.prompt_end), limit), min(max(0, b - one.prompt_end), limit)) for a, b in spans[: len(joined.answer)]]
-    return [(places[start], max(places[start], places[end])) for start, end in inside]
+        rest = Rendered(text.joined.text[size:], tuple((max(0, a - size), b - size) for a, b in text.joined.literal if b > size))
+        spans = [(a + size, b + size) for a, b in continuation_spans(tokenizer, joined.continuation, prompt.rendered, rest)]
+    offsets = _align(text.joined.text[text.prompt_end : text.answer_end], response)
+    limit = len(offsets) - 1
+    inside = [(min(max(0, a - text.prompt_end), limit), min(max(0, b - text.prompt_end), limit)) for a, b in spans[: len(joined.answer)]]
+    return [(offsets[start], max(offsets[start], offsets[end])) for start, end in inside]
 
 
-def _places(answer: str, response: str) -> list[int]:
-    """For each character of the answer as a template writes it, and for its end, the response's character."""
+def _align(answer: str, response: str) -> list[int]:
+    """The response's character for each character of the rendered answer, and for its end."""
     body, limit = response.strip(), len(response)
     if body in answer:
         shift = len(response) - len(response.lstrip()) - answer.rfind(body)
     elif answer.strip() in response:
         shift = response.rfind(answer.strip()) - answer.find(answer.strip())
     else:
-        places: list[int] = []
+        offsets: list[int] = []
         for block in difflib.SequenceMatcher(None, answer, response, autojunk=False).get_matching_blocks():
-            places += [block.b] * (block.a - len(places))
-            places += range(block.b, block.b + block.size)
-        return [*places, limit]
+            offsets += [block.b] * (block.a - len(offsets))
+            offsets += range(block.b, block.b + block.size)
+        return [*offsets, limit]
     return [min(max(0, i + shift), limit) for i in range(len(answer) + 1)]

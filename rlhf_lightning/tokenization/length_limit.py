@@ -1,27 +1,27 @@
-"""The limit on a text's tokens: a setting, or the model's positions, whichever is smaller."""
+"""The limit on a text's tokens: the smaller of a setting and the model's positions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 UNLIMITED = 2**31
-"""Positions of a model that counts them relatively."""
+"""Positions of a model with relative positions."""
 
 
 @dataclass(frozen=True)
 class LengthLimit:
-    """The most tokens of a text, and the remedy for a longer one, to end an error message with."""
+    """Maximum tokens of a text, and the remedy for a longer one, as the end of an error message."""
 
     tokens: int
     remedy: str
 
 
 def length_limit(wanted: int, positions: int, setting: str) -> LengthLimit:
-    """The smaller limit, and a remedy that names the one that binds.
+    """The smaller limit, with a remedy that names it.
 
     Args:
         wanted: value of the setting.
-        positions: of the model, `UNLIMITED` for one without a table of them.
+        positions: of the model, `UNLIMITED` if they are relative.
     """
     if positions > wanted:
         largest = f" (the model has {positions} positions)" if positions < UNLIMITED else ""

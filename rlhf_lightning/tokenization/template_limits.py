@@ -1,4 +1,4 @@
-"""Limits of time and memory within which a chat template runs: it is a program written by whoever made the model."""
+"""Time and memory limits for chat templates, which are programs of a model's author."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rlhf_lightning.errors import DataError
 
 SECONDS = 10.0
-"""For one chat."""
+"""Time limit for one chat."""
 POLL, IDLE = 0.1, 5.0
-"""Seconds between two looks at the clock, and until the thread that looks ends."""
+"""Seconds between checks of the clock, and until the idle watchdog thread ends."""
 ADDED_BYTES = 1 << 30
-"""Of memory beyond what the process has."""
+"""Limit of memory beyond the process's current size."""
 MAX_CHARACTERS = 1 << 24
-"""Of a rendered chat, and of a template."""
+"""Limit of a rendered chat, and of a template."""
 MAX_EXPONENT = 64
-"""And the largest base of a power."""
+"""Limit of the exponent and the base of a power."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _failed: dict[str, str] = {}
-"""Templates that ran into a limit, by their text: another chat isn't tried, which would take as long again."""
+"""Reasons of templates that exceeded a limit, by their text, so that none is tried twice."""
 
 
 class _OverTime(BaseException):
-    """Raised within a template; no Exception, so that nothing on the way takes it for an error of its own."""
+    """Raised within a template; no Exception, so that no handler on the way catches it."""
 
 
 def render_bounded(template: str, render: Callable[[], str]) -> str:
-    """What `render` returns, which runs the template.
+    """Call `render`, which runs the template, within the limits.
 
     Raises:
-        DataError: the template takes more than SECONDS, ADDED_BYTES or MAX_CHARACTERS, or calculates what can't be interrupted.
-        Exception: what `render` raises.
+        DataError: the template exceeds SECONDS, ADDED_BYTES or MAX_CHARACTERS, or has an operation that can't be interrupted.
+        Exception: any of `render`.
     """
     reason = _failed.get(template) or check_template(template)
     if not reason:
@@ -63,7 +63,7 @@ def render_bounded(template: str, render: Callable[[], str]) -> str:
 
 
 class _Generation(Extension):
-    """The tag by which templates mark what the model says."""
+    """The tag with which templates mark the model's text."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -74,7 +74,7 @@ class _Generation(Extension):
 
 @functools.lru_cache
 def check_template(template: str) -> str:
-    """Why a template isn't run at all: it is too long, or computes powers that take for ever and can't be interrupted; '' if it is."""
+    """The reason to reject a template without running it (its size, or unbounded powers), else ''."""
     if len(template) > MAX_CHARACTERS:
         return f"has more than {MAX_CHARACTERS:,} characters"
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", _Generation])
@@ -94,7 +94,7 @@ def check_template(template: str) -> str:
 
 
 class _Watchdog:
-    """Raises _OverTime in threads that render for more than SECONDS, at the next jump or call in Python. Its own thread ends when idle."""
+    """Raises _OverTime in threads that render for more than SECONDS; its thread ends when idle."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -114,7 +114,7 @@ class _Watchdog:
         finally:
             with self.lock:
                 fired = self.ends.pop(caller, None) is None
-            if fired:  # it may not have been raised yet, and would be anywhere
+            if fired:  # it may still be pending, and would be raised anywhere
                 _raise_in(caller, None)
 
     def _watch(self) -> None:
@@ -133,7 +133,7 @@ class _Watchdog:
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Let an error be raised in a thread; None takes one back that waits there."""
+    """Raise an error in a thread asynchronously; None cancels a pending one."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error))
 
 
@@ -142,7 +142,7 @@ _watchdog = _Watchdog()
 
 @contextmanager
 def _memory_limit() -> Iterator[None]:
-    """Raise MemoryError where the process would take ADDED_BYTES more than it has."""
+    """Raise MemoryError if the process grows by more than ADDED_BYTES."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     bounded = _size() + ADDED_BYTES
     limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
@@ -157,7 +157,7 @@ def _memory_limit() -> Iterator[None]:
 
 
 def _size() -> int:
-    """Bytes of the process's address space; 0 where the system doesn't say."""
+    """Bytes of the process's address space; 0 if unknown."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[0]) * PAGE

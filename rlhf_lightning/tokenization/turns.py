@@ -1,7 +1,7 @@
-"""How a response joins its prompt and where it ends: the one module that decides it, for sampling, training and scoring.
+"""Joining of prompts and responses and their end, for sampling, training and scoring alike.
 
-A response to a text ends with an end-of-text token. An answer in a chat is what the chat template makes
-of the conversation with it, up to the token that ends the turn.
+A response to a text ends with an end-of-text token. A conversation with an answer is rendered by the chat template, up to the token
+that ends the turn.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "\uf8ff"
-"""The answer of a conversation that is rendered to see what the template writes behind one."""
+"""A placeholder for messages, to find the template's text around them."""
 MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
-"""What looks like a special token."""
+"""Strings that look like special tokens."""
 
 
 class TurnTemplate(NamedTuple):
-    """What a chat template writes around an answer.
+    """A chat template's text around an answer.
 
     Attributes:
-        opening: from the end of a user's message to the answer, when an answer is asked for.
-        tail: all that follows an answer at the end of a conversation.
+        opening: from the end of a user's message to the answer, with the generation prompt.
+        tail: everything after an answer at the end of a conversation.
         lead: the part of `tail` before the token that ends the turn.
-        end: the id of that token; empty where the template has none.
+        end: the id of that token; empty if the template has none.
     """
 
     opening: str = ""
@@ -46,9 +46,10 @@ class Exchange(NamedTuple):
     """A prompt and a response as one text.
 
     Attributes:
-        joined: prompt, answer and the template's text up to the end token. prompt_end, answer_end: where the two end in it; where the text
-            doesn't begin with the prompt as a sampler reads it, their common start is the prompt.
-        end: ids behind the text. is_rewritten: a part of the response isn't in the text.
+        joined: prompt, answer and the template's text up to the end token.
+        prompt_end, answer_end: their ends in it; the prompt is the common start with the prompt as a sampler reads it.
+        end: ids after the text.
+        is_rewritten: a part of the response isn't in the text.
     """
 
     joined: Rendered
@@ -59,11 +60,11 @@ class Exchange(NamedTuple):
 
 
 def turn_template(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> TurnTemplate:
-    """What the tokenizer's chat template writes around an answer; nothing where there is no template.
+    """The chat template's text around an answer; empty without a template.
 
     Args:
-        stop_ids: tokens at which a sampler stops: the start of the next turn ends an answer where it is one of them and the template
-            writes no end (GLM-4).
+        stop_ids: tokens at which a sampler stops; if the template writes no end (GLM-4), the start of the next turn ends an answer if
+            it is one of them.
     """
     template = getattr(tokenizer, "chat_template", None)
     return _turn_template(tokenizer, str(template), len(tokenizer), tuple(stop_ids)) if template else TurnTemplate()
@@ -96,17 +97,17 @@ def _behind_probe(text: str) -> str:
 
 
 def text_end(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> tuple[int, ...]:
-    """The id that ends a response to a plain text: the tokenizer's EOS, else what its template puts behind a text.
+    """The id that ends a response to a plain text: the tokenizer's EOS, else its template's last token.
 
     Args:
-        stop_ids: tokens at which a sampler stops, empty for a model that doesn't write. The end is one of them, the first where the
+        stop_ids: tokens at which a sampler stops, empty for a model that doesn't generate. The end is one of them, the first if the
             tokenizer names none of them.
     """
     full, plain = list(tokenizer("a")["input_ids"]), encode_plain(tokenizer, "a")
     last = full[len(start_ids(tokenizer)) + len(plain) :]
     named = [int(i) for i in (tokenizer.eos_token_id, *last[-1:]) if i is not None]
-    found = [i for i in named if i in stop_ids] if stop_ids else named
-    return tuple(found[:1] or stop_ids[:1])
+    ends = [i for i in named if i in stop_ids] if stop_ids else named
+    return tuple(ends[:1] or stop_ids[:1])
 
 
 def exchange(
@@ -117,17 +118,18 @@ def exchange(
     stop_ids: Sequence[int] = (),
     template_tail: bool = False,
 ) -> Exchange:
-    """A prompt with the response to it, as a chat template renders the whole conversation, or one behind the other.
+    """Join a prompt and its response by the chat template, or by concatenation.
 
-    A template may rewrite the answer (trim it, drop its thoughts), and its generation prompt may open what the conversation with the
-    answer doesn't have (<think>): the text is always the template's.
+    A template may rewrite the answer (trim it, drop its thoughts), and its generation prompt may open a thought (<think>) that the
+    conversation with the answer doesn't have: the text is always the template's.
 
     Args:
         rendered: the prompt as a sampler reads it.
-        template_tail: keep what the template writes behind the end of the turn.
+        template_tail: keep the template's text after the end of the turn.
     """
     turn = turn_template(tokenizer, stop_ids)
     size = len(rendered.text)
+    # A plain text, or a framed one whose suffix is the template's generation prompt.
     if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
         is_turn = isinstance(prompt, FramedPrompt) and bool(turn.opening.strip()) and prompt.endswith(turn.opening)
         joined = rendered + Rendered.plain(response)
@@ -135,26 +137,26 @@ def exchange(
         return Exchange(joined, size, len(joined.text), end)
     try:
         conversation = render_chat(tokenizer, [*prompt, Message(role="assistant", content=response)], generation=False)
-    except DataError:  # a prompt that ends with an answer, which the template asks to continue
+    except DataError:  # a prompt that ends with an answer to continue
         conversation = rendered + Rendered.plain(response) + Rendered(turn.tail)
     answer_end, lead = len(conversation.text) - len(turn.tail), turn.lead
-    if not conversation.text.endswith(turn.tail):  # the template writes something else behind this answer
-        answer_end, lead = _before_end(tokenizer, conversation.text, turn), ""
+    if not conversation.text.endswith(turn.tail):  # the template writes another tail after this answer
+        answer_end, lead = _find_end(tokenizer, conversation.text, turn), ""
     joined = conversation if template_tail else conversation.until(answer_end + len(lead))
     prompt_end = size
     if not joined.text.startswith(rendered.text):
-        prompt_end = _common_prompt(tokenizer, prompt, rendered.text, joined.text, response)
+        prompt_end = _find_prompt_end(tokenizer, prompt, rendered.text, joined.text, response)
     end, is_rewritten = () if template_tail else turn.end or text_end(tokenizer, stop_ids), response.strip() not in joined.text
     return Exchange(joined, prompt_end, answer_end, end, is_rewritten)
 
 
-def _before_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: TurnTemplate) -> int:
-    at = conversation.rfind(str(tokenizer.convert_ids_to_tokens(turn.end[0]))) if turn.end else -1
-    return at if at >= 0 else len(conversation)
+def _find_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: TurnTemplate) -> int:
+    index = conversation.rfind(str(tokenizer.convert_ids_to_tokens(turn.end[0]))) if turn.end else -1
+    return index if index >= 0 else len(conversation)
 
 
-def _common_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], rendered: str, joined: str, response: str) -> int:
-    """Where the common start of prompt and conversation ends, or where the answer begins if the template rewrites earlier turns."""
+def _find_prompt_end(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], rendered: str, joined: str, response: str) -> int:
+    """The end of the common start of prompt and conversation, or the answer's start if earlier turns are rewritten."""
     common = common_prefix_length(rendered, joined)
     if common < common_prefix_length(rendered, render_chat(tokenizer, prompt, generation=False).text):
         return max(common, joined.rfind(response.strip()))
@@ -162,13 +164,16 @@ def _common_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]
 
 
 def generation_eos_ids(generation_eos: int | Sequence[int] | None) -> list[int]:
-    """The ids of a generation config's eos_token_id: a number, several or none."""
+    """The ids of a generation config's eos_token_id, which is a number, a list or None."""
     named = list(generation_eos) if isinstance(generation_eos, Sequence) else [generation_eos]
     return [int(i) for i in named if i is not None]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[int]:
-    """Every token at which a sampler stops: the generation config's, else the tokenizer's EOS; and the chat template's end of turn."""
+    """Every token at which a sampler stops.
+
+    The generation config's, else the tokenizer's EOS, and the chat template's end of turn.
+    """
     ids = generation_eos_ids(generation_eos)
     if not ids and tokenizer.eos_token_id is not None:
         ids = [int(tokenizer.eos_token_id)]
@@ -176,21 +181,22 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[
 
 
 def end_notes(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence[int] | None) -> list[str]:
-    """What a user should know where tokenizer, generation config and chat template end a text differently."""
+    """Notes for the user on different ends of a text by tokenizer, generation config and chat template."""
     ids = generation_eos_ids(generation_eos)
     if not ids:
         return []
-    listed = ", ".join(_shown(tokenizer, i) for i in ids)
+    listed = ", ".join(_token_label(tokenizer, i) for i in ids)
     notes = []
-    eos, taught = tokenizer.eos_token_id, text_end(tokenizer, ids)
+    eos, end = tokenizer.eos_token_id, text_end(tokenizer, ids)
     if eos is not None and eos not in ids:
         notes.append(
-            f"the tokenizer's eos_token is {_shown(tokenizer, eos)}, and generation_config stops at {listed}: responses to plain texts end "
-            f"with {_shown(tokenizer, taught[0])}; correct eos_token in tokenizer_config.json or eos_token_id in generation_config.json"
+            f"the tokenizer's eos_token is {_token_label(tokenizer, eos)}, and generation_config stops at {listed}: responses to plain "
+            f"texts end with {_token_label(tokenizer, end[0])}; correct eos_token in tokenizer_config.json or eos_token_id in "
+            "generation_config.json"
         )
     notes += [
-        f"the chat template ends a turn with {_shown(tokenizer, i)}, and generation_config stops at {listed}: sampling stops at both, and "
-        "the saved policy's generation_config.json names both"
+        f"the chat template ends a turn with {_token_label(tokenizer, i)}, and generation_config stops at {listed}: sampling stops at "
+        "both, and the saved policy's generation_config.json names both"
         for i in turn_template(tokenizer, ids).end
         if i not in ids
     ]
@@ -198,7 +204,7 @@ def end_notes(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Sequence
 
 
 def frame_notes(tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str) -> list[str]:
-    """What in the prefix and suffix of prompts is read as a special token, and what only looks like one."""
+    """Notes on strings in the prefix and suffix of prompts that are, or only look like, special tokens."""
     added = special_tokens(tokenizer).ids
     markers = list(dict.fromkeys(MARKER.findall(f"{prefix}\n{suffix}")))
     special, plain = [m for m in markers if m in added], [m for m in markers if m not in added]
@@ -208,5 +214,5 @@ def frame_notes(tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str) ->
     return notes
 
 
-def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+def _token_label(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return f"{tokenizer.convert_ids_to_tokens(token)} ({token})"

@@ -1,4 +1,4 @@
-"""Token ids that a model's embedding has no row for, by its config, its generation config or its tokenizer."""
+"""Checks of config, generation config and tokenizer for token ids without a row in the model's embedding."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def check_config_ids(config: Any, where: str) -> None:
     """Reject a config whose padding or start token isn't in its vocabulary.
 
     Args:
-        where: beginning of the message, which names the file.
+        where: beginning of the message, with the file.
 
     Raises:
-        DataError: naming the key, its value and the ids that it may have.
+        DataError: the message names the key, its value and the valid ids.
     """
     text = config.get_text_config()
     vocabulary = getattr(text, "vocab_size", None)
@@ -36,7 +36,7 @@ def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whe
     """Reject a tokenizer with tokens that the model's embedding has no row for.
 
     Raises:
-        DataError: naming the first such token, the number of rows, and the remedy.
+        DataError: the message names the first such token, the number of rows, and the remedy.
     """
     embedding = model.get_input_embeddings()
     if not isinstance(embedding, nn.Embedding):
@@ -57,7 +57,7 @@ def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whe
 
 
 def unreachable_unknown(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """An unknown token that no text becomes: the default of a tokenizer class, which transformers adds to byte-level ones without it."""
+    """A default unknown token that transformers adds to byte-level tokenizers, which never emit it."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     unknown: str | None = tokenizer.unk_token
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token}
@@ -67,7 +67,7 @@ def unreachable_unknown(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def check_end_tokens(model: PreTrainedModel, where: str) -> None:
-    """Reject a generation config whose end-of-text tokens the embedding has no row for. Raises DataError."""
+    """Reject a generation config with end-of-text tokens without an embedding. Raises DataError."""
     embedding = model.get_input_embeddings()
     ends = getattr(model.generation_config, "eos_token_id", None)
     for number in ends if isinstance(ends, list) else [ends]:

@@ -91,7 +91,7 @@ def test_log_probs_and_gradients_are_those_of_the_model_s_own_forward(name, tiny
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fused_log_probs_entropies_and_gradients_are_those_of_the_logits(name, temperature, keeps, monkeypatch):
     if not keeps:
-        monkeypatch.setattr(token_log_probs, "KEPT", 0)
+        monkeypatch.setattr(token_log_probs, "MAX_SAVED", 0)
     model = model_of(name)
     hidden = (torch.randn(11, 32, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
     chosen = torch.randint(99, (11,), generator=torch.Generator().manual_seed(2))
