@@ -12,8 +12,8 @@ from rlhf_lightning.tokenization.encoding import (
     encode,
     encode_plain,
     encode_with_spans,
-    special_tokens,
     restarts_after_special,
+    special_tokens,
 )
 
 if TYPE_CHECKING:
