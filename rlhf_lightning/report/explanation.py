@@ -1,4 +1,4 @@
-"""Explanations as tables, as JSON, and as a page of coloured texts."""
+"""Explanations of scores as tables, as JSON, and as a page of coloured texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report import formatting
-from rlhf_lightning.report.page import Shown, rendered, shown
+from rlhf_lightning.report.page import Chart, draw_chart, render_template
 from rlhf_lightning.report.report import Curve, Metric, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
@@ -41,23 +41,23 @@ class ExplainedCase:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the model prefers what people preferred; None where there was nothing to prefer."""
+        """True if the model prefers the response that people preferred; None without a comparison."""
         return self.result.difference > 0 if isinstance(self.result, PairExplanation) else None
 
 
 def explanation_json(model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> dict[str, Any]:
-    """All that the page shows, and the numbers behind it."""
+    """The page's content, with all numbers."""
     return {
         "format": 1,
         "model": model,
         "regression": None if regression is None else regression.to_json(),
-        "cases": [{"origin": one.case.origin, "kind": one.case.kind, "agrees": one.agrees} | _plain(one.result) for one in cases],
+        "cases": [{"origin": item.case.origin, "kind": item.case.kind, "agrees": item.agrees} | _plain(item.result) for item in cases],
     }
 
 
 def explanation_metrics(cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> list[Metric]:
-    """How many texts, whether the two methods agree, and what length has to do with the scores."""
-    sides = [side for one in cases for side in one.sides]
+    """Number of texts, agreement of the two methods, and the scores' dependence on length."""
+    sides = [side for item in cases for side in item.sides]
     metrics = [Metric(label="Texts explained", after=float(len(sides)), digits=0, better=None)]
     gaps = [side.gap for side in sides if side.gap is not None]
     if gaps:
@@ -79,75 +79,75 @@ def explanation_metrics(cases: Sequence[ExplainedCase], regression: ScoreRegress
 
 
 def regression_tables(regression: ScoreRegression) -> list[Table]:
-    """What each family of features explains, and each feature's coefficient, largest first."""
-    families: list[Cells] = [[one.name, one.features, one.alone, one.added, one.unique] for one in regression.families]
+    """Tables of the variance explained by each family of features, and of coefficients, largest first."""
+    families: list[Cells] = [[family.name, family.features, family.alone, family.added, family.unique] for family in regression.families]
     by_size = sorted(regression.effects, key=lambda effect: -abs(effect.coefficient))
-    effects: list[Cells] = [[one.name, one.coefficient, one.correlation, one.partial] for one in by_size[:FEATURES_SHOWN]]
+    effects: list[Cells] = [[effect.name, effect.coefficient, effect.correlation, effect.partial] for effect in by_size[:FEATURES_SHOWN]]
     left_out = "" if regression.r2_held_out is None else f", and {regression.r2_held_out:.2f} on texts that it hasn't seen"
     note = (
         f"Linear regression of the scores of {regression.texts:,} texts: R² {regression.r2:.2f} with all features{left_out}. Alone: R² of "
         "the family; added: over the families above it; only it: what is lost without it."
     )
-    about = (
+    effects_note = (
         "Coefficient: deviations of the score for one deviation of the feature, the others held. Given the others: partial correlation, "
         "given the features of all other families."
     )
     heads = [["features", "number", "alone", "added", "only it"], ["feature", "coefficient", "correlation", "given the others"]]
     return [
         Table(title="Share of the scores' variance (R²)", heads=heads[0], rows=families, part=PART, note=note),
-        Table(title="Features", heads=heads[1], rows=effects, part=PART, note=about),
+        Table(title="Features", heads=heads[1], rows=effects, part=PART, note=effects_note),
     ]
 
 
 def words_table(cases: Sequence[ExplainedCase]) -> Table:
-    """For each text its score and the words that raise and lower it most."""
+    """Each text's score, with the words that raise and lower it most."""
     rows: list[Cells] = []
-    for number, one in enumerate(cases, start=1):
-        for place, side in enumerate(one.sides):
-            name = f"{number} {'preferred' if place == 0 else 'other'}" if len(one.sides) == 2 else str(number)
-            told = [", ".join(f"{_short(word)} {value}" for word, value in strongest(side, sign, 2)) for sign in (1, -1)]
-            rows.append([f"{name}: {_short(' '.join(side.response.split()))}", side.score, *told, side.agreement])
+    for number, item in enumerate(cases, start=1):
+        for index, side in enumerate(item.sides):
+            name = f"{number} {'preferred' if index == 0 else 'other'}" if len(item.sides) == 2 else str(number)
+            words = [", ".join(f"{_shorten(word)} {value}" for word, value in strongest_words(side, sign, 2)) for sign in (1, -1)]
+            rows.append([f"{name}: {_shorten(' '.join(side.response.split()))}", side.score, *words, side.agreement])
     note = "Words with what they add to the score. Occlusion: rank correlation with what the score loses without a word; low: doubt both."
     heads = ["text", "score", "raise it", "lower it", "occlusion"]
     return Table(title="What carried the scores", heads=heads, rows=rows, part="Words", note=note)
 
 
-def strongest(side: Explanation, sign: int, most: int = WORDS_SHOWN) -> list[tuple[str, str]]:
-    """The words of the response that raise (1) or lower (-1) the score most, and by how much; one that comes several times with its sum."""
+def strongest_words(side: Explanation, sign: int, most: int = WORDS_SHOWN) -> list[tuple[str, str]]:
+    """The response's distinct words that raise (1) or lower (-1) the score most, with their effects."""
     total: dict[str, float] = {}
     for word in (word for word in side.words if word.part == "response"):
         name = word.text.strip() or "↵"
         total[name] = total.get(name, 0.0) + word.contribution
-    found = sorted((entry for entry in total.items() if entry[1] * sign >= 0.005), key=lambda entry: -abs(entry[1]))
-    return [(name, signed(value)) for name, value in found[:most]]
+    by_effect = sorted((entry for entry in total.items() if entry[1] * sign >= 0.005), key=lambda entry: -abs(entry[1]))
+    return [(name, format_signed(value)) for name, value in by_effect[:most]]
 
 
-def _short(text: str, most: int = 14) -> str:
+def _shorten(text: str, most: int = 14) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     text = formatting.decimal(value, 2)
     return f"+{text}" if value > 0 and text[0].isdigit() else text
 
 
 def write_explanation(path: Path, title: str, model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_atomic(path, explanation_page(title, model, cases, regression), private=True)
 
 
 def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None) -> str:
-    """The page's HTML: every text coloured by what its words add, pairs side by side. No script, no outside resource."""
-    return rendered(
+    """Render the self-contained page: texts coloured by their words' effects, pairs side by side."""
+    return render_template(
         "explanation.html.j2",
         "explanation.css",
         title=title,
         model=model,
-        cases=[_article(number, one) for number, one in enumerate(cases, start=1)],
+        cases=[_article(number, item) for number, item in enumerate(cases, start=1)],
         tables=regression_tables(regression) if regression else [],
         part=PART,
         levels=range(1, LEVELS + 1),
-        by_words=any(side.gap is None for one in cases for side in one.sides),
+        by_words=any(side.gap is None for item in cases for side in item.sides),
     )
 
 
@@ -170,66 +170,67 @@ class _Article:
     verdict: str
     agrees: bool | None
     sides: list[_Side]
-    charts: list[Shown]
+    charts: list[Chart]
     tables: list[Table]
 
 
-def _article(number: int, one: ExplainedCase) -> _Article:
-    names = ["Preferred by people", "The other"] if len(one.sides) == 2 else ["Text"]
-    # One scale for both sides, so that the same colour says the same.
-    scale = max((abs(word.contribution) for side in one.sides for word in side.words), default=0.0)
+def _article(number: int, explained: ExplainedCase) -> _Article:
+    names = ["Preferred by people", "The other"] if len(explained.sides) == 2 else ["Text"]
+    # Both sides have one scale of colours.
+    scale = max((abs(word.contribution) for side in explained.sides for word in side.words), default=0.0)
     sides = [
         _Side(
             name,
             side,
-            coloured(side.prompt, [word for word in side.words if word.part == "prompt"], scale),
-            coloured(side.response, [word for word in side.words if word.part == "response"], scale),
-            strongest(side, 1),
-            strongest(side, -1),
+            color_words(side.prompt, [word for word in side.words if word.part == "prompt"], scale),
+            color_words(side.response, [word for word in side.words if word.part == "response"], scale),
+            strongest_words(side, 1),
+            strongest_words(side, -1),
             _check(side),
         )
-        for name, side in zip(names, one.sides, strict=True)
+        for name, side in zip(names, explained.sides, strict=True)
     ]
     verdict = ""
-    if isinstance(one.result, PairExplanation):
-        by = f"by {signed(abs(one.result.difference))[1:]}"
-        verdict = f"The model agrees, {by}." if one.agrees else f"The model prefers the other, {by}."
+    if isinstance(explained.result, PairExplanation):
+        by = f"by {format_signed(abs(explained.result.difference))[1:]}"
+        verdict = f"The model agrees, {by}." if explained.agrees else f"The model prefers the other, {by}."
     lines = [
         Series(name.lower(), list(map(float, side.trajectory.words)), side.trajectory.scores)
-        for name, side in zip(names, one.sides, strict=True)
+        for name, side in zip(names, explained.sides, strict=True)
         if len(side.trajectory.words) > 1
     ]
     note = "The score as if the response ended there."
-    curves = [Curve("Score along the response", "words of the response", "", lines, note=note)] if lines else []
-    charts = [shown(curve) for curve in curves]
-    return _Article(number, one.case.origin, one.case.kind, verdict, one.agrees, sides, charts, _tables(one.result))
+    charts = [draw_chart(Curve("Score along the response", "words of the response", "", lines, note=note))] if lines else []
+    case = explained.case
+    return _Article(number, case.origin, case.kind, verdict, explained.agrees, sides, charts, _tables(explained.result))
 
 
-def coloured(text: str, words: Sequence[WordShare], scale: float) -> Markup:
-    """The text with each word in the shade of what it adds: class "up" or "down" with 1 to LEVELS, by its share of `scale`."""
-    parts, at = list[Markup](), 0
+def color_words(text: str, words: Sequence[WordShare], scale: float) -> Markup:
+    """Mark each word with its effect: class "up" or "down", level 1 to LEVELS relative to `scale`."""
+    parts, end = list[Markup](), 0
     for word in words:
-        parts.append(escape(text[at : word.start]))
-        at = word.end
+        parts.append(escape(text[end : word.start]))
+        end = word.end
         level = math.ceil(LEVELS * abs(word.contribution) / scale - 0.1) if scale > 0 else 0
-        said = word.text if word.text.strip() else f"↵{word.text}"
+        visible_text = word.text if word.text.strip() else f"↵{word.text}"
         if level < 1:
             parts.append(escape(word.text))
             continue
         kind = f"{'up' if word.contribution > 0 else 'down'} l{min(level, LEVELS)}"
-        parts.append(Markup('<span class="{}" title="{}">{}</span>').format(kind, f"{word.contribution:+.3f}", said))
-    return Markup("").join([*parts, escape(text[at:])])
+        parts.append(Markup('<span class="{}" title="{}">{}</span>').format(kind, f"{word.contribution:+.3f}", visible_text))
+    return Markup("").join([*parts, escape(text[end:])])
 
 
 def _check(side: Explanation) -> str:
-    """What the reader must know to trust the colours."""
-    told = []
+    """Diagnostics of the attribution: completeness gap, agreement with occlusion, truncation."""
+    remarks = []
     if side.gap is not None:
-        told.append(f"gap {side.gap:.1g} after {side.steps} gradients{'' if side.is_complete else ' (too large: raise stage.max_steps)'}")
-        told.append("occlusion can't be compared" if side.agreement is None else f"agrees with occlusion {side.agreement:.2f}")
+        remedy = "" if side.is_complete else " (too large: raise stage.max_steps)"
+        remarks.append(f"gap {side.gap:.1g} after {side.steps} gradients{remedy}")
+        remarks.append("occlusion can't be compared" if side.agreement is None else f"agrees with occlusion {side.agreement:.2f}")
     if side.is_truncated:
-        told.append("too long: the model reads a part of it")
-    return "; ".join(told)
+        remarks.append("too long: the model reads a part of it")
+    return "; ".join(remarks)
 
 
 def _tables(result: Explanation | PairExplanation) -> list[Table]:
@@ -237,32 +238,32 @@ def _tables(result: Explanation | PairExplanation) -> list[Table]:
         if not result.reasons:
             return []
         rows: list[Cells] = [["(a text of average features)", None, result.bias]]
-        rows += [[one.name, one.value, one.contribution] for one in result.reasons[:FEATURES_SHOWN]]
+        rows += [[reason.name, reason.value, reason.contribution] for reason in result.reasons[:FEATURES_SHOWN]]
         return [Table(title="What the features add: together they are the score", heads=["feature", "value", "adds"], rows=rows)]
     if not result.features:
         return []
-    rows = [[one.name, one.first, one.second, one.contribution] for one in result.features[:8]]
+    rows = [[feature.name, feature.first, feature.second, feature.contribution] for feature in result.features[:8]]
     note = "Exact: over all features these are the difference of the scores."
     if not result.is_exact:
-        left = f"{signed(result.unexplained or 0.0)} of {signed(result.difference)}"
-        note = f"By the regression over the data set; it leaves {left} unexplained."
+        unexplained = f"{format_signed(result.unexplained or 0.0)} of {format_signed(result.difference)}"
+        note = f"By the regression over the data set; it leaves {unexplained} unexplained."
     heads = ["feature", "preferred", "other", "adds to the difference"]
     return [Table(title="Where the features differ", heads=heads, rows=rows, note=note)]
 
 
 def _plain(result: Explanation | PairExplanation) -> dict[str, Any]:
     if isinstance(result, PairExplanation):
-        own = {name: getattr(result, name) for name in ("difference", "is_exact", "unexplained")}
-        features = [dataclasses.asdict(one) for one in result.features]
-        return {**own, "features": features, "texts": [_of_text(side) for side in (result.first, result.second)]}
-    return {"texts": [_of_text(result)]}
+        fields = {name: getattr(result, name) for name in ("difference", "is_exact", "unexplained")}
+        features = [dataclasses.asdict(feature) for feature in result.features]
+        return {**fields, "features": features, "texts": [_plain_text(side) for side in (result.first, result.second)]}
+    return {"texts": [_plain_text(result)]}
 
 
-def _of_text(side: Explanation) -> dict[str, Any]:
+def _plain_text(side: Explanation) -> dict[str, Any]:
     return {**dataclasses.asdict(side), "reasons": [reason._asdict() for reason in side.reasons]}
 
 
-def preferred(cases: Iterable[ExplainedCase]) -> tuple[int, int]:
-    """In how many of the pairs the model prefers what people preferred, and how many there are."""
-    told = [one.agrees for one in cases if one.agrees is not None]
-    return sum(told), len(told)
+def count_agreements(cases: Iterable[ExplainedCase]) -> tuple[int, int]:
+    """Number of pairs in which the model agrees with people, and of all pairs."""
+    agreements = [item.agrees for item in cases if item.agrees is not None]
+    return sum(agreements), len(agreements)

@@ -1,4 +1,4 @@
-"""From the measured quality of feedback to what the report shows."""
+"""Metrics, curves and tables of feedback quality for the report."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from rlhf_lightning.report.report import Curve, Level, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval
 
 Cells = list[str | float | None]
-MOST_SHOWN = 200
-"""Annotators listed on the page; quality.json has all."""
+MAX_ANNOTATORS = 200
+"""Maximum annotators listed on the page; quality.json has all."""
 
 
 def quality_metrics(quality: Quality) -> list[Metric]:
-    """What stands on top: agreement, the reliability of the annotators, and the share of judgements that are probably wrong."""
-    all_of_it = quality.overall
+    """Headline metrics: agreement, annotator reliability, biases, and the share of suspected judgements."""
+    overall = quality.overall
     metrics = []
-    for one in sorted(all_of_it.agreement, key=lambda one: -one.judgements)[:3]:
-        if one.alpha is not None:
-            bounds = Interval(one.alpha, one.low, one.high, one.units) if one.low is not None and one.high is not None else one.alpha
-            name = f"Agreement on {_kind(one.kind, one.aspect)}"
-            metrics.append(Metric(label=name, after=bounds, digits=2, better=None, note=f"Krippendorff's alpha, {_short(one.data_set)}"))
-    known = [person for person in all_of_it.annotators if person.combined is not None]
-    if known:
-        overlap = sum(person.overlap for person in known)
-        mean = sum(person.overlap * (person.combined or 0.0) for person in known) / overlap
+    for item in sorted(overall.agreement, key=lambda item: -item.judgements)[:3]:
+        if item.alpha is not None:
+            bounded = item.low is not None and item.high is not None
+            alpha = Interval(item.alpha, item.low, item.high, item.units) if bounded else item.alpha  # type: ignore[arg-type]
+            name = f"Agreement on {_kind(item.kind, item.aspect)}"
+            metrics.append(Metric(label=name, after=alpha, digits=2, better=None, note=f"Krippendorff's alpha, {_shorten(item.data_set)}"))
+    rated = [person for person in overall.annotators if person.combined is not None]
+    if rated:
+        overlap = sum(person.overlap for person in rated)
+        mean = sum(person.overlap * (person.combined or 0.0) for person in rated) / overlap
         metrics.append(Metric(label="Reliability of an annotator", after=mean, digits=2, better=None, note="0 a coin, 1 always right"))
-    if all_of_it.noise.scored:
-        share = sum(all_of_it.noise.suspects.values()) / all_of_it.noise.scored
-        note = f"of {all_of_it.noise.scored:,} that could be checked"
+    if overall.noise.scored:
+        share = sum(overall.noise.suspects.values()) / overall.noise.scored
+        note = f"of {overall.noise.scored:,} that could be checked"
         metrics.append(Metric(label="Judgements that are probably wrong", after=share, unit="%", better=None, note=note))
-    for label, found in (("Won by the longer response", all_of_it.bias.longer_wins), ("Won by the first shown", all_of_it.bias.first_wins)):
-        if found is not None:
-            metrics.append(Metric(label=label, after=_interval(found), unit="%", better=None, note="50 % says no bias", headline=False))
+    for label, wins in (("Won by the longer response", overall.bias.longer_wins), ("Won by the first shown", overall.bias.first_wins)):
+        if wins is not None:
+            metrics.append(Metric(label=label, after=_interval(wins), unit="%", better=None, note="50 % says no bias", headline=False))
     return metrics
 
 
 def quality_curves(quality: Quality) -> list[Curve]:
-    """The annotators by reliability, best first, where there are enough of them to be a line."""
-    known = sorted((person.combined for person in quality.overall.annotators if person.combined is not None), reverse=True)
-    if len(known) < 3:
+    """The annotators' reliability, best first, for at least three of them."""
+    reliability = sorted((person.combined for person in quality.overall.annotators if person.combined is not None), reverse=True)
+    if len(reliability) < 3:
         return []
-    places = [float(place) for place in range(1, len(known) + 1)]
+    ranks = [float(rank) for rank in range(1, len(reliability) + 1)]
     note = "0 says no more than a coin, 1 is always right."
-    line = Series("reliability", places, known)
+    line = Series("reliability", ranks, reliability)
     return [Curve("Reliability of the annotators", "annotator, best first", "", [line], levels=[Level("a coin", 0.0)], note=note)]
 
 
@@ -59,12 +60,12 @@ def quality_tables(quality: Quality) -> list[Table]:
 
 
 def cleaning_table(intake: Intake) -> Table:
-    """What each filter took out and changed, and where."""
+    """Records removed and changed by each filter, with examples."""
     rows: list[Cells] = []
-    for name, done in intake.cleaning.items():
-        for what, counts in (("removed", done.removed), ("changed", done.changed)):
+    for name, effects in intake.cleaning.items():
+        for what, counts in (("removed", effects.removed), ("changed", effects.changed)):
             rows += [
-                [name, what, reason, count, ", ".join(map(_short, done.examples.get(reason, [])))]
+                [name, what, reason, count, ", ".join(map(_shorten, effects.examples.get(reason, [])))]
                 for reason, count in sorted(counts.items())
             ]
     heads = ["filter", "what", "why", "records", "for example"]
@@ -73,9 +74,9 @@ def cleaning_table(intake: Intake) -> Table:
 
 def _agreement(parts: list[DataSetQuality]) -> Table:
     rows: list[Cells] = [
-        [_short(one.data_set), _kind(one.kind, one.aspect), one.alpha, one.low, one.high, one.units, one.judgements, one.annotators]
+        [_shorten(a.data_set), _kind(a.kind, a.aspect), a.alpha, a.low, a.high, a.units, a.judgements, a.annotators]
         for part in parts
-        for one in part.agreement
+        for a in part.agreement
     ]
     heads = ["data set", "judgements of", "alpha", "from", "to", "units", "judgements", "annotators"]
     note = "Krippendorff's alpha with its 95 % interval: 1 is perfect agreement, 0 chance. A unit was judged by several."
@@ -87,21 +88,21 @@ def _biases(parts: list[DataSetQuality]) -> Table:
     for part in parts:
         for what, share in (("the response shown first wins", part.bias.first_wins), ("the longer response wins", part.bias.longer_wins)):
             if share is not None:
-                rows.append([_short(part.name), what, share.share, share.low, share.high, share.n])
-        for one in part.bias.length_ratings:
-            what = f"Spearman of length with {_kind('rating', one.aspect)}"
-            rows.append([_short(part.name), what, one.correlation, one.low, one.high, one.n])
+                rows.append([_shorten(part.name), what, share.share, share.low, share.high, share.n])
+        for rating in part.bias.length_ratings:
+            what = f"Spearman of length with {_kind('rating', rating.aspect)}"
+            rows.append([_shorten(part.name), what, rating.correlation, rating.low, rating.high, rating.n])
         if part.bias.time is not None:
             rows.append(
-                [_short(part.name), "judged faster than the texts can be read", part.bias.time.too_fast, None, None, part.bias.time.n]
+                [_shorten(part.name), "judged faster than the texts can be read", part.bias.time.too_fast, None, None, part.bias.time.n]
             )
         pairs = part.contradictions
-        for what, odd, all_of_them in (
+        for what, odd, total in (
             ("an annotator contradicts itself", pairs.within, pairs.repeated),
             ("annotators contradict each other", pairs.between, pairs.shared),
         ):
-            if all_of_them:
-                rows.append([_short(part.name), what, odd / all_of_them, None, None, all_of_them])
+            if total:
+                rows.append([_shorten(part.name), what, odd / total, None, None, total])
     heads = ["data set", "what", "share", "from", "to", "of"]
     return Table(
         title="What else decides judgements", heads=heads, rows=rows, part="Biases", note="95 % intervals; a share of 0.5 is no bias."
@@ -110,14 +111,14 @@ def _biases(parts: list[DataSetQuality]) -> Table:
 
 def _annotators(quality: DataSetQuality) -> Table:
     people = sorted(quality.annotators, key=lambda person: (-sum(person.judgements.values()), person.name))
-    rows = [_annotator(person) for person in people[:MOST_SHOWN]]
+    rows = [_annotator(person) for person in people[:MAX_ANNOTATORS]]
     heads = ["annotator", "judgements", "overlap", "reliability", "comparisons", "ratings", "thumbs", "same rating", "seconds"]
     note = (
         "Reliability: 0 says no more than a coin, 1 is always right; by kind where others judged the same. Overlap: judgements that others "
         "can be held against."
     )
-    if len(people) > MOST_SHOWN:
-        note += f" The {MOST_SHOWN} who judged most, of {len(people):,}; quality.json has all."
+    if len(people) > MAX_ANNOTATORS:
+        note += f" The {MAX_ANNOTATORS} who judged most, of {len(people):,}; quality.json has all."
     return Table(title="Annotators", heads=heads, rows=rows, part="Annotators", note=note, in_terminal=len(rows) <= 25)
 
 
@@ -131,7 +132,14 @@ def _annotator(person: AnnotatorReliability) -> Cells:
 def _suspects(quality: DataSetQuality) -> Table:
     routes = {"others": "other annotators", "text": "the words of the texts", "both": "both"}
     rows: list[Cells] = [
-        [_short(one.origin or ""), one.kind, one.annotator, one.score, routes.get(one.route, one.route)] for one in quality.noise.examples
+        [
+            _shorten(suspect.origin or ""),
+            suspect.kind,
+            suspect.annotator,
+            suspect.score,
+            routes.get(suspect.route, suspect.route),
+        ]
+        for suspect in quality.noise.examples
     ]
     heads = ["where", "kind", "annotator", "probability", "because of"]
     note = (
@@ -144,8 +152,8 @@ def _kind(kind: str, aspect: str) -> str:
     return f"ratings of {aspect}" if aspect else {"thumbs": "thumbs"}.get(kind, f"{kind}s")
 
 
-def _short(data_set: str) -> str:
-    """A data set or a place that is known by its file, by the end of its path."""
+def _shorten(data_set: str) -> str:
+    """The last two parts of the path of a data set or origin."""
     return "/".join(Path(data_set).parts[-2:])
 
 

@@ -1,4 +1,4 @@
-"""How the report writes numbers, intervals and durations, on the page and in the terminal alike."""
+"""Formatting of numbers, intervals and durations on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING = "-"
 
 
 def decimal(value: float, digits: int) -> str:
-    """A number with so many decimals; never "-0.00"."""
+    """Format a number with `digits` decimals, without "-0.00"."""
     if not math.isfinite(value):
         return "not finite"
     text = f"{value:.{digits}f}"
@@ -19,7 +19,7 @@ def decimal(value: float, digits: int) -> str:
 
 
 def number(metric: Metric, value: Interval | float | None) -> str:
-    """A value of the metric without its interval: 0.621, or 81.3 %."""
+    """Format a metric's value without its interval: 0.621, or 81.3 %."""
     if value is None:
         return NOTHING
     text = decimal(metric.factor * _mean(value), metric.decimals)
@@ -27,7 +27,7 @@ def number(metric: Metric, value: Interval | float | None) -> str:
 
 
 def cell(value: str | float | None, digits: int) -> str:
-    """A cell of a table: texts as they are, whole numbers with thousands marked, others with so many decimals."""
+    """Format a table's cell: texts unchanged, integers with separators, floats with `digits` decimals."""
     if value is None:
         return NOTHING
     if isinstance(value, str):
@@ -36,35 +36,35 @@ def cell(value: str | float | None, digits: int) -> str:
 
 
 def bounds(metric: Metric, value: Interval | float | None, between: str = ", ") -> str:
-    """The interval of a value: 0.590, 0.650; empty where there is none."""
+    """Format a value's interval: 0.590, 0.650; empty without one."""
     if not isinstance(value, Interval) or math.isnan(value.low) or math.isinf(value.low):
         return ""
     return between.join(decimal(metric.factor * bound, metric.decimals) for bound in (value.low, value.high))
 
 
 def change(metric: Metric) -> str:
-    """The change with its sign: +0.309, or +12.4 points between percentages."""
-    moved = metric.moved
-    if moved is None:
+    """Format the change with its sign: +0.309, or +12.4 points for percentages."""
+    difference = metric.difference
+    if difference is None:
         return NOTHING
-    text = decimal(metric.factor * _mean(moved), metric.decimals)
+    text = decimal(metric.factor * _mean(difference), metric.decimals)
     sign = "+" if text[0].isdigit() and float(text) > 0 else ""
     return f"{sign}{text} points" if metric.unit == "%" and text[-1].isdigit() else f"{sign}{text}"
 
 
-def named(metric: Metric) -> str:
+def row_label(metric: Metric) -> str:
     """The metric's label with its unit, as the head of a row."""
     return f"{metric.label} ({metric.unit})" if metric.unit not in ("", "%") else metric.label
 
 
 def items(metric: Metric) -> str:
-    """How many items the metric was measured on."""
+    """The number of items that the metric was measured on."""
     counts = [value.n for value in (metric.after, metric.before, metric.change) if isinstance(value, Interval)]
     return f"{counts[0]:,}" if counts else NOTHING
 
 
 def level(report: Report) -> str:
-    """The level of the intervals that the report holds, as "95 %"; empty where it holds none."""
+    """The level of the report's intervals, as "95 %"; empty without intervals."""
     values = [value for metric in report.metrics for value in (metric.before, metric.after, metric.change)]
     values += [value for result in report.rounds for value in (result.utility, result.accuracy)]
     levels = [value.level for value in values if isinstance(value, Interval)]
@@ -72,14 +72,14 @@ def level(report: Report) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.42 s, 12.3 s, 4 min 12 s, 1 h 03 min."""
+    """Format seconds: 0.42 s, 12.3 s, 4 min 12 s, 1 h 03 min."""
     if not math.isfinite(seconds):
         return "not finite"
     if seconds < 59.95:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+    rounded = round(seconds)
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 

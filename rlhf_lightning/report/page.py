@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no script, no outside resource, every text escaped."""
+"""The report as one self-contained HTML file without scripts, with every text escaped."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from rlhf_lightning.report.report import Curve, Level, Metric, Report, RoundResu
 from rlhf_lightning.statistics.intervals import Interval
 
 LONG = 1200
-"""Characters from which a sample's text scrolls within its box."""
+"""Minimum characters of a sample's text that scrolls within its box."""
 WORDS = 1500
-"""Words beyond which the changed ones aren't sought: the search takes their square."""
+"""Maximum words of texts that are compared, in quadratic time."""
 
 
 def write_page(report: Report, path: Path) -> Path:
-    """Write the page, and the report itself as JSON beside it under the same name. Returns the page's absolute path.
-
-    Each file is written whole or not at all.
+    """Write the page and the report's JSON of the same name, each atomically; return the page's path.
 
     Raises:
         OSError: the folder can't be written.
@@ -42,14 +40,14 @@ def write_page(report: Report, path: Path) -> Path:
 
 
 def page(report: Report) -> str:
-    """The page's HTML. The same report gives the same bytes."""
-    return rendered(
+    """Render the page's HTML, deterministically."""
+    return render_template(
         "page.html.j2",
         report=report,
         command=shlex.join(report.command),
-        round_curves=[shown(curve) for curve in curves_of_rounds(report.rounds)],
-        curves=[shown(curve) for curve in report.curves],
-        samples=[_Compared(sample, *marked(sample.before, sample.after)) for sample in report.samples],
+        round_curves=[draw_chart(curve) for curve in curves_of_rounds(report.rounds)],
+        curves=[draw_chart(curve) for curve in report.curves],
+        samples=[_Compared(sample, *mark_changes(sample.before, sample.after)) for sample in report.samples],
         long=LONG,
         total=sum(time.seconds for time in report.seconds),
         level=formatting.level(report),
@@ -62,12 +60,12 @@ def page(report: Report) -> str:
     )
 
 
-def rendered(template: str, *styles: str, **parts: object) -> str:
-    """The HTML of a template of this folder: every text escaped, every character visible, and no resource but its own style.
+def render_template(template: str, *styles: str, **parts: object) -> str:
+    """Render a template of this folder with inline styles, every text escaped and every character visible.
 
     Args:
         styles: style sheets of this folder, after page.css.
-        parts: what the template shows.
+        parts: the template's variables.
     """
     folder = resources.files("rlhf_lightning.report")
 
@@ -75,7 +73,7 @@ def rendered(template: str, *styles: str, **parts: object) -> str:
         return folder.joinpath(name).read_text(encoding="utf-8")
 
     style = "".join(map(read, ("page.css", *styles)))
-    # The browser hashes what stands between the tags; the policy then lets this style in and nothing else at all.
+    # The content security policy allows this style by its hash, and nothing else.
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -85,17 +83,17 @@ def rendered(template: str, *styles: str, **parts: object) -> str:
 
 
 def curves_of_rounds(rounds: list[RoundResult]) -> list[Curve]:
-    """Utility, reward-model accuracy and KL by round, each where at least two rounds measured it.
+    """Utility, reward-model accuracy and KL by round, if at least two rounds measured them.
 
-    Not the score: each round's reward model has its own scale.
+    Scores are omitted: each round's reward model has another scale.
     """
     accuracy = _by_round("Reward-model accuracy on held-out feedback", "%", rounds, lambda r: r.accuracy)
     ceilings = {r.ceiling for r in rounds if r.ceiling is not None}
     if len(ceilings) == 1:
         accuracy = [dataclasses.replace(curve, levels=[Level("ceiling", *ceilings)]) for curve in accuracy]
     elif ceilings and accuracy:
-        known = [r for r in rounds if r.ceiling is not None]
-        line = Series("ceiling", [r.number for r in known], [r.ceiling for r in known if r.ceiling is not None])
+        points = [(r.number, r.ceiling) for r in rounds if r.ceiling is not None]
+        line = Series("ceiling", [number for number, _ in points], [ceiling for _, ceiling in points])
         accuracy = [dataclasses.replace(curve, series=[*curve.series, line]) for curve in accuracy]
     return [
         *_by_round("Utility on held-out prompts", "", rounds, lambda r: r.utility),
@@ -104,10 +102,10 @@ def curves_of_rounds(rounds: list[RoundResult]) -> list[Curve]:
     ]
 
 
-def marked(before: str, after: str) -> tuple[Markup, Markup, bool]:
-    """Both texts with the words that went in <del> and those that came in <ins>, and whether they were compared.
+def mark_changes(before: str, after: str) -> tuple[Markup, Markup, bool]:
+    """Mark the words that differ with <del> and <ins>; the flag says whether the texts were compared.
 
-    Texts with little in common, or very long ones, are left as they are: marking everything says nothing.
+    Texts with little in common, and very long ones, aren't.
     """
     old, new = _words(before), _words(after)
     plain = escape(before), escape(after)
@@ -116,11 +114,11 @@ def marked(before: str, after: str) -> tuple[Markup, Markup, bool]:
     matcher = difflib.SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new], autojunk=False)
     if matcher.ratio() < 0.25:
         return *plain, False
-    went, came = Markup(""), Markup("")
+    old_marked, new_marked = Markup(""), Markup("")
     for kind, i, j, k, m in matcher.get_opcodes():
-        went += _wrapped("del" if kind != "equal" else "", old[i:j])
-        came += _wrapped("ins" if kind != "equal" else "", new[k:m])
-    return went, came, True
+        old_marked += _wrap("del" if kind != "equal" else "", old[i:j])
+        new_marked += _wrap("ins" if kind != "equal" else "", new[k:m])
+    return old_marked, new_marked, True
 
 
 @dataclass(frozen=True)
@@ -132,36 +130,36 @@ class _Compared:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A plot with its drawing and what must be said below it."""
+class Chart:
+    """A plot with its drawing and the note below it."""
 
     curve: Curve
     drawing: Markup
     note: str
 
 
-def shown(curve: Curve) -> Shown:
-    """The curve drawn, ready for the template's `charts`."""
+def draw_chart(curve: Curve) -> Chart:
+    """Draw a curve for the template's `charts`."""
     notes = [curve.note] if curve.note else []
-    size = plots.thinning(curve)
+    size = plots.points_per_mark(curve)
     if size > 1:
         notes.append(f"Each point is the mean of {size} neighbours, the band their lowest and highest.")
     wild = sum(not abs(y) < 1e30 for series in curve.series for y in series.ys)
     if wild:
         notes.append(f"{wild} of {sum(len(series.ys) for series in curve.series)} values are not finite: gaps.")
-    return Shown(curve, plots.line_chart(curve), " ".join(notes))
+    return Chart(curve, plots.line_chart(curve), " ".join(notes))
 
 
-def _by_round(name: str, unit: str, rounds: list[RoundResult], chosen: Callable[[RoundResult], Value | None]) -> list[Curve]:
-    found = [(float(r.number), value) for r in rounds if (value := chosen(r)) is not None]
-    if len(found) < 2:
+def _by_round(name: str, unit: str, rounds: list[RoundResult], value_of: Callable[[RoundResult], Value | None]) -> list[Curve]:
+    points = [(float(r.number), value) for r in rounds if (value := value_of(r)) is not None]
+    if len(points) < 2:
         return []
-    intervals = [value for _, value in found if isinstance(value, Interval)]
-    bounded = len(intervals) == len(found)
+    intervals = [value for _, value in points if isinstance(value, Interval)]
+    bounded = len(intervals) == len(points)
     series = Series(
         "after the round",
-        [x for x, _ in found],
-        [value.mean if isinstance(value, Interval) else value for _, value in found],
+        [x for x, _ in points],
+        [value.mean if isinstance(value, Interval) else value for _, value in points],
         [value.low for value in intervals] if bounded else [],
         [value.high for value in intervals] if bounded else [],
     )
@@ -170,7 +168,7 @@ def _by_round(name: str, unit: str, rounds: list[RoundResult], chosen: Callable[
 
 
 def _titles(report: Report) -> dict[str, str]:
-    """Anchor -> title of each part that the page shows, in its order."""
+    """Anchor -> title of the page's parts, in order."""
     compares = any(metric.before is not None for metric in report.metrics)
     parts = [
         ("metrics", "Before and after" if compares else "Metrics", report.metrics),
@@ -183,35 +181,35 @@ def _titles(report: Report) -> dict[str, str]:
         ("time", "Time", report.seconds),
         ("how", "How it was run", report.command or report.config_yaml or report.versions),
     ]
-    return {name: title for name, title, held in parts if held}
+    return {name: title for name, title, content in parts if content}
 
 
 def parts_of(report: Report) -> dict[str, str]:
-    """Anchor -> heading of the parts that tables stand under, in their order."""
+    """Anchor -> heading of the tables' sections, in order."""
     return {f"tables-{i}": part for i, part in enumerate(dict.fromkeys(table.part for table in report.tables))}
 
 
 def _has(report: Report) -> dict[str, bool]:
-    """Which columns of the tables hold anything."""
+    """Flags of the tables' non-empty columns."""
     rounds = report.rounds
     return {
-        "feedback": any(r.collected or r.kept for r in rounds),
+        "feedback": any(r.collected or r.accepted for r in rounds),
         "accuracy": any(r.accuracy is not None for r in rounds),
         "score": any(r.score is not None for r in rounds),
         "utility": any(r.utility is not None for r in rounds),
         "kl": any(r.kl is not None for r in rounds),
-        "change": any(metric.moved is not None for metric in report.metrics),
+        "change": any(metric.difference is not None for metric in report.metrics),
         "before": any(metric.before is not None for metric in report.metrics),
         "feedback_notes": any(count.note for count in report.feedback),
     }
 
 
 def _words(text: str) -> list[str]:
-    """Words with the space that follows; signs of scripts without spaces are words of their own."""
+    """Split a text into words with the space that follows, and into characters in scripts without spaces."""
     return re.findall(r"(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)\s*|\s+", text)
 
 
-def _wrapped(tag: str, words: Iterable[str]) -> Markup:
+def _wrap(tag: str, words: Iterable[str]) -> Markup:
     text = "".join(words)
-    said = text.rstrip()
-    return Markup("<{0}>{1}</{0}>{2}").format(tag, said, text[len(said) :]) if tag and said else escape(text)
+    stripped = text.rstrip()
+    return Markup("<{0}>{1}</{0}>{2}").format(tag, stripped, text[len(stripped) :]) if tag and stripped else escape(text)

@@ -1,4 +1,4 @@
-"""From what was measured to what the report shows."""
+"""Metrics, curves and samples of a policy for the report."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WATCHED = (
     ("Responses that end by themselves", "%", "val/eos_rate"),
     ("Distinct token pairs", "%", "val/distinct_2"),
 )
-"""Curves that show a scorer being gamed, where their metric was logged."""
+"""Curves that reveal reward hacking: title, unit and logged metric."""
 
 
 def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
     """Each metric with its 95 % interval, and the KL from the reference.
 
-    Intervals are over prompts: responses to one prompt are averaged first, since they aren't independent. The change is paired.
+    Intervals are over prompts: responses to one prompt are averaged first, since they are dependent. The change is paired.
     """
     metrics = []
     for name in after.values:
@@ -48,7 +48,7 @@ def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
 
 
 def prompt_means(measured: Measured, metric: str) -> dict[str, float]:
-    """The metric's mean for each distinct prompt, in the order of the prompts; without those of which no response can be scored."""
+    """The metric's mean for each distinct prompt with a scored response, in the order of the prompts."""
     of_prompt: dict[str, list[float]] = {}
     for prompt, value in zip(measured.prompts, measured.values[metric], strict=True):
         if not math.isnan(value):
@@ -70,8 +70,7 @@ def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], 
 
 
 def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
-    """Score, KL, entropy and length per update; and where they were logged the scores that nothing was trained on, and the shape of the
-    responses."""
+    """Score, KL, entropy and length per update, and the curves of WATCHED that were logged."""
     curves = [
         curve("Score", "update", "", histories, "objective/scores"),
         curve("KL from the start", "update", "nats per response", histories, "objective/kl"),
@@ -79,18 +78,18 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
     for name, unit, metric in WATCHED:
-        # A score taken at every tenth update is a line through these, not points between gaps.
-        taken = {
+        # Metrics logged at every tenth update are connected, without gaps.
+        logged = {
             label: [(float(i), step[metric]) for i, step in enumerate(history, 1) if metric in step] for label, history in histories.items()
         }
-        lines = [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in taken.items() if points]
+        lines = [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in logged.items() if points]
         if lines:
             curves.append(Curve(name, "update", unit, lines))
     return curves
 
 
 def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
-    """Responses of both to the same prompts, spread over the prompts measured."""
+    """Responses of both to the same prompts, at regular intervals."""
     step = max(1, len(after.prompts) // count)
     return [
         Sample(
@@ -108,8 +107,8 @@ def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
     ]
 
 
-def compared(before: Measured | None, after: Measured) -> dict[str, float]:
-    """The means, for result.json and the table of a sweep."""
+def result_metrics(before: Measured | None, after: Measured) -> dict[str, float]:
+    """Mean values, for result.json and the table of a sweep."""
     results = {f"{name}/after": after.mean(name) for name in after.values}
     if before is not None:
         results |= {f"{name}/before": before.mean(name) for name in before.values}
@@ -117,7 +116,6 @@ def compared(before: Measured | None, after: Measured) -> dict[str, float]:
 
 
 def mean_of_last(history: History, metric: str, steps: int = 20) -> float:
-    """The mean of a metric over the last steps: steadier than the last one. A step whose metric isn't finite, which was not applied, isn't
-    counted; NaN where none is."""
+    """The mean of a metric over the last steps, without non-finite (skipped) ones; NaN if there are none."""
     last = [step[metric] for step in history[-steps:] if math.isfinite(step[metric])]
     return sum(last) / len(last) if last else math.nan

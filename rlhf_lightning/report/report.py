@@ -1,4 +1,4 @@
-"""The report that ends a run: what it holds, and its file report.json. `page` and `terminal` show it."""
+"""The report of a run, and its file report.json; `page` and `terminal` render it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Metric:
     """One number of the run, before and after it.
 
     Attributes:
-        label: what it is, with what it was measured on.
-        before, after: its value, with an interval where one is known; None where there is none.
-        change: after - before, best as `paired_interval`; without it the plain difference is shown.
-        unit: of the value; "%" shows a share of 1 as a percentage.
-        digits: decimals shown; default 1 for "%", else 3.
-        better: which direction is an improvement; None where neither is.
-        ceiling: the most that can be reached, in the metric's own units.
-        note: what a reader must know to judge it.
-        headline: shown large on top of the page.
+        label: its name, with the data that it was measured on.
+        before, after: its values, with intervals if known; None if not measured.
+        change: after - before, best as `paired_interval`; default the plain difference.
+        unit: of the value; "%" shows a fraction as a percentage.
+        digits: decimals; default 1 for "%", else 3.
+        better: the direction of an improvement; None for neither.
+        ceiling: the maximum possible value, in the metric's units.
+        note: a remark needed to judge it.
+        headline: shown large at the top of the page.
     """
 
     label: str
@@ -45,17 +45,17 @@ class Metric:
 
     @property
     def factor(self) -> float:
-        """From the stored value to the shown one."""
+        """Multiplier of the stored value for display."""
         return 100.0 if self.unit == "%" else 1.0
 
     @property
     def decimals(self) -> int:
-        """Decimals shown."""
+        """Number of decimals for display."""
         return self.digits if self.digits is not None else (1 if self.unit == "%" else 3)
 
     @property
-    def moved(self) -> Value | None:
-        """The change given, or the plain difference of after and before, or None."""
+    def difference(self) -> Value | None:
+        """`change`, or the plain difference of after and before, or None."""
         if self.change is not None or self.before is None or self.after is None:
             return self.change
         before, after = (v.mean if isinstance(v, Interval) else v for v in (self.before, self.after))
@@ -63,7 +63,7 @@ class Metric:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or no clear change where the interval of the change holds zero; empty without such an interval."""
+        """better, worse, or no clear change if the interval contains zero; empty without an interval."""
         if not isinstance(self.change, Interval) or self.better is None or math.isnan(self.change.low):
             return ""
         if self.change.low <= 0 <= self.change.high:
@@ -73,20 +73,21 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
-    """What one round of feedback -> reward model -> policy reached. Round 0 is the policy before any feedback.
+    """Results of a round of feedback -> reward model -> policy; round 0 is the initial policy.
 
     Attributes:
         number: of the round.
-        collected, kept: judgements of this round, before and after cleaning.
-        accuracy: of the reward model on held-out feedback, a share of 1; ceiling: the most it can reach there.
-        score: mean score on held-out prompts by this round's own reward model, so that rounds don't compare.
-        utility: the hidden utility there, where one is known.
+        collected, accepted: judgements of this round, before and after cleaning.
+        accuracy: of the reward model on held-out feedback, a fraction.
+        ceiling: maximum accuracy there.
+        score: mean score on held-out prompts by this round's reward model; not comparable between rounds.
+        utility: the hidden utility there, if known.
         kl: KL from the reference per response, nats.
     """
 
     number: int
     collected: int = 0
-    kept: int = 0
+    accepted: int = 0
     accuracy: Interval | None = None
     ceiling: float | None = None
     score: Value | None = None
@@ -96,7 +97,7 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a plot; lows and highs, where given, are drawn as error bars. A y that is not finite leaves a gap."""
+    """A line of a plot, with lows and highs as error bars; y values that are not finite leave gaps."""
 
     label: str
     xs: list[float]
@@ -114,7 +115,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Level:
-    """A value worth a line across a plot: horizontal where it is of y (a ceiling, a target), vertical where of x (a round begins)."""
+    """A reference line across a plot: horizontal at a y (a ceiling), vertical at an x (a new round)."""
 
     label: str
     at: float
@@ -122,7 +123,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Curve:
-    """A plot: its name, what x counts ("update"), the unit of y ("%" shows shares of 1 as percentages) and its lines."""
+    """A plot: name, x label ("update"), unit of y ("%" shows fractions as percentages) and lines."""
 
     name: str
     x_label: str
@@ -135,7 +136,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Two responses to one held-out prompt, with the reward model's score and, where one is known, the hidden utility."""
+    """Two responses to a held-out prompt, with the reward model's scores and the hidden utility if known."""
 
     prompt: str
     before: str
@@ -148,7 +149,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Wall-clock seconds that a stage took, over all rounds."""
+    """Wall-clock seconds of a stage, over all rounds."""
 
     stage: str
     seconds: float
@@ -156,21 +157,22 @@ class StageTime:
 
 @dataclass(frozen=True)
 class FeedbackCount:
-    """How much feedback of one kind there was and how much of it survived cleaning."""
+    """Number of judgements of one kind, before and after cleaning."""
 
     kind: str
     collected: int
-    kept: int
+    accepted: int
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under heads: numbers are shown right-aligned with `digits` decimals, texts as they are, None as "-".
+    """Rows under heads: numbers right-aligned with `digits` decimals, texts unchanged, None as "-".
 
     Attributes:
-        title: what it lists; part: the heading of the page under which it stands, shared by tables that belong together.
-        in_terminal: shown in the terminal, too; long lists are for the page.
+        title: caption of the table.
+        part: heading of its section on the page, shared by related tables.
+        in_terminal: print it in the terminal, too; long lists are for the page.
     """
 
     title: str
@@ -189,7 +191,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """What the run was to reach, in words, and whether it did."""
+    """The run's target in words, and whether it was met."""
 
     text: str
     met: bool
@@ -197,13 +199,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that the end of a run shows. Only title, command and seed must be given; a part left empty does not show.
+    """The contents of a run's report; empty parts are omitted.
 
     Attributes:
         title: of the page.
-        command: the words of the command line that ran it.
-        config_yaml: the composed configuration. The caller leaves secrets out of it and of the command: both are shown.
-        finished: when, in the caller's words.
+        command: the arguments of the command line, without secrets.
+        config_yaml: the composed configuration, without secrets.
+        finished: the time, formatted.
         versions: package or machine part -> version.
     """
 
@@ -230,19 +232,19 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str, origin: str = "report") -> Report:
-        """The report that `to_json` wrote. Raises DataError naming origin and field where the text is not one."""
+        """Parse the output of `to_json`. Raises DataError with origin and field if it is invalid."""
         try:
             return _adapter().validate_python(json.loads(text))
         except json.JSONDecodeError as error:
             raise DataError(f"{origin}:{error.lineno}: not JSON ({error.msg}); expected the report.json of a run") from None
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise DataError(f"{origin}: {place}: {first['msg']}; expected a report.json of format 1") from None
+            field_path = ".".join(map(str, first["loc"]))
+            raise DataError(f"{origin}: {field_path}: {first['msg']}; expected a report.json of format 1") from None
 
 
 def _plain(value: Any) -> Any:
-    """What strict JSON can hold: numpy's and torch's numbers as Python's, those that are not finite as words."""
+    """Convert values for strict JSON: numpy's and torch's numbers to Python's, non-finite ones to strings."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""From a reward model's metrics on held-out feedback to what the report shows."""
+"""Metrics, curves, tables and notes of reward models on held-out feedback for the report."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
 
 Cells = list[str | float | None]
 ROUNDING = 1e-4
-"""Standard deviations of the score: by more than this it must not depend on the texts beside it."""
+"""Maximum dependence of a score on its batch, in standard deviations."""
 MANY_TIES = 0.02
 PART = "On held-out feedback"
 
 
-def reward_metrics(found: HeldOut, ceiling: float | None = None) -> list[Metric]:
-    """Accuracy over all comparisons and, of several, by kind; rank correlations, the area under the curve of thumbs, the calibration error.
+def reward_metrics(held_out: HeldOut, ceiling: float | None = None) -> list[Metric]:
+    """Accuracy overall and by kind, rank correlations, AUC of thumbs, and calibration error.
 
     Args:
-        ceiling: the most that the accuracy can reach.
+        ceiling: maximum possible accuracy.
     """
     metrics = []
-    kinds = found.accuracy if len(found.accuracy) > 2 else {"all"} & found.accuracy.keys()  # one kind alone is all there is
+    kinds = held_out.accuracy if len(held_out.accuracy) > 2 else {"all"} & held_out.accuracy.keys()  # a single kind equals "all"
     for kind in sorted(kinds, key=lambda kind: (kind != "all", kind)):
-        accuracy = found.accuracy[kind]
+        accuracy = held_out.accuracy[kind]
         label = "Reward-model accuracy" if kind == "all" else f"Reward-model accuracy, {kind}s"
-        best, note = (ceiling if kind == "all" else None), f"{accuracy.n:,} held-out comparisons"
-        metrics.append(Metric(label=label, after=accuracy, unit="%", ceiling=best, note=note, headline=kind == "all"))
+        limit, note = (ceiling if kind == "all" else None), f"{accuracy.n:,} held-out comparisons"
+        metrics.append(Metric(label=label, after=accuracy, unit="%", ceiling=limit, note=note, headline=kind == "all"))
     for label, value, note in (
-        ("Rank correlation with held-out rankings", found.kendall, "Kendall's tau-b, mean over the rankings"),
-        ("Rank correlation with held-out ratings", found.spearman, "Spearman"),
-        ("Rank correlation with ratings within a prompt", found.spearman_within, "Spearman, mean over the prompts"),
-        ("Thumbs up above thumbs down", found.auc, "area under the curve"),
+        ("Rank correlation with held-out rankings", held_out.kendall, "Kendall's tau-b, mean over the rankings"),
+        ("Rank correlation with held-out ratings", held_out.spearman, "Spearman"),
+        ("Rank correlation with ratings within a prompt", held_out.spearman_within, "Spearman, mean over the prompts"),
+        ("Thumbs up above thumbs down", held_out.auc, "area under the curve"),
     ):
         if value is not None:
             metrics.append(Metric(label=label, after=value, note=note, headline=not metrics))
-    if found.calibration is not None:
-        note = f"{100 * found.calibration.ece_by_chance:.1f} % by chance with so few" if found.calibration.ece_by_chance > 0.005 else ""
-        error = found.calibration.ece
+    if held_out.calibration is not None:
+        error, chance = held_out.calibration.ece, held_out.calibration.ece_by_chance
+        note = f"{100 * chance:.1f} % by chance with so few" if chance > 0.005 else ""
         metrics.append(Metric(label="Calibration error", after=error, unit="%", better="lower", note=note, headline=False))
     return metrics
 
 
-def reliability_curve(found: Mapping[str, HeldOut]) -> list[Curve]:
-    """How often each model is right by how sure it is, beside the diagonal on which a calibrated one lies; none without comparisons."""
+def reliability_curve(by_model: Mapping[str, HeldOut]) -> list[Curve]:
+    """Reliability diagram: accuracy by stated probability of each model; empty without comparisons."""
     lines = []
-    for name, one in found.items():
-        bins = [] if one.calibration is None else one.calibration.bins
+    for name, held_out in by_model.items():
+        bins = [] if held_out.calibration is None else held_out.calibration.bins
         if bins:
             right = [bin.right for bin in bins]
             xs, low, high = [100 * bin.stated for bin in bins], [bound.low for bound in right], [bound.high for bound in right]
@@ -64,14 +64,14 @@ def reliability_curve(found: Mapping[str, HeldOut]) -> list[Curve]:
     return [Curve("Right, by how sure", "probability that the model gives, %", "%", lines, note=note)]
 
 
-def held_out_tables(found: HeldOut) -> list[Table]:
-    """Accuracy by data set where there are several, what the length of a response has to do with its score, and calibration."""
+def held_out_tables(held_out: HeldOut) -> list[Table]:
+    """Accuracy by data set (if several), dependence of scores on length, and calibration."""
     tables = []
-    if len(found.by_source) > 1:
-        rows = [[source, *_bounds(accuracy, 100)] for source, accuracy in sorted(found.by_source.items())]
+    if len(held_out.by_source) > 1:
+        rows = [[source, *_bounds(accuracy, 100)] for source, accuracy in sorted(held_out.by_source.items())]
         heads = ["data set", "accuracy, %", "from", "to", "comparisons"]
         tables.append(Table(title="Accuracy by data set", heads=heads, rows=rows, part=PART, digits=1))
-    length = found.length
+    length = held_out.length
     lines: list[tuple[str, Interval | None]] = [
         ("accuracy where the better response is longer", length.longer),
         ("accuracy where it is shorter", length.shorter),
@@ -80,36 +80,36 @@ def held_out_tables(found: HeldOut) -> list[Table]:
         ("Spearman of score and length", length.correlation),
         (f"the same at equal {length.control}", length.partial),
     ]
-    shown: list[Cells] = [[what, *_bounds(value)] for what, value in lines if value is not None]
-    if shown:
+    length_rows: list[Cells] = [[what, *_bounds(value)] for what, value in lines if value is not None]
+    if length_rows:
         note = "Length in characters. A model that knows length alone is right wherever the better response is longer, and nowhere else."
         heads = ["what", "value", "from", "to", "n"]
-        tables.append(Table(title="Length", heads=heads, rows=shown, part=PART, note=note, digits=3))
-    if found.calibration is not None:
-        sure = found.calibration
-        held: list[Cells] = [
-            ["expected calibration error", sure.ece, sure.ece_by_chance],
-            ["Brier score", sure.brier, 0.25],
-            ["negative log-likelihood, nats", sure.nll, 0.693],
+        tables.append(Table(title="Length", heads=heads, rows=length_rows, part=PART, note=note, digits=3))
+    if held_out.calibration is not None:
+        calibration = held_out.calibration
+        calibration_rows: list[Cells] = [
+            ["expected calibration error", calibration.ece, calibration.ece_by_chance],
+            ["Brier score", calibration.brier, 0.25],
+            ["negative log-likelihood, nats", calibration.nll, 0.693],
         ]
         note = "Beside the error: that of a calibrated model on so many comparisons. Beside the others: a coin's."
         heads = ["what", "value", "for comparison"]
-        tables.append(Table(title="Calibration", heads=heads, rows=held, part=PART, note=note, digits=3, in_terminal=False))
+        tables.append(Table(title="Calibration", heads=heads, rows=calibration_rows, part=PART, note=note, digits=3, in_terminal=False))
     return tables
 
 
-def held_out_notes(found: HeldOut) -> list[str]:
-    """What makes the metrics doubtful, or the model."""
-    notes, length = [], found.length
-    if found.batch_change > ROUNDING:
+def held_out_notes(held_out: HeldOut) -> list[str]:
+    """Warnings about the metrics or the model."""
+    notes, length = [], held_out.length
+    if held_out.batch_change > ROUNDING:
         notes.append(
-            f"a text's score changes by up to {found.batch_change:.2g} standard deviations with the texts beside it (rounding stays below "
-            f"{ROUNDING:g}): look at the model's padding and precision"
+            f"a text's score changes by up to {held_out.batch_change:.2g} standard deviations with the texts in its batch (rounding stays "
+            f"below {ROUNDING:g}): look at the model's padding and precision"
         )
-    if found.same_scores:
-        notes.append(f"the model gives all {found.same_scores} texts the same score: it tells nothing apart")
-    elif found.tied is not None and found.tied > MANY_TIES:
-        notes.append(f"{100 * found.tied:.1f} % of the held-out comparisons have equal scores, which count as wrong")
+    if held_out.same_scores:
+        notes.append(f"the model gives all {held_out.same_scores} texts the same score: it tells nothing apart")
+    elif held_out.tied is not None and held_out.tied > MANY_TIES:
+        notes.append(f"{100 * held_out.tied:.1f} % of the held-out comparisons have equal scores, which count as wrong")
     if length.model is not None and length.people is not None and length.model.low > length.people.high:
         notes.append(
             f"the reward model prefers the longer response in {100 * length.model.mean:.0f} % of the comparisons, people in "
@@ -118,33 +118,35 @@ def held_out_notes(found: HeldOut) -> list[str]:
     return notes
 
 
-def reward_model_metrics(found: Mapping[str, HeldOut]) -> list[Metric]:
-    """The accuracy, or what stands for it, as the mean over models. The note has Student's interval over them, which covers the choice of
-    the seed and not, as the page's other intervals do, that of the held-out items."""
-    over = mean_interval([one.objective for one in found.values()])
-    label, unit = ("Reward-model accuracy", "%") if next(iter(found.values())).accuracy else ("RewardAgreement with people", "")
+def reward_model_metrics(by_model: Mapping[str, HeldOut]) -> list[Metric]:
+    """The mean objective (accuracy, or its substitute) over models.
+
+    The note has Student's interval over the models, which covers the choice of the seed; the page's other intervals cover that of
+    the held-out items.
+    """
+    over = mean_interval([held_out.objective for held_out in by_model.values()])
+    label, unit = ("Reward-model accuracy", "%") if next(iter(by_model.values())).accuracy else ("Agreement with people", "")
     metric = Metric(label=f"{label}, mean of {over.n} models", after=over.mean, unit=unit)
     low, high = (f"{metric.factor * bound:.{metric.decimals}f}" for bound in (over.low, over.high))
     return [dataclasses.replace(metric, note=f"95 % interval over the models: {low} to {high}")]
 
 
-def models_tables(found: Mapping[str, HeldOut], agreement: Sequence[RewardAgreement]) -> list[Table]:
-    """The models side by side, and how far they agree two by two."""
-    side: list[Cells] = []
-    for name, one in found.items():
-        accuracy = one.accuracy.get("all")
+def models_tables(by_model: Mapping[str, HeldOut], agreement: Sequence[RewardAgreement]) -> list[Table]:
+    """The models side by side, and their pairwise agreement."""
+    models: list[Cells] = []
+    for name, held_out in by_model.items():
+        accuracy = held_out.accuracy.get("all")
         bounds: Cells = [None, None, None] if accuracy is None else _bounds(accuracy)[:3]
-        rest = [one.kendall, one.spearman, one.auc, one.length.longer, one.length.shorter]
-        side.append(
-            [name, *bounds, None if one.calibration is None else one.calibration.ece, *(None if v is None else v.mean for v in rest)]
-        )
+        error = None if held_out.calibration is None else held_out.calibration.ece
+        rest = [held_out.kendall, held_out.spearman, held_out.auc, held_out.length.longer, held_out.length.shorter]
+        models.append([name, *bounds, error, *(None if value is None else value.mean for value in rest)])
     heads = ["model", "accuracy", "from", "to", "ECE", "tau", "Spearman", "AUC", "longer", "shorter"]
     note = (
         "ECE: calibration error; tau: Kendall's on rankings; Spearman on ratings; AUC of thumbs; longer, shorter: accuracy where the "
         "better response is so."
     )
-    tables = [Table(title="Models side by side", heads=heads, rows=side, part=PART, note=note, digits=3)]
-    pairs: list[Cells] = [[one.first, one.second, one.spearman, one.kendall, one.same_order, one.texts] for one in agreement]
+    tables = [Table(title="Models side by side", heads=heads, rows=models, part=PART, note=note, digits=3)]
+    pairs: list[Cells] = [[a.first, a.second, a.spearman, a.kendall, a.same_order, a.texts] for a in agreement]
     if pairs:
         heads = ["model", "and", "Spearman", "tau-b", "same order", "texts"]
         note = "Same order: how often both prefer the same of two responses to a prompt."

@@ -1,4 +1,4 @@
-"""The report in the terminal: one table that is the same for the same results, then the seconds and the page, which differ."""
+"""The report in the terminal: reproducible tables first, then seconds and the page's path."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlhf_lightning.report import formatting
 from rlhf_lightning.report.report import Metric, Report, Value
 
 WIDTH = 100
-"""Columns where the output is no terminal."""
+"""Columns if the output is no terminal."""
 
 
 def print_report(report: Report, page: Path | None = None, console: Console | None = None) -> None:
-    """Print the metrics before and after, the target and notes, then the seconds by stage and where the page is.
+    """Print metrics, tables, target and notes, then the seconds by stage and the page's path.
 
-    Up to the seconds the text depends on metrics, target and notes alone: the same ones print the same bytes. By default it goes to
-    standard output, as plain text of WIDTH columns where that is no terminal.
+    Equal results print equal bytes up to the seconds. The default console is standard output, as plain text of WIDTH columns if it
+    is no terminal.
     """
     console = console or Console()
     if console.is_terminal:
@@ -46,12 +46,12 @@ def _print(report: Report, page: Path | None, console: Console) -> None:
     if report.seconds:
         console.print(_seconds(report, console))
     if page is not None:
-        # A path broken over two lines can't be clicked or copied.
+        # No line break within the path, so that it can be clicked or copied.
         console.print(literal(f"Report: {page}", console), soft_wrap=True)
 
 
 def _metrics(report: Report, console: Console) -> Table:
-    compares = any(metric.before is not None or metric.moved is not None for metric in report.metrics)
+    compares = any(metric.before is not None or metric.difference is not None for metric in report.metrics)
     rows = []
     for metric in report.metrics:
         value, n = _value(metric, metric.after), formatting.items(metric)
@@ -80,16 +80,16 @@ def _table(console: Console, title: str, heads: list[str], rows: list[list[str]]
         title_style="bold",
     )
     for index, head in enumerate(heads):
-        # In a narrow terminal numbers wrap rather than lose their ends.
-        whole = index > 0 and console.width >= WIDTH
-        table.add_column(literal(head, console), justify="right" if index else "left", overflow="fold", no_wrap=whole, header_style="dim")
+        # Only in a narrow terminal may numbers wrap.
+        no_wrap = index > 0 and console.width >= WIDTH
+        table.add_column(literal(head, console), justify="right" if index else "left", overflow="fold", no_wrap=no_wrap, header_style="dim")
     for row in rows:
         table.add_row(*(literal(cell, console) for cell in row))
     return table
 
 
 def _label(metric: Metric) -> str:
-    return formatting.named(metric) + (f", ceiling {formatting.number(metric, metric.ceiling)}" if metric.ceiling is not None else "")
+    return formatting.row_label(metric) + (f", ceiling {formatting.number(metric, metric.ceiling)}" if metric.ceiling is not None else "")
 
 
 def _value(metric: Metric, value: Value | None) -> str:

@@ -43,7 +43,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         ConfigError: neither a scorer nor a metric that the task can give.
     """
     from rlhf_lightning.evaluation.measure import score_doubts
-    from rlhf_lightning.report.policy import compared, policy_metrics, side_by_side
+    from rlhf_lightning.report.policy import policy_metrics, result_metrics, side_by_side
     from rlhf_lightning.stage._fitting_task import fitting_task
     from rlhf_lightning.stage._report import end
 
@@ -59,7 +59,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
         before = None if start is None else measured(run, task, start, scorer, start)
         after = measured(run, task, policy, scorer, start)
     notes += score_doubts(after)
-    results = compared(before, after)
+    results = result_metrics(before, after)
     end(run, "Evaluation", metrics=policy_metrics(before, after), results=results, notes=notes,
         samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
     return after.mean(next(iter(after.values)))

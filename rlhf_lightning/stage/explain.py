@@ -89,9 +89,9 @@ def _explain_case(
 def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: ScoreRegression | None, notes: list[str]) -> float:
     """Write and print everything. Returns the number of texts."""
     from rlhf_lightning.report.explanation import (
+        count_agreements,
         explanation_json,
         explanation_metrics,
-        preferred,
         regression_tables,
         words_table,
         write_explanation,
@@ -100,7 +100,7 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Score
 
     sides = [side for one in told for side in one.sides]
     broken = sum(side.is_complete is False for side in sides)
-    agreed, pairs = preferred(told)
+    agreed, pairs = count_agreements(told)
     if broken:
         notes.append(f"the words of {broken} of {len(sides)} texts don't add up to the score well enough: raise stage.max_steps")
     if pairs:

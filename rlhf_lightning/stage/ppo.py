@@ -33,7 +33,7 @@ def ppo(run: Run) -> float:
     """
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.report.policy import compared, policy_metrics, ppo_curves, side_by_side
+    from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import end
@@ -59,7 +59,7 @@ def ppo(run: Run) -> float:
         curves=ppo_curves({"": module.history}),
         samples=side_by_side(before, after, run.settings("evaluation").samples),
         notes=[*notes, *score_doubts(after), *alarm_notes({"": module.history})],
-        results=compared(before, after),
+        results=result_metrics(before, after),
     )
     run.log(f"policy: {run.folder / 'policy'}")
     return after.mean("score")

@@ -255,7 +255,7 @@ def left_out_notes(run: Run, division: Division, examples: Examples, limit: Leng
 
 def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured | None, after: Measured | None) -> None:
     """The report: what the policy does now, what its implicit rewards are worth on held-out feedback, and how it came there."""
-    from rlhf_lightning.report.policy import compared, curve, feedback_counts, policy_metrics, side_by_side
+    from rlhf_lightning.report.policy import curve, feedback_counts, policy_metrics, result_metrics, side_by_side
     from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage._report import end
 
@@ -279,7 +279,7 @@ def tell(run: Run, intake: Intake, trained: TrainedPreference, before: Measured 
         feedback=feedback_counts(intake),
         tables=held_out_tables(trained.held_out),
         notes=[*intake.notes, *trained.notes, *held_out_notes(trained.held_out)],
-        results=({} if after is None else compared(before, after))
+        results=({} if after is None else result_metrics(before, after))
         | trained.held_out.metrics()
         | {f"held_out/{name}": value for name, value in ratios.items()},
     )

@@ -173,7 +173,7 @@ def utility_of(task: Task) -> Callable[[Prompt, str], float]:
 def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     """The report of all rounds."""
     from rlhf_lightning.policy.alarms import alarm_notes
-    from rlhf_lightning.report.policy import compared, policy_metrics, ppo_curves, side_by_side
+    from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.report.report import FeedbackCount, Target
     from rlhf_lightning.report.reward import held_out_notes, reliability_curve, reward_metrics
     from rlhf_lightning.stage._report import end
@@ -200,7 +200,7 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
         feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
         notes=[*notes, *alarm_notes(histories), *last.intake.notes, *last.reward.notes, *held_out_notes(last.reward.measured)],
-        results=compared(story.start, last.measured)
+        results=result_metrics(story.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
         | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),
     )
@@ -213,13 +213,13 @@ def round_results(story: Story) -> list[Any]:
     from rlhf_lightning.statistics.intervals import mean_interval
 
     rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(story.start, "utility").values())), kl=0.0)]
-    collected = kept = 0
+    collected = accepted = 0
     for done in story.rounds:
         rows.append(
             RoundResult(
                 number=done.number,
                 collected=done.intake.collected.total() - collected,
-                kept=done.intake.kept.total() - kept,
+                accepted=done.intake.kept.total() - accepted,
                 accuracy=done.reward.measured.accuracy.get("all"),
                 ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
                 score=done.measured.mean("score"),
@@ -227,5 +227,5 @@ def round_results(story: Story) -> list[Any]:
                 kl=done.measured.kl,
             )
         )
-        collected, kept = done.intake.collected.total(), done.intake.kept.total()
+        collected, accepted = done.intake.collected.total(), done.intake.kept.total()
     return rows

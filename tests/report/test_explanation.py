@@ -15,12 +15,12 @@ import pytest
 from rlhf_lightning.report.explanation import (
     LEVELS,
     ExplainedCase,
-    coloured,
+    color_words,
+    count_agreements,
     explanation_json,
     explanation_metrics,
     explanation_page,
-    preferred,
-    strongest,
+    strongest_words,
     words_table,
 )
 from rlhf_lightning.reward.explain.cases import Case
@@ -94,11 +94,11 @@ def test_every_text_is_escaped_and_nothing_is_loaded_or_run():
 
 def test_words_have_the_shade_of_their_share():
     words = shares("response", "a good lamp", 0.01, 0.9, -0.2)
-    assert coloured("a good lamp", words, 0.9) == (
+    assert color_words("a good lamp", words, 0.9) == (
         'a <span class="up l5" title="+0.900">good</span> <span class="down l2" title="-0.200">lamp</span>'
     )
-    assert coloured("a good lamp", words, 0.0) == "a good lamp"
-    assert coloured("a\nb", [WordShare("response", 1, 2, "\n", -1.0)], 1.0) == 'a<span class="down l5" title="-1.000">↵\n</span>b'
+    assert color_words("a good lamp", words, 0.0) == "a good lamp"
+    assert color_words("a\nb", [WordShare("response", 1, 2, "\n", -1.0)], 1.0) == 'a<span class="down l5" title="-1.000">↵\n</span>b'
 
 
 def test_both_sides_of_a_pair_share_one_scale():
@@ -116,7 +116,7 @@ def test_the_page_says_who_agrees_and_what_not_to_trust():
     assert "agrees with occlusion 0.75" in page
     assert "it leaves +1.45 of +1.75 unexplained" in page
     assert page.count("<svg viewBox") > 3
-    assert preferred(CASES) == (1, 2)
+    assert count_agreements(CASES) == (1, 2)
 
 
 def test_a_features_model_s_page_shows_its_reasons_and_says_what_the_colours_are():
@@ -129,8 +129,8 @@ def test_a_features_model_s_page_shows_its_reasons_and_says_what_the_colours_are
 
 def test_repeated_words_are_summed_by_sign():
     found = side("", "good bad good bad bad", 1.0, values=(0.2, -0.4, 0.3, 0.1, -0.1))
-    assert strongest(found, 1) == [("good", "+0.50")]
-    assert strongest(found, -1) == [("bad", "-0.40")]
+    assert strongest_words(found, 1) == [("good", "+0.50")]
+    assert strongest_words(found, -1) == [("bad", "-0.40")]
     table = words_table([ExplainedCase(Case("", "rating", "", ("x",)), found), PAIR])
     assert [row[0] for row in table.rows] == ["1: good bad good…", "2 preferred: a good lamp", "2 other: bad lamp"]
     assert table.rows[0][2:4] == ["good +0.50", "bad -0.40"]

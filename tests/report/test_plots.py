@@ -38,7 +38,7 @@ def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
 
 
 def test_whole_numbers_get_whole_ticks() -> None:
-    assert plots.ticks(0.9, 3.1, 6, whole=True) == [1, 2, 3]
+    assert plots.ticks(0.9, 3.1, 6, integers=True) == [1, 2, 3]
     assert plots.tick_labels([0, 2000, 4000]) == ["0", "2,000", "4,000"]
     assert plots.tick_labels([-0.5, 0.0, 0.5]) == ["−0.5", "0.0", "0.5"]
 
@@ -86,8 +86,8 @@ def test_a_long_series_keeps_its_extremes() -> None:
     ys[3333] = 50.0
     curve = Curve("spike", "update", "", [Series("a", [float(i) for i in range(5000)], ys)])
     svg = plots.line_chart(curve)
-    assert plots.thinning(curve) == 42
-    assert len(with_class(svg, "answer")) <= plots.POINTS
+    assert plots.points_per_mark(curve) == 42
+    assert len(with_class(svg, "answer")) <= plots.MAX_POINTS
     assert "(0 to 50)" in svg
     assert "highest 50" in plots.describe(curve)
     assert len(svg) < 60_000

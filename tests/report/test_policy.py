@@ -10,13 +10,13 @@ import pytest
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.feedback.intake import Intake
 from rlhf_lightning.report.policy import (
-    compared,
     curve,
     feedback_counts,
     mean_of_last,
     policy_metrics,
     ppo_curves,
     prompt_means,
+    result_metrics,
     side_by_side,
 )
 from rlhf_lightning.report.report import FeedbackCount
@@ -108,11 +108,11 @@ def test_samples_are_spread_over_what_was_measured(count, rows):
 
 def test_the_results_are_the_plain_means():
     before, after = measured(0), measured(1, kl=0.7)
-    found = compared(before, after)
+    found = result_metrics(before, after)
     assert found["utility/before"] == pytest.approx(27.5 / 7)
     assert found["utility/after"] == pytest.approx(27.5 / 7 + 1)
     assert found.keys() == {"utility/before", "utility/after", "length/before", "length/after", "kl"}
-    assert compared(None, before).keys() == {"utility/after", "length/after"}
+    assert result_metrics(None, before).keys() == {"utility/after", "length/after"}
 
 
 def test_the_mean_of_the_last_steps():

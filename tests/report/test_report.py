@@ -16,7 +16,7 @@ from rich.console import Console
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.report import formatting
-from rlhf_lightning.report.page import curves_of_rounds, marked, page, write_page
+from rlhf_lightning.report.page import curves_of_rounds, mark_changes, page, write_page
 from rlhf_lightning.report.report import (
     Curve,
     FeedbackCount,
@@ -52,12 +52,12 @@ FULL = Report(
         RoundResult(
             number=1,
             collected=400,
-            kept=371,
+            accepted=371,
             accuracy=proportion_interval(301, 400),
             ceiling=0.87,
             utility=Interval(0.6, 0.5, 0.7, 256),
         ),
-        RoundResult(number=2, collected=400, kept=382, accuracy=proportion_interval(334, 400), ceiling=0.87, score=1.25, kl=9.02),
+        RoundResult(number=2, collected=400, accepted=382, accuracy=proportion_interval(334, 400), ceiling=0.87, score=1.25, kl=9.02),
     ],
     curves=[Curve("Score", "update", "", [Series("score", [1, 2, 3], [0.1, 0.2, 0.4])])],
     samples=[
@@ -227,7 +227,7 @@ def test_rounds_become_curves_where_two_measured() -> None:
 
 
 def test_changed_words_are_marked_and_nothing_is_lost() -> None:
-    before, after, compared = marked("Max was <sad>. He cried.", "Max was happy. He\ncried a lot.")
+    before, after, compared = mark_changes("Max was <sad>. He cried.", "Max was happy. He\ncried a lot.")
     assert compared
     assert before == "Max was <del>&lt;sad&gt;.</del> He <del>cried.</del>"
     assert after == "Max was <ins>happy.</ins> He\n<ins>cried a lot.</ins>"
@@ -238,10 +238,10 @@ def test_changed_words_are_marked_and_nothing_is_lost() -> None:
         ("one two", "three four"),
         ("a " * 3001, "a " * 3000),
     ]:
-        went, came, _ = marked(*texts)
+        went, came, _ = mark_changes(*texts)
         assert (Outline(went).text, Outline(came).text) == texts
-    assert marked("犬は好き", "猫は好き")[1] == "<ins>猫</ins>は好き"
-    assert marked("one two", "three four") == ("one two", "three four", False)
+    assert mark_changes("犬は好き", "猫は好き")[1] == "<ins>猫</ins>は好き"
+    assert mark_changes("one two", "three four") == ("one two", "three four", False)
 
 
 def test_terminal_table_is_the_same_for_the_same_results(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_numbers_and_durations_read_well() -> None:
 
 
 def test_a_change_is_the_difference_where_none_is_given() -> None:
-    assert Metric(label="f", before=Interval(1.0, 0.0, 2.0, 3), after=4.0).moved == 3.0
-    assert Metric(label="f", after=4.0).moved is None
+    assert Metric(label="f", before=Interval(1.0, 0.0, 2.0, 3), after=4.0).difference == 3.0
+    assert Metric(label="f", after=4.0).difference is None
     change = paired_interval([1.0, 2.0, 3.0], [2.0, 3.0, 5.0])
-    assert Metric(label="f", before=2.0, after=3.0, change=change).moved == change
+    assert Metric(label="f", before=2.0, after=3.0, change=change).difference == change

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied
 from rlhf_lightning.config.atomic_write import write_atomic
-from rlhf_lightning.report.page import rendered
+from rlhf_lightning.report.page import render_template
 from rlhf_lightning.report.parallel import Axis, parallel_coordinates
 from rlhf_lightning.report.report import Table
 
@@ -26,7 +26,7 @@ def sweep_page(jobs: Sequence[Job]) -> str:
     names = [name for name in varied(jobs) if name != SEED]
     finished = [job for job in jobs if job.objective is not None]
     same = {name: value for name, value in jobs[0].settings.items() if name not in varied(jobs)}
-    return rendered(
+    return render_template(
         "sweep.html.j2",
         "sweep.css",
         title="Sweep",
