@@ -1,4 +1,4 @@
-"""What a device can hold and do: a table by name, and this machine's own."""
+"""Memory and speed of a device: a table by name, and this machine's own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from rlhf_lightning.errors import ConfigError
 
 GIB = 2**30
-SAMPLE = 1024
-"""Rows and columns of the matrices that a CPU is tried on."""
-COPIED = 2**26
-"""Bytes that a CPU's memory is tried on."""
+MATRIX_SIZE = 1024
+"""Rows and columns of the matrices that measure a CPU's speed."""
+COPY_BYTES = 2**26
+"""Bytes of the copy that measures a CPU's bandwidth."""
 TRIALS = 3
 
 
@@ -26,9 +26,9 @@ class Device:
     """A device of one process.
 
     Attributes:
-        memory: bytes that a process can have. host: it is the processes' own memory, which all processes of a machine share.
-        flops: by dtype of the products, what its maker says that it reaches on dense matrices (float32 without TF32), or what was measured.
-        bandwidth: bytes a second from and to its memory.
+        memory: bytes that a process can have. host: a CPU, whose memory all processes of a machine share.
+        flops: FLOP/s by dtype, on dense matrices (float32 without TF32), of the data sheet or measured.
+        bandwidth: of its memory, bytes per second.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Device:
     host: bool = False
 
     def peak(self, precision: str) -> float:
-        """FLOP/s under a setting of trainer.precision; those of float32 where the device doesn't know the dtype."""
+        """FLOP/s under a setting of trainer.precision; those of float32 on a device without the dtype."""
         return self.flops.get(product_dtype(precision), self.flops["float32"])
 
 
 def product_dtype(precision: str) -> str:
-    """The dtype in which matrices are multiplied under a setting of trainer.precision."""
+    """The dtype of matrix products under a setting of trainer.precision."""
     return {"bf16": "bfloat16", "16": "float16", "64": "float64"}.get(precision.split("-")[0], "float32")
 
 
@@ -69,15 +69,16 @@ TABLE = {
         _gpu("RTX-3090", 23.5, 35.6, 71, 936),
     )
 }
-"""GiB that torch sees, TFLOP/s in float32 and in half precision (float32 sums, no sparsity), GB/s: NVIDIA's data sheets, SXM where there is
-one."""
+"""GiB that torch sees, TFLOP/s in float32 and half precision (float32 sums, dense), GB/s.
+
+Source: NVIDIA's data sheets, of SXM where it exists."""
 
 
 def device_named(name: str, accelerator: str = "cpu") -> Device:
-    """The device of that name; "here" is this machine's CPU, or its first GPU where the accelerator is one.
+    """The device of a name; "here" is this machine's CPU, or its first GPU if `accelerator` is "cuda".
 
     Raises:
-        ConfigError: a GPU here, and there is none.
+        ConfigError: "here" is a GPU, and torch sees none.
     """
     if name != "here":
         return TABLE[name]
@@ -87,57 +88,57 @@ def device_named(name: str, accelerator: str = "cpu") -> Device:
 
 
 def this_gpu() -> Device:
-    """The first GPU of this machine, its memory as torch sees it; speeds of the table where its name is there, else of an A100."""
-    about = torch.cuda.get_device_properties(0)
-    known = gpu_named(about.name) or TABLE["A100-40"]
-    return Device(about.name, float(about.total_memory), known.flops, known.bandwidth)
+    """The first GPU of this machine: memory as torch sees it, speeds of the table, or else an A100's."""
+    properties = torch.cuda.get_device_properties(0)
+    speeds = gpu_named(properties.name) or TABLE["A100-40"]
+    return Device(properties.name, float(properties.total_memory), speeds.flops, speeds.bandwidth)
 
 
 def gpu_named(name: str) -> Device | None:
-    """The device of the table that a driver's name for it stands for ("NVIDIA H100 80GB HBM3"); None for an unknown one."""
+    """The device of the table by its driver's name ("NVIDIA H100 80GB HBM3"); None for an unknown one."""
     words = name.upper().replace("-", " ").split()
     memory = "-80" if any(word.startswith("80GB") for word in words) else "-40"
     for word in words:
-        for found in (word, word + memory, f"RTX-{word}"):
-            if found in TABLE:
-                return TABLE[found]
+        for key in (word, word + memory, f"RTX-{word}"):
+            if key in TABLE:
+                return TABLE[key]
     return None
 
 
 @functools.cache
 def this_cpu() -> Device:
-    """This machine's CPU: the memory that a process may have, and how fast it multiplies and copies with the present number of threads."""
+    """This machine's CPU, its speed measured with the present number of threads."""
     flops = {"float32": _products_a_second(torch.float32), "bfloat16": _products_a_second(torch.bfloat16)}
     return Device("this CPU", memory_here(), flops, _bytes_a_second(), host=True)
 
 
 def memory_here() -> float:
-    """The machine's memory in bytes, or what its control group allows where that is less."""
-    found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    """The machine's memory in bytes, or the limit of its control group if that is less."""
+    physical = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     limit = Path("/sys/fs/cgroup/memory.max")
-    said = limit.read_text().strip() if limit.is_file() else "max"
-    return min(found, float(said)) if said.isdigit() else found
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(physical, float(text)) if text.isdigit() else physical
 
 
 def _products_a_second(dtype: torch.dtype) -> float:
     from rlhf_lightning.model.kernels import product
 
-    matrix = torch.randn(SAMPLE, SAMPLE).to(dtype)
+    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(dtype)
     with torch.no_grad():
-        return 2 * SAMPLE**3 / _fastest(lambda: product(matrix, matrix))
+        return 2 * MATRIX_SIZE**3 / _fastest(lambda: product(matrix, matrix))
 
 
 def _bytes_a_second() -> float:
-    block = torch.zeros(COPIED, dtype=torch.uint8)
+    block = torch.zeros(COPY_BYTES, dtype=torch.uint8)
     other = torch.ones_like(block)
-    return 2 * COPIED / _fastest(lambda: block.copy_(other))
+    return 2 * COPY_BYTES / _fastest(lambda: block.copy_(other))
 
 
 def _fastest(action: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few trials: others may use the machine."""
-    spent = []
+    """Seconds of the fastest of a few trials, since other programs may run."""
+    seconds = []
     for _ in range(TRIALS):
         start = time.perf_counter()
         action()
-        spent.append(time.perf_counter() - start)
-    return max(min(spent), 1e-9)
+        seconds.append(time.perf_counter() - start)
+    return max(min(seconds), 1e-9)

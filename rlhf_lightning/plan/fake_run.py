@@ -1,16 +1,17 @@
-"""A training's own code run without numbers: tensors have shapes, dtypes and lifetimes, and what they would take is counted.
+"""Fake tensors with shapes, dtypes and lifetimes but no numbers, and the memory that they would take.
 
 torch's FakeTensorMode gives every tensor a shape and no memory; `MemoryTracker` sees each one come and go, through the backward pass too.
-What a model of any architecture saves for its gradient is counted that way, not computed from a formula.
+The activations of any architecture are counted that way, not computed from a formula.
 """
 
 from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,27 +22,40 @@ from torch.utils._pytree import tree_leaves
 from rlhf_lightning.model.attention_buckets import group_by_length
 from rlhf_lightning.model.packing import ROUND
 
-IMPLEMENTATION = "rehearsed"
+IMPLEMENTATION = "fake"
 HEAP_BLOCK = 2**25
-"""glibc keeps freed blocks of up to 32 MiB for later, unless it is told otherwise; larger ones go back to the system at once."""
+"""Bytes of the largest block that glibc keeps in its heap when it is freed; larger ones are returned to the system at once."""
 M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts by their sizes alone.
+    """The sizes of texts.
 
     Attributes:
-        lengths: tokens of each. predicted: those of them that the output layer is run for.
+        lengths: tokens of each. predicted: those of them at which the output layer is computed.
     """
 
     lengths: tuple[int, ...]
     predicted: tuple[int, ...]
 
     @classmethod
-    def of(cls, before: Sequence[int], after: Sequence[int]) -> Texts:
-        """Texts with so many tokens before what is predicted, and so many predicted ones."""
-        return cls(tuple(a + b for a, b in zip(before, after, strict=True)), tuple(after))
+    def of(cls, contexts: Sequence[int], responses: Sequence[int]) -> Texts:
+        """Texts of contexts and predicted responses with these numbers of tokens."""
+        return cls(tuple(a + b for a, b in zip(contexts, responses, strict=True)), tuple(responses))
+
+    @classmethod
+    def of_packed(cls, tokens: Any) -> Texts:
+        """The sizes of PackedTokens; without response_start all tokens but the first are predicted."""
+        lengths = tokens.lengths.tolist()
+        starts = [0] * len(lengths) if tokens.response_start is None else tokens.response_start.tolist()
+        return cls(tuple(lengths), tuple(max(0, length - max(1, start)) for length, start in zip(lengths, starts, strict=True)))
+
+    @classmethod
+    def concatenate(cls, batches: Iterable[Texts]) -> Texts:
+        """All texts of batches."""
+        every = list(batches)
+        return cls(tuple(chain.from_iterable(t.lengths for t in every)), tuple(chain.from_iterable(t.predicted for t in every)))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -51,120 +65,127 @@ class Texts:
         return sum(self.lengths)
 
     @property
-    def answers(self) -> int:
+    def predicted_tokens(self) -> int:
         return sum(self.predicted)
 
     def part(self, parts: int) -> Texts:
-        """The largest of so many equal parts of them; texts are taken in turn, so that long ones are shared out."""
+        """The largest of `parts` equal parts; texts are dealt in turn, so that long ones are spread."""
         return Texts(self.lengths[::parts], self.predicted[::parts])
 
     def first(self, count: int) -> Texts:
         return Texts(self.lengths[:count], self.predicted[:count])
 
+    def longest(self, count: int) -> Texts:
+        """The `count` longest texts."""
+        order = sorted(range(len(self)), key=lambda i: -self.lengths[i])[:count]
+        return Texts(tuple(self.lengths[i] for i in order), tuple(self.predicted[i] for i in order))
+
     @functools.cached_property
     def bucketed_tokens(self) -> int:
-        """Tokens of the attention's buckets (backbone.layout)."""
+        """Tokens of the attention's buckets (model.attention_buckets)."""
         return sum(len(group) * self.lengths[group[0]] for group in group_by_length(self.lengths))
 
 
 @dataclass(frozen=True)
-class Places:
-    """What the rehearsed attention must know of a row: tokens of its buckets, and whether it computes in float32 as a CPU's does."""
+class PackedShape:
+    """Shape of a packed row for the fake attention: tokens of its buckets, and float32 as on a CPU."""
 
-    bucketed: int
-    single: bool
+    bucketed_tokens: int
+    float32: bool
 
 
+# torch.distributed._tools.MemTracker counts the same bytes by module, but not the part in small blocks; it is private and 900 lines.
 class MemoryTracker(TorchDispatchMode):
-    """Counts the bytes of all tensors that come to be while it is on, until they go: `now`, and the most at a time, `peak`.
+    """Counts the bytes of all living tensors made while it is on: now, and at the peak.
 
-    `heap` is the part of the peak in blocks of at most HEAP_BLOCK.
+    Attributes:
+        heap: the part of the peak in blocks of at most HEAP_BLOCK.
 
     Args:
-        known: what is there already and isn't counted: weights.
+        uncounted: existing tensors, such as weights.
     """
 
-    def __init__(self, known: Any = ()) -> None:
+    def __init__(self, uncounted: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = self.heap = self._small = 0
         self._alive: dict[int, Any] = {}
-        for tensor in known:
-            self._see(tensor, counted=False)
+        for tensor in uncounted:
+            self._add(tensor, counts=False)
 
-    def restart(self) -> None:
-        """Let the peak be looked for from here on."""
+    def reset_peak(self) -> None:
+        """Reset the peak to the present."""
         self.peak, self.heap = self.now, self._small
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._see(leaf)
+                self._add(leaf)
         return out
 
-    def _see(self, tensor: Tensor, counted: bool = True) -> None:
+    def _add(self, tensor: Tensor, counts: bool = True) -> None:
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._alive:
             return
-        size = storage.nbytes() if counted else 0
+        size = storage.nbytes() if counts else 0
         small = size if size <= HEAP_BLOCK else 0
         self.now += size
         self._small += small
         if self.now > self.peak:
             self.peak, self.heap = self.now, self._small
 
-        def gone(_: Any) -> None:
+        def release(_: Any) -> None:
             self.now -= size
             self._small -= small
             self._alive.pop(key, None)
 
-        self._alive[key] = weakref.ref(storage, gone)
+        self._alive[key] = weakref.ref(storage, release)
 
 
 def fake_mode() -> Any:
-    """The mode in which tensors have no memory; one for all models of a plan. Models are made on the device "meta" and then `to_fake`."""
+    """The mode of fake tensors, one for all models; make them on the device "meta", then `to_fake`."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def to_fake(mode: Any, model: M) -> M:
-    """Let a model that was made on the device "meta" have weights that look like a CPU's, in place; tied ones stay tied."""
-    known: dict[int, Tensor] = {}
+    """Replace a model's tensors on "meta" by fake ones on the CPU, in place; tied ones stay tied."""
+    replaced: dict[int, Tensor] = {}
 
-    def like(tensor: Tensor) -> Tensor:
-        if id(tensor) not in known:
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in replaced:
             empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-            known[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-        return known[id(tensor)]
+            replaced[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        return replaced[id(tensor)]
 
     with mode:
         for module in model.modules():
-            places: list[dict[str, Any]] = [cast(Any, module._parameters), cast(Any, module._buffers), module.__dict__]
-            for place in places:
-                for name, tensor in place.items():
+            namespaces: list[dict[str, Any]] = [cast(Any, module._parameters), cast(Any, module._buffers), module.__dict__]
+            for namespace in namespaces:
+                for name, tensor in namespace.items():
                     if isinstance(tensor, Tensor) and tensor.is_meta:
-                        place[name] = like(tensor)
+                        namespace[name] = fake(tensor)
     return model
 
 
 @contextmanager
-def counted(mode: Any, model: nn.Module, precision: str) -> Iterator[MemoryTracker]:
-    """Inside, what a model's code takes beyond its weights is counted, under a setting of trainer.precision."""
+def track_memory(mode: Any, model: nn.Module, precision: str) -> Iterator[MemoryTracker]:
+    """Count the memory of a model's code beyond its weights, at a setting of trainer.precision."""
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    live = MemoryTracker([*model.parameters(), *model.buffers()])
-    with mode, live, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        yield live
+    tracker = MemoryTracker([*model.parameters(), *model.buffers()])
+    with mode, tracker, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        yield tracker
 
 
-def rehearsable(trunk: Any) -> bool:
-    """Let a trunk's attention be counted; returns whether it runs on packed rows, as `supports_packing` would find by trying.
+def prepare_attention(trunk: Any) -> bool:
+    """Give a trunk a fake attention; returns True if it runs on packed rows, as `supports_packing`.
 
-    A trunk whose attention isn't called through transformers' AttentionInterface (T5) keeps its own, and is padded.
+    A trunk that doesn't call its attention through transformers' AttentionInterface (T5) keeps its own, and is padded.
     """
     config = trunk.config
-    plain = config._attn_implementation in ("sdpa", IMPLEMENTATION) and not getattr(config, "is_encoder_decoder", False)
+    is_plain = config._attn_implementation in ("sdpa", IMPLEMENTATION) and not getattr(config, "is_encoder_decoder", False)
     _register()
     try:
         trunk.set_attn_implementation(IMPLEMENTATION)
@@ -173,26 +194,26 @@ def rehearsable(trunk: Any) -> bool:
     if config._attn_implementation != IMPLEMENTATION:
         return False
     windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return plain and not windows and not getattr(config, "attn_logit_softcapping", None) and not getattr(config, "alibi", False)
+    return is_plain and not windows and not getattr(config, "attn_logit_softcapping", None) and not getattr(config, "alibi", False)
 
 
 def row_hidden(trunk: Any, texts: Texts, packs: bool, host: bool) -> Tensor:
-    """The vectors [N, D] of texts, as `text_vectors` and `token_vectors` make them: packed, or padded and picked.
+    """Hidden states [N, D] of texts as of `text_vectors`: packed, or padded and selected.
 
     Args:
-        host: on a CPU, which fills rows up and takes the attention in float32.
+        host: on a CPU, where rows are rounded up and attention computes in float32.
     """
-    count, own = texts.tokens, _no_cache(trunk)
+    count, options = texts.tokens, _no_cache(trunk)
     if packs:
         ids = torch.zeros(1, count + (-count % ROUND if host else 0), dtype=torch.long)
-        places = Places(texts.bucketed_tokens, host)
-        out = trunk(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=ids, packed_layout=places, **own)
+        shape = PackedShape(texts.bucketed_tokens, host)
+        out = trunk(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=ids, packed_layout=shape, **options)
         return cast(Tensor, out.last_hidden_state[0, :count])
     ids = torch.zeros(len(texts), max(texts.lengths), dtype=torch.long)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **own}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **options}
     if getattr(trunk.config, "is_encoder_decoder", False):
-        given |= {"decoder_input_ids": ids}
-    padded = trunk(**given).last_hidden_state
+        inputs |= {"decoder_input_ids": ids}
+    padded = trunk(**inputs).last_hidden_state
     return cast(Tensor, padded.flatten(0, 1).index_select(0, torch.zeros(count, dtype=torch.long)))
 
 
@@ -209,12 +230,12 @@ def _register() -> None:
 
 
 def _no_mask(*args: Any, **rest: Any) -> None:
-    """A mask is a byte for each pair of tokens of a text, little beside what the layers keep."""
+    """No mask: it is a byte per pair of tokens of a text, little compared with the activations."""
     return
 
 
-class _Fused(torch.autograd.Function):
-    """What a fused attention (flash) takes: its inputs, its output, and one number a row and head are kept for the gradient."""
+class _FusedAttention(torch.autograd.Function):
+    """Memory of a fused attention, which saves inputs, output, and one number per row and head."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -231,17 +252,17 @@ class _Fused(torch.autograd.Function):
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_layout: Any = None, **rest: Any
 ) -> tuple[Tensor, None]:
-    """The shapes of backbone.packing's attention, or of sdpa's where there is no layout."""
+    """The shapes of model.packing's attention, or of sdpa's without a layout."""
     dtype = query.dtype
-    if packed_layout is not None and packed_layout.single:
+    if packed_layout is not None and packed_layout.float32:
         query, key, value = (x.to(torch.promote_types(dtype, torch.float32)) for x in (query, key, value))
-    shared = query.shape[1] // key.shape[1]
+    groups = query.shape[1] // key.shape[1]
     if packed_layout is None:
-        if shared > 1:
-            key, value = (x.repeat_interleave(shared, 1) for x in (key, value))
-        return _Fused.apply(query, key, value).transpose(1, 2).contiguous().to(dtype), None
-    rows = [query[0].transpose(0, 1), *(x[0].transpose(0, 1).repeat_interleave(shared, 1) for x in (key, value))]
-    bucketed = torch.zeros(packed_layout.bucketed, dtype=torch.long)
+        if groups > 1:
+            key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+        return _FusedAttention.apply(query, key, value).transpose(1, 2).contiguous().to(dtype), None
+    rows = [query[0].transpose(0, 1), *(x[0].transpose(0, 1).repeat_interleave(groups, 1) for x in (key, value))]
+    bucketed = torch.zeros(packed_layout.bucketed_tokens, dtype=torch.long)
     rows = [row.index_select(0, bucketed) for row in rows]
-    out = torch.cat([_Fused.apply(*rows)])
+    out = torch.cat([_FusedAttention.apply(*rows)])
     return out.index_select(0, torch.zeros(query.shape[2], dtype=torch.long))[None].to(dtype), None

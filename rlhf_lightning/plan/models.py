@@ -1,11 +1,7 @@
-"""The models of a job, made from their configs alone: no weights are loaded, and none are in memory.
-
-Called with the device "meta"; `rehearsal.faked` then lets their passes be rehearsed.
-"""
+"""Models of a job, made from their configs on the device "meta": no weights are read or allocated."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +12,18 @@ from torch import nn
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.model.trunk import check_writer, load_config, trunk_kind
-from rlhf_lightning.plan.fake_run import rehearsable
+from rlhf_lightning.plan.fake_run import prepare_attention
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
 
 @dataclass(frozen=True)
 class Part:
-    """A model of a job, and what it takes in one process, in bytes.
+    """A model of a job, and its memory in one process, in bytes.
 
     Attributes:
         role: policy, critic, reference, reward model.
-        parameters, trained: numbers of weights, whole.
-        weights: with buffers. gradients, optimiser: of what is trained; Adam keeps two averages of each weight in its own precision.
+        parameters, trained: numbers of weights before sharding.
+        weights: with buffers. gradients, optimiser: of the trained weights; Adam keeps two averages of each in its own precision.
     """
 
     role: str
@@ -38,19 +34,18 @@ class Part:
     optimiser: float
 
     @classmethod
-    def of(cls, role: str, model: nn.Module, processes: int = 1) -> Part:
-        """What a model takes where its weights are shared out over so many processes (FSDP2); 1 for whole ones."""
-        parameters = list(model.parameters())
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        bytes_of = sum(p.nbytes for p in parameters) + sum(buffer.nbytes for buffer in model.buffers())
-        gradients = sum(p.nbytes for p in learning)
-        count = sum(p.numel() for p in learning)
-        return cls(role, sum(p.numel() for p in parameters), count, bytes_of / processes, gradients / processes, 2 * gradients / processes)
+    def of(cls, role: str, model: nn.Module, shards: int = 1) -> Part:
+        """The memory of a model in one process.
 
-    def alone(self, but: Part) -> Part:
-        """This part without another that it holds."""
-        own = {name: getattr(self, name) - getattr(but, name) for name in ("parameters", "trained", "weights", "gradients", "optimiser")}
-        return dataclasses.replace(self, **own)
+        Args:
+            shards: the number of processes that share its weights (FSDP2); 1 if each has all of them.
+        """
+        parameters = list(model.parameters())
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        weights = sum(p.nbytes for p in parameters) + sum(buffer.nbytes for buffer in model.buffers())
+        gradients = sum(p.nbytes for p in trained)
+        counts = sum(p.numel() for p in parameters), sum(p.numel() for p in trained)
+        return cls(role, *counts, weights / shards, gradients / shards, 2 * gradients / shards)
 
 
 @dataclass
@@ -58,7 +53,7 @@ class Trunk:
     """A trunk whose passes can be rehearsed.
 
     Attributes:
-        packs: whether it runs on packed rows.
+        packs: True if it runs on packed rows.
     """
 
     model: Any
@@ -66,7 +61,7 @@ class Trunk:
 
     @classmethod
     def of(cls, model: Any) -> Trunk:
-        return cls(model, rehearsable(model))
+        return cls(model, prepare_attention(model))
 
 
 def policy_of_config(config: Any, dtype: torch.dtype = torch.float32) -> Any:
@@ -78,10 +73,10 @@ def policy_of_config(config: Any, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def policy_of_path(path: str, dtype: torch.dtype) -> LanguageModel:
-    """The language model of a folder or Hub name: its config and its tokenizer are read, its weights aren't.
+    """The language model of a folder or Hub name, from its config and tokenizer.
 
     Raises:
-        DataError: neither is there.
+        DataError: one of them is missing.
     """
     from rlhf_lightning.backbone.encoder_decoder import EncoderDecoder
 
@@ -89,49 +84,45 @@ def policy_of_path(path: str, dtype: torch.dtype) -> LanguageModel:
     check_writer(config, path)
     model = policy_of_config(config, dtype)
     model.name_or_path = path
-    made = EncoderDecoder if trunk_kind(config) == "encoder_decoder" else LanguageModel
-    language_model = made(model, load_tokenizer(path))
+    language_model_class = EncoderDecoder if trunk_kind(config) == "encoder_decoder" else LanguageModel
+    language_model = language_model_class(model, load_tokenizer(path))
     check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
     return language_model
 
 
 def trunk_of_path(path: str) -> Any:
-    """The trunk of a folder or Hub name in float32, as reward models are made on it."""
-    from transformers import AutoModel, PreTrainedConfig
+    """The trunk of a folder or Hub name in float32, as reward models use it."""
+    from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-    config: PreTrainedConfig = load_pretrained(_auto_config(), path, "reward model")
+    auto: Any = AutoConfig
+    config: PreTrainedConfig = load_pretrained(auto, path, "reward model")
     trunk: Any = AutoModel.from_config(config, dtype=torch.float32)
     if getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     return trunk
 
 
-def _auto_config() -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig
-
-
 def matrix_weights(model: nn.Module) -> int:
-    """Weights that every token is multiplied with: all of a trunk's but the tables that are looked up in."""
+    """The number of a trunk's weights that multiply every token: all but embedding tables and vectors."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     return sum(p.numel() for p in model.parameters() if id(p) not in tables and p.dim() > 1)
 
 
 def layer_count(model: Any) -> int:
+    """The number of a trunk's layers."""
     return int(model.config.get_text_config().num_hidden_layers)
 
 
 def head_sizes(model: Any) -> tuple[int, int, int]:
-    """Heads of queries, heads of keys and values, and the width of one."""
+    """Numbers of query heads and of key and value heads, and the width of one."""
     config = model.config.get_text_config()
     heads = int(config.num_attention_heads)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
-    return heads, shared, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return heads, kv_heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def largest_layer(model: nn.Module) -> float:
-    """Bytes of the largest layer of a model whose layers are brought together one at a time."""
+    """Bytes of a model's largest layer, for strategies that gather one layer at a time."""
     sizes: Sequence[int] = [
         sum(p.nbytes for p in layer.parameters()) for block in model.modules() if isinstance(block, nn.ModuleList) for layer in block
     ]

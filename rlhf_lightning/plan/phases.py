@@ -1,54 +1,66 @@
-"""What a job needs, phase by phase, in one process: what stays, and what its passes take beside it."""
+"""Memory of a job in one process, phase by phase, as a range of the peak."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from rlhf_lightning.plan.device import GIB
 from rlhf_lightning.plan.models import Part
 from rlhf_lightning.plan.passes import PassMemory
 
-HOST_SLACK = 1.05
-"""What a process holds beyond the tensors that are alive, on a CPU: assumed, and borne out by benchmarks/plan.py."""
-HEAP_SLACK, REWARD_HEAP_SLACK, SFT_HEAP_SLACK, PREFERENCE_HEAP_SLACK = 0.9, 0.5, 1.4, 1.5
-"""What glibc's heap keeps of blocks that were freed, for each byte of the peak in such blocks (rehearsal.HEAP_BLOCK): shapes differ from
-batch to batch, so that holes seldom fit; most where a policy learns from given texts, whose logits are the largest such blocks. Fitted to
-the trainings of benchmarks/plan.py, whose spread is in docs/howto/plan.md. Nothing where MALLOC_MMAP_THRESHOLD_ sends such blocks back to
-the system."""
-GPU_SLACK = 1.1
-"""The same of PyTorch's caching allocator, whose blocks are rounded and split. Not measured."""
-GPU_CONTEXT = 0.6 * GIB
-"""The CUDA context and its libraries' workspaces. Not measured."""
+OVERHEAD = 0.1
+"""Upper bound: bytes that an allocator holds beyond the living tensors, per byte of them. PyTorch's caching allocator rounds and splits its
+blocks; a CPU's libraries have buffers of their own."""
+HEAP_OVERHEAD = 2.0
+"""Upper bound on a CPU: bytes of freed blocks that the C library's heap holds, per living byte in such blocks (fake_run.HEAP_BLOCK). The
+shapes of batches differ, so that freed blocks seldom fit the next ones."""
+FIRST_STEPS = 64 * 2**20
+"""Upper bound on a CPU: bytes that a first training touches beyond the imports, for any model: code of PyTorch, Lightning and the tokenizer
+that is loaded on first use, and kernels compiled by oneDNN."""
+CONTEXT = (0.3 * GIB, 0.8 * GIB)
+"""Bounds of the CUDA context and its libraries' workspaces. Not measured."""
+
+ROLLOUT, SCORING, TRAINING, STEP, EVALUATION, COLLECTING = (
+    "rollout", "scoring", "training", "optimiser step", "evaluation", "collecting",
+)  # fmt: skip
+
+
+class ByteRange(NamedTuple):
+    """Lower and upper bound of a number of bytes."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a job runs.
+    """Processes, strategy and precision of a job.
 
     Attributes:
-        processes: that train together. strategy: single, ddp or fsdp2.
-        host: on a CPU, whose processes' memory is counted with what Python and its libraries take.
-        base: bytes of a process before any model. keeps_freed: the C library's heap does.
-        frozen_sharded: reference and reward model are shared out as well.
+        host: on a CPU, where a process's memory includes Python and its libraries.
+        world_size: the number of processes. strategy: single, ddp or fsdp2.
+        base: bytes of a process after its imports. keeps_freed: the C library's heap keeps freed blocks.
+        shard_frozen: reference and reward model are sharded too.
     """
 
     precision: str
     host: bool
-    processes: int = 1
+    world_size: int = 1
     strategy: str = "single"
     base: float = 0.0
-    frozen_sharded: bool = False
+    shard_frozen: bool = False
     keeps_freed: bool = False
 
     @property
-    def shares(self) -> int:
-        """Processes over which what is trained is shared out."""
-        return self.processes if self.strategy == "fsdp2" else 1
+    def shards(self) -> int:
+        """The number of processes that share what is trained."""
+        return self.world_size if self.strategy == "fsdp2" else 1
 
     @property
-    def frozen_shares(self) -> int:
-        return self.shares if self.frozen_sharded else 1
+    def frozen_shards(self) -> int:
+        return self.shards if self.shard_frozen else 1
 
 
 @dataclass(frozen=True)
@@ -56,73 +68,61 @@ class Phase:
     """A phase of a job.
 
     Attributes:
-        resident: bytes of weights, gradients and the optimiser's averages that are there throughout.
-        taken: the largest pass of each role. at_once: bytes of the largest of them, beside `resident` and `beside`.
-        beside: records, buckets, gathered weights.
-        seconds: of one update or step. heap_slack: what the heap keeps, on a CPU.
+        resident: bytes of weights, gradients and optimizer states throughout.
+        passes: the largest pass of each role.
+        transient: bytes at the peak of the largest of them.
+        extra: bytes of records, gradient buckets, gathered weights.
+        seconds: of one update or step.
     """
 
     name: str
     resident: float
-    taken: dict[str, PassMemory]
-    at_once: float
-    beside: float = 0.0
+    passes: dict[str, PassMemory]
+    transient: float
+    extra: float = 0.0
     seconds: float = 0.0
-    heap_slack: float = HEAP_SLACK
 
     @property
     def bytes(self) -> float:
-        return self.resident + self.at_once + self.beside
+        """Living bytes at the peak."""
+        return self.resident + self.transient + self.extra
+
+    @property
+    def heap(self) -> float:
+        """The part in small blocks, of the pass with most of them."""
+        return max((memory.heap for memory in self.passes.values()), default=0.0)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job's models and phases, and the most that a process has at a time."""
+    """A job's models and phases, and the range of its peak."""
 
     setup: Setup
     parts: Sequence[Part]
     phases: Sequence[Phase]
-    notes: Sequence[str] = field(default_factory=list)
 
     @property
-    def peak(self) -> float:
-        """Bytes of a process, with what its allocator keeps beyond what is alive."""
-        return max(self.of(phase) for phase in self.phases)
+    def base(self) -> ByteRange:
+        """Bytes of a process before any model."""
+        return ByteRange(self.setup.base, self.setup.base + FIRST_STEPS) if self.setup.host else ByteRange(*CONTEXT)
 
     @property
-    def beyond_base(self) -> float:
-        return self.peak - self.base
+    def peak(self) -> ByteRange:
+        """Bytes of a process: those of living tensors, and with its allocator's overhead."""
+        peaks = [self.peak_of(phase) for phase in self.phases]
+        return ByteRange(max(peak.low for peak in peaks), max(peak.high for peak in peaks))
 
-    @property
-    def base(self) -> float:
-        return self.setup.base if self.setup.host else GPU_CONTEXT
-
-    def of(self, phase: Phase) -> float:
-        """A phase's peak."""
-        heap = max((taken.heap for taken in phase.taken.values()), default=0.0)
-        kept = phase.heap_slack * heap if self.setup.keeps_freed else 0.0
-        return self.base + phase.bytes * (HOST_SLACK if self.setup.host else GPU_SLACK) + kept
+    def peak_of(self, phase: Phase) -> ByteRange:
+        """The range of one phase."""
+        heap = HEAP_OVERHEAD * phase.heap if self.setup.keeps_freed else 0.0
+        return ByteRange(self.base.low + phase.bytes, self.base.high + (1 + OVERHEAD) * phase.bytes + heap)
 
     @property
     def update_seconds(self) -> float:
-        """Of one update (or step): the phases that come again."""
+        """Seconds of one update (or step): the repeated phases."""
         return sum(phase.seconds for phase in self.phases)
 
     @property
-    def generation_share(self) -> float:
-        """Of an update's time; 0 where nothing is generated."""
+    def generation_fraction(self) -> float:
+        """Of an update's time; 0 in jobs that generate nothing."""
         return sum(phase.seconds for phase in self.phases if phase.name == ROLLOUT) / max(self.update_seconds, 1e-12)
-
-
-ROLLOUT, SCORING, TRAINING, STEP, EVALUATION, COLLECTING = (
-    "rollout", "scoring", "training", "optimiser step", "evaluation", "collecting",
-)  # fmt: skip
-
-
-def weights_of(parts: Sequence[Part]) -> float:
-    return sum(part.weights for part in parts)
-
-
-def states_of(parts: Sequence[Part]) -> float:
-    """Gradients and the optimiser's averages."""
-    return sum(part.gradients + part.optimiser for part in parts)

@@ -1,4 +1,4 @@
-"""What a process has before any model, and how much it ever had."""
+"""Memory of this process: before any model, now, and at its peak."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import resource
 import sys
 from pathlib import Path
 
-FIRST_STEPS = 60 * 2**20
-"""Bytes that a first training touches beyond the imports, whatever the model: code of PyTorch, Lightning and the tokenizer that is loaded
-on first use, and kernels that oneDNN makes. Estimated."""
-
 
 def bytes_after_imports() -> float:
-    """The memory of this process once everything that a training imports is imported, with what its first steps touch."""
+    """The memory of this process after all imports of a training."""
     import lightning  # noqa: F401
     import transformers  # noqa: F401
     from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
@@ -24,32 +20,32 @@ def bytes_after_imports() -> float:
     import rlhf_lightning.reward.module
     import rlhf_lightning.sft.module  # noqa: F401
 
-    return resident_bytes() + FIRST_STEPS
+    return resident_bytes()
 
 
 def keeps_freed() -> bool:
-    """Whether the C library of this process keeps blocks of some MiB when they are freed: glibc, unless the environment tells it not to."""
+    """True where the C library keeps freed blocks of some MiB: glibc, unless the environment forbids it."""
     return platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_THRESHOLD_" not in os.environ
 
 
 def resident_bytes() -> float:
-    """The memory of this process, as the system counts it."""
+    """Resident memory of this process now."""
     return _status("VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> float:
-    """The most that this process ever had."""
-    # Of Linux's two counts the other one begins with what the starter of the process had.
-    return _status("VmHWM") or _most_ever()
+    """Peak resident memory of this process."""
+    # VmHWM, because ru_maxrss is inherited across exec.
+    return _status("VmHWM") or _max_rss()
 
 
 def _status(name: str) -> float:
-    """A line of Linux's count of this process, in bytes; 0 elsewhere."""
+    """A line of Linux's status of this process, in bytes; 0 elsewhere."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
 
 
-def _most_ever() -> float:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(most) if sys.platform == "darwin" else most * 1024.0
+def _max_rss() -> float:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(size) if sys.platform == "darwin" else size * 1024.0

@@ -17,14 +17,14 @@ DeviceName = Literal[
 @section("plan")
 @dataclass
 class PlanSettings:
-    """What stage=plan works out, and for which device.
+    """The job that stage=plan plans, and its device.
 
     Attributes:
-        job: the stage that is planned; everything else of the command says how it would run.
-        device: of each process; "here" is this machine's, with a short product of matrices to see how fast it is.
-        response_tokens: how long responses are on average; None takes the most that the sampler allows, so that the peak is a bound.
-        batches: of how many batches the largest is planned.
-        switches: also plan what would take less memory (adapters, a shared critic, micro-batches ...), one at a time.
+        job: the stage to plan; the rest of the command is the job's own.
+        device: of each process; "here" is this machine's, whose speed is measured by a short matrix product.
+        response_tokens: mean length of a response; None takes the sampler's maximum, so that the peak is a bound.
+        batches: the number of batches of which the largest is planned.
+        switches: also plan settings that may take less memory (adapters, a shared critic, micro-batches ...), one at a time.
     """
 
     job: Literal["sft", "reward", "preference", "ppo", "rounds"] = "ppo"

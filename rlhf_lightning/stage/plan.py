@@ -1,8 +1,10 @@
-"""stage=plan: what a job would take, before it is started."""
+"""stage=plan: memory and time of a job before it is started."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.registry import option, register
@@ -11,14 +13,15 @@ from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
     from rlhf_lightning.plan.device import Device
-    from rlhf_lightning.plan.phases import Plan
+    from rlhf_lightning.plan.phases import ByteRange, Plan
     from rlhf_lightning.report.report import Metric, Table
 
 MIB, GIB = 2**20, 2**30
+Row = list[str | float | None]
 
 
 def check_combination(choices: ComposedConfig) -> None:
-    """Refuse what the planned job itself would refuse. Raises ConfigError."""
+    """Run the checks of the planned job itself. Raises ConfigError."""
     check = option("stage", choices.settings("plan").job).check
     if check is not None:
         check(choices)
@@ -26,118 +29,137 @@ def check_combination(choices: ComposedConfig) -> None:
 
 @register("stage", "plan", check=check_combination, needs=["elsewhere"])
 def plan(run: Run) -> float:
-    """Work out memory and time of a job (plan.job) on a device (plan.device) from configs alone; writes plan.json. Returns the peak in GiB.
+    """Plan memory and time of plan.job on plan.device; returns the upper bound of the peak in GiB.
 
-    Nothing is trained, and of a model's folder or Hub name only the config and the tokenizer are read. What layers keep for their gradients
-    is counted in a rehearsal of the training's own code on tensors without numbers, with the batches that the job would have.
+    Nothing is trained, and of a model's folder or Hub name only the config and the tokenizer are read. Activations are counted in a
+    rehearsal of the training's own code on fake tensors, with the batches of the job. plan.json holds all numbers.
     """
-    from rlhf_lightning.plan.cache import PlanCache
     from rlhf_lightning.plan.device import device_named
     from rlhf_lightning.plan.process_memory import bytes_after_imports
-    from rlhf_lightning.stage._planning import Planner
+    from rlhf_lightning.stage._planned_run import Inputs, PlannedRun
     from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._switches import memory_switches
     from rlhf_lightning.training.trainer import kind_of
 
     settings = run.settings("plan")
     base = bytes_after_imports()
+    rehearse = importlib.import_module(option("stage", settings.job).target.__module__).rehearse
     with run.time_stage("plan"):
         device = device_named(settings.device, kind_of(run.config.trainer.get("accelerator", "auto")))
-        planner = Planner(run, PlanCache(device), base)
-        found = planner.plan(run)
-        notes = list(planner.known.notes)  # those of the others are on other settings
-        others = [(words, planner.plan(other)) for words, other in planner.switches()] if settings.switches else []
-    run.write_json("plan.json", as_json(found, others, device))
+        planned = PlannedRun(run.config, Inputs(run), device, base)
+        job: Plan = rehearse(planned)
+        switches = memory_switches(planned) if settings.switches else {}
+        others: dict[str, Plan] = {words: rehearse(planned.with_changes(changes)) for words, changes in switches.items()}
+    run.write_json("plan.json", as_json(job, others, device))
     end(
         run,
         f"Plan of stage={settings.job} on {device.name}",
-        metrics=plan_metrics(found, device),
-        tables=[models_table(found), phases_table(found), *([switches_table(found, others, device)] if others else [])],
-        notes=[*notes, *found.notes],
-        results={"peak": found.peak / GIB},
+        metrics=plan_metrics(job, device),
+        tables=[models_table(job), phases_table(job), *([switches_table(job, others, device)] if others else [])],
+        notes=list(dict.fromkeys(planned.notes)),
+        results={"peak_low": job.peak.low / GIB, "peak": job.peak.high / GIB},
     )
-    return found.peak / GIB
+    return job.peak.high / GIB
 
 
-def fits(found: Plan, device: Device) -> bool:
-    """Whether all processes of this machine's memory, or one of a device, have room."""
-    return found.peak * (found.setup.processes if device.host else 1) <= device.memory
+def verdict(job: Plan, device: Device) -> str:
+    """Compare the peak with a GPU's memory, or that of all processes with this machine's."""
+    processes = job.setup.world_size if device.host else 1
+    if job.peak.high * processes <= device.memory:
+        return "it fits"
+    return "it may fit" if job.peak.low * processes <= device.memory else "it does NOT fit"
 
 
-def plan_metrics(found: Plan, device: Device) -> list[Metric]:
-    """The peak, what there is, and what an update takes."""
+def plan_metrics(job: Plan, device: Device) -> list[Metric]:
+    """The peak, the device's memory, and the duration of an update."""
     from rlhf_lightning.report.report import Metric
 
-    processes = found.setup.processes
-    what = f"Peak of a process{'' if processes == 1 else f', of {processes}'}"
-    verdict = "it fits" if fits(found, device) else "it does NOT fit"
-    share = Metric(label="Share of generation in it", after=found.generation_share, unit="%", better=None)
+    processes = "a process" if job.setup.world_size == 1 else f"a process, of {job.setup.world_size}"
+    fits = verdict(job, device)
+    generation = Metric(label="Share of generation in it", after=job.generation_fraction, unit="%", better=None)
     return [
-        Metric(label=what, after=found.peak / GIB, unit="GiB", better=None, note=f"{verdict} on {device.name}"),
-        Metric(label="of that before any model", after=found.base / GIB, unit="GiB", better=None, headline=False),
-        Metric(label=f"Memory of {device.name}: {verdict}", after=device.memory / GIB, unit="GiB", better=None),
-        Metric(label="An update, estimated", after=found.update_seconds, unit="s", better=None),
-        *([share] if found.generation_share else []),
+        Metric(label=f"Peak of {processes}, at least", after=job.peak.low / GIB, unit="GiB", better=None),
+        Metric(label=f"Peak of {processes}, at most", after=job.peak.high / GIB, unit="GiB", better=None, note=f"{fits} on {device.name}"),
+        Metric(label="of that before any model", after=job.base.low / GIB, unit="GiB", better=None, headline=False),
+        Metric(label=f"Memory of {device.name}: {fits}", after=device.memory / GIB, unit="GiB", better=None),
+        Metric(label="An update, estimated", after=job.update_seconds, unit="s", better=None),
+        *([generation] if job.generation_fraction else []),
     ]
 
 
-def unit_of(found: Plan) -> tuple[str, float]:
-    return ("GiB", GIB) if found.peak > 16 * GIB else ("MiB", MIB)
+def memory_unit(job: Plan) -> tuple[str, float]:
+    """Name and bytes of the unit of a plan's tables."""
+    return ("GiB", GIB) if job.peak.high > 16 * GIB else ("MiB", MIB)
 
 
-def models_table(found: Plan) -> Table:
-    """What each model takes for as long as it is there."""
+def show_range(peak: ByteRange, unit: float) -> str:
+    """A range in a unit, as "812 to 1,030"."""
+    digits = 1 if unit == GIB else 0
+    return f"{peak.low / unit:,.{digits}f} to {peak.high / unit:,.{digits}f}"
+
+
+def models_table(job: Plan) -> Table:
+    """Permanent memory of each model."""
     from rlhf_lightning.report.report import Table
 
-    name, unit = unit_of(found)
-    rows: list[list[str | float | None]] = [
+    name, unit = memory_unit(job)
+    rows: list[Row] = [
         [part.role, f"{part.parameters:,}", f"{part.trained:,}", part.weights / unit, part.gradients / unit, part.optimiser / unit]
-        for part in found.parts
+        for part in job.parts
     ]
     heads = ["model", "parameters", "trained", f"weights {name}", "gradients", "optimiser"]
     return Table(title="Models, in each process", heads=heads, rows=rows, part="Memory")
 
 
-def phases_table(found: Plan) -> Table:
-    """The largest pass of each phase, and the peak."""
+def phases_table(job: Plan) -> Table:
+    """The largest passes of each phase, and its peak."""
     from rlhf_lightning.plan.passes import PassMemory
     from rlhf_lightning.report.report import Table
 
-    name, unit = unit_of(found)
-    rows: list[list[str | float | None]] = []
-    for phase in found.phases:
-        for role, taken in (phase.taken or {"": PassMemory()}).items():
-            parts = [taken.activations, taken.logits, taken.cache, taken.temporary]
-            sizes: list[str | float | None] = [part / unit if part else None for part in parts]
-            rows.append([phase.name, role, phase.resident / unit, *sizes, found.of(phase) / unit, phase.seconds or None])
+    name, unit = memory_unit(job)
+    rows: list[Row] = []
+    for phase in job.phases:
+        for role, memory in (phase.passes or {"": PassMemory()}).items():
+            parts = [memory.activations, memory.logits, memory.cache, memory.temporary]
+            sizes: Row = [part / unit if part else None for part in parts]
+            rows.append([phase.name, role, phase.resident / unit, *sizes, show_range(job.peak_of(phase), unit), phase.seconds or None])
     heads = ["phase", "pass of", f"resident {name}", "activations", "logits", "KV cache", "temporary", "peak", "seconds"]
-    note = "the peak holds what a process has before any model, and what its allocator keeps"
+    note = "peak: of a process, from the living tensors and Python itself to the most that its allocator may keep"
     return Table(title="Phases, in each process", heads=heads, rows=rows, part="Memory", note=note)
 
 
-def switches_table(found: Plan, others: list[tuple[str, Plan]], device: Device) -> Table:
-    """What the same job would take with one setting changed."""
+def switches_table(job: Plan, others: Mapping[str, Plan], device: Device) -> Table:
+    """The same job with one setting changed."""
     from rlhf_lightning.report.report import Table
 
-    name, unit = unit_of(found)
-    rows: list[list[str | float | None]] = [
-        [words, other.peak / unit, f"{other.peak / found.peak - 1:+.0%}", "yes" if fits(other, device) else "no", other.update_seconds]
-        for words, other in sorted(others, key=lambda pair: pair[1].peak)
+    name, unit = memory_unit(job)
+    rows: list[Row] = [
+        [
+            words,
+            show_range(other.peak, unit),
+            f"{other.peak.high / job.peak.high - 1:+.0%}",
+            verdict(other, device).removeprefix("it "),
+            other.update_seconds,
+        ]
+        for words, other in sorted(others.items(), key=lambda pair: pair[1].peak.high)
     ]
-    return Table(title="With one setting changed", heads=["setting", f"peak {name}", "change", "fits", "seconds"], rows=rows, part="Memory")
+    heads = ["setting", f"peak {name}", "change", device.name, "seconds"]
+    return Table(title="With one setting changed", heads=heads, rows=rows, part="Memory")
 
 
-def as_json(found: Plan, others: list[tuple[str, Plan]], device: Device) -> dict[str, Any]:
-    """Bytes and seconds, as plan.json holds them."""
-    phases = [dataclasses.asdict(phase) | {"peak": found.of(phase)} for phase in found.phases]
+def as_json(job: Plan, others: Mapping[str, Plan], device: Device) -> dict[str, Any]:
+    """The content of plan.json, in bytes and seconds."""
     return {
         "device": dataclasses.asdict(device),
-        "setup": dataclasses.asdict(found.setup),
-        "models": [dataclasses.asdict(part) for part in found.parts],
-        "phases": phases,
-        "base": found.base,
-        "peak": found.peak,
-        "fits": fits(found, device),
-        "seconds": found.update_seconds,
-        "generation_share": found.generation_share,
-        "switches": {words: {"peak": other.peak, "fits": fits(other, device), "seconds": other.update_seconds} for words, other in others},
+        "setup": dataclasses.asdict(job.setup),
+        "models": [dataclasses.asdict(part) for part in job.parts],
+        "phases": [dataclasses.asdict(phase) | {"peak": job.peak_of(phase)._asdict()} for phase in job.phases],
+        "base": job.base._asdict(),
+        **_summary(job, device),
+        "generation_fraction": job.generation_fraction,
+        "switches": {words: _summary(other, device) for words, other in others.items()},
     }
+
+
+def _summary(job: Plan, device: Device) -> dict[str, Any]:
+    return {"peak": job.peak._asdict(), "verdict": verdict(job, device), "seconds": job.update_seconds}

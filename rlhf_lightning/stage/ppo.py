@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.policy.components import PPOComponents, Shaping
     from rlhf_lightning.policy.kl_penalty import KLPenalty
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.scoring import Scorer
+    from rlhf_lightning.stage._planned_run import PlannedRun
 
 PROGRESS_METRICS = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
 """Metrics of the progress bar, and their labels."""
@@ -175,3 +177,24 @@ def reward_shapings(run: Run, kl_penalty: KLPenalty) -> list[Shaping]:
     nodes = (run.config.get("rollout_shaping") or {}).values()
     position = next((i for i, node in enumerate(nodes) if "rewards" in component_of(node).needs), len(shapings))
     return [*shapings[:position], kl_penalty.shape_rewards, *shapings[position:]]
+
+
+def rehearse(run: PlannedRun) -> Plan:
+    """The phases of this stage, for stage=plan."""
+    return rehearse_with_scorer(run, run.scorer_trunk())
+
+
+def rehearse_with_scorer(run: PlannedRun, scorer: Any) -> Plan:
+    """The phases of PPO.
+
+    Args:
+        scorer: the fake trunk of the reward model; None for a scorer without one.
+    """
+    from rlhf_lightning.stage._reference import prepare_policy_and_reference
+
+    corpus = run.inputs.corpus
+    policy = run.language_model(corpus=corpus)
+    reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
+    critic = run.critic(policy, scorer) if "values" in run.component_of("advantage").needs else None
+    job = run.policy_job(policy, reference, critic, scorer)
+    return run.plan(job, job.ppo_phases(run.settings("ppo"), run.generation(policy), run.settings("evaluation")))

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from rlhf_lightning.feedback.judgements import Judgements
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.preference.examples import Examples
     from rlhf_lightning.preference.implicit_reward import HeldOutRatios
     from rlhf_lightning.preference.texts import TextTable
     from rlhf_lightning.reward.evaluation.held_out import HeldOut
+    from rlhf_lightning.stage._planned_run import PlannedRun
     from rlhf_lightning.tokenization.length_limit import LengthLimit
 
 LOOKED_AT = 1_000
@@ -303,3 +305,27 @@ def preference_metrics(trained: TrainedPreference) -> Sequence[Any]:
         Metric(label="Better responses, log-ratio to the start", after=ratios.better, unit="nats", better=None, headline=False),
         Metric(label="Worse responses, log-ratio to the start", after=ratios.worse, unit="nats", better=None, headline=False),
     ]
+
+
+def rehearse(run: PlannedRun) -> Plan:
+    """The phases of this stage, for stage=plan."""
+    from rlhf_lightning.plan.fake_run import Texts
+    from rlhf_lightning.plan.jobs import SCORING_BATCH
+    from rlhf_lightning.preference.examples import preference_loader
+    from rlhf_lightning.preference.texts import TextTable
+    from rlhf_lightning.tokenization.length_limit import length_limit
+
+    settings, corpus = run.settings("preference"), run.inputs.corpus
+    policy = run.language_model(corpus=corpus)
+    reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
+    job = run.policy_job(policy, reference)
+    if run.has_feedback:
+        training = divided(run.inputs.judgements, settings.validation_fraction, "preference").training
+        limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
+        table = TextTable(policy.tokenizer, limit.tokens, policy.eos_ids)
+        examples = examples_of(run, training, table, limit)
+        batches = run.texts(preference_loader(examples, table, settings.batch_size, run.seed, 0, run.setup.world_size))
+    else:
+        batches = run.collected_texts(policy, "preference", 2 * settings.batch_size)
+    has_reference = "reference" in run.component_of("preference_loss").needs
+    return run.plan(job, job.supervised_phases(batches, Texts.concatenate(batches).longest(SCORING_BATCH) if has_reference else None))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.judgements import Judgements, Text
     from rlhf_lightning.flow import Feedback, Prompt
+    from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.reward.evaluation.held_out import HeldOut
     from rlhf_lightning.reward.model import RewardModel
     from rlhf_lightning.reward.regression.feature_score import FeatureScore
+    from rlhf_lightning.stage._planned_run import PlannedRun
 
     Truth = Callable[[Prompt, str], float]
 
@@ -326,3 +328,31 @@ def settings_in(node: DictConfig) -> dict[str, Any]:
     """A component's settings as plain values, without its address."""
     content: Any = OmegaConf.to_container(node, resolve=True)
     return {key: value for key, value in content.items() if not key.startswith("_")}
+
+
+def rehearse(run: PlannedRun) -> Plan:
+    """The phases of this stage, for stage=plan.
+
+    Raises:
+        ConfigError: a head without a trunk, whose regression has no phases.
+    """
+    from rlhf_lightning.model.loading import load_tokenizer
+    from rlhf_lightning.model.trunk import clamp_length
+    from rlhf_lightning.reward.model import RewardModel
+    from rlhf_lightning.reward.module import feedback_loader
+    from rlhf_lightning.reward.net import ComposedScore
+
+    if "texts" in run.component_of("reward_head").needs:
+        raise ConfigError("reward_head=features has no trunk: it is a regression on the features of the texts, and no plan is needed")
+    settings, trunk, none = run.settings("reward"), run.reward_trunk(), cast(Any, None)
+    run.build("reward_tuning")(trunk)
+    job = run.reward_job(trunk)
+    if not run.has_feedback:
+        policy = run.language_model(corpus=run.inputs.corpus)
+        return run.plan(job, job.supervised_phases(run.collected_texts(policy, "reward", settings.batch_size)))
+    training = divided(run.inputs.judgements, settings.validation_fraction).training
+    path = run.config.backbone.get("path")
+    tokenizer = load_tokenizer(str(path)) if path else run.language_model(corpus=run.inputs.corpus).tokenizer
+    reader = RewardModel(ComposedScore(trunk, none, none), tokenizer, clamp_length(trunk, settings.max_length))
+    loader = feedback_loader(training, reader, settings.batch_size, run.seed, 0, run.setup.world_size)
+    return run.plan(job, job.supervised_phases(run.texts(loader)))

@@ -22,8 +22,10 @@ from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import measured
-from rlhf_lightning.stage.ppo import held_out_scorers, train_ppo
+from rlhf_lightning.stage.ppo import held_out_scorers, rehearse_with_scorer, train_ppo
+from rlhf_lightning.stage.reward import rehearse as rehearse_reward
 from rlhf_lightning.stage.reward import train_reward
+from rlhf_lightning.stage.sft import rehearse as rehearse_sft
 from rlhf_lightning.stage.sft import train_sft
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from rlhf_lightning.flow import Prompt
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.plan.phases import Plan
+    from rlhf_lightning.stage._planned_run import PlannedRun
     from rlhf_lightning.stage.reward import TrainedReward
 
 
@@ -229,3 +233,20 @@ def round_results(story: Story) -> list[Any]:
         )
         collected, accepted = done.intake.collected.total(), done.intake.kept.total()
     return rows
+
+
+def rehearse(run: PlannedRun) -> Plan:
+    """The phases of this stage, for stage=plan: warm-up, samples for annotators, reward model, PPO."""
+    import dataclasses
+
+    settings = run.config.stage
+    policy_plan = rehearse_with_scorer(run, run.reward_trunk())
+    # The policy and its reference exist from the samples on.
+    resident = sum(part.weights for part in policy_plan.parts if part.role in ("policy", "reference"))
+    policy = run.language_model(corpus=run.inputs.corpus)
+    samples = run.policy_job(policy).collect(run.generation(policy).rows(settings.prompts * settings.responses), resident)
+    phases = [dataclasses.replace(phase, name=f"sft: {phase.name}", seconds=0.0) for phase in rehearse_sft(run).phases]
+    phases.append(samples)
+    for phase in rehearse_reward(run).phases:
+        phases.append(dataclasses.replace(phase, name=f"reward: {phase.name}", resident=phase.resident + resident, seconds=0.0))
+    return dataclasses.replace(policy_plan, phases=[*phases, *policy_plan.phases])

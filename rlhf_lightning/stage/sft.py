@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
+    from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.sft.module import SFTModule
+    from rlhf_lightning.stage._planned_run import PlannedRun
 
 
 def check_combination(choices: ComposedConfig) -> None:
@@ -85,3 +87,16 @@ def demonstrations_of(task: Task) -> list[tuple[str, str]]:
     if not demonstrations:
         raise ConfigError("the task has no demonstrations to learn from: with task=files give task.demonstrations=FILE.jsonl")
     return demonstrations
+
+
+def rehearse(run: PlannedRun) -> Plan:
+    """The phases of this stage, for stage=plan."""
+    from rlhf_lightning.sft.module import demonstration_loader
+    from rlhf_lightning.stage._reference import apply_tuning_for_sft
+
+    demonstrations = demonstrations_of(run.inputs.task)
+    policy = run.language_model(corpus=run.inputs.corpus)
+    apply_tuning_for_sft(run, policy)
+    loader, _ = demonstration_loader(demonstrations, policy, run.settings("sft"), run.seed, 0, run.setup.world_size)
+    job = run.policy_job(policy)
+    return run.plan(job, job.supervised_phases(run.texts(loader)))

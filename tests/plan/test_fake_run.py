@@ -15,14 +15,14 @@ from rlhf_lightning.model.text_vectors import text_vectors
 from rlhf_lightning.model.token_log_probs import token_log_probs
 from rlhf_lightning.plan.fake_run import HEAP_BLOCK, MemoryTracker, Texts, fake_mode, to_fake
 from rlhf_lightning.plan.models import Trunk, policy_of_config
-from rlhf_lightning.plan.passes import Passes
+from rlhf_lightning.plan.passes import PolicyPasses
 
 BEFORE, AFTER = (9, 20, 14, 30, 11, 25, 8, 16), (40, 33, 21, 50, 44, 12, 37, 29)
 TEXTS = Texts.of(BEFORE, AFTER)
 CLOSE = 0.03
 
 
-def pair(family: str, **settings: int) -> tuple[LanguageModel, Passes]:
+def pair(family: str, **settings: int) -> tuple[LanguageModel, PolicyPasses]:
     """A real model, and passes of one without numbers that has its config."""
     real = tiny(["the kettle boils water quickly and it costs little "] * 40, family=family, width=64, heads=4, positions=128, **settings)
     with torch.device("meta"):
@@ -30,7 +30,7 @@ def pair(family: str, **settings: int) -> tuple[LanguageModel, Passes]:
     mode = fake_mode()
     shaped = LanguageModel(to_fake(mode, model.eval()), real.tokenizer)
     real.model.eval()
-    return real, Passes(mode, shaped, Trunk.of(shaped.model.base_model), "32-true", host=True)
+    return real, PolicyPasses(mode, shaped, Trunk.of(shaped.model.base_model), "32-true", host=True)
 
 
 def packed() -> PackedTokens:
@@ -57,7 +57,7 @@ def test_ppo_s_forward_and_backward(family, entropy):
         )
         logits = live.now - activations
         (log_probs.sum() + (0 if entropies is None else entropies.sum())).backward()
-    found = passes.learned(TEXTS, entropy=entropy)
+    found = passes.train_step(TEXTS, entropy=entropy)
     assert found.peak == pytest.approx(live.peak, rel=CLOSE)
     assert found.activations == pytest.approx(activations, rel=CLOSE)
     assert found.logits == pytest.approx(logits, rel=CLOSE)
@@ -69,42 +69,42 @@ def test_the_log_probabilities_of_supervised_training(family):
     tokens = packed()
     with alive(real) as live:
         response_log_probs(real, tokens)[0].sum().backward()
-    assert passes.learned(TEXTS, chunked=False).peak == pytest.approx(live.peak, rel=CLOSE)
+    assert passes.train_step(TEXTS, chunked=False).peak == pytest.approx(live.peak, rel=CLOSE)
 
 
 def test_reading_keeps_no_layer():
     real, passes = pair("llama", layers=4)
     with alive(real) as live, torch.no_grad():
         text_vectors(real.model.base_model, packed())
-    read = passes.read(TEXTS)
+    read = passes.forward(TEXTS)
     assert read.activations == pytest.approx(live.peak, rel=CLOSE)
-    assert read.peak < passes.learned(TEXTS).peak / 2
+    assert read.peak < passes.train_step(TEXTS).peak / 2
 
 
 def test_a_second_micro_batch_finds_gradients():
     _, passes = pair("gpt2")
     gradients = sum(parameter.nbytes for parameter in passes.policy.model.parameters())
-    assert passes.learned(TEXTS, again=True).peak >= passes.learned(TEXTS).peak + 0.5 * gradients
+    assert passes.train_step(TEXTS, again=True).peak >= passes.train_step(TEXTS).peak + 0.5 * gradients
     assert all(parameter.grad is None for parameter in passes.policy.model.parameters())
 
 
 def test_a_second_trunk_keeps_its_own_activations():
     _, passes = pair("llama")
     trunk = Trunk.of(copy.deepcopy(passes.policy.model.base_model))
-    both = Passes(passes.mode, passes.policy, passes.trunk, "32-true", True, trunk, has_critic=True)
-    one = passes.learned(TEXTS)
-    assert both.learned(TEXTS).activations == pytest.approx(2 * one.activations, rel=0.05)
+    both = PolicyPasses(passes.mode, passes.policy, passes.trunk, "32-true", True, trunk, has_critic=True)
+    one = passes.train_step(TEXTS)
+    assert both.train_step(TEXTS).activations == pytest.approx(2 * one.activations, rel=0.05)
 
 
 def test_bfloat16_keeps_less():
     _, passes = pair("gpt2", layers=4)
-    mixed = Passes(passes.mode, passes.policy, passes.trunk, "bf16-mixed", host=False)
-    assert mixed.learned(TEXTS).activations < 0.85 * passes.learned(TEXTS).activations
+    mixed = PolicyPasses(passes.mode, passes.policy, passes.trunk, "bf16-mixed", host=False)
+    assert mixed.train_step(TEXTS).activations < 0.85 * passes.train_step(TEXTS).activations
 
 
 def test_keys_and_values_by_their_formula():
     _, passes = pair("llama", layers=3)
-    drawn = passes.drawn((5, 9, 7), 11, 1.0, 1.0)
+    drawn = passes.generate((5, 9, 7), 11, 1.0, 1.0)
     assert drawn.cache == 2 * 3 * 3 * (9 + 11) * 64 * 4
 
 

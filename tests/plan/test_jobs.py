@@ -11,8 +11,8 @@ from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config
 from rlhf_lightning.plan.passes import PassMemory
-from rlhf_lightning.plan.phases import HEAP_SLACK, HOST_SLACK, ROLLOUT, TRAINING, Phase, Plan, Setup
-from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Clock, forward_flops
+from rlhf_lightning.plan.phases import CONTEXT, FIRST_STEPS, HEAP_OVERHEAD, OVERHEAD, ROLLOUT, TRAINING, Phase, Plan, Setup
+from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Roofline, forward_flops
 
 CONFIG = LlamaConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24, vocab_size=50,
@@ -43,12 +43,12 @@ def test_flops_by_hand(model):
     assert matrix_weights(model.base_model) == MATRICES
     expected = 2 * MATRICES * 8 + 4 * 2 * 16 * (9 + 25) / 2 + 2 * 800 * 3
     assert forward_flops(model.base_model, texts, 800) == expected
-    clock = Clock(DEVICE, "32-true")
-    assert clock.read(model.base_model, texts, 800) == pytest.approx(expected / 1e6 + 2 * LAYER_SECONDS)
-    assert clock.learned(model.base_model, texts, 800) == pytest.approx(3 * expected / 1e6 + 6 * LAYER_SECONDS)
+    roofline = Roofline(DEVICE, "32-true")
+    assert roofline.forward(model.base_model, texts, 800) == pytest.approx(expected / 1e6 + 2 * LAYER_SECONDS)
+    assert roofline.train_step(model.base_model, texts, 800) == pytest.approx(3 * expected / 1e6 + 6 * LAYER_SECONDS)
 
 
-def test_parts_of_texts_hold_all_of_them():
+def test_parts_of_texts_have_all_of_them():
     texts = Texts.of(range(1, 8), range(7))
     assert texts.tokens == sum(range(1, 8)) + sum(range(7))
     assert len(texts.part(3)) == 3
@@ -56,9 +56,17 @@ def test_parts_of_texts_hold_all_of_them():
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_the_peak_is_the_greatest_phase_s(keeps):
+def test_the_peak_is_the_range_of_the_greatest_phase(keeps):
     rollout = Phase(ROLLOUT, 100.0, {"policy": PassMemory(cache=50.0, heap=40.0)}, 50.0, seconds=1.0)
     training = Phase(TRAINING, 90.0, {"policy": PassMemory(activations=20.0)}, 20.0, 5.0, 3.0)
     plan = Plan(Setup("32-true", host=True, base=1000.0, keeps_freed=keeps), [], [training, rollout])
-    assert plan.peak == pytest.approx(1000 + 150 * HOST_SLACK + (HEAP_SLACK * 40 if keeps else 0))
-    assert plan.generation_share == 0.25
+    assert plan.peak.low == 1150
+    assert plan.peak.high == pytest.approx(1000 + FIRST_STEPS + 150 * (1 + OVERHEAD) + (HEAP_OVERHEAD * 40 if keeps else 0))
+    assert plan.generation_fraction == 0.25
+
+
+def test_a_gpu_s_peak_holds_its_context_and_no_heap():
+    training = Phase(TRAINING, 90.0, {"policy": PassMemory(activations=20.0, heap=20.0)}, 20.0)
+    plan = Plan(Setup("32-true", host=False, base=1000.0), [], [training])
+    assert plan.peak.low == CONTEXT[0] + 110
+    assert plan.peak.high == pytest.approx(CONTEXT[1] + 110 * (1 + OVERHEAD))

@@ -1,0 +1,225 @@
+"""A run with fake models and real data, which each stage assembles by its own code."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.plan.device import Device
+from rlhf_lightning.plan.fake_run import Texts, fake_mode, to_fake
+from rlhf_lightning.plan.jobs import Generation, Job
+from rlhf_lightning.plan.models import Part, Trunk, policy_of_path, trunk_of_path
+from rlhf_lightning.plan.passes import PolicyPasses, RewardPasses
+from rlhf_lightning.plan.phases import Phase, Plan, Setup
+from rlhf_lightning.plan.process_memory import keeps_freed
+from rlhf_lightning.plan.time_estimate import Roofline
+from rlhf_lightning.policy.model import Critic, zero_init_value_head
+from rlhf_lightning.registry import option
+from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
+from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
+from rlhf_lightning.training.trainer import processes
+
+if TYPE_CHECKING:
+    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.model.language_model import LanguageModel
+
+META_GROUPS = ("backbone", "policy_tuning", "reward_tuning")
+"""Groups whose components make or change models."""
+
+
+@dataclass
+class Inputs:
+    """The task and the feedback of a command, read once for all of its plans."""
+
+    run: Run
+
+    @cached_property
+    def task(self) -> Task:
+        task: Task = self.run.build("task")
+        return task
+
+    @cached_property
+    def corpus(self) -> list[str]:
+        return self.run.corpus(self.task)
+
+    @cached_property
+    def judgements(self) -> Judgements:
+        return standardised(with_weights(self.run, read(self.run, backbone_tokenizer(self.run)).feedback))
+
+
+class PlannedRun(Run):
+    """The run of plan.job with models made from their configs, without weights.
+
+    Args:
+        inputs: shared by all plans of a command.
+        base: bytes of a process after its imports.
+
+    Attributes:
+        notes: assumptions, for the report.
+    """
+
+    def __init__(self, config: DictConfig, inputs: Inputs, device: Device, base: float) -> None:
+        job = option("stage", config.plan.job)
+        super().__init__(changed_config(config, {"stage": OmegaConf.structured(job.config)}), inputs.run.folder, inputs.run.console)
+        self.inputs, self.device, self.base = inputs, device, base
+        self.notes: list[str] = []
+        self.mode = fake_mode()
+
+    def with_changes(self, changes: Mapping[str, Any]) -> PlannedRun:
+        """The same run with other settings."""
+        return PlannedRun(changed_config(self.config, changes), self.inputs, self.device, self.base)
+
+    def log(self, text: str) -> None:
+        """Print nothing."""
+
+    def build(self, group: str, *args: Any) -> Any:
+        """As in a run, with models on the device "meta"; a pretrained backbone has the shapes of its config."""
+        if group == "task":
+            return self.inputs.task
+        node = self.config.get(group)
+        if group == "backbone" and "path" in node:
+            dtype = getattr(torch, str(node.get("dtype", "float32")))
+            return on_meta(lambda corpus: policy_of_path(str(node.path), dtype))
+        component = super().build(group, *args)
+        return on_meta(component) if group in META_GROUPS else component
+
+    def corpus(self, task: Task) -> list[str]:
+        return self.inputs.corpus
+
+    @cached_property
+    def setup(self) -> Setup:
+        """Processes, strategy and precision."""
+        trainer: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
+        world_size, strategy, host = processes(trainer), str(trainer.get("strategy", "auto")), self.device.host
+        kind = "single" if world_size == 1 else "fsdp2" if strategy.startswith("fsdp") else "ddp"
+        return Setup(
+            precision=str(trainer.get("precision", "32-true")),
+            host=host,
+            world_size=world_size,
+            strategy=kind,
+            base=self.base,
+            shard_frozen=bool(trainer.get("shard_frozen", False)),
+            keeps_freed=host and keeps_freed(),
+        )
+
+    def policy_job(
+        self, policy: LanguageModel, reference: LanguageModel | None = None, critic: Critic | None = None, scorer: Any = None
+    ) -> Job:
+        """The job of a trained policy.
+
+        Args:
+            reference: the policy itself if its adapters are trained; None without one.
+            scorer: the trunk of a frozen reward model.
+        """
+        setup, fake = self.setup, partial(to_fake, self.mode)
+        fake(policy.model.eval())
+        trained, frozen = [Part.of("policy", policy.model, setup.shards)], []
+        if critic is not None:
+            trained.append(Part.of("critic", critic, setup.shards))
+        if reference is not None and reference is not policy:
+            frozen.append(Part.of("reference", reference.model.requires_grad_(False), setup.frozen_shards))
+        if scorer is not None:
+            frozen.append(Part.of("reward model", scorer.requires_grad_(False), setup.frozen_shards))
+        critic_trunk = None if critic is None or critic.trunk is None else Trunk.of(critic.trunk)
+        passes = PolicyPasses(
+            self.mode, policy, Trunk.of(policy.trunk), setup.precision, setup.host, critic_trunk, has_critic=critic is not None
+        )
+        scoring = None if scorer is None else RewardPasses(self.mode, Trunk.of(scorer), "32-true", setup.host)
+        return Job(setup, Roofline(self.device, setup.precision), trained, frozen, passes, scoring)
+
+    def reward_job(self, trunk: Any) -> Job:
+        """The job of a trained reward model."""
+        setup = self.setup
+        passes = RewardPasses(self.mode, Trunk.of(to_fake(self.mode, trunk)), setup.precision, setup.host)
+        return Job(setup, Roofline(self.device, setup.precision), [Part.of("reward model", trunk, setup.shards)], reward=passes)
+
+    def critic(self, policy: LanguageModel, scorer: Any) -> Critic:
+        """The critic chosen by policy_critic.
+
+        Args:
+            scorer: the fake trunk of the reward model.
+        """
+        to_fake(self.mode, policy.model)
+        with self.mode:
+            if "reward_model" in self.component_of("policy_critic").needs:  # its weights don't matter, only their shapes
+                return Critic(zero_init_value_head(policy.width), copy.deepcopy(scorer).requires_grad_(True))
+            critic: Critic = self.build("policy_critic")(policy, None)
+            return critic
+
+    def plan(self, job: Job, phases: Iterable[Phase]) -> Plan:
+        return Plan(self.setup, job.parts, list(phases))
+
+    def reward_trunk(self) -> Any:
+        """The backbone's trunk, on which a reward model is made."""
+        node = self.config.backbone
+        return on_meta(trunk_of_path)(str(node.path)) if "path" in node else self.build("backbone")(self.inputs.corpus).trunk
+
+    def scorer_trunk(self) -> Any:
+        """The fake trunk of rollout_scorer=reward_model; None of a scorer without a trunk."""
+        path = Path(str(self.config.rollout_scorer.get("path", "")))
+        has_trunk = not path.is_dir() or (path / "config.json").is_file()
+        if self.component_of("rollout_scorer").name != "reward_model" or not has_trunk:
+            return None
+        return to_fake(self.mode, on_meta(trunk_of_path)(str(path)))
+
+    def texts(self, loader: Iterable[Any]) -> list[Texts]:
+        """The sizes of a loader's first batches of packed texts."""
+        return [Texts.of_packed(getattr(batch, "tokens", batch)) for batch in itertools.islice(loader, self.settings("plan").batches)]
+
+    @property
+    def has_feedback(self) -> bool:
+        """False if the job collects its own feedback."""
+        return bool(self.config.get("feedback_source"))
+
+    def collected_texts(self, policy: LanguageModel, section: str, count: int) -> list[Texts]:
+        """A batch of feedback on the policy's own samples: `count` texts, with the longest responses."""
+        self.notes.append(f"{section}: there is no feedback yet; planned for {count} different texts a step, with the longest responses")
+        generation = self.generation(policy).rows(-(-count // self.setup.world_size))
+        return [Texts.of(generation.prompts, [generation.mean_tokens + 1] * len(generation.prompts))]
+
+    def generation(self, policy: LanguageModel) -> Generation:
+        """The largest of the first batches of prompts of one process."""
+        ppo, settings, sampler = self.settings("ppo"), self.settings("plan"), self.config.rollout_sampler
+        max_tokens = self.max_response_tokens
+        prompts = fitting_prompts(self.inputs.task.train_prompts(), [policy], max_tokens).prompts
+        batches = prompt_loader(
+            prompts, policy, min(settings.batches, ppo.updates), ppo.prompts_per_update, max_tokens,
+            seed=self.seed, rank=0, world=self.setup.world_size,
+        )  # fmt: skip
+        largest = max((batch.prompt_mask.sum(1).tolist() for batch in batches), key=sum)
+        lengths = tuple(length for length in largest for _ in range(ppo.responses_per_prompt))
+        if settings.response_tokens is None:
+            note = f"responses are planned as long as they may be, {max_tokens} tokens; plan.response_tokens=N plans for a mean length"
+            self.notes.append(note)
+        mean = min(settings.response_tokens or max_tokens, max_tokens)
+        return Generation(lengths, max_tokens, mean, float(sampler.get("temperature", 1.0)), float(sampler.get("top_p", 1.0)))
+
+
+def changed_config(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """A copy of a configuration with other values at these keys."""
+    copy = OmegaConf.merge(config, {})
+    assert isinstance(copy, DictConfig)
+    OmegaConf.set_struct(copy, False)
+    for key, value in changes.items():
+        OmegaConf.update(copy, key, value, merge=False)
+    return copy
+
+
+def on_meta(function: Any) -> Any:
+    """The function with its tensors made on the device "meta"."""
+
+    def call(*args: Any) -> Any:
+        with torch.device("meta"):
+            return function(*args)
+
+    return call
