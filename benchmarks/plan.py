@@ -1,11 +1,11 @@
-"""How near stage=plan comes to the memory that trainings take.
+"""Compare the range of stage=plan with the memory that trainings take.
 
     python benchmarks/plan.py [--cases "ppo|dpo"] [--sizes tiny,gpt2] [--rounds 2] [--plain-heap]
 
-Each training is the real train.py in a process of its own, on the CPU; its peak is what the system counts of it (result.json). Each plan
-is `train.py stage=plan` with the same words and environment. `over base` is the ratio of the parts of both beyond what a process has
-before any model. --plain-heap leaves glibc's heap as it is, which keeps freed blocks, more or less of them from run to run; without it
-MALLOC_MMAP_THRESHOLD_ sends them back. --rounds shows the spread.
+Each training is the real train.py in a process of its own, on the CPU; its peak is the process's maximum resident memory (result.json).
+Each plan is `train.py stage=plan` with the same words and environment. --plain-heap leaves glibc's heap as it is, which keeps freed blocks,
+more or less of them from run to run; without it MALLOC_MMAP_THRESHOLD_ returns them. --rounds shows the spread. The last line counts the
+measured peaks in their planned range.
 """
 
 from __future__ import annotations
@@ -80,51 +80,46 @@ def write_texts(folder: Path) -> None:
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": r["prompt"], "response": r["chosen"]}) + "\n" for r in rows))
 
 
-def words_of(case: str, size: str, folder: Path) -> list[str]:
-    """The words of a case's command, without its stage."""
-    stage, own = CASES[case]
-    given = [] if size == "tiny" else ["backbone=causal", f"backbone.path={folder / size / 'policy'}"]
+def case_overrides(case: str, size: str, folder: Path) -> list[str]:
+    """The overrides of a case's command, without its stage."""
+    stage, options = CASES[case]
+    overrides = [] if size == "tiny" else ["backbone=causal", f"backbone.path={folder / size / 'policy'}"]
     prompts = folder / "prompts.jsonl"
-    given += ["task=files", f"task.prompts={prompts}", f"task.demonstrations={prompts}"]
+    overrides += ["task=files", f"task.prompts={prompts}", f"task.demonstrations={prompts}"]
     if size == "tiny":
-        given += [f"backbone.positions={POSITIONS}"]
+        overrides += [f"backbone.positions={POSITIONS}"]
     if stage in ("reward", "preference"):
-        given += ["feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'pairs.jsonl'}", "feedback_format=[pairwise]"]
+        overrides += ["feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'pairs.jsonl'}", "feedback_format=[pairwise]"]
     if stage == "ppo":
         scorer = folder / ("small" if size == "tiny" else size) / "reward"
-        given += ["rollout_scorer=reward_model", f"rollout_scorer.path={scorer}", "ppo.updates=3", "ppo.prompts_per_update=32"]
-        given += ["ppo.responses_per_prompt=2", "ppo.epochs=1"]
-    return [*given, *own, "evaluation.responses=64", "rollout_sampler.max_new_tokens=64", "feedback_filter=[]"]
+        overrides += ["rollout_scorer=reward_model", f"rollout_scorer.path={scorer}", "ppo.updates=3", "ppo.prompts_per_update=32"]
+        overrides += ["ppo.responses_per_prompt=2", "ppo.epochs=1"]
+    return [*overrides, *options, "evaluation.responses=64", "rollout_sampler.max_new_tokens=64", "feedback_filter=[]"]
 
 
-def run(words_given: list[str], folder: Path, threads: int, plain: bool) -> float:
-    """Run train.py; the most bytes that its process had."""
+def run(overrides: list[str], folder: Path, threads: int, plain: bool) -> float:
+    """Run train.py; returns its peak memory in bytes."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     if not plain:
         environment["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
-    command = [sys.executable, str(ROOT / "train.py"), *words_given, f"hydra.run.dir={folder}"]
-    with (folder.parent / f"{folder.name}.txt").open("w") as said:
-        process = subprocess.run(command, cwd=folder.parent, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
+    command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={folder}"]
+    with (folder.parent / f"{folder.name}.txt").open("w") as log:
+        process = subprocess.run(command, cwd=folder.parent, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
         raise SystemExit((folder.parent / f"{folder.name}.txt").read_text()[-3000:])
     return float(json.loads((folder / "result.json").read_text())["peak_bytes"])
 
 
-def compared(case: str, size: str, folder: Path, rounds: int, threads: int, plain: bool) -> dict[str, Any]:
-    """The plan and the measured peaks of a case, in MiB."""
-    given = words_of(case, size, folder)
+def compare(case: str, size: str, folder: Path, rounds: int, threads: int, plain: bool) -> dict[str, Any]:
+    """The planned range and the measured peaks of a case, in MiB."""
+    overrides = case_overrides(case, size, folder)
     stage = CASES[case][0]
-    place = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=folder))
-    run(["stage=plan", f"plan.job={stage}", "plan.switches=false", *given], place / "plan", threads, plain)
-    planned = json.loads((place / "plan" / "plan.json").read_text())
-    peaks = sorted(run([f"stage={stage}", *given], place / f"run{i}", threads, plain) for i in range(rounds))
-    peak, base = planned["peak"] / MIB, planned["base"] / MIB
-    measured = peaks[len(peaks) // 2] / MIB
-    return {
-        "case": case, "size": size, "planned": peak, "measured": measured, "ratio": peak / measured, "base": base,
-        "over_base": (peak - base) / max(measured - base, 1e-9), "spread": [value / MIB for value in peaks],
-        "seconds": planned["seconds"], "generation_share": planned["generation_share"],
-    }  # fmt: skip
+    work = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=folder))
+    run(["stage=plan", f"plan.job={stage}", "plan.switches=false", *overrides], work / "plan", threads, plain)
+    planned = json.loads((work / "plan" / "plan.json").read_text())
+    peaks = [run([f"stage={stage}", *overrides], work / f"run{i}", threads, plain) / MIB for i in range(rounds)]
+    low, high = planned["peak"]["low"] / MIB, planned["peak"]["high"] / MIB
+    return {"low": low, "high": high, "base": planned["base"]["low"] / MIB, "peaks": peaks, "inside": [low <= p <= high for p in peaks]}
 
 
 def main() -> None:
@@ -134,22 +129,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plain-heap", action="store_true")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    args = parser.parse_args()
+    inside: list[bool] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         write_texts(folder)
-        for size in dict.fromkeys(["small", *given.sizes.split(",")]):
+        for size in dict.fromkeys(["small", *args.sizes.split(",")]):
             if size in SIZES:
                 write_models(folder / size, size)
-        print(f"{'size':<7}{'case':<16}{'planned':>9}{'measured':>10}{'ratio':>7}{'over base':>11}{'base':>7}   runs, MiB")
-        for size in given.sizes.split(","):
-            for case in given.cases.split("|"):
-                found = compared(case, size, folder, given.rounds, given.threads, given.plain_heap)
-                print(
-                    f"{size:<7}{case:<16}{found['planned']:9.0f}{found['measured']:10.0f}{found['ratio']:7.2f}{found['over_base']:11.2f}"
-                    f"{found['base']:7.0f}   {', '.join(f'{value:.0f}' for value in found['spread'])}",
-                    flush=True,
-                )
+        print(f"{'size':<7}{'case':<16}{'at least':>9}{'at most':>9}{'base':>7}   measured, MiB")
+        for size in args.sizes.split(","):
+            for case in args.cases.split("|"):
+                result = compare(case, size, folder, args.rounds, args.threads, args.plain_heap)
+                inside += result["inside"]
+                peaks = ", ".join(f"{peak:.0f}" for peak in result["peaks"])
+                print(f"{size:<7}{case:<16}{result['low']:9.0f}{result['high']:9.0f}{result['base']:7.0f}   {peaks}", flush=True)
+    print(f"{sum(inside)} of {len(inside)} measured peaks are in their range")
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ def test_what_the_job_refuses_the_plan_refuses(command, world):
 
 
 @pytest.mark.slow
-def test_a_plan_is_near_the_measured_peak(world, tmp_path):
-    """The process's whole memory, under a heap that gives back what is freed; wider models in benchmarks/plan.py."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+@pytest.mark.parametrize("heap", [{}, {"MALLOC_MMAP_THRESHOLD_": str(2**20)}], ids=["keeps freed blocks", "returns them"])
+def test_the_measured_peak_is_in_the_planned_range(world, tmp_path, heap):
+    """The memory of the process; wider models and other trainings in benchmarks/plan.py."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **heap}
     shape = ["backbone.width=384", "backbone.layers=4", "backbone.heads=6", "backbone.family=gpt2", "sft.epochs=1", "sft.batch_size=64"]
     words = [word for word in world.sft() if not word.startswith(("sft.", "stage="))] + shape
 
@@ -64,4 +65,4 @@ def test_a_plan_is_near_the_measured_peak(world, tmp_path):
     run("plan", "stage=plan", "plan.job=sft", "plan.switches=false", *words)
     measured = run("run", "stage=sft", *words)
     planned = json.loads((tmp_path / "plan" / "plan.json").read_text())
-    assert planned["peak"] == pytest.approx(measured, rel=0.15)
+    assert planned["peak"]["low"] <= measured <= planned["peak"]["high"]
