@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.model.loading import load_tokenizer
+from rlhf_lightning.model.trunk import clamp_length
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts, fake_mode, to_fake
 from rlhf_lightning.plan.jobs import Generation, Job
@@ -24,6 +26,8 @@ from rlhf_lightning.plan.process_memory import keeps_freed
 from rlhf_lightning.plan.time_estimate import Roofline
 from rlhf_lightning.policy.model import Critic, zero_init_value_head
 from rlhf_lightning.registry import option
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
@@ -163,6 +167,12 @@ class PlannedRun(Run):
         """The backbone's trunk, on which a reward model is made."""
         node = self.config.backbone
         return on_meta(trunk_of_path)(str(node.path)) if "path" in node else self.build("backbone")(self.inputs.corpus).trunk
+
+    def reward_model(self, trunk: Any) -> RewardModel:
+        """A reward model on a trunk, for the lengths of its texts."""
+        path, no_module = self.config.backbone.get("path"), cast(Any, None)
+        tokenizer = load_tokenizer(str(path)) if path else self.build("backbone")(self.inputs.corpus).tokenizer
+        return RewardModel(ComposedScore(trunk, no_module, no_module), tokenizer, clamp_length(trunk, self.settings("reward").max_length))
 
     def scorer_trunk(self) -> Any:
         """The fake trunk of rollout_scorer=reward_model; None of a scorer without a trunk."""

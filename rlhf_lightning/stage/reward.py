@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -331,28 +331,17 @@ def settings_in(node: DictConfig) -> dict[str, Any]:
 
 
 def rehearse(run: PlannedRun) -> Plan:
-    """The phases of this stage, for stage=plan.
-
-    Raises:
-        ConfigError: a head without a trunk, whose regression has no phases.
-    """
-    from rlhf_lightning.model.loading import load_tokenizer
-    from rlhf_lightning.model.trunk import clamp_length
-    from rlhf_lightning.reward.model import RewardModel
+    """The phases of this stage, for stage=plan. Raises ConfigError for reward_head=features, a regression without phases."""
     from rlhf_lightning.reward.module import feedback_loader
-    from rlhf_lightning.reward.net import ComposedScore
 
     if "texts" in run.component_of("reward_head").needs:
         raise ConfigError("reward_head=features has no trunk: it is a regression on the features of the texts, and no plan is needed")
-    settings, trunk, none = run.settings("reward"), run.reward_trunk(), cast(Any, None)
+    settings, trunk = run.settings("reward"), run.reward_trunk()
     run.build("reward_tuning")(trunk)
+    if run.has_feedback:
+        training, reader = divided(run.inputs.judgements, settings.validation_fraction).training, run.reward_model(trunk)
+        batches = run.texts(feedback_loader(training, reader, settings.batch_size, run.seed, 0, run.setup.world_size))
+    else:
+        batches = run.collected_texts(run.language_model(corpus=run.inputs.corpus), "reward", settings.batch_size)
     job = run.reward_job(trunk)
-    if not run.has_feedback:
-        policy = run.language_model(corpus=run.inputs.corpus)
-        return run.plan(job, job.supervised_phases(run.collected_texts(policy, "reward", settings.batch_size)))
-    training = divided(run.inputs.judgements, settings.validation_fraction).training
-    path = run.config.backbone.get("path")
-    tokenizer = load_tokenizer(str(path)) if path else run.language_model(corpus=run.inputs.corpus).tokenizer
-    reader = RewardModel(ComposedScore(trunk, none, none), tokenizer, clamp_length(trunk, settings.max_length))
-    loader = feedback_loader(training, reader, settings.batch_size, run.seed, 0, run.setup.world_size)
-    return run.plan(job, job.supervised_phases(run.texts(loader)))
+    return run.plan(job, job.supervised_phases(batches))
