@@ -29,7 +29,7 @@ from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.registry import option
 from rlhf_lightning.reward.losses import build_losses
 from rlhf_lightning.reward.regression.collation import collate_plain
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
 JUDGEMENTS = 5000
@@ -70,7 +70,7 @@ def fitted(name: str, records: Sequence[Feedback], scores_of: Scores, size: int,
 
     def closure() -> float:
         optimizer.zero_grad()
-        losses, weights = loss(Scored(scores=scores_of(weight, texts)), batch)
+        losses, weights = loss(ScoredBatch(scores=scores_of(weight, texts)), batch)
         total = (losses * weights).mean() + precision / 2 * weight @ weight / len(records)
         torch.autograd.backward(total)
         return float(total.detach())
@@ -162,7 +162,7 @@ def rated(name: str, values: np.ndarray, who: np.ndarray, scores: np.ndarray, sc
 
 def own_of(loss_part: Any, who: np.ndarray) -> np.ndarray:
     """[10] learned numbers, in the simulation's order of annotators (the loss's is that of first appearance)."""
-    learned = (loss_part.spread * loss_part.own).detach().numpy()[1:]
+    learned = (loss_part.spread * loss_part.effects).detach().numpy()[1:]
     return learned[np.argsort(list(dict.fromkeys(who.tolist())))]
 
 
@@ -176,7 +176,7 @@ def ordinal_rating(seed: int) -> dict[str, float]:
     return {
         "slope": abs(float(loss.log_slope.detach().exp()) - 1.5),
         "thresholds": float(np.abs(loss.thresholds.detach().numpy()[0] - thresholds).max()),
-        "shifts": float(np.abs(own_of(loss.own_shift, who) - shifts).max()),
+        "shifts": float(np.abs(own_of(loss.annotator_shift, who) - shifts).max()),
     }
 
 
@@ -193,7 +193,7 @@ def rating_line(seed: int) -> dict[str, float]:
         "slope": abs(float(loss.log_slope.detach().exp()) - 0.25),
         "offset": abs(float(loss.offset.detach()) - 0.1),
         "spread": abs(float(loss.log_spread.detach().exp()) - 0.2),
-        "biases": float(np.abs(own_of(loss.own_offset, who) - biases).max()),
+        "biases": float(np.abs(own_of(loss.annotator_offset, who) - biases).max()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Judgements drawn with replacement: what each member of an ensemble learns from."""
+"""Bootstrap samples of judgements, one per member of an ensemble."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.regression.collation import TEXT_COLUMNS
 
-_MOST = 12
-"""Draws above it come once in 10^10 times."""
+_MAX_COUNT = 12
+"""Larger counts have a probability of 10^-10."""
 # Splitmix64's constants as signed numbers (Steele, Lea and Flood 2014).
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
-def bootstrapped(batch: JudgementBatch, members: int, seed: int, by_text: bool = False) -> Iterator[JudgementBatch]:
-    """The batch for each member, its judgements weighed by how often their prompt was drawn for that member.
+def bootstrap_batches(batch: JudgementBatch, members: int, seed: int, by_text: bool = False) -> Iterator[JudgementBatch]:
+    """The batch for each member, its judgements weighted by the count of their prompt in its sample.
 
-    Prompts are drawn, not judgements, since what was said about one prompt belongs together (a cluster bootstrap); each comes Poisson(1)
-    times (the Poisson bootstrap of Oza and Russell 2001). A prompt's draws are its tokens', the member's and the seed's: the same in
-    every epoch and process.
+    Prompts are sampled, not judgements, since judgements of one prompt are correlated (a cluster bootstrap), each Poisson(1) times (the
+    Poisson bootstrap of Oza and Russell 2001). A prompt's count depends on its tokens, the member and the seed: it is the same in every
+    epoch and process.
 
     Args:
-        by_text: texts are drawn instead (`Judgements.by_text`), of a comparison its better one.
+        by_text: sample texts instead (`Judgements.by_text`), of a comparison the better one.
     """
-    for drawn in draws(draw_keys(batch.tokens, by_text), members, seed):
+    for counts in poisson_counts(text_keys(batch.tokens, by_text), members, seed):
         kinds = {}
         for name, column in TEXT_COLUMNS.items():
             kind = getattr(batch, name)
             item = getattr(kind, column)
-            times = drawn[item if item.dim() == 1 else item[:, 0]] if len(kind) else kind.weight
+            times = counts[item if item.dim() == 1 else item[:, 0]] if len(kind) else kind.weight
             kinds[name] = dataclasses.replace(kind, weight=kind.weight * times)
         yield dataclasses.replace(batch, **kinds)
 
 
-def draws(keys: Tensor, members: int, seed: int) -> Tensor:
-    """[K, U] Poisson(1) counts, a function of key [U], member and seed alone."""
+def poisson_counts(keys: Tensor, members: int, seed: int) -> Tensor:
+    """[K, U] Poisson(1) counts, a function of key [U], member and seed."""
     member = torch.arange(members, device=keys.device)[:, None]
-    mixed = _mixed(_mixed(keys) + _mixed(member * _STEP + seed))
+    mixed = _hash(_hash(keys) + _hash(member * _STEP + seed))
     uniform = (mixed & 0xFFFFFF).float() / 2**24
-    below = torch.tensor([math.exp(-1) / math.factorial(j) for j in range(_MOST)], device=keys.device).cumsum(0)
+    below = torch.tensor([math.exp(-1) / math.factorial(j) for j in range(_MAX_COUNT)], device=keys.device).cumsum(0)
     return (uniform[:, :, None] >= below).sum(-1).float()
 
 
-def draw_keys(tokens: PackedTokens, by_text: bool = False) -> Tensor:
-    """[U] numbers, equal for texts with equal tokens before their response, or in the encoder's context where there is one.
+def text_keys(tokens: PackedTokens, by_text: bool = False) -> Tensor:
+    """[U] hashes of the tokens before the response, or of the encoder's context if there is one.
 
     Args:
-        by_text: equal for texts with equal tokens of the row instead.
+        by_text: hashes of all tokens of the row instead.
     """
     read = tokens if tokens.context is None or by_text else tokens.context
     lengths = read.lengths
     text = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
-    place = torch.arange(len(read.ids), device=lengths.device) - (lengths.cumsum(0) - lengths)[text]
+    position = torch.arange(len(read.ids), device=lengths.device) - (lengths.cumsum(0) - lengths)[text]
     ends = lengths if read.response_start is None or by_text else read.response_start
-    inside = place < ends[text]
-    return torch.zeros_like(lengths).index_add(0, text[inside], _mixed(read.ids[inside] * _STEP + place[inside]))
+    inside = position < ends[text]
+    return torch.zeros_like(lengths).index_add(0, text[inside], _hash(read.ids[inside] * _STEP + position[inside]))
 
 
-def _mixed(number: Tensor) -> Tensor:
-    """Whole numbers scattered over 64 bits; products wrap around."""
+def _hash(number: Tensor) -> Tensor:
+    """Scatter integers over 64 bits (splitmix64); products wrap around."""
     number = (number ^ (number >> 30)) * _FIRST
     number = (number ^ (number >> 27)) * _SECOND
     return number ^ (number >> 31)

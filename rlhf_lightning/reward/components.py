@@ -1,4 +1,4 @@
-"""Pooling and head, what stands on the trunk: made with what they need, and called with what they read."""
+"""Pooling and head on the trunk: their constructor arguments and their inputs."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from torch import Tensor, nn
 
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.registry import components, option
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 Pooling = Callable[[Tensor, Tensor], Tensor]
-"""Vectors [U, L, D] and mask [U, L] of the tokens that it reads to [U, D]."""
+"""Function from vectors [U, L, D] and a mask [U, L] of tokens to [U, D]."""
 
 
 def head_arguments(name: str, width: int, aspects: Sequence[str | None]) -> tuple[Any, ...]:
-    """What the head `name` is made with: the width, and the names of `Judgements.aspects` where it needs "aspects"."""
+    """Constructor arguments of a head: the width, and `Judgements.aspects` if it needs "aspects"."""
     return (width, aspects) if "aspects" in option("reward_head", name).needs else (width,)
 
 
 def pooling_arguments(name: str, width: int) -> tuple[int, ...]:
-    """What the pooling `name` is made with: the width for a class, nothing for a function."""
+    """Constructor arguments of a pooling: the width for a class, none for a function."""
     return (width,) if inspect.isclass(option("reward_pooling", name).target) else ()
 
 
-def said(pooling: Pooling, head: nn.Module, hidden: Tensor, mask: Tensor, tokens: PackedTokens) -> Tensor | Scored:
-    """What the head says about U texts, from the vectors of their tokens.
+def apply_head(pooling: Pooling, head: nn.Module, hidden: Tensor, mask: Tensor, tokens: PackedTokens) -> Tensor | ScoredBatch:
+    """The head's output for U texts, from the vectors of their tokens.
 
-    A head reads what the pooling makes of the tokens; one that needs "tokens" reads them itself, with their mask and the response's. A
-    pooling that needs "response" is given the response's mask for the text's.
+    A head gets the pooled vectors; one that needs "tokens" gets the tokens' vectors, their mask and the response's. A pooling that needs
+    "response" gets the response's mask in place of the text's.
 
     Args:
         hidden: [U, L, D], right-padded. mask: [U, L].
     """
     if "tokens" in needs_of(head):
-        found: Tensor | Scored = head(hidden, mask, response_mask(mask, tokens))
+        output: Tensor | ScoredBatch = head(hidden, mask, response_mask(mask, tokens))
     else:
-        found = head(pooled(pooling, hidden, mask, tokens))
-    return found
+        output = head(pool(pooling, hidden, mask, tokens))
+    return output
 
 
-def pooled(pooling: Pooling, hidden: Tensor, mask: Tensor, tokens: PackedTokens) -> Tensor:
+def pool(pooling: Pooling, hidden: Tensor, mask: Tensor, tokens: PackedTokens) -> Tensor:
     """phi(x, y), [U, D]."""
     return pooling(hidden, response_mask(mask, tokens) if "response" in needs_of(pooling) else mask)
 
 
 def response_mask(mask: Tensor, tokens: PackedTokens) -> Tensor:
-    """[U, L] the tokens of the responses, end-of-text included; all tokens where nobody said where responses begin."""
+    """[U, L] mask of the responses, end-of-text included; of all tokens if their starts are unknown."""
     if tokens.response_start is None:
         return mask
     starts = tokens.response_start[:, None]
@@ -57,7 +57,7 @@ def response_mask(mask: Tensor, tokens: PackedTokens) -> Tensor:
 
 
 def needs_of(part: Any) -> frozenset[str]:
-    """What a pooling or a head that is made was registered to need; nothing for one that isn't registered."""
+    """The registered needs of a pooling or head instance; empty if it isn't registered."""
     target: Any = part.func if isinstance(part, functools.partial) else type(part) if isinstance(part, nn.Module) else part
     return _needs(target)
 

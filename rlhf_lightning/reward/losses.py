@@ -1,4 +1,4 @@
-"""The chosen reward losses, made for the judgements that they are to learn from."""
+"""Construction of the chosen reward losses for their judgements."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rlhf_lightning.registry import Component, build, component_of
 
 
 def build_losses(nodes: Mapping[str, Any], judged: Judgements) -> list[nn.Module]:
-    """Each node's loss, given what it says at `register` that it needs, in this order:
+    """Build each node's loss with the arguments that it registered as `needs`, in this order:
 
-    annotators: [A] how many judgements of the loss's own kinds each annotator gave; 0, the first, is nobody known.
-    aspects: how many aspects there are, the whole response among them.
+    annotators: [A] number of judgements of the loss's kinds per annotator; the first, 0, is for unknown ones.
+    aspects: the number of aspects, the whole response included.
 
     Raises:
         ConfigError: a loss that needs anything else.
     """
-    return [build(node, *_provided(component_of(node), judged)) for node in nodes.values()]
+    return [build(node, *_arguments(component_of(node), judged)) for node in nodes.values()]
 
 
-def _provided(component: Component, judged: Judgements) -> list[Any]:
-    made: Any = component.target
-    known: dict[str, Callable[[], Any]] = {
-        "annotators": lambda: judgements_of_annotators(judged, made.kinds),
+def _arguments(component: Component, judged: Judgements) -> list[Any]:
+    target: Any = component.target
+    providers: dict[str, Callable[[], Any]] = {
+        "annotators": lambda: judgements_of_annotators(judged, target.kinds),
         "aspects": lambda: len(judged.aspects),
     }
-    unknown = component.needs - known.keys()
+    unknown = component.needs - providers.keys()
     if unknown:
-        raise ConfigError(f"reward_loss={component.name} needs {', '.join(sorted(unknown))}; a reward loss may need {', '.join(known)}")
-    return [provide() for name, provide in known.items() if name in component.needs]
+        raise ConfigError(f"reward_loss={component.name} needs {', '.join(sorted(unknown))}; a reward loss may need {', '.join(providers)}")
+    return [provide() for name, provide in providers.items() if name in component.needs]
 
 
 def judgements_of_annotators(judged: Judgements, kinds: tuple[str, ...]) -> torch.Tensor:

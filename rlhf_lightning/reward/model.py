@@ -12,7 +12,7 @@ from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.reward.evaluation.score_checks import check_finite, mean_and_deviation
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 from rlhf_lightning.reward.text_layout import TextLayout
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class RewardModel(nn.Module):
         """U texts to normalised scores [U], float32."""
         return (self.raw_scores(tokens).scores - self.mean) / self.deviation
 
-    def raw_scores(self, tokens: PackedTokens) -> Scored:
+    def raw_scores(self, tokens: PackedTokens) -> ScoredBatch:
         """The net's output for U texts before normalisation, the input of losses."""
-        output: Tensor | Scored = self.net(tokens)
-        return output if isinstance(output, Scored) else Scored(scores=output.float())
+        output: Tensor | ScoredBatch = self.net(tokens)
+        return output if isinstance(output, ScoredBatch) else ScoredBatch(scores=output.float())
 
     def tokenise(self, texts: Sequence[tuple[Prompt, str]]) -> PackedTokens:
         """Encode texts as rows of ids in the net's layout; `truncated` counts those over max_length."""

@@ -15,7 +15,7 @@ from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judgements, Text
 from rlhf_lightning.model.prompt_encoding import decode_packed
-from rlhf_lightning.reward.bootstrap import bootstrapped
+from rlhf_lightning.reward.bootstrap import bootstrap_batches
 from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
@@ -45,7 +45,7 @@ class JudgementLoss(nn.Module):
         """What each view learns from: all of the batch, or a member's own draw of it."""
         head = getattr(self.model.net, "head", None)
         if isinstance(head, EnsembleHead) and head.bootstrap:
-            return bootstrapped(batch, views, head.seed, self.by_text)
+            return bootstrap_batches(batch, views, head.seed, self.by_text)
         return [batch] * views
 
 

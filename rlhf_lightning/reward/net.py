@@ -1,4 +1,4 @@
-"""What stands between packed tokens and scores: a trunk with pooling and head, or a classifier of transformers.
+"""Networks from packed tokens to scores: trunk with pooling and head, or transformers' classifier.
 
 Shapes: U texts, L tokens of the longest, D width.
 """
@@ -15,8 +15,8 @@ from rlhf_lightning.model.prompt_encoding import InputFormat
 from rlhf_lightning.model.rope import reset_rope
 from rlhf_lightning.model.text_vectors import text_groups, token_vectors
 from rlhf_lightning.model.trunk import input_format_of, trunk_kind
-from rlhf_lightning.reward.components import Pooling, said
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.components import Pooling, apply_head
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,14 +36,16 @@ class ComposedScore(nn.Module):
     def input_format(self) -> InputFormat:
         return input_format_of(self.trunk)
 
-    def forward(self, tokens: PackedTokens) -> Tensor | Scored:
+    def forward(self, tokens: PackedTokens) -> Tensor | ScoredBatch:
         hidden, mask = token_vectors(self.trunk, tokens)
-        return said(self.pooling, self.head, hidden, mask, tokens)
+        return apply_head(self.pooling, self.head, hidden, mask, tokens)
 
 
 class ClassifierScore(nn.Module):
-    """The one logit of a transformers AutoModelForSequenceClassification. A decoder with one linear layer on the last token that isn't the
-    pad's id, as transformers finds it, is run without padding where it can; others are run padded."""
+    """The logit of a transformers AutoModelForSequenceClassification with one label.
+
+    A decoder with one linear layer on the last token that isn't the pad's id (transformers' rule) runs packed if it can; others run padded.
+    """
 
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
@@ -57,15 +59,15 @@ class ClassifierScore(nn.Module):
 
     @property
     def input_format(self) -> InputFormat:
-        """As the trunk's, but for an encoder-decoder: transformers' classifiers give the whole text to both of its sides."""
-        own = input_format_of(self.trunk)
-        return InputFormat("encoder") if own.kind == "encoder_decoder" else own
+        """The trunk's; of an encoder-decoder an encoder's, as transformers gives both sides the full text."""
+        input_format = input_format_of(self.trunk)
+        return InputFormat("encoder") if input_format.kind == "encoder_decoder" else input_format
 
     def forward(self, tokens: PackedTokens) -> Tensor:
         pad = int(self.classifier.config.pad_token_id)
         if is_linear_score(self.classifier) and supports_packing(self.trunk):
             score: Any = self.classifier.score
-            logits: Tensor = score(packed_hidden(self.trunk, tokens).index_select(0, _last_places(tokens, pad)))
+            logits: Tensor = score(packed_hidden(self.trunk, tokens).index_select(0, _last_positions(tokens, pad)))
         else:
             logits = self._padded_logits(tokens, pad)
         return logits[:, 0].float()
@@ -82,15 +84,15 @@ class ClassifierScore(nn.Module):
 
 
 def is_linear_score(classifier: PreTrainedModel) -> bool:
-    """The classifier's head is one linear layer without a bias, on the last token of a decoder."""
+    """True if the head is one linear layer without bias on the last token of a decoder."""
     score = getattr(classifier, "score", None)
     return trunk_kind(classifier.config) == "decoder" and isinstance(score, nn.Linear) and score.bias is None
 
 
-def _last_places(tokens: PackedTokens, pad: int) -> Tensor:
-    """[U] the place in the packed row of each text's last token that isn't the pad's id; the first one's where all are."""
+def _last_positions(tokens: PackedTokens, pad: int) -> Tensor:
+    """[U] packed index of each text's last token other than the pad; of the first one if all are pads."""
     starts = tokens.lengths.cumsum(0) - tokens.lengths
-    places = torch.arange(len(tokens.ids), device=starts.device)
-    own = starts.repeat_interleave(tokens.lengths)
+    positions = torch.arange(len(tokens.ids), device=starts.device)
+    first = starts.repeat_interleave(tokens.lengths)
     texts = torch.arange(len(tokens), device=starts.device).repeat_interleave(tokens.lengths)
-    return starts.scatter_reduce(0, texts, torch.where(tokens.ids != pad, places, own), "amax")
+    return starts.scatter_reduce(0, texts, torch.where(tokens.ids != pad, positions, first), "amax")

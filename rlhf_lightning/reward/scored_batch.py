@@ -1,4 +1,4 @@
-"""What a reward model says about a batch of texts, as losses see it."""
+"""A reward model's raw output for a batch of texts, the input of losses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Scored(NamedTuple):
-    """Scores of U texts, before they are normalised, and what some heads know besides.
+class ScoredBatch(NamedTuple):
+    """Raw scores of U texts, with the extra outputs of some heads.
 
     Attributes:
-        scores: [U], float32; what the policy is trained on.
-        members: [K, U] one score by each member of an ensemble, each trained by itself.
+        scores: [U], float32; the policy's reward.
+        members: [K, U] scores of the members of an ensemble, trained separately.
         aspects: [U, A] a score for each aspect, in the order of `Judgements.aspects`.
         tokens: [N] a value for each packed token of the batch; 0 outside the responses.
     """
@@ -23,16 +23,16 @@ class Scored(NamedTuple):
     aspects: Tensor | None = None
     tokens: Tensor | None = None
 
-    def views(self) -> Iterator[Scored]:
-        """What is trained: each member of an ensemble as if it were alone, or the one model that there is."""
+    def views(self) -> Iterator[ScoredBatch]:
+        """The trained outputs: each member of an ensemble by itself, or the single model."""
         if self.members is None:
             yield self
         else:
-            yield from (Scored(scores=member) for member in self.members)
+            yield from (ScoredBatch(scores=member) for member in self.members)
 
     def of_aspect(self, item: Tensor, aspect: Tensor) -> Tensor:
-        """[M] scores of texts `item` in `aspect`; those of the whole response where the head knows no aspects, or for aspect 0."""
-        whole = self.scores[item]
+        """[M] scores of texts `item` in `aspect`; the total for aspect 0 or a head without aspects."""
+        total = self.scores[item]
         if self.aspects is None:
-            return whole
-        return self.aspects[item, aspect].where(aspect > 0, whole)
+            return total
+        return self.aspects[item, aspect].where(aspect > 0, total)

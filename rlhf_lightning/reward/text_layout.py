@@ -1,4 +1,4 @@
-"""How a reward model reads prompts and responses: as stage=reward trained it, or by a layout of a foreign classifier."""
+"""Layout of prompts and responses as rows, of models of stage=reward and of foreign classifiers."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ DESCRIPTION = {
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How texts become rows.
+    """The layout of texts as rows.
 
     Attributes:
-        name: "own" for a model of stage=reward: texts as they are, chats by the chat template to the end of the turn. The others are those
-            of foreign classifiers: "chat" renders text prompts as a user's message, with all that the template writes behind the answer;
-            "pair" and "joined" take chats as plain text.
-        eos: add the tokenizer's EOS (True), leave it out (False), or neither add it to what a template writes nor leave it out of a text.
+        name: "trained" for a model of stage=reward: texts as they are, chats by the chat template to the end of the turn. The others are
+            for foreign classifiers: "chat" renders text prompts as a user's message, with the template's text after the answer; "pair"
+            and "joined" take chats as plain text.
+        eos: add the tokenizer's EOS (True), omit it (False), or add it to plain texts but not to a template's (None).
         chats: text prompts are a user's message.
     """
 
-    name: Literal["own", "chat", "pair", "joined"] = "own"
+    name: Literal["trained", "chat", "pair", "joined"] = "trained"
     eos: bool | None = None
     chats: bool = False
 
     def rows(self, tokenizer: PreTrainedTokenizerBase, input_format: InputFormat, max_length: int) -> TextEncoder:
-        """What lays the texts out for a model of this reading."""
-        if self.name == "own":
+        """The encoder of texts for a model of this input format."""
+        if self.name == "trained":
             return TextEncoder(tokenizer, input_format, max_length)
         if self.name == "pair":
             return TextEncoder(tokenizer, InputFormat("encoder", typed=input_format.typed), max_length)
@@ -48,21 +48,22 @@ class TextLayout:
         )
 
     def prompt(self, prompt: Prompt) -> Prompt:
-        """The prompt as this layout takes it. A prefix and suffix with the policy's special tokens are the policy's chat format alone."""
+        """The prompt in this layout, without a frame of the policy's special tokens."""
         text = prompt.content if isinstance(prompt, FramedPrompt) else prompt
         if isinstance(text, str):
             return (Message(role="user", content=text),) if self.chats else text
         return prompt_text(text) if self.name in ("pair", "joined") else text
 
 
-def own_layout(card: Mapping[str, Any]) -> TextLayout:
-    """The layout of a model of stage=reward, by its card: one that learned from chats alone takes a text prompt for a user's message."""
+def trained_layout(card: Mapping[str, Any]) -> TextLayout:
+    """The layout of a model of stage=reward; trained on chats alone, it reads a text as a user's message."""
     return TextLayout(chats=bool(card.get("chats")) and not card.get("texts"))
 
 
 def foreign_layout(tokenizer: PreTrainedTokenizerBase, input_format: InputFormat, name: LayoutName, eos: bool | None) -> TextLayout:
-    """The layout of a classifier that wasn't trained here. "auto": the pair template of an encoder, the chat template where there is one,
-    else one text with an EOS.
+    """The layout of a classifier of another program.
+
+    "auto" is the pair template of an encoder, else the chat template if there is one, else one text with an EOS.
 
     Raises:
         ConfigError: the tokenizer has no chat template or no pair template, or no EOS to add.
@@ -87,8 +88,8 @@ def foreign_layout(tokenizer: PreTrainedTokenizerBase, input_format: InputFormat
 
 
 def layout_note(layout: TextLayout, tokenizer: PreTrainedTokenizerBase, path: str) -> str:
-    """How a scorer reads texts, where that isn't plain; empty for a model of stage=reward that learned from texts."""
-    if layout.name == "own":
+    """A note on a scorer's layout of texts; "" for a model of stage=reward trained on texts."""
+    if layout.name == "trained":
         return f"{path} learned from chats: a text prompt is scored as the message of a user" if layout.chats else ""
     has_end = layout.name == "joined" and layout.eos is not False
     end = ", with an EOS" if layout.eos or (has_end and tokenizer.eos_token_id is not None) else ""

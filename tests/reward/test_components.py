@@ -12,7 +12,7 @@ from torch import nn
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.registry import components, load_components
-from rlhf_lightning.reward.components import head_arguments, needs_of, pooled, pooling_arguments, response_mask, said
+from rlhf_lightning.reward.components import apply_head, head_arguments, needs_of, pool, pooling_arguments, response_mask
 from rlhf_lightning.reward.head.attributes import AttributesHead
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.head.mlp import MLPHead
@@ -56,10 +56,10 @@ def test_the_response_begins_where_the_tokens_say():
 
 def test_a_head_reads_the_pooled_vector_or_the_tokens():
     linear, token = LinearHead(3), TokenHead(3, reduction="sum")
-    assert torch.equal(said(last, linear, HIDDEN, MASK, TOKENS), linear(HIDDEN[[0, 1], [3, 1]]))
-    assert torch.allclose(pooled(response_mean, HIDDEN, MASK, TOKENS), torch.stack([HIDDEN[0, 1:].mean(0), HIDDEN[1, 1]]))
-    assert torch.equal(pooled(mean, HIDDEN, MASK, TOKENS), mean(HIDDEN, MASK))
-    scored = said(last, token, HIDDEN, MASK, TOKENS)
+    assert torch.equal(apply_head(last, linear, HIDDEN, MASK, TOKENS), linear(HIDDEN[[0, 1], [3, 1]]))
+    assert torch.allclose(pool(response_mean, HIDDEN, MASK, TOKENS), torch.stack([HIDDEN[0, 1:].mean(0), HIDDEN[1, 1]]))
+    assert torch.equal(pool(mean, HIDDEN, MASK, TOKENS), mean(HIDDEN, MASK))
+    scored = apply_head(last, token, HIDDEN, MASK, TOKENS)
     values = token.value(HIDDEN)
     assert torch.allclose(scored.scores, torch.stack([values[0, 1:].sum(), values[1, 1]]))
     assert torch.allclose(scored.tokens, torch.cat([torch.zeros(1), values[0, 1:], torch.zeros(1), values[1, 1:2]]))

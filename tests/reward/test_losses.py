@@ -48,8 +48,8 @@ def test_each_loss_gets_what_it_needs(judged):
         if c.target.__module__.startswith("rlhf_lightning.")
     }
     losses = dict(zip(nodes, build_losses(nodes, judged), strict=True))
-    assert losses["bradley_terry"].errors.own.judgements.tolist() == [1, 2, 1]  # at least 1, for a share of the prior
-    assert losses["gaussian_rating"].own_log_spread.judgements.tolist() == [1, 1, 2]
+    assert losses["bradley_terry"].errors.annotator_logit.judgements.tolist() == [1, 2, 1]  # at least 1, for a share of the prior
+    assert losses["gaussian_rating"].annotator_log_spread.judgements.tolist() == [1, 1, 2]
     assert losses["gaussian_rating"].log_slope.shape == losses["ordinal"].log_slope.shape == (3,)
     assert list(losses["spans"].parameters()) == []
 

@@ -19,7 +19,7 @@ from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.trunk import load_trunk
-from rlhf_lightning.reward.bootstrap import bootstrapped
+from rlhf_lightning.reward.bootstrap import bootstrap_batches
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
@@ -215,7 +215,7 @@ def test_each_member_of_an_ensemble_learns_by_itself(composed, bootstrap):
     batch = collate(standardised(records), model)
     loss = module_of(model, losses).training_step(batch, 0)
     loss.backward()
-    parts = list(bootstrapped(batch, 3, seed=2)) if bootstrap else [batch] * 3
+    parts = list(bootstrap_batches(batch, 3, seed=2)) if bootstrap else [batch] * 3
     weight = sum((part.pairs.weight.sum() + part.ratings.weight.sum()).item() for part in parts)
     assert (weight != 3 * 23) == bootstrap
     total = 0.0

@@ -39,14 +39,14 @@ def padded_by(side: str, model, plain) -> torch.Tensor:
     ids, mask = rows(tokens, tokens.ids, pad)
     if tokens.context is not None:
         read, read_mask = rows(tokens.context, tokens.context.ids, pad)
-        said = plain(input_ids=read, attention_mask=read_mask, decoder_input_ids=ids, decoder_attention_mask=mask)
+        apply_head = plain(input_ids=read, attention_mask=read_mask, decoder_input_ids=ids, decoder_attention_mask=mask)
     else:
         types = {} if tokens.types is None else {"token_type_ids": rows(tokens, tokens.types, 0)[0]}
         positions = (
             {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if model.net.trunk.config.model_type in ("gpt2", "llama", "bert") else {}
         )
-        said = plain(input_ids=ids, attention_mask=mask, **types, **positions)
-    return model.net.head(model.net.pooling(said.last_hidden_state, mask))
+        apply_head = plain(input_ids=ids, attention_mask=mask, **types, **positions)
+    return model.net.head(model.net.pooling(apply_head.last_hidden_state, mask))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

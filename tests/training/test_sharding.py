@@ -30,7 +30,7 @@ mesh = init_device_mesh("cpu", (2,))
 torch.manual_seed(0)
 
 
-class Scored(nn.Module):
+class ScoredBatch(nn.Module):
     """A tied language model beside a number that can't be shared out."""
 
     def __init__(self):
@@ -45,7 +45,7 @@ class Scored(nn.Module):
         return 2 * self(ids)
 
 
-model = Scored()
+model = ScoredBatch()
 kept = copy.deepcopy(model.state_dict())
 sharded = shard(model, mesh, ("forward", "more"))
 own = sum(p.to_local().numel() for p in sharded.model.parameters())

@@ -210,12 +210,12 @@ def test_each_named_number_is_there() -> None:
         '''
 def test_the_right_order_costs_less() -> None:
     batch = judged(Feedback(prompt="The lamp:", responses=("good", "bad"), judgement=Ranking(ranks=(0, 1))))
-    right, weights = made()(Scored(scores=torch.tensor([1.0, 0.0])), batch)
-    wrong, _ = made()(Scored(scores=torch.tensor([0.0, 1.0])), batch)
+    right, weights = made()(ScoredBatch(scores=torch.tensor([1.0, 0.0])), batch)
+    wrong, _ = made()(ScoredBatch(scores=torch.tensor([0.0, 1.0])), batch)
     assert right.shape == weights.shape == (1,)
     assert right < wrong
 ''',
-        "import torch\nfrom rlhf_lightning.flow import Feedback, Ranking\nfrom rlhf_lightning.reward.scored_batch import Scored\n"
+        "import torch\nfrom rlhf_lightning.flow import Feedback, Ranking\nfrom rlhf_lightning.reward.scored_batch import ScoredBatch\n"
         "from rlhf_lightning.cli.scaffold.records import judged",
     ),
     "preference_loss": Contract(

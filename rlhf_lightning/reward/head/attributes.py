@@ -12,24 +12,24 @@ from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @register("reward_head", "attributes", needs=["aspects"])
 class AttributesHead(nn.Module):
-    """A linear score for each rated aspect (helpfulness, correctness ...); the total is their weighted sum. [U, D] to [U].
+    """A linear score per rated aspect (helpfulness ...) and their weighted sum. [U, D] to [U].
 
-    Ratings of an aspect train its own score; ratings of the whole, comparisons, thumbs and the rest train the total, that is the mixture
-    and through it the aspects (Wang et al. 2024, ArmoRM, train the mixture afterwards and by a gate on the prompt; here one likelihood
-    trains both). Without bias in the sum, for comparisons can't tell one; an aspect's bias starts at 0, its w at N(0, 1/(D+1)).
+    Ratings of an aspect train its score; other judgements train the total, that is the mixture and the aspects in it (Wang et al. 2024,
+    ArmoRM, train the mixture afterwards, by a gate on the prompt; here one likelihood trains both). The sum has no bias, as comparisons
+    don't determine one; an aspect's bias starts at 0, its w at N(0, 1/(D+1)).
 
     Args:
         aspects: names in the order of `Judgements.aspects`; index 0 is None, the response as a whole, which is the total here.
-        weights: the mixture, by aspect, kept as given; aspects that it leaves out count 0, and a negative weight is for what should be
-            low. null learns the mixture, from equal weights that sum to 1; a learned weight may become negative.
+        weights: the fixed mixture by aspect; missing aspects count 0, and a negative weight is for aspects that should be low. null learns
+            the mixture, from equal weights that sum to 1; a learned weight may become negative.
 
     Raises:
-        ConfigError: no aspect was rated, a weight for one that wasn't, or no weight but 0.
+        ConfigError: no rated aspect, a weight for an unrated one, or only weights of 0.
     """
 
     mixture: Tensor
@@ -47,9 +47,9 @@ class AttributesHead(nn.Module):
         if weights is None:
             self.mixture = nn.Parameter(torch.full((len(self.names),), 1 / len(self.names)))
         else:
-            self.register_buffer("mixture", self._given(weights))
+            self.register_buffer("mixture", self._mixture(weights))
 
-    def _given(self, weights: dict[str, float]) -> Tensor:
+    def _mixture(self, weights: dict[str, float]) -> Tensor:
         for name in weights:
             if name not in self.names:
                 raise ConfigError(
@@ -60,11 +60,11 @@ class AttributesHead(nn.Module):
             raise ConfigError(f"reward_head.weights gives no aspect a weight: give at least one of {', '.join(self.names)} another than 0")
         return torch.tensor([float(weights.get(name, 0.0)) for name in self.names])
 
-    def forward(self, phi: Tensor) -> Scored:
+    def forward(self, phi: Tensor) -> ScoredBatch:
         """phi [U, D] to the total [U] and the scores by aspect [U, A], the total first."""
         columns = torch.stack([column(phi).float() for column in self.columns], 1) + self.bias
         total = columns @ self.mixture
-        return Scored(scores=total, aspects=torch.cat([total[:, None], columns], 1))
+        return ScoredBatch(scores=total, aspects=torch.cat([total[:, None], columns], 1))
 
     def named_weights(self) -> dict[str, float]:
         """The mixture by aspect."""

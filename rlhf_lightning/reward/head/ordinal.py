@@ -15,15 +15,15 @@ from rlhf_lightning.reward.head.linear import LinearHead
 
 @register("reward_head", "ordinal")
 class OrdinalHead(nn.Module):
-    """The expected level of a scale under ordered thresholds on w·phi: a score with a best and a worst. [U, D] to [U].
+    """The expected level of a scale under ordered thresholds on w·phi, a bounded score. [U, D] to [U].
 
     A latent l = w·phi(x, y) and thresholds t_1 < ... < t_{L-1} give P(level > k) = sigmoid(l - t_{k+1}) for levels 0 to L-1 (McCullagh
-    1980, the cumulative logit), and score = unit * (E[level] - (L-1)/2). Thresholds and unit are learned with w by whatever losses are
-    chosen: comparisons make the score's unit log-odds, so that `unit` is the log-odds that one level is worth.
+    1980, the cumulative logit), and score = unit * (E[level] - (L-1)/2). Thresholds and unit are learned with w by the chosen losses:
+    comparisons make the score's unit log-odds, so that `unit` is the log-odds of one level.
 
-    For whom: the score levels off at both ends, as ratings on a short scale do (reward_loss=gaussian_rating fits a line to it), and no
-    policy is paid beyond the best level. reward_loss=ordinal has thresholds of its own, which translate any head's score to the levels
-    of its raters; with it the plain choice is reward_head=linear, whose score has no ends.
+    The score saturates at both ends, as ratings on a short scale do (reward_loss=gaussian_rating fits a line to it), and no policy is paid
+    beyond the best level. reward_loss=ordinal has its own thresholds from any head's score to the raters' levels; the usual head for it
+    is reward_head=linear, whose score is unbounded.
 
     At the start all levels are equally likely at l = 0, where the score is 0 with slope 1, as for reward_head=linear.
 

@@ -1,4 +1,4 @@
-"""What annotators have of their own: a shift, a scale or a share of errors, each shrunk to what all have in common."""
+"""Per-annotator random effects: a shift, a scale or an error rate, shrunk to the common value."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ERROR_SPREAD = 1.5
 
 
 class PerAnnotator(nn.Module):
-    """A number for each annotator, normal around 0 with standard deviation `spread` between them; 0 for one who isn't known.
+    """A random effect of each annotator, normal around 0 with deviation `spread`; 0 for an unknown one.
 
-    The prior is a term of the loss, `penalty`, dealt out over an annotator's judgements: over an epoch each annotator's prior counts
-    once, so that who judged little stays near what all have in common and who judged a lot gets a number of one's own.
+    The prior is a term of the loss, `penalty`, divided among an annotator's judgements: over an epoch each annotator's prior counts once,
+    so that annotators with few judgements stay near 0.
 
     Args:
-        judgements: [A] how many each annotator gave (`losses.build_losses`); None where nobody is known.
-        spread: 0 for none: all are alike.
+        judgements: [A] number per annotator (`losses.build_losses`); None without known annotators.
+        spread: 0 for no effect.
     """
 
     judgements: Tensor
@@ -35,26 +35,26 @@ class PerAnnotator(nn.Module):
         counted = torch.zeros(1) if judgements is None else judgements.float()
         self.register_buffer("judgements", counted.clamp(min=1), persistent=False)
         self.spread = spread
-        self.own = nn.Parameter(torch.zeros(len(counted))) if spread and len(counted) > 1 else None
+        self.effects = nn.Parameter(torch.zeros(len(counted))) if spread and len(counted) > 1 else None
 
     def forward(self, annotator: Tensor) -> Tensor | float:
-        """[M] the number of who gave each judgement."""
-        return 0.0 if self.own is None else self.spread * self.own[annotator] * (annotator > 0)
+        """[M] the effect of each judgement's annotator."""
+        return 0.0 if self.effects is None else self.spread * self.effects[annotator] * (annotator > 0)
 
     def penalty(self, annotator: Tensor) -> Tensor | float:
-        """[M] the negative log of the prior, less a constant, shared out over an annotator's judgements."""
-        return 0.0 if self.own is None else 0.5 * self.own[annotator] ** 2 / self.judgements[annotator] * (annotator > 0)
+        """[M] the negative log prior, up to a constant, divided among an annotator's judgements."""
+        return 0.0 if self.effects is None else 0.5 * self.effects[annotator] ** 2 / self.judgements[annotator] * (annotator > 0)
 
 
-class Faultless(nn.Module):
-    """Annotators who say what they mean: probabilities stay as they are."""
+class NoErrors(nn.Module):
+    """Annotators without errors: probabilities stay unchanged."""
 
-    def flipped(self, logit: Tensor, annotator: Tensor) -> Tensor:
-        """[M] the log-odds of a two-way answer, once the annotator may have said the opposite."""
+    def flip(self, logit: Tensor, annotator: Tensor) -> Tensor:
+        """[M] the log-odds of a binary answer that may be the opposite by error."""
         return logit
 
-    def mixed(self, log_prob: Tensor, otherwise: Tensor, annotator: Tensor) -> Tensor:
-        """[M] the log-probability of an answer, once the annotator may have given it by error, which has probability exp(otherwise)."""
+    def mix(self, log_prob: Tensor, otherwise: Tensor, annotator: Tensor) -> Tensor:
+        """[M] the log-probability of an answer, of probability exp(otherwise) if it is an error."""
         return log_prob
 
     def penalty(self, annotator: Tensor) -> Tensor | float:
@@ -62,46 +62,46 @@ class Faultless(nn.Module):
         return 0.0
 
 
-class ErrorRates(Faultless):
-    """Annotators who err: p' = (1 - e) p + e q with an error rate e of each one's own, q the probability of the answer by error.
+class ErrorRates(NoErrors):
+    """Annotators with error rates e: p' = (1 - e) p + e q, q being an answer's probability by error.
 
-    For two-way answers q = 1 - p, the opposite (Crowd-BT: Chen, Bennett, Collins-Thompson and Horvitz 2013; class-conditional noise:
-    Natarajan, Dhillon, Ravikumar and Tewari 2013): e = 1/2 is an annotator who tosses a coin, e near 1 one who holds the scale upside
-    down, from whom is learned as well. logit e = logit(error_rate) + common + ERROR_SPREAD * own; common and own have standard normal
-    priors. An annotator who isn't known errs as is common. Deviation from Crowd-BT: its Beta prior and online updates are a logistic
-    normal and gradients here, and there is no virtual item: the model's own regularisation stands for it.
+    For binary answers q = 1 - p, the opposite (Crowd-BT: Chen, Bennett, Collins-Thompson and Horvitz 2013; class-conditional noise:
+    Natarajan, Dhillon, Ravikumar and Tewari 2013): e = 1/2 is random, e near 1 an inverted scale, which is informative too. logit e =
+    logit(error_rate) + common + ERROR_SPREAD * effect; common and effect have standard normal priors. An unknown annotator has the common
+    rate. Deviations from Crowd-BT: a logistic normal prior and gradients instead of a Beta prior and online updates, and the model's
+    regularisation instead of a virtual item.
     """
 
     def __init__(self, judgements: Tensor | None, error_rate: float) -> None:
         super().__init__()
-        self.own = PerAnnotator(judgements, ERROR_SPREAD)
+        self.annotator_logit = PerAnnotator(judgements, ERROR_SPREAD)
         self.common = nn.Parameter(torch.tensor(0.0))
         self.typical = math.log(error_rate / (1 - error_rate))
 
     def logits(self, annotator: Tensor) -> Tensor:
         """[M] log-odds of an error."""
-        own: Tensor | float = self.own(annotator)
-        return (self.typical + self.common).expand(len(annotator)) + own
+        effect: Tensor | float = self.annotator_logit(annotator)
+        return (self.typical + self.common).expand(len(annotator)) + effect
 
     def rates(self) -> Tensor:
-        """[A] the error rate of each annotator; the first is that of one who isn't known."""
-        return torch.sigmoid(self.logits(torch.arange(len(self.own.judgements), device=self.common.device))).detach()
+        """[A] the error rate of each annotator; the first is that of unknown ones."""
+        return torch.sigmoid(self.logits(torch.arange(len(self.annotator_logit.judgements), device=self.common.device))).detach()
 
-    def flipped(self, logit: Tensor, annotator: Tensor) -> Tensor:
+    def flip(self, logit: Tensor, annotator: Tensor) -> Tensor:
         error = self.logits(annotator)
         side = torch.where(logit < 0, -1.0, 1.0).to(logit.dtype)
-        size = side * logit  # for negative exponents alone, which lose no digit; not abs, whose slope at 0 is 0
-        told: Tensor = side * (softplus(error - size) - torch.logaddexp(error, -size))
-        return told
+        size = side * logit  # negative exponents lose no digit; not abs, whose slope at 0 is 0
+        flipped: Tensor = side * (softplus(error - size) - torch.logaddexp(error, -size))
+        return flipped
 
-    def mixed(self, log_prob: Tensor, otherwise: Tensor, annotator: Tensor) -> Tensor:
+    def mix(self, log_prob: Tensor, otherwise: Tensor, annotator: Tensor) -> Tensor:
         error = self.logits(annotator)
         return torch.logaddexp(logsigmoid(-error) + log_prob, logsigmoid(error) + otherwise)
 
     def penalty(self, annotator: Tensor) -> Tensor | float:
-        return self.own.penalty(annotator) + 0.5 * self.common**2 / self.own.judgements.sum()
+        return self.annotator_logit.penalty(annotator) + 0.5 * self.common**2 / self.annotator_logit.judgements.sum()
 
 
-def errors(noise: Noise, judgements: Tensor | None, error_rate: float) -> Faultless:
-    """`ErrorRates` where the noise is learned, else `Faultless`."""
-    return ErrorRates(judgements, error_rate) if noise == "learned" else Faultless()
+def error_model(noise: Noise, judgements: Tensor | None, error_rate: float) -> NoErrors:
+    """`ErrorRates` if the noise is learned, else `NoErrors`."""
+    return ErrorRates(judgements, error_rate) if noise == "learned" else NoErrors()

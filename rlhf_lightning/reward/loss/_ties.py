@@ -1,4 +1,4 @@
-"""Pairs of which some are ties: what Rao and Kupper's model and Davidson's have in common."""
+"""Pairs with ties: the common part of Rao and Kupper's model and Davidson's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 class PairsAndTies(nn.Module):
-    """The negative log-likelihood of three outcomes, `outcomes`, that a model with ties states.
+    """The negative log-likelihood of better, worse and tied, given by a model's `outcomes`.
 
     Args:
-        annotators: [A] judgements of each (`losses.build_losses`).
-        margin_coef: log-odds of a margin of 1, by which a better response's score should be ahead; ties have no margin.
-        annotator_noise: "learned": each annotator names the worse one better at a rate of one's own, which is learned; ties stay ties.
-        error_rate: the typical one before anything is learned.
+        annotators: [A] number of judgements per annotator (`losses.build_losses`).
+        margin_coef: log-odds of a margin of 1, required lead of the better response's score; ties have no margin.
+        annotator_noise: "learned": learn each annotator's rate of naming the worse one better; ties stay ties.
+        error_rate: the initial typical rate.
     """
 
     kinds = ("pair", "edit")
@@ -33,16 +33,16 @@ class PairsAndTies(nn.Module):
     ) -> None:
         super().__init__()
         self.margin_coef = margin_coef
-        self.errors = errors(annotator_noise, annotators, error_rate)
+        self.errors = error_model(annotator_noise, annotators, error_rate)
 
     def outcomes(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From differences of score [P] to log-probabilities that the first is better, that the second is, and of a tie."""
+        """Log-probabilities [P] of first better, second better and a tie, from score differences [P]."""
         raise NotImplementedError
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses (nats) and weights of P pairs and then of T ties, [P + T]."""
         pairs, ties, scores = batch.pairs, batch.ties, scored.scores
         right, wrong, _ = self.outcomes(scores[pairs.better] - scores[pairs.worse] - self.margin_coef * pairs.margin)
         tied = self.outcomes(scores[ties.first] - scores[ties.second])[2]
-        losses = self.errors.penalty(pairs.annotator) - self.errors.mixed(right, wrong, pairs.annotator)
+        losses = self.errors.penalty(pairs.annotator) - self.errors.mix(right, wrong, pairs.annotator)
         return torch.cat([losses, -tied]), torch.cat([pairs.weight, ties.weight])

@@ -10,15 +10,17 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def bradley_terry_loss(log_odds: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-log sigmoid(log_odds) per pair [P], the log-odds that the better one wins; ln 2 at 0 (Bradley and Terry 1952; Ouyang et al. 2022,
-    eq. 1).
+    """-log sigmoid(log_odds) per pair [P], from the log-odds that the better one wins; ln 2 at 0.
 
-    label_smoothing: the probability that a label is wrong; the loss is then the expected one (Mitchell 2023, "conservative DPO").
+    Sources: Bradley and Terry 1952; Ouyang et al. 2022, eq. 1.
+
+    Args:
+        label_smoothing: the probability that a label is wrong; the loss is then the expected one (Mitchell 2023, "conservative DPO").
     """
     return -(1 - label_smoothing) * logsigmoid(log_odds) - label_smoothing * logsigmoid(-log_odds)
 
@@ -27,15 +29,15 @@ def bradley_terry_loss(log_odds: Tensor, label_smoothing: float = 0.0) -> Tensor
 class BradleyTerry(nn.Module):
     """Pairs and edits: the better response should score higher (Bradley-Terry).
 
-    A tie, of which this model knows nothing, is left out: reward_loss=rao_kupper and davidson, each in place of this one, learn from it.
+    Ties are left out; reward_loss=rao_kupper or davidson, in place of this one, learn from them.
 
     Args:
-        annotators: [A] judgements of each (`losses.build_losses`).
-        label_smoothing: the share of labels taken to be wrong, the same for everybody.
-        margin_coef: log-odds of a margin of 1; margins are the feedback's own, the log-odds should exceed them (Touvron et al. 2023).
+        annotators: [A] number of judgements per annotator (`losses.build_losses`).
+        label_smoothing: the assumed share of wrong labels, the same for all annotators.
+        margin_coef: log-odds of a margin of 1; margins come with the feedback, and the log-odds should exceed them (Touvron et al. 2023).
         centering: pulls the sum of a pair's scores towards 0 (Eisenstein et al. 2023).
-        annotator_noise: "learned": each annotator says the opposite of what is meant at a rate of one's own, which is learned.
-        error_rate: the typical one before anything is learned.
+        annotator_noise: "learned": learn each annotator's rate of stating the opposite.
+        error_rate: the initial typical rate.
     """
 
     kinds = ("pair", "edit")
@@ -52,12 +54,12 @@ class BradleyTerry(nn.Module):
     ) -> None:
         super().__init__()
         self.label_smoothing, self.margin_coef, self.centering = label_smoothing, margin_coef, centering
-        self.errors = errors(annotator_noise, annotators, error_rate)
+        self.errors = error_model(annotator_noise, annotators, error_rate)
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [P] (nats) and weights [P]."""
         pairs = batch.pairs
         better, worse = scored.scores[pairs.better], scored.scores[pairs.worse]
-        log_odds = self.errors.flipped(better - worse - self.margin_coef * pairs.margin, pairs.annotator)
+        log_odds = self.errors.flip(better - worse - self.margin_coef * pairs.margin, pairs.annotator)
         losses = bradley_terry_loss(log_odds, self.label_smoothing) + self.centering * (better + worse) ** 2
         return losses + self.errors.penalty(pairs.annotator), pairs.weight

@@ -12,13 +12,13 @@ from rlhf_lightning.reward.loss._ties import PairsAndTies
 
 
 def davidson(difference: Tensor, log_tie: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities [P] that the first wins, that the second does, and of a tie (Davidson 1970, eq. 2.1, with worths exp(score)).
+    """Log-probabilities [P] of first wins, second wins and a tie (Davidson 1970, eq. 2.1).
 
-    They are as exp(d/2) : exp(-d/2) : nu, nu = exp(log_tie): a tie is nu / 2 times as likely as a decision between equals. At nu = 0
-    nothing is tied, and it is Bradley and Terry's.
+    Worths are exp(score). The probabilities are as exp(d/2) : exp(-d/2) : nu, nu = exp(log_tie): a tie is nu / 2 times as likely as a
+    decision between equals. At nu = 0 there are no ties, and it is Bradley and Terry's model.
     """
-    each = torch.stack([difference / 2, -difference / 2, log_tie.expand_as(difference)])
-    first, second, tie = each.log_softmax(0)
+    logits = torch.stack([difference / 2, -difference / 2, log_tie.expand_as(difference)])
+    first, second, tie = logits.log_softmax(0)
     return first, second, tie
 
 
@@ -26,11 +26,11 @@ def davidson(difference: Tensor, log_tie: Tensor) -> tuple[Tensor, Tensor, Tenso
 class Davidson(PairsAndTies):
     """Pairs, edits and ties: a tie is likelier the nearer the scores (Davidson).
 
-    In place of bradley_terry, which leaves ties out. log nu is learned, from nu = 1 on (a third of equal responses tie). Unlike
-    Rao-Kupper's, it keeps the odds among those decided at exp(score difference), as Luce's axiom has it.
+    In place of bradley_terry, which leaves ties out. log nu is learned, from nu = 1 (a third of equal responses tie). Unlike
+    Rao-Kupper's, it keeps the odds of decided pairs at exp(score difference), Luce's axiom.
 
     Args:
-        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; an error takes the worse for the better, ties stay.
+        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; ties have no errors.
     """
 
     def __init__(

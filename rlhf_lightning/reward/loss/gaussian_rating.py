@@ -12,31 +12,32 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.loss._annotators import Noise, PerAnnotator
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 NOISE_SPREAD = 1.0
 """Standard deviation between annotators of the logarithm of their noise."""
 MIDDLE, QUARTER = 0.5, 0.25
-"""Of a scale: the zero and the unit of ratings that are taken as they were given."""
+"""Zero and unit of raw ratings on a scale from 0 to 1."""
 
 
 @register("reward_loss", "gaussian_rating", needs=["annotators", "aspects"])
 class GaussianRating(nn.Module):
-    """Ratings: they spread normally around slope * score + offset, all three learned for each aspect.
+    """Ratings: normal around slope * score + offset, with slope, offset and spread learned per aspect.
 
     Comparisons fix the unit of the score (log-odds); slope, offset and spread translate it to the raters' scale, so that ratings and
-    comparisons train one score together, each weighing by its own likelihood. A rating of an aspect is one of that aspect's score where
-    the reward head knows it, else of the whole score, with the aspect's own slope (above 0), offset and spread.
+    comparisons train one score together, each weighted by its likelihood. A rating of an aspect trains that aspect's score if the
+    reward head has it, else the total score, with the aspect's slope (above 0), offset and spread.
 
     Args:
-        annotators: [A] judgements of each. aspects: how many there are, the whole among them (`losses.build_losses`).
-        target: "z_score": in standard deviations from the annotator's own mean, which takes each one's bias and scale out beforehand, and
-            with them what the annotator's texts were better than other people's; "unit": as given, in quarters of the scale from its
-            middle: then let bias_spread and slope_spread learn who is lenient.
-        bias_spread: standard deviation between annotators of their own offsets, in the target's unit; 0: all share one.
-        slope_spread: standard deviation between annotators of the logarithm of their own slopes; 0: all share one.
-        annotator_noise: "learned": each annotator's ratings spread by an amount of one's own, so that who rates at random counts for
-            little (its logarithm: NOISE_SPREAD between annotators).
+        annotators: [A] number of judgements per annotator. aspects: their number, the whole response included
+            (`losses.build_losses`).
+        target: "z_score": in standard deviations from the annotator's mean, which removes each one's bias and scale, and also the quality
+            of the annotator's texts relative to others'; "unit": raw, in quarters of the scale from its middle: then bias_spread and
+            slope_spread can learn the annotators' leniency.
+        bias_spread: standard deviation of offsets between annotators, in the target's unit; 0: a common offset.
+        slope_spread: standard deviation of log slopes between annotators; 0: a common slope.
+        annotator_noise: "learned": learn each annotator's spread (its logarithm: NOISE_SPREAD between annotators), so that random raters
+            count for little.
     """
 
     kinds = ("rating",)
@@ -56,19 +57,19 @@ class GaussianRating(nn.Module):
         self.log_slope = nn.Parameter(torch.zeros(aspects))
         self.offset = nn.Parameter(torch.zeros(aspects))
         self.log_spread = nn.Parameter(torch.zeros(aspects))
-        self.own_offset = PerAnnotator(annotators, bias_spread)
-        self.own_log_slope = PerAnnotator(annotators, slope_spread)
-        self.own_log_spread = PerAnnotator(annotators, NOISE_SPREAD if annotator_noise == "learned" else 0.0)
+        self.annotator_offset = PerAnnotator(annotators, bias_spread)
+        self.annotator_log_slope = PerAnnotator(annotators, slope_spread)
+        self.annotator_log_spread = PerAnnotator(annotators, NOISE_SPREAD if annotator_noise == "learned" else 0.0)
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [M] (negative log-likelihoods in nats) and weights [M]."""
         ratings = batch.ratings
-        who, aspect = ratings.annotator, ratings.aspect
-        slope = (self.log_slope[aspect] + self.own_log_slope(who)).exp()
-        predicted = slope * scored.of_aspect(ratings.item, aspect) + self.offset[aspect] + self.own_offset(who)
-        log_spread = self.log_spread[aspect] + self.own_log_spread(who)
-        said = ratings.z_score if self.target == "z_score" else (ratings.unit - MIDDLE) / QUARTER
-        losses = 0.5 * ((said - predicted) / log_spread.exp()) ** 2 + log_spread + 0.5 * math.log(2 * math.pi)
-        for own in (self.own_offset, self.own_log_slope, self.own_log_spread):
-            losses = losses + own.penalty(who)
+        annotator, aspect = ratings.annotator, ratings.aspect
+        slope = (self.log_slope[aspect] + self.annotator_log_slope(annotator)).exp()
+        predicted = slope * scored.of_aspect(ratings.item, aspect) + self.offset[aspect] + self.annotator_offset(annotator)
+        log_spread = self.log_spread[aspect] + self.annotator_log_spread(annotator)
+        target = ratings.z_score if self.target == "z_score" else (ratings.unit - MIDDLE) / QUARTER
+        losses = 0.5 * ((target - predicted) / log_spread.exp()) ** 2 + log_spread + 0.5 * math.log(2 * math.pi)
+        for effect in (self.annotator_offset, self.annotator_log_slope, self.annotator_log_spread):
+            losses = losses + effect.penalty(annotator)
         return losses, ratings.weight

@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, errors
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:
-    """Negative log-likelihood [R] of each ranking, as choosing the best of what remains, again and again (Plackett 1975; Luce 1959).
+    """Negative log-likelihood [R] of rankings as successive choices (Plackett 1975; Luce 1959).
 
     Args:
-        scores: [R, K]. levels: [R, K] places, 0 best, equal for a tie, -1 for padding and for what was left unranked.
+        scores: [R, K]. levels: [R, K] ranks, 0 best, equal for a tie, -1 for padding and unranked items.
 
-    Ties follow Breslow's approximation: each of the tied is chosen against all that are not better. Items with nothing below them add
-    nothing, and what was left unranked is in no choice. For two items it is the Bradley-Terry loss.
+    Ties follow Breslow's approximation: each tied item is chosen against all that aren't better. Items with nothing below them add 0, and
+    unranked items are in no choice. For two items it is the Bradley-Terry loss.
     """
     present = levels >= 0
     remains = (levels[:, None, :] >= levels[:, :, None]) & present[:, None, :]
@@ -29,25 +29,27 @@ def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:
 
 @register("reward_loss", "plackett_luce", needs=["annotators"])
 class PlackettLuce(nn.Module):
-    """Rankings of three or more, ties and unranked responses allowed (Plackett-Luce): K responses cost K scores, not K(K-1)/2 pairs.
+    """Rankings of three or more, with ties and unranked responses (Plackett-Luce).
+
+    K responses cost K scores, not K(K-1)/2 pairs.
 
     Args:
-        annotators: [A] judgements of each (`losses.build_losses`).
-        annotator_noise: "learned": each annotator ranks at random at a rate of one's own, which is learned.
-        error_rate: the typical one before anything is learned.
+        annotators: [A] number of judgements per annotator (`losses.build_losses`).
+        annotator_noise: "learned": learn each annotator's rate of ranking at random.
+        error_rate: the initial typical rate.
     """
 
     kinds = ("ranking",)
 
     def __init__(self, annotators: Tensor | None = None, *, annotator_noise: Noise = "none", error_rate: ErrorRate = 0.1) -> None:
         super().__init__()
-        self.errors = errors(annotator_noise, annotators, error_rate)
+        self.errors = error_model(annotator_noise, annotators, error_rate)
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [R] (nats) and weights [R]."""
         orders = batch.orders
         scores = scored.scores[orders.items.clamp(min=0)]
-        # At equal scores every order is as likely: that is what someone says who doesn't look.
+        # A random ranking has the likelihood of equal scores.
         by_error = -plackett_luce_loss(torch.zeros_like(scores), orders.levels)
-        told = self.errors.mixed(-plackett_luce_loss(scores, orders.levels), by_error, orders.annotator)
-        return self.errors.penalty(orders.annotator) - told, orders.weight
+        log_prob = self.errors.mix(-plackett_luce_loss(scores, orders.levels), by_error, orders.annotator)
+        return self.errors.penalty(orders.annotator) - log_prob, orders.weight

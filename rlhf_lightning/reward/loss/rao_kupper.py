@@ -14,16 +14,15 @@ from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise
 from rlhf_lightning.reward.loss._ties import PairsAndTies
 
 START = 0.5
-LEAST = 1e-6
-"""Where nothing is tied the threshold falls for ever, and a logarithm of 0 must not be met."""
+MIN_THRESHOLD = 1e-6
+"""Without ties the threshold falls towards 0, whose logarithm is infinite."""
 
 
 def rao_kupper(difference: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities [P] that the first wins, that the second does, and of a tie (Rao and Kupper 1967, eq. 2.1, with worths
-    exp(score) and theta = exp(threshold)).
+    """Log-probabilities [P] of first wins, second wins and a tie (Rao and Kupper 1967, eq. 2.1).
 
-    The first wins with probability sigmoid(difference - threshold): who sees less than the threshold between two calls it a tie. At
-    threshold 0 nothing is tied, and it is Bradley and Terry's.
+    Worths are exp(score), theta = exp(threshold). The first wins with probability sigmoid(difference - threshold); a perceived difference
+    below the threshold is a tie. At threshold 0 there are no ties, and it is Bradley and Terry's model.
     """
     first, second = logsigmoid(difference - threshold), logsigmoid(-difference - threshold)
     return first, second, torch.expm1(2 * threshold).log() + first + second
@@ -31,12 +30,12 @@ def rao_kupper(difference: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, T
 
 @register("reward_loss", "rao_kupper", needs=["annotators"])
 class RaoKupper(PairsAndTies):
-    """Pairs, edits and ties: two responses whose scores differ by less than a threshold look alike (Rao-Kupper).
+    """Pairs, edits and ties: perceived differences below a threshold are ties (Rao-Kupper).
 
     In place of bradley_terry, which leaves ties out. The threshold (log-odds, above 0) is learned, as softplus of a parameter.
 
     Args:
-        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; an error takes the worse for the better, ties stay.
+        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; ties have no errors.
     """
 
     def __init__(
@@ -52,8 +51,8 @@ class RaoKupper(PairsAndTies):
 
     @property
     def threshold(self) -> Tensor:
-        """By how much scores must differ, in log-odds, for even odds that the difference is seen."""
-        return softplus(self.raw_threshold).clamp(min=LEAST)
+        """The difference of scores, in log-odds, with even odds of a decision for the better one."""
+        return softplus(self.raw_threshold).clamp(min=MIN_THRESHOLD)
 
     def outcomes(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return rao_kupper(difference, self.threshold)

@@ -1,4 +1,4 @@
-"""Marked stretches: a logistic likelihood of the values of their tokens."""
+"""Marked spans: a logistic likelihood of the values of their tokens."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
-def stretch_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """[S] means of values [N] over the places start to end (exclusive) of each stretch; stretches may overlap."""
+def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """[S] means of values [N] over the positions start:end of each span; spans may overlap."""
     sizes = end - start
-    stretch = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
-    before = (sizes.cumsum(0) - sizes)[stretch]
-    places = start[stretch] + torch.arange(len(stretch), device=sizes.device) - before
-    return values.new_zeros(len(sizes)).index_add(0, stretch, values[places]) / sizes
+    span = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    before = (sizes.cumsum(0) - sizes)[span]
+    positions = start[span] + torch.arange(len(span), device=sizes.device) - before
+    return values.new_zeros(len(sizes)).index_add(0, span, values[positions]) / sizes
 
 
 @register("reward_loss", "spans")
 class LogisticSpans(nn.Module):
-    """Marked stretches, and what edits took out and put in: the tokens of a good one should be worth more than 0, of a bad one less.
+    """Marked spans, and those removed and inserted by edits: good tokens above 0, bad ones below.
 
-    The loss is -log sigmoid(sign(value) * the mean of the stretch's tokens' values), and counts |value| times. Needs a head that values
-    tokens (reward_head=token). The stretches of a judgement share its weight. Beside bradley_terry an edit is learned from as a
-    preference too; this loss alone learns from its stretches.
+    The loss is -log sigmoid(sign(value) * the mean of the span's token values), with weight |value|. It needs a head with token values
+    (reward_head=token). The spans of a judgement share its weight. With bradley_terry an edit is a preference too.
     """
 
     kinds = ("spans", "edit")
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Values of N tokens to losses [S] (nats) and weights [S].
 
         Raises:
-            ConfigError: there are stretches, and the head has no values of tokens.
+            ConfigError: there are spans, and the head has no token values.
         """
         spans = batch.spans
         if not len(spans):
@@ -45,5 +44,5 @@ class LogisticSpans(nn.Module):
             raise ConfigError("reward_loss=spans learns values of tokens, and this head gives none: choose reward_head=token")
         lengths = batch.tokens.lengths
         first = (lengths.cumsum(0) - lengths)[spans.item]
-        means = stretch_means(scored.tokens, first + spans.start, first + spans.end)
+        means = span_means(scored.tokens, first + spans.start, first + spans.end)
         return -logsigmoid(spans.value.sign() * means), spans.weight * spans.value.abs()

@@ -9,22 +9,22 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, errors
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, error_model
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @register("reward_loss", "thumbs", needs=["annotators"])
 class LogisticThumbs(nn.Module):
-    """Thumbs up and down: the odds of a thumbs-up are exp(score - threshold), the threshold is learned.
+    """Thumbs up and down: the odds of a thumbs-up are exp(score - threshold), with a learned threshold.
 
     The responses of a ranking said to be all bad count as thumbs-downs. The score is in log-odds, as Bradley-Terry's is, so that thumbs
     and comparisons train one score together.
 
     Args:
-        annotators: [A] judgements of each (`losses.build_losses`).
-        threshold_spread: standard deviation between annotators of their own thresholds, in log-odds; 0: all share one.
-        annotator_noise: "learned": each annotator's thumb turns the other way at a rate of one's own, which is learned.
-        error_rate: the typical one before anything is learned.
+        annotators: [A] number of judgements per annotator (`losses.build_losses`).
+        threshold_spread: standard deviation of thresholds between annotators, in log-odds; 0: a common threshold.
+        annotator_noise: "learned": learn each annotator's rate of giving the opposite thumb.
+        error_rate: the initial typical rate.
     """
 
     kinds = ("thumbs",)
@@ -39,13 +39,13 @@ class LogisticThumbs(nn.Module):
     ) -> None:
         super().__init__()
         self.threshold = nn.Parameter(torch.tensor(0.0))
-        self.own_threshold = PerAnnotator(annotators, threshold_spread)
-        self.errors = errors(annotator_noise, annotators, error_rate)
+        self.annotator_threshold = PerAnnotator(annotators, threshold_spread)
+        self.errors = error_model(annotator_noise, annotators, error_rate)
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [T] (negative log-likelihoods in nats) and weights [T]."""
         thumbs = batch.thumbs
-        log_odds = scored.scores[thumbs.item] - self.threshold - self.own_threshold(thumbs.annotator)
-        told = self.errors.flipped(log_odds, thumbs.annotator)
-        losses = binary_cross_entropy_with_logits(told, thumbs.up.to(told.dtype), reduction="none")
-        return losses + self.own_threshold.penalty(thumbs.annotator) + self.errors.penalty(thumbs.annotator), thumbs.weight
+        log_odds = scored.scores[thumbs.item] - self.threshold - self.annotator_threshold(thumbs.annotator)
+        log_odds = self.errors.flip(log_odds, thumbs.annotator)
+        losses = binary_cross_entropy_with_logits(log_odds, thumbs.up.to(log_odds.dtype), reduction="none")
+        return losses + self.annotator_threshold.penalty(thumbs.annotator) + self.errors.penalty(thumbs.annotator), thumbs.weight

@@ -12,9 +12,9 @@ from rlhf_lightning.registry import register
 
 @register("reward_pooling", "attention")
 class AttentionPooling(nn.Module):
-    """The mean vector of the tokens, weighted by softmax(q·h / sqrt(D)) with one learned query q: attention to what counts.
+    """The mean vector of the tokens, weighted by softmax(q·h / sqrt(D)) with one learned query q.
 
-    q starts at 0, where it is the plain mean. It is saved with the head's weights.
+    q starts at 0, the plain mean. It is saved with the head's weights.
     """
 
     def __init__(self, width: int) -> None:
@@ -22,7 +22,7 @@ class AttentionPooling(nn.Module):
         self.query = nn.Parameter(torch.zeros(width))
 
     def weights(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """How much each token counts, [B, L], float32: each row sums to 1, 0 outside the mask; a row without tokens is 0."""
+        """The weight of each token, [B, L], float32: rows sum to 1, or 0 without tokens; 0 outside the mask."""
         match = (hidden @ self.query.to(hidden.dtype)).float() / math.sqrt(len(self.query))
         inside = mask.bool()
         return match.masked_fill(~inside, torch.finfo(match.dtype).min).softmax(1) * inside

@@ -11,7 +11,7 @@ from rlhf_lightning.registry import register
 def cls(hidden: Tensor, mask: Tensor) -> Tensor:
     """The vector of the first token, [CLS] of an encoder (BERT, RoBERTa ...).
 
-    A causal trunk's first token has read nothing, so that all texts would score alike: refused.
+    Rejected for a causal trunk, whose first token attends to no other: all texts would score alike.
 
     Args:
         hidden: [B, L, D]. mask: [B, L], right- or left-padded.

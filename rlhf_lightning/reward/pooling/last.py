@@ -9,10 +9,10 @@ from rlhf_lightning.registry import register
 
 @register("reward_pooling", "last")
 def last(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The vector of the last token that the mask covers: under causal attention the only one that has read everything.
+    """The vector of the last token in the mask, the only one that attends to all under causal attention.
 
     Args:
-        hidden: [B, L, D]. mask: [B, L], right- or left-padded. The position is the mask's, never found by comparing ids with the pad.
+        hidden: [B, L, D]. mask: [B, L], right- or left-padded. The position comes from the mask, not from pad ids.
 
     Returns:
         [B, D].

@@ -10,7 +10,7 @@ from rlhf_lightning.reward.pooling.mean import mean
 
 @register("reward_pooling", "response_mean", needs=["response"])
 def response_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean vector of the response's tokens, its end-of-text included: a long prompt doesn't drown a short response.
+    """The mean vector of the response's tokens, end-of-text included, independent of the prompt's length.
 
     Args:
         hidden: [B, L, D]. mask: [B, L], of the response (needs=["response"]); a row without any gives 0.

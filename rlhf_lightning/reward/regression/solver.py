@@ -16,7 +16,7 @@ from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.reward.regression.collation import minibatches
 from rlhf_lightning.reward.regression.ridge import ridge
 from rlhf_lightning.reward.regression.sparse import CentredMatrix
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 EXACT, ROUGH = 1e-8, 1e-5
 """Tolerances of the final weights and of the search for a penalty: L-BFGS's largest slope, a ridge regression's residual."""
@@ -93,7 +93,7 @@ def held_out_loss(
 
 def total_loss(losses: Sequence[nn.Module], scores: Tensor, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
     """The weighted sum of all losses, and the sum of the weights."""
-    terms = [loss(Scored(scores=scores), batch) for loss in losses]
+    terms = [loss(ScoredBatch(scores=scores), batch) for loss in losses]
     return torch.stack([(loss * weights).sum() for loss, weights in terms]).sum(), torch.stack([w.sum() for _, w in terms]).sum()
 
 
@@ -115,7 +115,7 @@ class _SquaredError(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, scored: Scored, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         return (batch.ratings.z_score - scored.scores[batch.ratings.item] - self.offset) ** 2 / 2, batch.ratings.weight
 
 

@@ -28,7 +28,7 @@ from rlhf_lightning.reward.storage.canary import score_canary
 from rlhf_lightning.reward.storage.card import model_card
 from rlhf_lightning.reward.storage.card_schema import DIVERGED, check_card, read_card
 from rlhf_lightning.reward.storage.feature_folder import load_feature_score
-from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, own_layout
+from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, trained_layout
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def save_reward_model(model: RewardModel, folder: Path, metadata: Mapping[str, A
         metadata: for the card: pooling and head with their settings, metrics of the training. Without it the model's own.
     """
     if metadata is not None:
-        model.metadata, model.layout = dict(metadata), own_layout(metadata)
+        model.metadata, model.layout = dict(metadata), trained_layout(metadata)
     write_folder(folder, lambda target: _write(model, target))
 
 
@@ -144,7 +144,7 @@ def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "au
     card = _card(path)
     if card is not None:
         check_card(card, Path(path) / CARD)
-        check_own_layout(path, layout, eos)
+        reject_layout(path, layout, eos)
     if card is None or card.get("net") == "classifier":
         score = load_classifier(path)
         tokenizer = load_tokenizer(path, "reward model")
@@ -157,7 +157,7 @@ def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "au
         model.max_length = int(card["max_length"])
         model.mean.fill_(card["mean"])
         model.deviation.fill_(card["deviation"])
-        model.layout = own_layout(card)
+        model.layout = trained_layout(card)
         model.metadata = {name: value for name, value in card.items() if name not in ("mean", "deviation", "max_length", "net")}
     return model
 
@@ -168,7 +168,7 @@ def load_any_reward_model(
     """Load a reward model of any kind: as `load_reward_model`, or a FeatureScore of reward_head=features."""
     model: RewardModel | FeatureScore
     if is_feature_score(path):
-        check_own_layout(path, layout, eos)
+        reject_layout(path, layout, eos)
         model = load_feature_score(path)
     else:
         model = load_reward_model(path, max_length, layout, eos)
@@ -176,7 +176,7 @@ def load_any_reward_model(
     return model
 
 
-def check_own_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
+def reject_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
     """Raise ConfigError for a layout given for a model of stage=reward, whose layout is fixed."""
     if layout != "auto" or eos is not None:
         raise ConfigError(

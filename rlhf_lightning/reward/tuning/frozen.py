@@ -1,4 +1,4 @@
-"""The head alone is trained."""
+"""Train the head alone."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from rlhf_lightning.registry import register
 
 @register("reward_tuning", "frozen")
 def frozen(trunk: nn.Module) -> None:
-    """The head alone is trained: with reward_head=linear the linear regression r = w·phi(x, y) on the frozen trunk's phi."""
+    """Train the head alone: with reward_head=linear, a linear regression on the frozen trunk's phi."""
     trunk.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The whole trunk is trained."""
+"""Train the full trunk."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from rlhf_lightning.registry import register
 
 @register("reward_tuning", "full")
 def full(trunk: nn.Module) -> None:
-    """Every weight of the trunk is trained, with the head."""
+    """Train every weight of the trunk, with the head."""
     trunk.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The last blocks of the trunk are trained."""
+"""Train the last blocks of the trunk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlhf_lightning.registry import register
 
 @register("reward_tuning", "last_layers")
 def last_layers(trunk: nn.Module, *, layers: PositiveInt = 2) -> None:
-    """The last blocks and the norm after them are trained, with the head; embeddings and earlier blocks stay as they are.
+    """Train the last blocks and the norm after them, with the head; the rest is frozen.
 
-    Of an encoder-decoder the decoder's: its vectors are what the head reads; the encoder stays as it is.
+    Of an encoder-decoder the decoder's, whose vectors the head reads; the encoder is frozen.
 
     Args:
-        layers: how many blocks.
+        layers: number of blocks.
 
     Raises:
         ConfigError: more blocks than the trunk has, or no list of blocks is found in it.
@@ -29,12 +29,12 @@ def last_layers(trunk: nn.Module, *, layers: PositiveInt = 2) -> None:
     lists = {name: module for name, module in stack.named_modules() if isinstance(module, nn.ModuleList)}
     if not lists:
         raise ConfigError(f"reward_tuning=last_layers finds no blocks in {type(trunk).__name__}: choose reward_tuning=full, frozen or lora")
-    # The blocks hold more weights than any list inside or beside them.
-    place = max(lists, key=lambda name: sum(parameter.numel() for parameter in lists[name].parameters()))
-    blocks = lists[place]
+    # The blocks hold more weights than any other list.
+    prefix = max(lists, key=lambda name: sum(parameter.numel() for parameter in lists[name].parameters()))
+    blocks = lists[prefix]
     if layers > len(blocks):
         raise ConfigError(f"reward_tuning.layers={layers}: {type(trunk).__name__} has {len(blocks)} blocks; ask for fewer, or full")
     blocks[-layers:].requires_grad_(True)
     for name, module in stack.named_modules():
-        if "norm" in type(module).__name__.lower() and not name.startswith(f"{place}.") and "embed" not in name:
+        if "norm" in type(module).__name__.lower() and not name.startswith(f"{prefix}.") and "embed" not in name:
             module.requires_grad_(True)

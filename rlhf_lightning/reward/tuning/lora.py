@@ -20,7 +20,7 @@ def lora(
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05,
     targets: tuple[str, ...] = ("all-linear",),
 ) -> None:
-    """Low-rank adapters W + alpha/rank · B·A are trained, with the head (Hu et al. 2021); peft makes them.
+    """Train low-rank adapters W + alpha/rank · B·A by peft, with the head (Hu et al. 2021).
 
     They start as no change (B = 0) and are merged into the weights after the training, so that the saved folder is a plain one.
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.reward.loss._annotators import ErrorRates, Faultless, PerAnnotator, errors
+from rlhf_lightning.reward.loss._annotators import ErrorRates, NoErrors, PerAnnotator, error_model
 
 LOGIT = st.floats(-30, 30)
 WHO = torch.tensor([0])
@@ -23,33 +23,33 @@ def sigmoid(x: float) -> float:
 @given(logit=LOGIT, error_rate=st.floats(0.01, 0.49))
 def test_flipped_log_odds_are_those_of_the_mixed_probability(logit, error_rate):
     rates = ErrorRates(None, error_rate).double()
-    found = rates.flipped(torch.tensor([logit], dtype=torch.float64), WHO).item()
+    found = rates.flip(torch.tensor([logit], dtype=torch.float64), WHO).item()
     p = (1 - error_rate) * sigmoid(logit) + error_rate * sigmoid(-logit)
     assert found == pytest.approx(math.log(p / (1 - p)), abs=1e-6)
-    assert rates.flipped(torch.tensor([-logit], dtype=torch.float64), WHO).item() == pytest.approx(-found, abs=1e-9)
+    assert rates.flip(torch.tensor([-logit], dtype=torch.float64), WHO).item() == pytest.approx(-found, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
 @given(first=st.floats(-20, 0), second=st.floats(-20, 0), error_rate=st.floats(0.01, 0.49))
 def test_mixed_probabilities_are_their_weighted_sum(first, second, error_rate):
-    told = ErrorRates(None, error_rate).double().mixed(*(torch.tensor([x], dtype=torch.float64) for x in (first, second)), WHO)
+    told = ErrorRates(None, error_rate).double().mix(*(torch.tensor([x], dtype=torch.float64) for x in (first, second)), WHO)
     assert told.exp().item() == pytest.approx((1 - error_rate) * math.exp(first) + error_rate * math.exp(second), rel=1e-6)
 
 
 def test_far_log_odds_meet_those_of_the_error_rate():
     logit = torch.tensor([1e5, -1e5, 0.0], requires_grad=True)
-    found = ErrorRates(None, 0.2).flipped(logit, torch.tensor([0, 0, 0]))
+    found = ErrorRates(None, 0.2).flip(logit, torch.tensor([0, 0, 0]))
     assert found.tolist() == pytest.approx([math.log(4), -math.log(4), 0.0], abs=1e-5)
     found.sum().backward()
     assert torch.isfinite(logit.grad).all()
-    assert isinstance(errors("none", None, 0.2), Faultless)
-    assert torch.equal(errors("none", None, 0.2).flipped(logit, WHO), logit)
+    assert isinstance(error_model("none", None, 0.2), NoErrors)
+    assert torch.equal(error_model("none", None, 0.2).flip(logit, WHO), logit)
 
 
 def test_the_prior_of_an_annotator_counts_once_over_all_judgements():
     own = PerAnnotator(torch.tensor([5.0, 3.0, 1.0]), spread=0.7)
     with torch.no_grad():
-        own.own.copy_(torch.tensor([9.0, 1.2, -0.5]))  # the first is nobody's
+        own.effects.copy_(torch.tensor([9.0, 1.2, -0.5]))  # the first is nobody's
     who = torch.tensor([0] * 5 + [1] * 3 + [2])
     assert own.penalty(who).sum().item() == pytest.approx(0.5 * (1.2**2 + 0.5**2))
     assert own(torch.tensor([0, 1, 2])).tolist() == pytest.approx([0.0, 0.84, -0.35])
@@ -58,7 +58,7 @@ def test_the_prior_of_an_annotator_counts_once_over_all_judgements():
 def test_nobody_known_has_nothing_of_their_own_whatever_was_learned():
     own = PerAnnotator(torch.tensor([5.0, 3.0]), spread=1.0)
     with torch.no_grad():
-        own.own.fill_(2.0)
+        own.effects.fill_(2.0)
     assert own(torch.tensor([0, 1])).tolist() == [0.0, 2.0]
 
 

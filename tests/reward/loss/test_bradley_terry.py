@@ -14,7 +14,7 @@ import torch
 
 from rlhf_lightning.reward.loss._annotators import ERROR_SPREAD
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 Case = Any
 
@@ -36,7 +36,7 @@ def ours(batch_with) -> Callable[[Case], dict[str, torch.Tensor]]:
         loss = BradleyTerry(margin_coef=float("margin" in case.uses), centering=case.p.get("center_rewards_coefficient") or 0.0)
         order = torch.arange(len(chosen))
         batch = batch_with(pairs={"better": order, "worse": order + len(chosen), "margin": case.x["margin"]})
-        total = loss(Scored(scores=torch.cat([chosen, rejected])), batch)[0].mean()
+        total = loss(ScoredBatch(scores=torch.cat([chosen, rejected])), batch)[0].mean()
         total.backward()
         everything = {"loss": total.detach(), "grad_chosen": chosen.grad, "grad_rejected": rejected.grad}
         return {name: value for name, value in everything.items() if name in case.out}
@@ -74,7 +74,7 @@ def test_swapping_the_sides_flips_the_gradient_and_a_constant_changes_nothing(ba
 
     def gradient(scores: list[float]) -> tuple[float, torch.Tensor]:
         values = torch.tensor(scores, dtype=torch.float64, requires_grad=True)
-        loss = BradleyTerry()(Scored(scores=values), batch)[0].sum()
+        loss = BradleyTerry()(ScoredBatch(scores=values), batch)[0].sum()
         loss.backward()
         return loss.item(), values.grad
 
@@ -87,7 +87,7 @@ def test_swapping_the_sides_flips_the_gradient_and_a_constant_changes_nothing(ba
 
 def test_the_component_pulls_sums_to_zero_and_scales_margins(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], 2.0)])
-    losses, weights = BradleyTerry(margin_coef=0.5, centering=0.1)(Scored(scores=torch.tensor([1.5, 0.5])), batch)
+    losses, weights = BradleyTerry(margin_coef=0.5, centering=0.1)(ScoredBatch(scores=torch.tensor([1.5, 0.5])), batch)
     expected = bradley_terry_loss(torch.tensor(1.5 - 0.5 - 1.0)) + 0.1 * 4.0
     assert losses.item() == pytest.approx(expected.item())
     assert weights.tolist() == [1.0]
@@ -95,7 +95,7 @@ def test_the_component_pulls_sums_to_zero_and_scales_margins(batch_of):
 
 def test_a_tie_is_left_out(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 0], None)])
-    losses, weights = BradleyTerry()(Scored(scores=torch.tensor([1.5, 0.5])), batch)
+    losses, weights = BradleyTerry()(ScoredBatch(scores=torch.tensor([1.5, 0.5])), batch)
     assert losses.shape == weights.shape == (0,)
 
 
@@ -104,16 +104,16 @@ def test_an_error_rate_mixes_in_the_opposite_answer_and_its_prior_counts_once(ba
     loss = BradleyTerry(torch.tensor([1.0, 2.0, 1.0]), annotator_noise="learned", error_rate=0.2).double()
     with torch.no_grad():
         loss.errors.common.fill_(0.3)
-        loss.errors.own.own.copy_(torch.tensor([9.0, 0.4, -1.0]))
+        loss.errors.annotator_logit.effects.copy_(torch.tensor([9.0, 0.4, -1.0]))
     pairs = {"better": torch.tensor([0, 0, 1, 1]), "worse": torch.tensor([1, 1, 0, 0]), "annotator": torch.tensor([0, 1, 1, 2])}
-    found = loss(Scored(scores=torch.tensor([0.9, -0.2], dtype=torch.float64)), batch_with(pairs=pairs))[0]
+    found = loss(ScoredBatch(scores=torch.tensor([0.9, -0.2], dtype=torch.float64)), batch_with(pairs=pairs))[0]
 
     def sigmoid(x: float) -> float:
         return 1 / (1 + math.exp(-x))
 
-    errors = [sigmoid(math.log(0.25) + 0.3 + ERROR_SPREAD * own) for own in (0.0, 0.4, -1.0)]  # nobody known has no own
-    assert loss.errors.rates().tolist() == pytest.approx(errors)
+    rates = [sigmoid(math.log(0.25) + 0.3 + ERROR_SPREAD * own) for own in (0.0, 0.4, -1.0)]  # nobody known has no own
+    assert loss.errors.rates().tolist() == pytest.approx(rates)
     p = [sigmoid(d) for d in (1.1, 1.1, -1.1, -1.1)]
-    likelihood = [math.log((1 - e) * q + e * (1 - q)) for e, q in zip((errors[0], errors[1], errors[1], errors[2]), p, strict=True)]
+    likelihood = [math.log((1 - e) * q + e * (1 - q)) for e, q in zip((rates[0], rates[1], rates[1], rates[2]), p, strict=True)]
     prior = 0.5 * (0.4**2 + 1.0**2 + 0.3**2)
     assert found.sum().item() == pytest.approx(prior - sum(likelihood))

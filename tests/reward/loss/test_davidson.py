@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.davidson import Davidson, davidson
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,7 +43,7 @@ def test_two_items_are_recovered_in_closed_form(batch_with, minimised):
     pairs = {"better": torch.tensor([0] * 60 + [1] * 15), "worse": torch.tensor([1] * 60 + [0] * 15)}
     ties = {"first": torch.zeros(30, dtype=torch.long), "second": torch.ones(30, dtype=torch.long)}
     loss, scores, batch = Davidson().double(), torch.zeros(2, dtype=torch.float64, requires_grad=True), batch_with(pairs=pairs, ties=ties)
-    minimised([scores, *loss.parameters()], lambda: loss(Scored(scores=scores), batch)[0].mean())
+    minimised([scores, *loss.parameters()], lambda: loss(ScoredBatch(scores=scores), batch)[0].mean())
     assert (scores[0] - scores[1]).item() == pytest.approx(math.log(4), abs=1e-5)
     assert loss.log_tie.exp().item() == pytest.approx(30 / math.sqrt(60 * 15), abs=1e-5)
 
@@ -51,7 +51,7 @@ def test_two_items_are_recovered_in_closed_form(batch_with, minimised):
 def test_weights_margins_and_errors(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], 2.0), ("q", ["x", "y"], [0, 0], None)])
     loss = Davidson(margin_coef=0.5, annotator_noise="learned", error_rate=0.1)
-    losses, weights = loss(Scored(scores=torch.tensor([1.5, 0.0, 0.3, 0.0])), batch)
+    losses, weights = loss(ScoredBatch(scores=torch.tensor([1.5, 0.0, 0.3, 0.0])), batch)
     right, wrong, _ = (p.exp().item() for p in davidson(torch.tensor([0.5]), torch.tensor(0.0)))
     tied = davidson(torch.tensor([0.3]), torch.tensor(0.0))[2].item()
     assert losses.tolist() == pytest.approx([-math.log(0.9 * right + 0.1 * wrong), -tied], rel=1e-5)

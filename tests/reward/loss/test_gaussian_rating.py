@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def test_the_loss_is_the_normal_negative_log_likelihood(batch_with):
@@ -18,7 +18,7 @@ def test_the_loss_is_the_normal_negative_log_likelihood(batch_with):
         loss.offset.fill_(-0.3)
         loss.log_spread.fill_(math.log(0.7))
     scores, ratings = torch.tensor([0.4, -1.0, 0.1]), torch.tensor([1.0, 0.2])
-    losses, weights = loss(Scored(scores=scores), batch_with(ratings={"item": torch.tensor([2, 0]), "z_score": ratings}))
+    losses, weights = loss(ScoredBatch(scores=scores), batch_with(ratings={"item": torch.tensor([2, 0]), "z_score": ratings}))
     expected = -torch.distributions.Normal(2.0 * scores[[2, 0]] - 0.3, 0.7).log_prob(ratings)
     assert torch.allclose(losses, expected)
     assert weights.tolist() == [1.0, 1.0]
@@ -30,7 +30,7 @@ def test_slope_offset_and_spread_are_recovered(batch_with, minimised):
     said = 0.6 * scores + 0.2 + 0.5 * torch.randn(5000, generator=generator)
     batch = batch_with(ratings={"item": torch.arange(5000), "z_score": said})
     loss = GaussianRating()
-    minimised(list(loss.parameters()), lambda: loss(Scored(scores=scores), batch)[0].mean())
+    minimised(list(loss.parameters()), lambda: loss(ScoredBatch(scores=scores), batch)[0].mean())
     assert loss.log_slope.exp().item() == pytest.approx(0.6, abs=0.03)
     assert loss.offset.item() == pytest.approx(0.2, abs=0.03)
     assert loss.log_spread.exp().item() == pytest.approx(0.5, abs=0.03)
@@ -44,7 +44,7 @@ def test_each_aspect_has_its_line_and_its_score_where_the_head_knows_one(batch_w
         loss.log_spread.copy_(torch.tensor([0.2, -0.3]))
     ratings = {"item": torch.tensor([0, 1]), "aspect": torch.tensor([0, 1]), "z_score": torch.tensor([0.3, 0.9])}
     whole, aspects = torch.tensor([1.0, 2.0]), torch.tensor([[7.0, 8.0], [9.0, -3.0]])
-    for scored, of_second in ((Scored(scores=whole), 2.0), (Scored(scores=whole, aspects=aspects), -3.0)):
+    for scored, of_second in ((ScoredBatch(scores=whole), 2.0), (ScoredBatch(scores=whole, aspects=aspects), -3.0)):
         means, spreads = torch.tensor([1.0 + 0.1, 0.5 * of_second - 0.4]), torch.tensor([0.2, -0.3]).exp()
         expected = -torch.distributions.Normal(means, spreads).log_prob(ratings["z_score"])
         assert torch.allclose(loss(scored, batch_with(ratings=ratings))[0], expected)
@@ -52,7 +52,7 @@ def test_each_aspect_has_its_line_and_its_score_where_the_head_knows_one(batch_w
 
 def test_ratings_as_given_are_in_quarters_of_the_scale_from_its_middle(batch_with):
     batch = batch_with(ratings={"item": torch.tensor([0, 0]), "unit": torch.tensor([0.5, 1.0]), "z_score": torch.tensor([99.0, 99.0])})
-    losses = GaussianRating(target="unit")(Scored(scores=torch.tensor([0.0])), batch)[0]
+    losses = GaussianRating(target="unit")(ScoredBatch(scores=torch.tensor([0.0])), batch)[0]
     assert losses.tolist() == pytest.approx([0.5 * math.log(2 * math.pi), 2.0 + 0.5 * math.log(2 * math.pi)])
 
 
@@ -66,8 +66,8 @@ def test_a_bias_shrinks_as_the_posterior_mean_of_a_normal_does(batch_with, minim
         "annotator": torch.tensor(who),
     }
     loss = GaussianRating(torch.tensor(counts), target="z_score", bias_spread=0.5)
-    minimised([loss.own_offset.own], lambda: loss(Scored(scores=torch.zeros(1)), batch_with(ratings=ratings))[0].mean())
-    found = loss.own_offset(torch.tensor([0, 1, 2])).tolist()
+    minimised([loss.annotator_offset.effects], lambda: loss(ScoredBatch(scores=torch.zeros(1)), batch_with(ratings=ratings))[0].mean())
+    found = loss.annotator_offset(torch.tensor([0, 1, 2])).tolist()
     assert found == pytest.approx([0.0, *(residual[a] * counts[a] / (counts[a] + 1 / 0.25) for a in (1, 2))], abs=1e-4)
 
 
@@ -79,9 +79,9 @@ def test_who_rates_at_random_gets_a_wide_spread_and_who_uses_half_the_scale_a_sm
     batch = batch_with(ratings={"item": torch.arange(3000), "z_score": said, "annotator": who})
     counts = torch.tensor([0.0, 1000.0, 1000.0, 1000.0])
     loss = GaussianRating(counts, slope_spread=1.0, annotator_noise="learned")
-    minimised(list(loss.parameters()), lambda: loss(Scored(scores=scores), batch)[0].mean())
+    minimised(list(loss.parameters()), lambda: loss(ScoredBatch(scores=scores), batch)[0].mean())
     people = torch.tensor([1, 2, 3])
-    spread = (loss.log_spread + loss.own_log_spread(people)).exp().tolist()
-    slope = (loss.log_slope + loss.own_log_slope(people)).exp().tolist()
+    spread = (loss.log_spread + loss.annotator_log_spread(people)).exp().tolist()
+    slope = (loss.log_slope + loss.annotator_log_slope(people)).exp().tolist()
     assert spread == pytest.approx([0.3, 0.3, 1.5], rel=0.1)
     assert slope == pytest.approx([1.0, 0.5, 1.0], abs=0.15)

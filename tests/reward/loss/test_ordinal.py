@@ -11,7 +11,7 @@ import torch
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.reward.loss.ordinal import Ordinal, cumulative_logit
 from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 DOUBLE = torch.float64
 
@@ -46,7 +46,7 @@ def test_gradients_are_right_and_far_positions_finite():
 
 
 def test_two_levels_are_thumbs(batch_with):
-    up, scored = torch.tensor([1.0, 0.0, 1.0]), Scored(scores=torch.tensor([0.3, -2.0, 0.1]))
+    up, scored = torch.tensor([1.0, 0.0, 1.0]), ScoredBatch(scores=torch.tensor([0.3, -2.0, 0.1]))
     items = torch.arange(3)
     thumbs = LogisticThumbs()(scored, batch_with(thumbs={"item": items, "up": up}))[0]
     assert torch.allclose(Ordinal(levels=2)(scored, batch_with(ratings={"item": items, "unit": up}))[0], thumbs)
@@ -54,7 +54,7 @@ def test_two_levels_are_thumbs(batch_with):
 
 def test_at_the_start_each_level_is_as_likely(batch_with):
     batch = batch_with(ratings={"item": torch.zeros(5, dtype=torch.long), "unit": torch.arange(5) / 4})
-    assert Ordinal(levels=5)(Scored(scores=torch.zeros(1)), batch)[0].exp().tolist() == pytest.approx([5.0] * 5, rel=1e-5)
+    assert Ordinal(levels=5)(ScoredBatch(scores=torch.zeros(1)), batch)[0].exp().tolist() == pytest.approx([5.0] * 5, rel=1e-5)
 
 
 def test_thresholds_are_recovered_in_closed_form_for_each_aspect(batch_with, minimised):
@@ -67,7 +67,7 @@ def test_thresholds_are_recovered_in_closed_form_for_each_aspect(batch_with, min
         "unit": torch.tensor([unit for _, unit in rows]),
     }
     loss = Ordinal(None, 2, levels=4)
-    minimised([loss.first, loss.log_gaps], lambda: loss(Scored(scores=torch.zeros(1)), batch_with(ratings=ratings))[0].mean())
+    minimised([loss.first, loss.log_gaps], lambda: loss(ScoredBatch(scores=torch.zeros(1)), batch_with(ratings=ratings))[0].mean())
     for aspect, row in counts.items():
         shares = [sum(row[: k + 1]) / 100 for k in range(3)]
         assert loss.thresholds[aspect].tolist() == pytest.approx([math.log(s / (1 - s)) for s in shares], abs=1e-3)
@@ -76,9 +76,9 @@ def test_thresholds_are_recovered_in_closed_form_for_each_aspect(batch_with, min
 def test_a_lenient_annotator_s_shift_and_one_who_answers_at_random(batch_with):
     loss = Ordinal(torch.tensor([1.0, 1.0]), levels=3, shift_spread=2.0, annotator_noise="learned", error_rate=0.3)
     with torch.no_grad():
-        loss.own_shift.own.copy_(torch.tensor([0.0, 0.5]))
+        loss.annotator_shift.effects.copy_(torch.tensor([0.0, 0.5]))
     ratings = {"item": torch.tensor([0, 0]), "unit": torch.tensor([1.0, 1.0]), "annotator": torch.tensor([0, 1])}
-    found = loss(Scored(scores=torch.tensor([0.2])), batch_with(ratings=ratings))[0]
+    found = loss(ScoredBatch(scores=torch.tensor([0.2])), batch_with(ratings=ratings))[0]
     top = math.log(2)  # the upper threshold of three even levels
     expected = [-math.log(0.7 * sigmoid(0.2 + shift - top) + 0.3 / 3) + prior for shift, prior in ((0.0, 0.0), (1.0, 0.125))]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
@@ -88,7 +88,7 @@ def test_a_rating_between_two_levels_is_refused_with_advice_or_rounded(batch_wit
     def rated(first: float):
         return batch_with(ratings={"item": torch.tensor([0, 0]), "unit": torch.tensor([first, 1.0])})
 
-    scored = Scored(scores=torch.zeros(1))
+    scored = ScoredBatch(scores=torch.zeros(1))
     with pytest.raises(ConfigError, match=r"ordinal.levels=5, .*: 7 would hold all ratings .*reward_loss.ordinal.off_level=round"):
         Ordinal(levels=5)(scored, rated(1 / 6))
     assert Ordinal(levels=7)(scored, rated(1 / 6))[0].shape == (2,)

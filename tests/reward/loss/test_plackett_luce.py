@@ -10,7 +10,7 @@ import torch
 
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce, plackett_luce_loss
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def brute_force(scores: list[float], order: tuple[int, ...]) -> float:
@@ -63,7 +63,7 @@ def test_all_tied_says_nothing_and_ties_are_symmetric():
 def test_what_was_left_unranked_is_in_no_choice(batch_of):
     batch = batch_of([("p", ["a", "b", "c", "d"], [2, None, 0, 1], None), ("p", ["a", "b", "c"], [0, 1, 2], None)])
     scores = torch.tensor([0.3, -1.2, 2.0, 0.7], requires_grad=True)
-    losses, weights = PlackettLuce()(Scored(scores=scores), batch)
+    losses, weights = PlackettLuce()(ScoredBatch(scores=scores), batch)
     assert losses.tolist() == pytest.approx([brute_force([0.3, -1.2, 2.0, 0.7], (2, 3, 0)), brute_force([0.3, -1.2, 2.0], (0, 1, 2))])
     assert weights.tolist() == [1, 1]
     losses[0].backward()
@@ -92,7 +92,7 @@ def test_who_ranks_at_random_mixes_in_the_uniform_order(batch_of):
     batch = batch_of([("p", ["a", "b", "c", "d"], [2, 1, 0, 3], None)])
     loss = PlackettLuce(annotator_noise="learned", error_rate=0.3).double()
     values = [0.3, -1.2, 2.0, 0.7]
-    found = loss(Scored(scores=torch.tensor(values, dtype=torch.float64)), batch)[0]
+    found = loss(ScoredBatch(scores=torch.tensor(values, dtype=torch.float64)), batch)[0]
     expected = -math.log(0.7 * math.exp(-brute_force(values, (2, 1, 0, 3))) + 0.3 / math.factorial(4))
     assert found.item() == pytest.approx(expected)
 
@@ -101,7 +101,7 @@ def test_scores_far_apart_stay_finite_with_noise_and_without(batch_of):
     batch = batch_of([("p", ["a", "b", "c"], [0, 1, 2], None)])
     for loss in (PlackettLuce(), PlackettLuce(annotator_noise="learned")):
         scores = torch.tensor([-1e4, 0.0, 1e4], requires_grad=True)
-        losses = loss(Scored(scores=scores), batch)[0]
+        losses = loss(ScoredBatch(scores=scores), batch)[0]
         losses.sum().backward()
         assert torch.isfinite(losses).all()
         assert torch.isfinite(scores.grad).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
 from rlhf_lightning.reward.loss.rao_kupper import RaoKupper, rao_kupper
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,7 +36,7 @@ def test_pairs_edits_and_ties_cost_their_outcome(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], 2.0), ("q", ["x", "y"], [0, 0], None)])
     loss = RaoKupper(margin_coef=0.25)
     scores = torch.tensor([1.5, 0.5, -0.2, 0.4])
-    losses, weights = loss(Scored(scores=scores), batch)
+    losses, weights = loss(ScoredBatch(scores=scores), batch)
     threshold = loss.threshold
     expected = [-rao_kupper(torch.tensor(0.5), threshold)[0].item(), -rao_kupper(torch.tensor(-0.6), threshold)[2].item()]
     assert losses.tolist() == pytest.approx(expected)
@@ -46,11 +46,11 @@ def test_pairs_edits_and_ties_cost_their_outcome(batch_of):
 def test_without_ties_the_threshold_goes_to_0_and_the_loss_to_bradley_terry_s(batch_with, minimised):
     batch = batch_with(pairs={"better": torch.tensor([0] * 7 + [1] * 3), "worse": torch.tensor([1] * 7 + [0] * 3)})
     loss, scores = RaoKupper().double(), torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    minimised([scores, *loss.parameters()], lambda: loss(Scored(scores=scores), batch)[0].mean())
+    minimised([scores, *loss.parameters()], lambda: loss(ScoredBatch(scores=scores), batch)[0].mean())
     assert loss.threshold.item() < 1e-3
     assert (scores[0] - scores[1]).item() == pytest.approx(math.log(7 / 3), abs=1e-3)
-    plain = BradleyTerry()(Scored(scores=scores), batch)[0]
-    assert torch.allclose(loss(Scored(scores=scores), batch)[0], plain, atol=1e-3)
+    plain = BradleyTerry()(ScoredBatch(scores=scores), batch)[0]
+    assert torch.allclose(loss(ScoredBatch(scores=scores), batch)[0], plain, atol=1e-3)
     assert all(torch.isfinite(p.grad).all() for p in loss.parameters())
 
 
@@ -59,13 +59,13 @@ def test_two_equal_items_give_the_threshold_in_closed_form(batch_with, minimised
     pairs = {"better": torch.tensor([0] * 30 + [1] * 30), "worse": torch.tensor([1] * 30 + [0] * 30)}
     ties = {"first": torch.zeros(40, dtype=torch.long), "second": torch.ones(40, dtype=torch.long)}
     loss, batch = RaoKupper().double(), batch_with(pairs=pairs, ties=ties)
-    minimised(list(loss.parameters()), lambda: loss(Scored(scores=torch.zeros(2, dtype=torch.float64)), batch)[0].mean())
+    minimised(list(loss.parameters()), lambda: loss(ScoredBatch(scores=torch.zeros(2, dtype=torch.float64)), batch)[0].mean())
     assert loss.threshold.item() == pytest.approx(2 * math.atanh(0.4), abs=1e-4)
 
 
 def test_an_annotator_s_error_takes_the_worse_for_the_better_and_leaves_ties(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], None), ("q", ["x", "y"], [0, 0], None)])
-    loss, scored = RaoKupper(annotator_noise="learned", error_rate=0.2), Scored(scores=torch.tensor([1.0, 0.0, 0.3, 0.0]))
+    loss, scored = RaoKupper(annotator_noise="learned", error_rate=0.2), ScoredBatch(scores=torch.tensor([1.0, 0.0, 0.3, 0.0]))
     right, wrong, _ = (p.exp().item() for p in rao_kupper(torch.tensor(1.0), loss.threshold))
     tied = rao_kupper(torch.tensor(0.3), loss.threshold)[2].item()
     assert loss(scored, batch)[0].tolist() == pytest.approx([-math.log(0.8 * right + 0.2 * wrong), -tied], rel=1e-5)
@@ -75,7 +75,7 @@ def test_far_scores_stay_finite(batch_of):
     batch = batch_of([("p", ["good", "bad"], [0, 1], None), ("q", ["x", "y"], [0, 0], None)])
     scores = torch.tensor([-1e4, 1e4, 1e4, -1e4], requires_grad=True)
     loss = RaoKupper()
-    total = loss(Scored(scores=scores), batch)[0].sum()
+    total = loss(ScoredBatch(scores=scores), batch)[0].sum()
     total.backward()
     assert torch.isfinite(total)
     assert torch.isfinite(scores.grad).all()

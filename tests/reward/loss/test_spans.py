@@ -14,9 +14,9 @@ from rlhf_lightning.feedback.batch import collate
 from rlhf_lightning.feedback.judgements import standardised
 from rlhf_lightning.flow import Edit, Feedback, SpanLabel, Spans
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.loss.spans import LogisticSpans, stretch_means
+from rlhf_lightning.reward.loss.spans import LogisticSpans, span_means
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.scored_batch import Scored
+from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def test_means_of_stretches_equal_a_loop():
@@ -25,7 +25,7 @@ def test_means_of_stretches_equal_a_loop():
     start = torch.randint(0, 39, (25,), generator=generator)
     end = torch.minimum(start + torch.randint(1, 12, (25,), generator=generator), torch.tensor(40))
     expected = [values[a:b].mean().item() for a, b in zip(start.tolist(), end.tolist(), strict=True)]
-    assert stretch_means(values, start, end).tolist() == pytest.approx(expected, abs=1e-12)
+    assert span_means(values, start, end).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_loss_is_the_logistic_one_of_the_sign_weighted_by_the_size(batch_with):
@@ -39,7 +39,7 @@ def test_the_loss_is_the_logistic_one_of_the_sign_weighted_by_the_size(batch_wit
     rows = [[1.0, 2.0], [0.5, -1.0, 3.0, 0.1], [4.0, 5.0, 6.0]]
     batch = dataclasses.replace(batch_with(spans=spans), tokens=PackedTokens.of([[0] * len(row) for row in rows]))
     tokens = torch.tensor([value for row in rows for value in row], requires_grad=True)
-    losses, weights = LogisticSpans()(Scored(scores=torch.zeros(3), tokens=tokens), batch)
+    losses, weights = LogisticSpans()(ScoredBatch(scores=torch.zeros(3), tokens=tokens), batch)
     means = [sum(rows[i][a:b]) / (b - a) for i, a, b in ((1, 1, 3), (0, 0, 1), (1, 0, 4))]
     expected = [math.log(1 + math.exp(-sign * mean)) for sign, mean in zip((1, -1, 1), means, strict=True)]
     assert losses.tolist()[:3] == pytest.approx(expected, rel=1e-6)
@@ -54,8 +54,8 @@ def test_a_head_without_tokens_is_refused_where_there_are_stretches_only(batch_w
     spans = {"item": torch.tensor([0]), "start": torch.tensor([0]), "end": torch.tensor([1]), "value": torch.tensor([1.0])}
     batch = dataclasses.replace(batch_with(spans=spans), tokens=PackedTokens.of([[0]]))
     with pytest.raises(ConfigError, match="choose reward_head=token"):
-        LogisticSpans()(Scored(scores=torch.zeros(1)), batch)
-    losses, weights = LogisticSpans()(Scored(scores=torch.zeros(1)), batch_with())
+        LogisticSpans()(ScoredBatch(scores=torch.zeros(1)), batch)
+    losses, weights = LogisticSpans()(ScoredBatch(scores=torch.zeros(1)), batch_with())
     assert losses.shape == weights.shape == (0,)
 
 
@@ -71,7 +71,7 @@ def test_marked_words_and_what_edits_changed_get_their_sign(minimised):
     table = torch.zeros(len(model.tokenizer), requires_grad=True)
 
     def loss() -> torch.Tensor:
-        losses, weights = LogisticSpans()(Scored(scores=torch.zeros(len(batch.tokens)), tokens=table[batch.tokens.ids]), batch)
+        losses, weights = LogisticSpans()(ScoredBatch(scores=torch.zeros(len(batch.tokens)), tokens=table[batch.tokens.ids]), batch)
         return (losses * weights).sum() + 0.1 * (table**2).sum()
 
     minimised([table], loss)
