@@ -1,4 +1,4 @@
-"""What a policy does on held-out prompts, measured the same way before and after."""
+"""Measurement of a policy on held-out prompts, the same before and after training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MetricFunction = Callable[[Rollout], Tensor]
 
 @dataclass
 class Measured:
-    """Responses to held-out prompts with what each metric says of them, and the mean KL per response to the reference in nats.
+    """Responses to held-out prompts, their metrics, and the mean KL to the reference (nats per response).
 
     A value of NaN is of a response that can't be scored; means are over the others.
     """
@@ -34,29 +34,29 @@ class Measured:
     kl: float | None = None
 
     def mean(self, metric: str) -> float:
-        known = [value for value in self.values[metric] if not math.isnan(value)]
-        return sum(known) / len(known) if known else math.nan
+        values = [value for value in self.values[metric] if not math.isnan(value)]
+        return sum(values) / len(values) if values else math.nan
 
 
 def score_doubts(measured: Measured) -> list[str]:
-    """What makes the scores doubtful: responses without one, or the same one for all.
+    """Notes on doubtful scores: responses without one, or one score for all.
 
     Raises:
         UserError: no response has a score.
     """
     scores = measured.values.get("score", [])
-    known = [score for score in scores if not math.isnan(score)]
-    if scores and not known:
+    numbers = [score for score in scores if not math.isnan(score)]
+    if scores and not numbers:
         raise UserError(
             f"the scorer couldn't score any of the {len(scores)} responses (NaN or None), as {measured.responses[0][:80]!r}: mend it"
         )
     notes = []
-    if len(known) < len(scores):
+    if len(numbers) < len(scores):
         notes.append(
-            f"the scorer couldn't score {len(scores) - len(known)} of {len(scores)} responses (NaN or None); the means are over the others"
+            f"the scorer couldn't score {len(scores) - len(numbers)} of {len(scores)} responses (NaN or None); means are over the others"
         )
-    if len(set(measured.responses)) > 1 and len(known) > 1 and len(set(known)) == 1:
-        notes.append(f"the scorer gives all {len(known)} responses the same score ({known[0]:.4g}): it tells nothing apart")
+    if len(set(measured.responses)) > 1 and len(numbers) > 1 and len(set(numbers)) == 1:
+        notes.append(f"the scorer gives all {len(numbers)} responses the same score ({numbers[0]:.4g}): it tells nothing apart")
     return notes
 
 
@@ -72,22 +72,23 @@ def measure(
     seed: int,
     reference: LanguageModel | None = None,
 ) -> Measured:
-    """Draw responses to the prompts in turn and apply every metric to them. The policy as its own reference is read without its adapters.
+    """Sample responses to the prompts in turn and compute every metric.
 
-    The random state is set from `seed` and put back, so that measuring changes nothing around it, and two policies are drawn from alike.
+    A policy that is its own reference is evaluated without its adapters. The random state is set from `seed` and restored, so that two
+    policies are sampled alike and nothing else is affected.
     """
     policy = Policy(language_model)
     frozen_reference = None if reference is None else reference_policy(language_model, reference)
     training = language_model.model.training
     language_model.model.eval()
     device = language_model.model.device
-    asked = list(itertools.islice(itertools.cycle(prompts), settings.responses))
+    sampled = list(itertools.islice(itertools.cycle(prompts), settings.responses))
     measured = Measured([], [], {name: [] for name in metrics})
     kl = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(asked), settings.batch_size):
-            batch = language_model.encode_prompts(asked[start : start + settings.batch_size], max_new_tokens).to(device)
+        for start in range(0, len(sampled), settings.batch_size):
+            batch = language_model.encode_prompts(sampled[start : start + settings.batch_size], max_new_tokens).to(device)
             rollout = sampler(language_model, batch)
             measured.prompts += rollout.prompts
             measured.responses += rollout.responses
@@ -96,6 +97,6 @@ def measure(
             if frozen_reference is not None:
                 frozen_reference.to(device)
                 kl += kl_estimate(policy(rollout).log_probs, frozen_reference(rollout).log_probs).sum().item()
-    measured.kl = None if reference is None else kl / len(asked)
+    measured.kl = None if reference is None else kl / len(sampled)
     language_model.model.train(training)
     return measured

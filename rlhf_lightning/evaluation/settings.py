@@ -12,11 +12,11 @@ from rlhf_lightning.registry import section
 @section("evaluation")
 @dataclass
 class EvaluationSettings:
-    """How a policy is measured.
+    """Settings of a policy's measurement.
 
     Attributes:
-        responses: drawn in all, over the held-out prompts in turn; the interval narrows with the root of it.
-        batch_size: responses drawn at a time.
+        responses: total number, over the held-out prompts in turn; the interval narrows with its root.
+        batch_size: responses sampled at a time.
         samples: shown side by side in the report.
     """
 

@@ -1,4 +1,4 @@
-"""How varied responses are among themselves."""
+"""The variety of responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlhf_lightning.registry import register
 
 @register("evaluation_metric", "distinct_2")
 def distinct_2(task: Task, rollout: Rollout) -> Tensor:
-    """Share of different word pairs within each response, [B] (Li et al. 2016); low where a response repeats itself."""
+    """Share of distinct word pairs within each response, [B] (Li et al. 2016); low for repetitions."""
     return torch.tensor([_distinct(text.split()) for text in rollout.responses])
 
 

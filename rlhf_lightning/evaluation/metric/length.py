@@ -1,4 +1,4 @@
-"""How long responses are: the first thing that a reward model pays for by mistake."""
+"""The length of responses, a common bias of reward models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task's own, hidden, judge of a response."""
+"""The task's hidden utility of a response."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from rlhf_lightning.registry import register
 
 @register("evaluation_metric", "utility")
 def utility(task: Task, rollout: Rollout) -> Tensor:
-    """The task's hidden utility, [B]; left out of the measurement where the task has none."""
+    """The task's hidden utility, [B]; left out if the task has none."""
     return torch.tensor([task.utility(p, r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)])
