@@ -107,7 +107,7 @@ def test_a_decoders_classifier_reads_without_padding_what_transformers_reads_wit
 
 
 def test_what_is_read_is_by_family(model_of):
-    kinds = {family: model_of(family).net.reading for family in ("gpt2", "bert", "roberta", "t5")}
+    kinds = {family: model_of(family).net.input_format for family in ("gpt2", "bert", "roberta", "t5")}
     assert kinds == {
         "gpt2": InputFormat("decoder"), "bert": InputFormat("encoder", typed=True), "roberta": InputFormat("encoder"),
         "t5": InputFormat("encoder_decoder", decoder_start=0),
