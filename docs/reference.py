@@ -10,7 +10,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from rlhf_lightning import errors, flow, registry
-from rlhf_lightning.cli.help import shown_default
+from rlhf_lightning.cli.help import default_text
 from rlhf_lightning.cli.type_names import type_name
 from rlhf_lightning.config.presets import default_options
 from rlhf_lightning.config.schema import settings_of
@@ -108,7 +108,7 @@ def settings_table(target: Callable[..., Any], prefix: str) -> list[str]:
     settings = settings_of(target)
     if not settings:
         return ["No settings.", ""]
-    rows = [f"| `{prefix}.{s.name}` | {escaped(type_name(s.type))} | `{shown_default(s)}` |" for s in settings]
+    rows = [f"| `{prefix}.{s.name}` | {escaped(type_name(s.type))} | `{default_text(s)}` |" for s in settings]
     return ["| setting | type | default |", "|---|---|---|", *rows, ""]
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints their message alone; anything else keeps its traceback."""
+"""Errors that the user can fix: the command line prints their message without a traceback."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ FILE_ERRORS = {
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENFILE: "the machine has no file handles to spare: end other programs",
     errno.EIO: "the disk, or the connection to it, fails: look at the machine's log",
-    errno.ESTALE: "the network's disk has lost it: start again",
+    errno.ESTALE: "the network disk has lost it: start again",
     errno.ENXIO: "it is a socket or FIFO that nobody serves: name a regular file",
     errno.ENODEV: "name a regular file",
 }
-"""What to do at an error of the file system, by its number."""
+"""The remedy for an error of the file system, by its number."""
 
 
 class UserError(Exception):
-    """Something the user gave can't be used; the message names file, line or key, what was expected and how to fix it."""
+    """Invalid input of the user; the message names file, line or key, the cause and the remedy."""
 
 
 class ConfigError(UserError):
-    """A setting or a combination of settings that can't be run."""
+    """An invalid setting or combination of settings."""
 
 
 class RegistryError(UserError):
@@ -38,7 +38,7 @@ class DataError(UserError):
 
 
 class OverlongPrompt(DataError):
-    """A prompt that leaves no room for its response in the model's positions."""
+    """A prompt that leaves no positions of the model for its response."""
 
 
 def summarize_exception(error: BaseException) -> str:
@@ -47,11 +47,11 @@ def summarize_exception(error: BaseException) -> str:
 
 
 FAILED_READS = (errno.EIO, errno.ESTALE, errno.EISDIR)
-"""Those of reading an open file, which name none."""
+"""Errors of reading an open file: they carry no file name."""
 
 
 def file_error(error: BaseException) -> UserError | None:
-    """A message for an error of FILE_ERRORS, with the file where it names one; None for another."""
+    """The UserError for an OSError of FILE_ERRORS; None for another error."""
     if not isinstance(error, OSError) or error.errno not in FILE_ERRORS or (error.filename is None and error.errno not in FAILED_READS):
         return None
     file = "" if error.filename is None else f"{error.filename}: "

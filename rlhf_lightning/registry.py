@@ -1,9 +1,9 @@
-"""The registry: a component is one file that says `@register(group, name)` and is then an option on the command line.
+"""The registry: a file with `@register(group, name)` is an option on the command line.
 
-A component's positional parameters are what exists at run time (tensors, records, sizes). Its keyword-only parameters are its
-configuration: `register` turns them into a typed dataclass in Hydra's ConfigStore, so that `reward_head=mlp reward_head.hidden=64`
-works with completion, help and type checks, and no YAML is written. choices.py holds the composed values to what types can't say (choices,
-ranges, combinations) before anything heavy loads, and `build` makes the component from its checked node.
+A component's positional parameters exist at run time (tensors, records, sizes). Its keyword-only parameters are its configuration:
+`register` turns them into a typed dataclass in Hydra's ConfigStore, and `reward_head=mlp reward_head.hidden=64` works with completion,
+help and type checks, without YAML. runtime/composition.py validates choices, ranges and combinations before heavy imports, and `build`
+makes the component from its validated node.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTION_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One choice on the menu. `many`: several options may be chosen at a time, in order (`feedback_filter=[empty,duplicates]`)."""
+    """A choice of options; with `many` several at a time, in order (`feedback_filter=[empty,duplicates]`)."""
 
     summary: str
     many: bool = False
@@ -71,7 +71,7 @@ GROUPS: dict[str, Group] = {
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A registered option: where it is, what it is called, which settings it takes, what it needs from the run, and its own check."""
+    """A registered option: its class or function, settings, needs and check."""
 
     group: str
     name: str
@@ -94,61 +94,12 @@ class Component:
 
 
 def _file_of(target: Callable[..., Any]) -> str:
-    """Where a component is written. Its module says it also for a decorated one, whose code is the decorator's."""
+    """The file of a component, from its module: the code of a decorated one is the decorator's."""
     return getattr(sys.modules.get(target.__module__), "__file__", None) or target.__module__
 
 
 _components: dict[tuple[str, str], Component] = {}
 _sections: dict[str, type] = {}
-
-
-def components(group: str | None = None) -> list[Component]:
-    """Every registered component, or those of one group, in the order of group and name."""
-    chosen = [c for c in _components.values() if group in (None, c.group)]
-    return sorted(chosen, key=lambda c: (list(GROUPS).index(c.group), c.name))
-
-
-def option(group: str, name: str) -> Component:
-    """The component `group=name`, which is loaded where it isn't yet.
-
-    Raises:
-        ConfigError: no such group or option, with the nearest name and the list, and with the plugins that couldn't be loaded.
-    """
-    if group not in GROUPS:
-        raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
-    broken = load_components() if (group, name) not in _components else []
-    if (group, name) not in _components:
-        names = [c.name for c in components(group)]
-        where = "; a plugin's is there where the plugin is: in plugins/ of the working folder, behind --plugins FOLDER, or installed"
-        raise ConfigError(
-            "\n".join([f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}{where}", *broken])
-        )
-    return _components[group, name]
-
-
-def section_names() -> list[str]:
-    """The sections of settings that are no component (`ppo`, `reward`, ...)."""
-    return sorted(_sections)
-
-
-def settings_of(name: str) -> list[str]:
-    """The settings of a section."""
-    return [setting.name for setting in schema.settings_of(section_class(name))]
-
-
-def section_class(name: str) -> type:
-    """The dataclass of a section."""
-    return _sections[name]
-
-
-def component_of(node: Mapping[str, Any]) -> Component:
-    """The component that a composed node stands for. Raises ConfigError where its `_target_` isn't registered: only registered
-    components are ever called, whatever a configuration or a checkpoint says."""
-    path = node.get("_target_")
-    for component in _components.values():
-        if component.path == path:
-            return component
-    raise ConfigError(f"_target_ {path!r} is not a registered component: @register makes one, and --plugins FOLDER names a plugin's folder")
 
 
 def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callable[[Any], None] | None = None) -> Callable[[T], T]:
@@ -157,12 +108,12 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
     Args:
         group: a key of GROUPS.
         name: the option's name, the file's name.
-        needs: what the run must provide beyond the positional arguments ("values", "groups"); the stage refuses what it can't.
-        check: is given the command's Choices before anything heavy loads, where the component is at work, and raises ConfigError for
-            settings that each are right and don't go together. A stage's runs with every command that chooses it.
+        needs: requirements on the run beyond the positional arguments ("values", "groups"), checked by the stage.
+        check: called with the ComposedConfig before heavy imports if the component is used; raises ConfigError for settings that are
+            valid one by one and not together. A stage's check runs with every command that chooses it.
 
     Raises:
-        RegistryError: unknown group, a name that can't be typed or is taken by other code, or a component that worker processes couldn't
+        RegistryError: unknown group, a name that can't be typed or is used by other code, or a component that worker processes can't
             import.
     """
     if group not in GROUPS:
@@ -174,7 +125,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
         module, qualname = target.__module__, target.__qualname__
         if module == "__main__" or "<locals>" in qualname:
             raise RegistryError(f"{group}={name}: {module}.{qualname} can't be imported by worker processes; move it into a module")
-        _refuse_taken(group, name, target)
+        _reject_duplicate(group, name, target)
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
         config.__module__, config.__qualname__ = "rlhf_lightning.runtime.option_configs", f"{group}={name}"
@@ -184,26 +135,6 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
         return target
 
     return decorate
-
-
-def _refuse_taken(group: str, name: str, target: Any) -> None:
-    """Raises RegistryError where the name is another component's, or the component has another name: its path says which one it is."""
-    path, file = f"{target.__module__}.{target.__qualname__}", _file_of(target)
-    known = _components.get((group, name))
-    if known is not None and known.path != path:
-        if known.file == file and known.target.__module__ != target.__module__:
-            both = f"{known.target.__module__} and as {target.__module__}"
-            raise RegistryError(f"{file} is imported under two names, as {both}: `from {known.target.__module__} import ...` everywhere")
-        raise RegistryError(f"{group}={name} is taken by {_owned(known.target)}; {_owned(target)} must choose another name")
-    for other in _components.values():
-        if other.path == path and (other.group, other.name) != (group, name):
-            raise RegistryError(f"{path} is {other.group}={other.name} already: {group}={name} needs a class or function of its own name")
-
-
-def _owned(target: Any) -> str:
-    """A component's file, and the installed package that it is of."""
-    package = plugins.packages().get(target.__module__.split(".")[0])
-    return f"{_file_of(target)} ({package})" if package else _file_of(target)
 
 
 def section(name: str) -> Callable[[type[T]], type[T]]:
@@ -220,7 +151,7 @@ def section(name: str) -> Callable[[type[T]], type[T]]:
 def build(node: Any, *args: Any) -> Any:
     """Make a component from its node: an instance of a class, or a function with its settings bound.
 
-    Positional arguments that only exist at run time follow the node. Nothing but a registered component is ever called.
+    Run-time arguments follow the node. Only a registered component is ever called.
     """
     component = component_of(node)
     settings = validate(component.target, node, component.group)
@@ -229,24 +160,13 @@ def build(node: Any, *args: Any) -> Any:
     return functools.partial(component.target, *args, **settings)
 
 
-def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
-    """`build` from a component's name and settings, as a saved model states them. Raises ConfigError where there is no such option."""
-    return build({**settings, "_target_": option(group, name).path}, *args)
-
-
-def build_section(name: str, node: Any) -> Any:
-    """The section's dataclass with its checked values. Raises ConfigError for a value outside its range or choices."""
-    return _sections[name](**validate(_sections[name], node, name))
-
-
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
-    """Import every component: built-ins, then the files of folders of plugins, then installed entry points, so that each is an option; and
-    put the presets that plugins bring where Hydra finds them.
+    """Import all components: built-ins, plugin folders, installed entry points; and add the presets of plugins.
 
     A plugin that fails to import is left out and named with its cause; the rest works.
 
     Args:
-        plugin_folders: folders of plugins to read; default: plugin_loading's.
+        plugin_folders: default: those of config/plugins.py.
 
     Returns:
         One line for each plugin that could not be loaded.
@@ -260,21 +180,93 @@ def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
     broken = []
     for complaint in plugins.load(folders):
         broken.append(complaint)
-        _forget_failed()
+        plugins.unregister_failed(_components)
     for folder in plugins.preset_folders(folders):
         broken += presets.add(folder, _components)
     return broken
 
 
-def _forget_failed() -> None:
-    """Take out what a module registered before it failed: a module that did isn't there."""
-    for (group, name), component in list(_components.items()):
-        if component.target.__module__ not in sys.modules:
-            del _components[group, name]
-            del ConfigStore.instance().repo[group][f"{name}.yaml"]
+def components(group: str | None = None) -> list[Component]:
+    """Every registered component, or those of one group, in the order of group and name."""
+    members = [c for c in _components.values() if group in (None, c.group)]
+    return sorted(members, key=lambda c: (list(GROUPS).index(c.group), c.name))
+
+
+def option(group: str, name: str) -> Component:
+    """The component `group=name`; loads all components if it is missing.
+
+    Raises:
+        ConfigError: no such group or option, with the nearest name, the list, and the plugins that can't be loaded.
+    """
+    if group not in GROUPS:
+        raise ConfigError(f"no group {group!r}{did_you_mean(group, GROUPS)}; there are: {', '.join(GROUPS)}")
+    broken = load_components() if (group, name) not in _components else []
+    if (group, name) not in _components:
+        names = [c.name for c in components(group)]
+        hint = "; a plugin must be in plugins/ of the working folder, in --plugins FOLDER, or installed"
+        raise ConfigError("\n".join([f"no option {group}={name}{did_you_mean(name, names)}; there are: {', '.join(names)}{hint}", *broken]))
+    return _components[group, name]
+
+
+def section_names() -> list[str]:
+    """The names of all sections (`ppo`, `reward`, ...)."""
+    return sorted(_sections)
+
+
+def settings_of(name: str) -> list[str]:
+    """The settings of a section."""
+    return [setting.name for setting in schema.settings_of(section_class(name))]
+
+
+def section_class(name: str) -> type:
+    """The dataclass of a section."""
+    return _sections[name]
+
+
+def component_of(node: Mapping[str, Any]) -> Component:
+    """The component of a composed node. Raises ConfigError for a `_target_` that isn't registered.
+
+    Only registered components are ever called, whatever a configuration or a checkpoint contains.
+    """
+    path = node.get("_target_")
+    for component in _components.values():
+        if component.path == path:
+            return component
+    raise ConfigError(f"_target_ {path!r} is not a registered component: @register makes one, and --plugins FOLDER loads plugins")
+
+
+def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
+    """`build` from a component's name and settings, as saved with a model. Raises ConfigError for an unknown option."""
+    return build({**settings, "_target_": option(group, name).path}, *args)
+
+
+def build_section(name: str, node: Any) -> Any:
+    """The section's dataclass with validated values. Raises ConfigError for a value outside its range or choices."""
+    return _sections[name](**validate(_sections[name], node, name))
+
+
+def _reject_duplicate(group: str, name: str, target: Any) -> None:
+    """Raise RegistryError for a used name, or for a component registered under a second name."""
+    path, file = f"{target.__module__}.{target.__qualname__}", _file_of(target)
+    registered = _components.get((group, name))
+    if registered is not None and registered.path != path:
+        module = registered.target.__module__
+        if registered.file == file and module != target.__module__:
+            both = f"{module} and as {target.__module__}"
+            raise RegistryError(f"{file} is imported under two names, as {both}: `from {module} import ...` everywhere")
+        raise RegistryError(f"{group}={name} is taken by {_owner(registered.target)}; {_owner(target)} must choose another name")
+    for other in _components.values():
+        if other.path == path and (other.group, other.name) != (group, name):
+            raise RegistryError(f"{path} is {other.group}={other.name} already: {group}={name} needs a class or function of its own name")
+
+
+def _owner(target: Any) -> str:
+    """The file of a component, with its installed package."""
+    package = plugins.packages().get(target.__module__.split(".")[0])
+    return f"{_file_of(target)} ({package})" if package else _file_of(target)
 
 
 def group_folder(group: str) -> Path:
-    """The folder of a group: rlhf_lightning/<room>/<rest>, a room being the first word."""
-    room, _, rest = group.partition("_")
-    return PACKAGE / room / rest if rest else PACKAGE / room
+    """The folder of a group: `reward_head` is rlhf_lightning/reward/head."""
+    package, _, rest = group.partition("_")
+    return PACKAGE / package / rest if rest else PACKAGE / package

@@ -1,4 +1,4 @@
-"""Tensor arithmetic shared by every floor. Pure functions.
+"""Tensor arithmetic. Pure functions.
 
 Shapes: B rows, T response tokens, V vocabulary. A mask is 1 (or True) where a token counts.
 """
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean over the masked positions; 0 where there are none (never NaN).
+    """Mean over the masked positions; 0 without any (never NaN).
 
     Masked-out values may be anything, NaN included: they are replaced, not multiplied.
     """
     mask = mask.to(values.dtype)
-    kept = torch.where(mask > 0, values, torch.zeros_like(values))
+    masked = torch.where(mask > 0, values, torch.zeros_like(values))
     if dim is None:
-        return kept.sum() / mask.sum().clamp(min=1)
-    return kept.sum(dim) / mask.sum(dim).clamp(min=1)
+        return masked.sum() / mask.sum().clamp(min=1)
+    return masked.sum(dim) / mask.sum(dim).clamp(min=1)
 
 
 def masked_var(values: Tensor, mask: Tensor, unbiased: bool = True) -> Tensor:
-    """Variance over the masked positions, with Bessel's correction by default; 0 where fewer than two tokens count."""
+    """Variance over the masked positions, by default with Bessel's correction; 0 for less than two tokens."""
     mean = masked_mean(values, mask)
     count = mask.to(values.dtype).sum()
     variance = masked_mean((values - mean) ** 2, mask)
@@ -41,7 +41,7 @@ def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, eps: fl
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax of [..., V] logits at the chosen tokens [...], in float32 at least. The logits are not changed."""
+    """log softmax of [..., V] logits at the tokens [...], in float32 at least. The logits are not changed."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return chosen - torch.logsumexp(logits, dim=-1)
@@ -56,10 +56,12 @@ def entropy_of(logits: Tensor) -> Tensor:
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1") -> Tensor:
-    """Per-token estimate of KL(policy, reference) from tokens drawn from the policy (J. Schulman, "Approximating KL Divergence", 2020).
+    """Per-token estimate of KL(policy, reference) from tokens sampled from the policy.
+
+    Source: J. Schulman, "Approximating KL Divergence", 2020.
 
     k1: log ratio, unbiased. k2: half its square, biased, low variance. k3: exp(-r) - 1 + r, unbiased and never negative.
-    No clamping: a wild ratio is shown, not hidden.
+    No clamping: an extreme ratio stays visible.
     """
     ratio = log_probs - ref_log_probs
     if estimator == "k1":

@@ -141,4 +141,4 @@ def test_a_package_brings_components_and_presets_until_it_is_gone(installed, wor
     pip("--python", python, "uninstall", "-q", "-y", "cosine-heads")
     gone = installed("rlhf-lightning", *scorer, "hydra.run.dir=gone", workdir=empty, code=2)
     assert "no option reward_head=cosine" in gone.stderr
-    assert "a plugin's is there where the plugin is" in gone.stderr
+    assert "a plugin must be in plugins/" in gone.stderr

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf_lightning.config.atomic_write import BESIDE, OLD
+from rlhf_lightning.config.atomic_write import OLD, TEMPORARY
 from rlhf_lightning.errors import UserError
 
 REASONS = (*map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)), "PytorchStreamWriter failed", "inline_container.cc")
@@ -30,7 +30,7 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> list[str]:
     """Remove files that a killed `write_atomic`, `remove` or save left behind; returns their names."""
-    leftovers = sorted(path for path in folder.iterdir() if path.name.startswith((BESIDE, OLD)))
+    leftovers = sorted(path for path in folder.iterdir() if path.name.startswith((TEMPORARY, OLD)))
     for path in leftovers:
         remove(path)
     return [path.name for path in leftovers]

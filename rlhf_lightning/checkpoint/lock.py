@@ -1,4 +1,8 @@
-"""One run, and one trainer, in a folder at a time."""
+"""Lock a folder: one run, and one trainer, at a time.
+
+Own code rather than filelock: that keeps its file after release, can't probe without taking the lock, and without flock falls back to a
+marker that outlives its process.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,15 @@ NAME = "lock.json"
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder, on this and on other hosts that share the disk.
+    """Keep other processes out of a folder, on this and on other hosts that share the disk.
 
-    The system itself frees the lock when its process dies, however it dies. The file says who holds it; one that a killed process left
-    behind holds nobody up.
+    The system releases the lock when its process dies. The file names the holder; the file of a killed process locks nothing.
 
     Raises:
-        ConfigError: another process holds it, or the folder can't be written.
+        ConfigError: another process has the lock, or the folder can't be written.
     """
     path = folder / NAME
-    handle = _taken(path)
+    handle = _acquire(path)
     try:
         yield
     finally:
@@ -37,30 +40,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder whose lock another process has. Raises ConfigError."""
+    """Reject a folder that another process has locked. Raises ConfigError."""
     path = folder / NAME
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:
-        _take(handle, path, fcntl.LOCK_SH)
+        _flock(handle, path, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
 
-def _taken(path: Path) -> int:
-    """The open file that holds the lock."""
+def _acquire(path: Path) -> int:
+    """Acquire the lock; return the open file that has it."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as cause:
-            raise ConfigError(
-                f"{path.parent}: a run can't be kept there ({cause.strerror}): give it a folder that can be written (hydra.run.dir)"
-            ) from cause
+            raise ConfigError(f"{path.parent} can't be written ({cause.strerror}): give the run another folder (hydra.run.dir)") from cause
         try:
-            _take(handle, path, fcntl.LOCK_EX)
+            _flock(handle, path, fcntl.LOCK_EX)
             if _is_at(handle, path):
                 os.truncate(handle, 0)
                 os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
@@ -72,14 +73,14 @@ def _taken(path: Path) -> int:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the file is still the one of that name: its holder takes it away before the lock is free."""
+    """Return whether the open file still has its name: the holder deletes it before it releases the lock."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
 
 
-def _take(handle: int, path: Path, kind: int) -> None:
+def _flock(handle: int, path: Path, kind: int) -> None:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,7 +97,7 @@ def _take(handle: int, path: Path, kind: int) -> None:
 
 def _holder(handle: int) -> str:
     try:
-        said = json.loads(os.pread(handle, 4096, 0))
-        return f"process {said['pid']} on {said['host']}"
+        holder = json.loads(os.pread(handle, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

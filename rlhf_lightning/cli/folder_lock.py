@@ -16,7 +16,7 @@ from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.config.overrides import escape_references, quote_value
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime import resume, saved_config
-from rlhf_lightning.runtime.output_folder import check_run, check_sweep, make_unused, stand_in
+from rlhf_lightning.runtime.output_folder import check_run, check_sweep, fd_path, make_unused
 from rlhf_lightning.training import launch
 
 CLOCKS = ("${started", "${now")
@@ -78,7 +78,7 @@ class FolderLock(Callback):
 
     def _store(self, config: DictConfig, mode: str, folder: Path) -> None:
         """Set Hydra's folder, under a path that its configuration can hold."""
-        path = stand_in(folder) or folder
+        path = fd_path(folder) or folder
         if str(path) != config.hydra[mode].dir:
             with open_dict(config.hydra):
                 config.hydra[mode].dir = str(path)

@@ -1,4 +1,4 @@
-"""The menu on the terminal: `--help` and `rlhf-lightning components`."""
+"""The options and settings on the terminal: `--help` and `rlhf-lightning components`."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.
 python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=reward_model rollout_scorer.path=RM
 python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
 PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
-FOOT = "rlhf-lightning components [GROUP or SECTION]: settings. new GROUP NAME: a plugin begun. --plugins FOLDER. --cfg job."
+FOOT = "rlhf-lightning components [GROUP or SECTION]: settings. new GROUP NAME: a new plugin. --plugins FOLDER. --cfg job."
 
 
 def print_help() -> None:
-    """What the program does, its groups with their options, and examples: one screen."""
-    print(_called(HEAD))
-    chosen, presets = default_options(), list_presets()
-    for group, about in GROUPS.items():
+    """Print the purpose of the program, its groups with their options, and examples: one screen."""
+    print(_with_program_name(HEAD))
+    defaults, presets = default_options(), list_presets()
+    for group, declared in GROUPS.items():
         options = sorted([*(c.name for c in components(group)), *presets.pop(group, ())])
-        print(visible(_group_line(group, options, chosen.get(group, ()), about.summary, about.many)))
-    for group, more in presets.items():
-        print(visible(_group_line(group, list(more), chosen.get(group, ()), PRESETS.get(group, ""))))
+        print(visible(_group_line(group, options, defaults.get(group, ()), declared.summary, declared.many)))
+    for group, names in presets.items():
+        print(visible(_group_line(group, list(names), defaults.get(group, ()), PRESETS.get(group, ""))))
     print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed")
-    print("Examples:\n" + textwrap.indent(_called(EXAMPLES), "  "))
+    print("Examples:\n" + textwrap.indent(_with_program_name(EXAMPLES), "  "))
     print(FOOT)
 
 
-def _called(text: str) -> str:
-    """With the name that the program was started by: the wheel brings no train.py."""
+def _with_program_name(text: str) -> str:
+    """Replace `python train.py` by the command that started the program: the wheel has no train.py."""
     program = Path(sys.argv[0])
     return text.replace("python train.py", "rlhf-lightning") if program.stem == "rlhf-lightning" or program.parent == PACKAGE else text
 
 
-def _group_line(group: str, options: Sequence[str], chosen: Sequence[str], summary: str, many: bool = False) -> str:
-    """A group with its options, and what it is for where the screen has room."""
-    listed = ", ".join(option + "*" * (option in chosen) for option in options)
+def _group_line(group: str, options: Sequence[str], defaults: Sequence[str], summary: str, many: bool = False) -> str:
+    """A line for a group: its options, and its summary if the line has space."""
+    listed = ", ".join(option + "*" * (option in defaults) for option in options)
     lines = textwrap.wrap(f"[{listed}]" if many else listed, WIDTH - NAME_WIDTH - 4) or ["none yet"]
     if summary and len(lines) == 1 and NAME_WIDTH + 5 + len(lines[0]) + len(summary) <= WIDTH:
         lines[0] = f"{lines[0]:<{WIDTH - NAME_WIDTH - len(summary) - 5}}  {summary}"
@@ -60,7 +60,7 @@ def _group_line(group: str, options: Sequence[str], chosen: Sequence[str], summa
 
 
 def print_components(name: str | None) -> None:
-    """Every registered component with its summary, settings, types, defaults and owner; or those of one group, or one section's settings.
+    """Print all components with summary, settings and owner, those of one group, or the settings of one section.
 
     Raises:
         ConfigError: no such group or section.
@@ -75,9 +75,17 @@ def print_components(name: str | None) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("option", "what it does", "settings", "owner", title=GROUPS[name].summary if name else None, show_lines=True)
+    table = Table(title=GROUPS[name].summary if name else None, show_lines=True)
+    table.add_column("option", no_wrap=True)
+    for head in ("summary", "settings", "owner"):
+        table.add_column(head, overflow="fold")
     for component in components(name):
-        cells = (f"{component.group}={component.name}", component.summary, _listed(settings_of(component.target)), owner(component))
+        cells = (
+            f"{component.group}={component.name}",
+            component.summary,
+            _format_settings(settings_of(component.target)),
+            owner(component),
+        )
         table.add_row(*(literal(cell, console) for cell in cells))
     console.print(table)
 
@@ -90,26 +98,26 @@ def print_section(name: str) -> None:
     console = Console()
     table = Table("setting", "type", "default", title=literal((section_class(name).__doc__ or name).split("\n")[0], console))
     for setting in settings_of(section_class(name)):
-        cells = (f"{name}.{setting.name}", type_name(setting.type), shown_default(setting))
+        cells = (f"{name}.{setting.name}", type_name(setting.type), default_text(setting))
         table.add_row(*(literal(cell, console) for cell in cells))
     console.print(table)
 
 
-def _listed(settings: Sequence[Setting]) -> str:
-    return "\n".join(f"{setting.name}={shown_default(setting)}  ({type_name(setting.type)})" for setting in settings)
+def _format_settings(settings: Sequence[Setting]) -> str:
+    return "\n".join(f"{setting.name}={default_text(setting)}  ({type_name(setting.type)})" for setting in settings)
 
 
-def shown_default(setting: Setting) -> str:
-    """A setting's default as a command would say it."""
+def default_text(setting: Setting) -> str:
+    """A setting's default as it is written in a command."""
     if setting.name == "seed":
         return "${seed}"
     return "required" if setting.default is REQUIRED else value_name(setting.default)
 
 
 def owner(component: Component) -> str:
-    """Where a component comes from: built in, a file, or an installed package by its name and version."""
+    """The origin of a component: built in, a file, or the name and version of an installed package."""
     top, file = component.target.__module__.split(".")[0], Path(component.file)
     if top == "rlhf_lightning":
         return "built in"
-    here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-    return packages().get(top, str(here))
+    path = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return packages().get(top, str(path))

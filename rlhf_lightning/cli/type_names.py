@@ -1,4 +1,4 @@
-"""A setting's type and default as one would say them to who types a command."""
+"""Types and defaults of settings in words, for users of the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def type_name(annotation: Any) -> str:
     """`float > 0`, `one of k1, k2, k3`, `list of text`, `int > 0 or null`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _restricted(type_name(arguments[0]), arguments[1:])
+        return _with_bounds(type_name(arguments[0]), arguments[1:])
     if origin is typing.Literal:
         return f"one of {', '.join(map(value_name, arguments))}" if len(arguments) > 1 else value_name(arguments[0])
     if origin in (typing.Union, types.UnionType):
@@ -51,20 +51,20 @@ def value_name(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value) if value == "" else str(value)
 
 
-def _restricted(name: str, metadata: Iterable[Any]) -> str:
-    """A type's name with what its values are held to."""
-    held = [piece for entry in metadata for piece in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
-    if any(isinstance(piece, AfterValidator) and piece.func is local_or_hub for piece in held):
+def _with_bounds(name: str, metadata: Iterable[Any]) -> str:
+    """A type's name with the bounds of its values."""
+    constraints = [piece for entry in metadata for piece in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
+    if any(isinstance(piece, AfterValidator) and piece.func is local_or_hub for piece in constraints):
         return "folder or Hub name"
-    if any(isinstance(piece, AfterValidator) and piece.func is expand_user for piece in held):
+    if any(isinstance(piece, AfterValidator) and piece.func is expand_user for piece in constraints):
         return "path"
-    bounds = [f"{sign} {getattr(piece, key):g}" for piece in held for kind, key, sign in BOUNDS if isinstance(piece, kind)]
-    lengths = {piece.min_length for piece in held if isinstance(piece, annotated_types.MinLen)}
-    lengths |= {piece.max_length for piece in held if isinstance(piece, annotated_types.MaxLen)}
-    said = [" and ".join(bounds)] if bounds else []
-    said += [f"of length {' to '.join(map(str, sorted(lengths)))}"] if lengths else []
-    said += [piece.func.__name__.strip("_").replace("_", " ") for piece in held if isinstance(piece, AfterValidator)]
-    return " ".join([name, *said])
+    bounds = [f"{sign} {getattr(piece, key):g}" for piece in constraints for kind, key, sign in BOUNDS if isinstance(piece, kind)]
+    lengths = {piece.min_length for piece in constraints if isinstance(piece, annotated_types.MinLen)}
+    lengths |= {piece.max_length for piece in constraints if isinstance(piece, annotated_types.MaxLen)}
+    texts = [" and ".join(bounds)] if bounds else []
+    texts += [f"of length {' to '.join(map(str, sorted(lengths)))}"] if lengths else []
+    texts += [piece.func.__name__.strip("_").replace("_", " ") for piece in constraints if isinstance(piece, AfterValidator)]
+    return " ".join([name, *texts])
 
 
 def _in_brackets(name: str) -> str:

@@ -11,21 +11,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-BESIDE = ".new-"
-"""Prefix of a file or folder that is still being written, or that was replaced and is about to go."""
+TEMPORARY = ".new-"
+"""Prefix of a file or folder that is being written, or that was replaced and is about to be deleted."""
 OLD = ".old-"
-"""Prefix of a folder that is being replaced, where the file system can't exchange two names."""
-_TEMPORARY = re.compile(rf"({re.escape(BESIDE)}|{re.escape(OLD)})(?P<name>.+)\.\d+")
+"""Prefix of a folder that is being replaced on a file system that can't exchange two names."""
+_TEMPORARY_NAME = re.compile(rf"({re.escape(TEMPORARY)}|{re.escape(OLD)})(?P<name>.+)\.\d+")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _MODEL_FILES = (".safetensors", ".index.json")
-"""Endings of files of which a new model may have other ones than the old: its shards."""
+"""Endings of weight shards: a new model may have others than the old one."""
 _written: dict[str, int] = {}
 """Inodes of the folders that this process wrote."""
 
 
 def sync(path: Path) -> None:
-    """Flush a file's content, or a folder's list of names, to the disk."""
+    """Flush the content of a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -42,18 +42,18 @@ def sync_tree(folder: Path) -> None:
 
 
 def temporary_sibling(path: Path) -> Path:
-    """The name under which this process writes what is to be renamed to `path`; `remove_temporaries` knows it again."""
-    return path.with_name(f"{BESIDE}{path.name}.{os.getpid()}")
+    """The temporary name for writing `path`, recognised by `remove_temporaries`."""
+    return path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
 
 
 def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
-    """Write text as UTF-8, so that the file holds either what it held or all of the new text, whenever the machine stops.
+    """Write text as UTF-8 atomically: after a crash the file has either its old content or all of the new.
 
     Args:
         private: readable by its owner only.
 
     Raises:
-        OSError: it can't be written; what it held stays, and nothing is left beside it.
+        OSError: it can't be written; the old content stays, and no temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
@@ -72,11 +72,11 @@ def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a temporary folder, flush it, and exchange it with the target: a reader finds all of the old one or all of the new one.
+    """Fill a temporary folder, flush it and exchange it with the target: readers see the old or the new one.
 
-    On Linux the exchange is one call (renameat2), so that one of the two is at the target at every instant. Where the system or the file
-    system has no such call the old one is renamed first; after a kill between the two renames `remove_temporaries` brings it back. A link,
-    and a folder of another process with files that the new one doesn't have, are renamed to NAME_before_N and not deleted.
+    On Linux the exchange is one call (renameat2), and one of the two is at the target at every instant. On other systems the old one is
+    renamed first, and `remove_temporaries` restores it after a kill between the two renames. A link, and a folder of another process
+    with files that the new one doesn't have, are renamed to NAME_before_N and not deleted.
 
     Raises:
         OSError: it can't be written, or the target is a file; the target stays as it was.
@@ -84,7 +84,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(folder) and not folder.is_dir() and not folder.is_symlink():
-        raise FileExistsError(errno.EEXIST, "there is a file of that name, and a folder is to be written", str(folder))
+        raise FileExistsError(errno.EEXIST, "a file has the name of the folder to write", str(folder))
     temporary = temporary_sibling(folder)
     if temporary.exists():  # of an earlier process with the same number
         shutil.rmtree(temporary)
@@ -104,7 +104,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _move_to(new: Path, folder: Path) -> Path | None:
-    """Give the new folder its name; returns where the old one is now."""
+    """Rename the new folder to its name; return the path of the old one, if there was one."""
     if not os.path.lexists(folder):
         new.rename(folder)
         return None
@@ -120,25 +120,25 @@ def _move_to(new: Path, folder: Path) -> Path | None:
     return old
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step of the file system; False where it can't.
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one call; return False on a file system without it.
 
     Raises:
-        OSError: it can, and failed.
+        OSError: the call failed.
     """
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if call(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _NO_EXCHANGE:
         return False
-    raise OSError(code, os.strerror(code), str(one), None, str(other))
+    raise OSError(code, os.strerror(code), str(first), None, str(second))
 
 
 def _retire(old: Path, folder: Path, names: set[str]) -> None:
-    """Delete a replaced folder; rename one that may hold more than what this program wrote."""
+    """Delete a replaced folder; rename it if it may have files of another program."""
     is_ours = not old.is_symlink() and old.stat().st_ino == _written.get(str(folder.resolve()))
     if is_ours or not (old.is_symlink() or any(path.name not in names and not path.name.endswith(_MODEL_FILES) for path in old.iterdir())):
         shutil.rmtree(old)
@@ -151,14 +151,14 @@ def _retire(old: Path, folder: Path, names: set[str]) -> None:
 
 
 def remove_temporaries(folder: Path) -> list[str]:
-    """Delete what killed processes left of their writes in a folder and below it; returns the names.
+    """Delete the temporary files and folders of killed processes below a folder; return their names.
 
-    Nothing may be writing there. A folder that was renamed to be replaced, and wasn't, gets its name back. Links are not followed.
+    No process may be writing there. A folder whose replacement was interrupted gets its name back. Links are not followed.
     """
     removed = []
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            match = _TEMPORARY.fullmatch(name)
+            match = _TEMPORARY_NAME.fullmatch(name)
             if match is None:
                 continue
             path = Path(parent, name)
@@ -170,5 +170,5 @@ def remove_temporaries(folder: Path) -> list[str]:
             else:
                 path.unlink()
             removed.append(name)
-        folders[:] = [name for name in folders if not _TEMPORARY.fullmatch(name)]
+        folders[:] = [name for name in folders if not _TEMPORARY_NAME.fullmatch(name)]
     return removed

@@ -1,4 +1,4 @@
-"""Text from data, files and commands for people to read: shown literally in terminals, Markdown and spreadsheets, never interpreted."""
+"""Show text literally in terminals, Markdown and spreadsheets: escapes, control characters, formulas."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CONTROLS: Mapping[int, str] = {
     **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
     **{code: f"\\u{code:04x}" for code in (*BIDI_CONTROLS, 0x2028, 0x2029, 0xFEFF, *range(0xFFF9, 0xFFFC))},
 }
-"""Characters that terminals and browsers act on, and what is shown in their place."""
+"""Characters that terminals and browsers act on, and their replacements."""
 FORMULA_STARTS = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""What spreadsheets take for the start of a formula, the full-width forms included."""
+"""First characters of a formula in spreadsheets, full-width forms included."""
 PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+(?:[ _/,%+-][A-Za-z0-9]+)*")
 """Texts in which no Markdown renderer sees markup, a link or an entity."""
 MAX_CODE = 300
@@ -29,12 +29,12 @@ MAX_CODE = 300
 
 
 def visible(text: str) -> str:
-    """The text with control and bidirectional characters as pictures or escapes, and with "?" for lone surrogates."""
+    """Replace control and bidirectional characters by pictures or escapes, lone surrogates by "?"."""
     return text.translate(CONTROLS).encode("utf-8", "replace").decode("utf-8")
 
 
 def literal(text: str, console: Console) -> Text:
-    """A text for rich without markup, emoji codes or control characters, and with "?" for what the console's encoding lacks."""
+    """A text for rich without markup or control characters; "?" for characters the console can't encode."""
     from rich.text import Text
 
     encoding = console.encoding or "utf-8"
@@ -42,12 +42,12 @@ def literal(text: str, console: Console) -> Text:
 
 
 def message(text: str) -> str:
-    """A `visible` message whose later lines are indented: no text in it can pose as a line of the program's."""
+    """A `visible` message with its later lines indented, so that none looks like a message of the program."""
     return visible(text).rstrip("\n").replace("\n", "\n  ")
 
 
 def markdown(text: str) -> str:
-    """A text as one line of Markdown that shows it literally, also in a cell of a table: plain words as they are, else `markdown_code`."""
+    """A text as one line of literal Markdown, valid in a table cell; code spans for more than plain words."""
     return _per_cell(text, lambda part: part if PLAIN_WORDS.fullmatch(part) and "www" not in part.lower() else _code_span(part))
 
 
@@ -57,11 +57,11 @@ def markdown_code(text: str) -> str:
 
 
 def _per_cell(text: str, write: Callable[[str], str]) -> str:
-    """One line of at most MAX_CODE characters. A pipe ends a cell of a table even within a code span: it is escaped outside of them."""
+    """Write one line of at most MAX_CODE characters, with pipes escaped outside of code spans."""
     line = " ".join(visible(text).split())
     line = line if len(line) <= MAX_CODE else f"{line[: MAX_CODE - 1]}…"
     parts = (re.fullmatch("( ?)(.*?)( ?)", part) for part in line.split("|"))
-    return r"\|".join(f"{found[1]}{write(found[2]) if found[2] else ''}{found[3]}" for found in parts if found)
+    return r"\|".join(f"{match[1]}{write(match[2]) if match[2] else ''}{match[3]}" for match in parts if match)
 
 
 def _code_span(text: str) -> str:
@@ -71,7 +71,7 @@ def _code_span(text: str) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value of a CSV file that people open in a spreadsheet: a text that would run as a formula gets an apostrophe in front.
+    """A value for a CSV file: a text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Numbers stay, also those that are written as text (-0.5, +3, 1e-4).
     """

@@ -1,4 +1,4 @@
-"""The files of a model's folder, checked before anything of them is loaded: complete, readable, and of a kind that can be read.
+"""Check the files of a model's folder before loading: complete, readable, and in a supported format.
 
 Reads names, sizes and headers only, and imports no library, so that a command is rejected at once.
 """
@@ -26,7 +26,7 @@ MAX_HEADER = 100_000_000
 
 
 def check_model_folder(folder: Path, needs_weights: bool = False) -> None:
-    """Reject a local folder that no model can be read from, whatever is wrong with its files.
+    """Reject a local folder that no model can be loaded from.
 
     Args:
         needs_weights: reject one without weights, too; a plan needs none.
@@ -63,7 +63,7 @@ def check_config_type(file: Path) -> None:
 
 
 def check_no_pointer(file: Path) -> None:
-    """Reject what Git leaves in a file's place where Git LFS isn't installed. Raises DataError."""
+    """Reject the pointer file that Git writes without Git LFS. Raises DataError."""
     try:
         with file.open("rb") as content:
             start = content.read(len(LFS_POINTER))
@@ -91,7 +91,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def check_safetensors(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file, by tensor name, checked against the file's size. Raises DataError: damaged or truncated."""
+    """The header of a safetensors file by tensor name. Raises DataError for a damaged or truncated file."""
     if not file.is_file():
         raise DataError(f"{file} must be a file" if file.exists() else f"{file} doesn't exist")
     check_no_pointer(file)
@@ -102,7 +102,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
             header = json.loads(content.read(length)) if length <= min(MAX_HEADER, size - 8) else None
-        ends = [] if header is None else [int(about["data_offsets"][1]) for name, about in header.items() if name != "__metadata__"]
+        ends = [] if header is None else [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
     except OSError as cause:
         raise DataError(f"{file} can't be read: {cause.strerror or cause}") from cause
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as cause:
@@ -113,11 +113,11 @@ def check_safetensors(file: Path) -> dict[str, Any]:
     if size != expected:
         state = "truncated" if size < expected else "damaged"
         raise DataError(f"{file} is {state}: {size:,} bytes, and its header describes {expected:,}; {again}")
-    return {name: about for name, about in header.items() if name != "__metadata__"}
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def damaged_tokenizer_file(folder: Path) -> str | None:
-    """What is wrong with a folder's tokenizer files, where loading them failed; None where they are readable or absent."""
+    """The defect of a folder's tokenizer files, after loading them failed; None if they are readable or absent."""
     try:
         for name in TOKENIZER_JSON:
             if (folder / name).exists():

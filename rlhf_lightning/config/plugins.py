@@ -1,4 +1,4 @@
-"""Where a user's own components come from: files in folders of plugins, and installed packages."""
+"""Load plugins: files in plugin folders, and the entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
 
 from rlhf_lightning.errors import ConfigError
 
@@ -20,31 +23,32 @@ NAMESPACE = "plugins"
 PRESETS = "conf"
 
 
-def take_flag(words: Sequence[str]) -> list[str]:
-    """A command's words without `--plugins FOLDER`. The folders go into RLHF_PLUGINS, as absolute paths: processes that this one starts,
-    wherever they stand, load the same plugins.
+def take_flag(args: Sequence[str]) -> list[str]:
+    """Remove `--plugins FOLDER` from the arguments and put the folders into RLHF_PLUGINS as absolute paths.
+
+    Child processes, whatever their working folder, load the same plugins.
 
     Raises:
-        ConfigError: the flag without a folder, or with one that isn't there.
+        ConfigError: the flag without a folder, or with a missing one.
     """
-    left, given, rest = [], [], iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
+    others, new, rest = [], [], iter(args)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
         if flag != FLAG:
-            left.append(word)
+            others.append(argument)
             continue
         folder = Path(value if equals else next(rest, "")).expanduser()
         if not folder.name or not folder.is_dir():
             raise ConfigError(f"{FLAG} {value or folder}: no such folder; give a folder that holds .py files of plugins")
-        given.append(folder.absolute())
-    folders = [*given, *_named_folders()]
+        new.append(folder.absolute())
+    folders = [*new, *_named_folders()]
     if folders:
         os.environ[VARIABLE] = os.pathsep.join(str(folder) for folder in folders)
-    return left
+    return others
 
 
 def plugin_folders() -> list[Path]:
-    """plugins/ of the working folder, then those that RLHF_PLUGINS names, each once."""
+    """plugins/ of the working folder, then the folders of RLHF_PLUGINS, each once."""
     folders = [Path.cwd() / "plugins", *_named_folders()]
     return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
 
@@ -62,7 +66,7 @@ def load(folders: Sequence[Path]) -> Iterator[str]:
     """Import the files of these folders as modules `plugins.<name>`, then the installed entry points.
 
     Yields:
-        What is to be said of each that is left out, right after it failed.
+        A message for each plugin that is left out, right after it failed.
     """
     sys.modules.setdefault(NAMESPACE, types.ModuleType(NAMESPACE)).__dict__.setdefault("__path__", [])
     missing = [folder for folder in folders if folder in _named_folders() and not folder.is_dir()]
@@ -78,19 +82,31 @@ def load(folders: Sequence[Path]) -> Iterator[str]:
         except (Exception, SystemExit) as cause:
             package = f"{entry.dist.name} {entry.dist.version} ({entry.value})" if entry.dist else entry.value
             root = _root_of(entry.module)
-            place = _place(cause, root) if root else ""
-            yield f"plugin package {package} is left out: {_said(cause)}{place and f' ({place})'}"
+            line = _line_of(cause, root) if root else ""
+            yield f"plugin package {package} is left out: {_one_line(cause)}{line and f' ({line})'}"
+
+
+def unregister_failed(components: dict[tuple[str, str], Any]) -> None:
+    """Remove the components that a module registered before its import failed.
+
+    Args:
+        components: registry entries by group and name.
+    """
+    for (group, name), component in list(components.items()):
+        if component.target.__module__ not in sys.modules:
+            del components[group, name]
+            del ConfigStore.instance().repo[group][f"{name}.yaml"]
 
 
 def _unsafe(file: Path, is_named: bool) -> str:
-    """Why a plugin that others may have written isn't run; '' for one that is.
+    """The reason not to run a plugin that others may have written; "" for a safe one.
 
-    Anyone may write to it or its folder, or it is in the working folder's plugins/ and another user's. Root, as in a container, runs all.
+    Unsafe are files that anyone may write to, and other users' files in the working folder's plugins/. Root, as in a container, runs all.
     """
     for path in (file.parent, file):
         try:
             status = path.stat()
-        except OSError:  # a link that leads nowhere: importing it says so
+        except OSError:  # a broken link: importing it fails with a message
             return ""
         if status.st_mode & stat.S_IWOTH:
             return f"plugin {file} is left out: anyone may write to {path}, and what it holds would be run; `chmod o-w {path}` first"
@@ -100,27 +116,27 @@ def _unsafe(file: Path, is_named: bool) -> str:
 
 
 def preset_folders(folders: Sequence[Path]) -> list[Path]:
-    """The folders of presets that plugins bring: conf/ in a folder of plugins, and in the folder of an entry point's module."""
-    places = list(folders)
+    """The preset folders of plugins: conf/ in a plugin folder, and next to the module of an entry point."""
+    parents = list(folders)
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         module = sys.modules.get(entry.module)
-        if module is not None and module.__file__ and module.__package__:  # a module of no package stands among strangers
-            places.append(Path(module.__file__).parent)
-    return [place / PRESETS for place in places if (place / PRESETS).is_dir()]
+        if module is not None and module.__file__ and module.__package__:  # a module without a package shares its folder with others
+            parents.append(Path(module.__file__).parent)
+    return [parent / PRESETS for parent in parents if (parent / PRESETS).is_dir()]
 
 
 def packages() -> Mapping[str, str]:
-    """For each top-level module of an installed plugin package the package and its version."""
+    """Name and version of the installed plugin packages, by top-level module."""
     entries = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {entry.module.split(".")[0]: f"{entry.dist.name} {entry.dist.version}" for entry in entries if entry.dist}
 
 
 def _load_file(file: Path) -> str:
-    """'' where the plugin is loaded, else why it is left out."""
+    """Import a plugin. Returns the message for one that is left out; "" for a loaded one."""
     name = f"{NAMESPACE}.{file.stem}"
-    known = sys.modules.get(name)
-    if known is not None:
-        other = Path(str(known.__file__))
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        other = Path(str(loaded.__file__))
         return "" if other.samefile(file) else f"plugin {file} is left out: {other} has the same file name; rename one of them"
     _open_namespace(file.parent)
     spec = importlib.util.spec_from_file_location(name, file)
@@ -129,41 +145,41 @@ def _load_file(file: Path) -> str:
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as cause:  # a script that is no plugin may end the program
+    except (Exception, SystemExit) as cause:  # a script that is no plugin may exit
         del sys.modules[name]
-        own, place = _place(cause, file) or str(file), _place(cause, file.parent)
-        return f"plugin {own} is left out: {_said(cause)}{f' ({place})' if place not in ('', own) else ''}"
+        position, inner = _line_of(cause, file) or str(file), _line_of(cause, file.parent)
+        return f"plugin {position} is left out: {_one_line(cause)}{f' ({inner})' if inner not in ('', position) else ''}"
     setattr(sys.modules[NAMESPACE], file.stem, module)
     return ""
 
 
 def _open_namespace(folder: Path) -> None:
-    """Make `plugins` a package of this folder's files too, so that one plugin imports from another."""
+    """Add a folder to the package `plugins`, so that one plugin can import another."""
     paths = sys.modules[NAMESPACE].__path__
     if str(folder) not in paths:
         paths.append(str(folder))
 
 
-def _said(cause: BaseException) -> str:
+def _one_line(cause: BaseException) -> str:
     text = cause.msg if isinstance(cause, SyntaxError) else str(cause)
     return f"{type(cause).__name__}: {' '.join(text.split())}"
 
 
-def _place(cause: BaseException, root: Path) -> str:
-    """Where below `root`, a file or folder, it went wrong, "file:line"; '' where it went wrong elsewhere."""
-    places: list[tuple[str | None, int | None]] = []
+def _line_of(cause: BaseException, root: Path) -> str:
+    """The innermost "file:line" of an error within a file or folder; "" if it was raised elsewhere."""
+    frames: list[tuple[str | None, int | None]] = []
     trace = cause.__traceback__
     while trace is not None:
-        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     if isinstance(cause, SyntaxError):
-        places.append((cause.filename, cause.lineno))
-    found = [f"{file}:{line}" for file, line in places if file and (Path(file) == root or root in Path(file).parents)]
-    return found[-1] if found else ""
+        frames.append((cause.filename, cause.lineno))
+    lines = [f"{file}:{line}" for file, line in frames if file and (Path(file) == root or root in Path(file).parents)]
+    return lines[-1] if lines else ""
 
 
 def _root_of(module: str) -> Path | None:
-    """The folder of an installed package, or the file of a module that stands alone."""
+    """The folder of an installed package, or the file of a single module."""
     spec = importlib.util.find_spec(module.split(".")[0])
     if spec is None or spec.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""Keep secrets out of what a run writes and prints: named ones, tokens of well-known forms, passwords in addresses."""
+"""Redact secrets in files and messages: named ones, tokens of well-known forms, passwords in addresses."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ _GAP = re.compile(
     r"|(?:hf_|sk-|live_|gh[pousr]_|pat_|glpat-|xox\w-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|wandb_v\d_|eyJ|KEY-----)\*\*\*"
 )
 SHORTEST = 8
-"""Characters from which a secret of the environment or the command is sought in messages."""
+"""Shortest secret of the environment or the command that is redacted in messages."""
 
 
 def without_secret(text: str) -> str:
-    """A word of a command, an address or another text without the secrets in it."""
+    """An argument, an address or another text without its secrets."""
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def without_secrets(node: Any, name: str = "") -> Any:
-    """A configuration, or the words of a command, as plain containers without secrets.
+    """A configuration, or the arguments of a command, as plain containers without secrets.
 
-    The text of anything named like a key, token, password or secret is left out, so is the word behind such a flag (`--api-key X`), and
-    every other text is `without_secret`. Nothing is resolved: `${oc.env:NAME}` stays a reference.
+    The text of anything named like a key, token, password or secret is redacted, the value of such a flag (`--api-key X`) too, and every
+    other text is `without_secret`. Nothing is resolved: `${oc.env:NAME}` stays a reference.
     """
     node = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
     if isinstance(node, dict):
@@ -79,29 +79,30 @@ def without_secrets(node: Any, name: str = "") -> Any:
 
 
 def _is_value(words: Sequence[Any], i: int) -> bool:
-    """Whether a word is the value of the flag before it."""
+    """Return whether an item is the value of the flag before it."""
     flag, word = words[i - 1] if i else None, words[i]
     return isinstance(flag, str) and _FLAG.fullmatch(flag) is not None and isinstance(word, str) and not word.startswith(("-", "${"))
 
 
-def left_out(node: Any, place: str = "") -> str | None:
-    """Where a configuration that was saved `without_secrets` lacks one; None where it lacks none."""
+def missing_secret(node: Any, key: str = "") -> str | None:
+    """The key of a secret that a saved configuration lacks; None if it lacks none."""
     if isinstance(node, dict):
-        return next((key for name, value in node.items() if (key := left_out(value, f"{place}.{name}".lstrip(".")))), None)
+        items = ((value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
+        return next((missing for value, path in items if (missing := missing_secret(value, path))), None)
     if isinstance(node, list):
         gaps = (item == LEFT_OUT and _is_value(node, i) for i, item in enumerate(node))
-        return place if any(gaps) or any(left_out(item, place) for item in node) else None
-    is_gap = isinstance(node, str) and ((node == LEFT_OUT and _NAMED.search(place)) or _GAP.search(node))
-    return place if is_gap else None
+        return key if any(gaps) or any(missing_secret(item, key) for item in node) else None
+    is_gap = isinstance(node, str) and ((node == LEFT_OUT and _NAMED.search(key)) or _GAP.search(node))
+    return key if is_gap else None
 
 
 def safe_message(text: str) -> str:
-    """A message for the terminal or a log: `display.message` of the text without secrets, those of the environment and command included."""
+    """A message for the terminal or a log, without secrets and control characters (`display.message`)."""
     return message(without_any_secret(text))
 
 
 def without_any_secret(text: str) -> str:
-    """`without_secret`, and without the values of the environment's and the command's secrets wherever they appear."""
+    """`without_secret`, and without the secrets of the environment and the command wherever they appear."""
     for value in sorted(set(_values()), key=len, reverse=True):
         text = text.replace(value, LEFT_OUT)
     return without_secret(text)
@@ -115,12 +116,12 @@ class SafeRecord(logging.LogRecord):
 
 
 def mask_logs() -> None:
-    """Make every log record of this process a SafeRecord; Hydra's sweepers log each job's overrides as they were typed."""
+    """Make every log record of this process a SafeRecord: Hydra's sweepers log each job's overrides as typed."""
     logging.setLogRecordFactory(SafeRecord)
 
 
 def _values() -> Iterator[str]:
-    """The secrets of the environment and of the command that are long enough to be told from other words."""
+    """The secrets of the environment and the command that are too long to be ordinary words."""
     yield from (value for name, value in os.environ.items() if _NAMED.search(name) and len(value) >= SHORTEST and "/" not in value)
     words = sys.argv[1:]
     for i, word in enumerate(words):
@@ -129,6 +130,6 @@ def _values() -> Iterator[str]:
             yield value.strip("'\"")
         if _is_value(words, i) and len(word) >= SHORTEST:
             yield word
-        for found in re.finditer(r"://[^/\s:@]*:([^\s/'\"]+)@", word):
-            if len(found[1]) >= SHORTEST:
-                yield found[1]
+        for match in re.finditer(r"://[^/\s:@]*:([^\s/'\"]+)@", word):
+            if len(match[1]) >= SHORTEST:
+                yield match[1]

@@ -1,4 +1,4 @@
-"""From a signature to a typed configuration node, and from a composed node back to checked values."""
+"""Make typed configuration nodes from signatures, and validate composed nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlhf_lightning.errors import ConfigError, DataError, RegistryError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting: its name, its exact type and its default; `REQUIRED` where it must be given."""
+    """One setting: its name, its exact type and its default; `REQUIRED` without one."""
 
     name: str
     type: Any
@@ -46,17 +46,17 @@ def settings_of(target: Callable[..., Any]) -> list[Setting]:
         ]
     function: Any = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
-    found = []
+    settings = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.name not in hints:
                 raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
-            found.append(Setting(parameter.name, hints[parameter.name], parameter.default))
-    return found
+            settings.append(Setting(parameter.name, hints[parameter.name], parameter.default))
+    return settings
 
 
 def config_class(target: Any, extra: Mapping[str, Any]) -> type:
-    """A dataclass for Hydra's ConfigStore from the target's settings, importable as `target.Config`.
+    """Make a dataclass for Hydra's ConfigStore from the target's settings, importable as `target.Config`.
 
     A setting called `seed` follows the run's seed unless it is set.
 
@@ -75,10 +75,10 @@ def config_class(target: Any, extra: Mapping[str, Any]) -> type:
 
 
 def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
-    """A node's settings held to the target's types, choices and ranges.
+    """Validate a node's settings against the target's types, choices and ranges, and return their values.
 
     Args:
-        key: where the node stands in the configuration, for messages.
+        key: of the node in the configuration, for messages.
 
     Raises:
         ConfigError: an unknown or missing setting, or a value that isn't allowed.
@@ -86,11 +86,11 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     try:
         content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except InterpolationResolutionError as error:
-        raise ConfigError(f"{key} refers to what isn't there: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{key} refers to something that doesn't exist: {str(error).splitlines()[0]}") from None
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{key}={content}: {key} holds settings; write {key}.<setting>=<value>")
-    own = f"{target.__module__}.{target.__qualname__}"
-    address = ("_target_", "_partial_") if content.get("_target_") == own else ()
+        raise ConfigError(f"{key}={content}: {key} takes settings; write {key}.<setting>=<value>")
+    path = f"{target.__module__}.{target.__qualname__}"
+    address = ("_target_", "_partial_") if content.get("_target_") == path else ()
     values = {str(name): value for name, value in content.items() if name not in address}
     settings = {setting.name: setting for setting in settings_of(target)}
     for name in values:
@@ -105,14 +105,14 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
         checked = model(**values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([key, *map(str, first["loc"])])
+        location = ".".join([key, *map(str, first["loc"])])
         near = did_you_mean(str(first["input"]), re.findall("'([^']+)'", first["msg"])) if first["type"] == "literal_error" else ""
-        raise ConfigError(f"{place}={first['input']}: {first['msg'].removeprefix('Value error, ')}{near}") from None
+        raise ConfigError(f"{location}={first['input']}: {first['msg'].removeprefix('Value error, ')}{near}") from None
     return {name: getattr(checked, name) for name in settings}
 
 
 def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]:
-    """The paths that a composed node names, by setting: those of the settings that are paths, or lists of them, by their type."""
+    """The paths in a composed node, by setting: those whose type is a path or a list of paths."""
     paths = {}
     for setting in settings_of(target):
         if not OmegaConf.is_dict(node) or setting.name not in node or not _is_path(setting.type):
@@ -125,14 +125,14 @@ def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]
 
 
 def expand_paths(target: Callable[..., Any], node: Any) -> None:
-    """Expand `~` in the settings of a composed node that are paths by their type, in place."""
+    """Expand `~` in place in the settings of a composed node whose type is a path."""
     for name, paths in path_settings(target, node).items():
         if any(path.startswith("~") for path in paths):
             node[name] = list(map(expand_user, paths)) if OmegaConf.is_list(node[name]) else expand_user(paths[0])
 
 
 def _is_path(annotation: Any) -> bool:
-    """Whether a type is a path, a path or null, or a list of paths."""
+    """Return whether a type is a path, a path or null, or a list of paths."""
     if typing.get_origin(annotation) is typing.Annotated:
         functions = [getattr(piece, "func", None) for piece in annotation.__metadata__]
         return expand_user in functions or local_or_hub in functions
@@ -140,19 +140,22 @@ def _is_path(annotation: Any) -> bool:
 
 
 def in_order(limits: tuple[float, float]) -> tuple[float, float]:
-    """What a setting [lowest, highest] is held to, as pydantic's AfterValidator: the first below the second."""
+    """Require [lowest, highest] with the first below the second; for pydantic's AfterValidator."""
     if not limits[0] < limits[1]:
         raise ValueError("must be [lowest, highest], the first below the second")
     return limits
 
 
 def expand_user(path: str) -> str:
-    """The path with the home folder in the place of `~` or `~name` at its start."""
+    """Expand `~` or `~name` at the start of a path."""
     return os.path.expanduser(path)
 
 
 def local_or_hub(path: str) -> str:
-    """Check a ModelPath and expand its `~`: what can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be a model's folder."""
+    """Check a ModelPath and expand its `~`.
+
+    A path that can't be a Hub name (`/...`, `./...`, `~...`, `a/b/c`) must be a model's folder.
+    """
     path = expand_user(path)
     if os.path.exists(path):
         try:
@@ -167,17 +170,17 @@ def local_or_hub(path: str) -> str:
 FilePath = Annotated[str, pydantic.AfterValidator(expand_user)]
 """The type of a setting that names a file or folder, `~` included."""
 ModelPath = Annotated[str, pydantic.AfterValidator(local_or_hub)]
-"""The type of a setting that names a model, so that a folder that isn't there is refused before anything loads."""
+"""The type of a setting that names a model: a missing folder is rejected before anything loads."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """', did you mean X?' where a name is near, else ''."""
+    """The text ", did you mean X?" for a similar name; "" without one."""
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""
 
 
 def _hydra_type(annotation: Any) -> Any:
-    """The nearest type OmegaConf knows; `check` holds the exact one."""
+    """The nearest type that OmegaConf supports; `validate` checks the exact one."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _hydra_type(arguments[0])

@@ -1,4 +1,8 @@
-"""Checks that no configuration file runs code: of each file as it is read, and of Hydra's part before Hydra instantiates anything of it."""
+"""Check that no configuration file runs code, before Hydra composes it or instantiates anything.
+
+Hydra has no public hook before it instantiates callbacks, and none to replace its file source: hence the imports of hydra._internal,
+pinned by `hydra-core<1.4`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ CALLBACKS = (
     "rlhf_lightning.cli.sweep.table.SweepTable",
 )
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
-"""Where launchers and sweepers are; Hydra itself takes no others."""
+"""The packages of launchers and sweepers; Hydra accepts no others."""
 LOGGING = (
     "logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.handlers.RotatingFileHandler", "logging.Formatter",
     "colorlog.ColoredFormatter",
@@ -33,11 +37,11 @@ LOGGING = (
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 LOG_FILE = re.compile(r"\$\{hydra\.(?:runtime\.output_dir|sweep\.dir|run\.dir)\}/(?!.*\.\.)[^/]+")
 FOLDER = re.compile(r"file://|\.{0,2}/|~|\$\{oc\.env:\w+\}/|[\w.-]+(?:/|$)")
-"""How an entry of a search path begins that is a folder and no package."""
+"""The beginning of a search path entry that is a folder, not a package."""
 CALLS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_", "()")
-"""Keys by which a node of a configuration calls something."""
+"""Keys of a node that calls a function or class."""
 VARIABLES = ("OMP_", "MKL_", "OPENBLAS_", "CUDA_VISIBLE_DEVICES", "NCCL_", "GLOO_", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", "RAYON_")
-"""Beginnings of environment variables that a file may set; others can load code, or send data elsewhere."""
+"""Prefixes of environment variables that a file may set; others can load code, or send data elsewhere."""
 MAX_BYTES = 4 << 20
 MAX_NODES = 100_000
 """Of a YAML file with its aliases expanded."""
@@ -45,7 +49,10 @@ WHY = "a configuration file chooses components and sets values, and runs no code
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's source of YAML files, of the same name as its registry demands, with bounds and without search paths that import packages."""
+    """Hydra's source of YAML files with size limits and without package search paths.
+
+    Hydra's registry demands the name of the class that it replaces.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Raises ConfigError for a file that can't be read, expands beyond bounds, or searches packages."""
@@ -61,12 +68,12 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def register() -> None:
-    """Put the checked source in the place of Hydra's. Call it before Hydra looks for its plugins: the first source of a scheme stays."""
+    """Replace Hydra's file source by the checked one; call it before Hydra discovers its plugins."""
     SourcesRegistry.instance().types["file"] = FileConfigSource
 
 
 def check_yaml(path: str) -> None:
-    """Check that a YAML file is a regular one of bounded size, its aliases expanded, before anything expands them.
+    """Check that a YAML file is regular and of limited size, with its aliases expanded.
 
     Raises:
         ConfigError: it isn't.
@@ -74,7 +81,7 @@ def check_yaml(path: str) -> None:
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-        raise ConfigError(f"{path} is no file of at most {MAX_BYTES >> 20} MiB, as a configuration is")
+        raise ConfigError(f"{path} is not a file of at most {MAX_BYTES >> 20} MiB")
     with open(path, encoding="utf-8") as file:
         text = file.read()
     if "&" in text and "*" in text:
@@ -94,7 +101,7 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def check_search_path(config: Any, path: str) -> None:
-    """Refuse packages in a file's search path, which Hydra imports before a configuration is composed. Raises ConfigError."""
+    """Reject packages in a file's search path: Hydra would import them. Raises ConfigError."""
     content = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
     hydra = content.get("hydra") if isinstance(content, dict) else None
     entries = hydra.get("searchpath") if isinstance(hydra, dict) else hydra
@@ -105,7 +112,7 @@ def check_search_path(config: Any, path: str) -> None:
 
 @contextmanager
 def checked_composition() -> Iterator[None]:
-    """Check every configuration that Hydra composes within the block, before Hydra makes callbacks, loggers or launchers of it."""
+    """Check every configuration that Hydra composes within the block, before it instantiates anything."""
     original = ConfigLoaderImpl.load_configuration
 
     def load(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
@@ -141,53 +148,54 @@ def check_hydra(config: DictConfig) -> None:
         _check_logging(_value(hydra, part), f"hydra.{part}")
     for key in hydra:
         if key not in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging"):
-            _refuse_calls(_value(hydra, key), f"hydra.{key}")
+            _reject_calls(_value(hydra, key), f"hydra.{key}")
     _check_job(hydra)
 
 
-def _check_call(node: Any, place: str, allowed: tuple[str, ...]) -> None:
-    """A node that Hydra instantiates: an allowed target, and nothing below it that calls."""
+def _check_call(node: Any, key_path: str, allowed: tuple[str, ...]) -> None:
+    """Check a node that Hydra instantiates: an allowed target, and no call below it."""
     target = _value(node, "_target_") if isinstance(node, DictConfig) else None
     names = [name for name in allowed if not name.endswith(".")]
     packages = tuple(name for name in allowed if name.endswith("."))
     if not isinstance(target, str) or not (target in names or target.startswith(packages)) or OmegaConf.is_interpolation(node, "_target_"):
-        raise ConfigError(f"{place}: _target_ {target!r} is nothing that this program registers: {WHY}")
+        raise ConfigError(f"{key_path}: _target_ {target!r} is not registered by this program: {WHY}")
     for key in node:
         if key != "_target_":
-            _refuse_call(node, key, place)
+            _reject_call(node, key, key_path)
 
 
-def _refuse_calls(node: Any, place: str) -> None:
-    if isinstance(node, DictConfig | ListConfig) and not node._is_none() and not node._is_missing():
+def _reject_calls(node: Any, key_path: str) -> None:
+    if isinstance(node, DictConfig | ListConfig):
         for key in _keys(node):
-            _refuse_call(node, key, place)
+            _reject_call(node, key, key_path)
 
 
-def _refuse_call(node: Any, key: Any, place: str) -> None:
+def _reject_call(node: Any, key: Any, key_path: str) -> None:
     value = _value(node, key)
     if key in CALLS or (OmegaConf.is_interpolation(node, key) and isinstance(value, DictConfig | ListConfig)):
-        raise ConfigError(f"{place}: {key} is not allowed there: {WHY}")
-    _refuse_calls(value, f"{place}.{key}")
+        raise ConfigError(f"{key_path}: {key} is not allowed there: {WHY}")
+    _reject_calls(value, f"{key_path}.{key}")
 
 
-def _check_logging(node: Any, place: str) -> None:
-    """A dictionary for logging.config, which calls factories and imports classes by name."""
-    if not isinstance(node, DictConfig | ListConfig) or node._is_none():
+def _check_logging(node: Any, key_path: str) -> None:
+    """Check a dictionary for logging.config: it can call factories and import classes by name."""
+    if not isinstance(node, DictConfig | ListConfig):
         return
+    raw: Any = OmegaConf.to_container(node, resolve=False)
     for key in _keys(node):
         value = _value(node, key)
         if isinstance(value, DictConfig | ListConfig):
-            _check_logging(value, f"{place}.{key}")
+            _check_logging(value, f"{key_path}.{key}")
         elif key in ("()", "class", "_target_") and value not in LOGGING:
-            raise ConfigError(f"{place}: {value!r} is no handler or formatter that may be named there ({', '.join(LOGGING)}): {WHY}")
+            raise ConfigError(f"{key_path}: {value!r} is not one of the allowed handlers and formatters ({', '.join(LOGGING)}): {WHY}")
         elif isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
-            raise ConfigError(f"{place}.{key}: {value!r} is not one of {', '.join(STREAMS)}: {WHY}")
-        elif key == "filename" and not LOG_FILE.fullmatch(str(node._get_node(key)._value())):  # type: ignore[union-attr]
-            raise ConfigError(f"{place}.filename: a log is kept in the run's folder: ${{hydra.runtime.output_dir}}/NAME.log")
+            raise ConfigError(f"{key_path}.{key}: {value!r} is not one of {', '.join(STREAMS)}: {WHY}")
+        elif key == "filename" and not LOG_FILE.fullmatch(str(raw[key])):
+            raise ConfigError(f"{key_path}.filename: a log is kept in the run's folder: ${{hydra.runtime.output_dir}}/NAME.log")
 
 
 def _check_job(hydra: DictConfig) -> None:
-    """Folder, working folder and environment of a job."""
+    """Check the folder, working folder and environment of a job."""
     if _value(hydra.job, "chdir"):
         raise ConfigError("hydra.job.chdir=true would change what relative paths mean, those of plugins included: leave it out")
     subdir = _value(hydra, "output_subdir")
@@ -199,13 +207,13 @@ def _check_job(hydra: DictConfig) -> None:
             raise ConfigError(f"hydra.job.env_set.{name}: a configuration file doesn't set this variable; set it in the shell: {WHY}")
 
 
-def _items(node: Any, key: str, place: str) -> list[tuple[Any, Any]]:
-    """The items of a mapping below a node, resolved; none where it isn't set."""
+def _items(node: Any, key: str, key_path: str) -> list[tuple[Any, Any]]:
+    """The resolved items of a mapping below a node; none without it."""
     value = _value(node, key) if isinstance(node, DictConfig) else None
     if value is None:
         return []
     if not isinstance(value, Mapping | DictConfig):
-        raise ConfigError(f"{place}.{key} holds settings by name, not {value!r}")
+        raise ConfigError(f"{key_path}.{key} takes settings by name, not {value!r}")
     return [(name, _value(value, name)) for name in value]
 
 
@@ -214,7 +222,7 @@ def _keys(node: DictConfig | ListConfig) -> list[Any]:
 
 
 def _value(node: Any, key: Any) -> Any:
-    """A value, references resolved; None for one that isn't set or can't be resolved yet."""
+    """A value with references resolved; None for one that is missing or can't be resolved yet."""
     try:
         return node[key]
     except (OmegaConfBaseException, KeyError, TypeError, ValueError):

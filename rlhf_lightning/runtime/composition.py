@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.config import schema
 from rlhf_lightning.config.presets import list_presets
-from rlhf_lightning.config.redaction import left_out
+from rlhf_lightning.config.redaction import missing_secret
 from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
@@ -108,7 +108,7 @@ def check(config: DictConfig) -> None:
         ConfigError: naming the key, what is allowed, and the nearest right name.
     """
     _check_top(config)
-    missing = left_out(OmegaConf.to_container(config, resolve=False))
+    missing = missing_secret(OmegaConf.to_container(config, resolve=False))
     if missing:
         raise ConfigError(f"{missing} is a secret and is not saved with the configuration: add `{missing}=...` to the command")
     for name in section_names():

@@ -1,6 +1,6 @@
-"""Where pickle finds the dataclass of an option's settings: as `option_configs.<group>=<name>`.
+"""The address of an option's settings class for pickle: `option_configs.<group>=<name>`.
 
-A worker of a sweep meets the classes before it has loaded any plugin, and a plugin's file is on no path that it searches.
+A worker of a sweep unpickles the classes before it has loaded any plugin, and a plugin's file is on no import path.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from rlhf_lightning.registry import option
 
 
 def __getattr__(name: str) -> type:
-    group, equals, chosen = name.partition("=")
+    group, equals, option_name = name.partition("=")
     if not equals:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return option(group, chosen).config
+    return option(group, option_name).config

@@ -1,4 +1,4 @@
-"""The folder that a command writes into: a new or empty one, or its own. Found out before anything is written or loaded."""
+"""Check the folder that a command writes into before anything is written or loaded."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from rlhf_lightning.runtime import resume, saved_config, stopwatch
 from rlhf_lightning.runtime.composition import path_settings
 
 OURS = "rlhf_lightning"
-"""In every file that Hydra writes of a command of this program."""
+"""A text in every file that Hydra writes for this program."""
 LOGS = ("*.log", "*.out", "*.err", "*.txt", "nohup.out")
 """Files that a shell or a scheduler opens for a command's output before it starts; no run writes such names, but for `stalled_*.txt`."""
-BEGUN = (
+UNFINISHED = (
     saved_config.FILE, run_record.FILE, stopwatch.FILE, "error.txt", "logs", "wandb", "stalled_*.txt", "feedback.jsonl", "quarantine.jsonl",
     "backbone", "bad_batches", ".new-*", ".old-*",
 )  # fmt: skip
-"""What a run that failed before its first checkpoint may have left: it can be begun again in the same folder."""
-KEPT = (resume.CHECKPOINTS, "policy", "reward_model", "sft", "backbone", "round_*", "logs", "wandb", "bad_batches", ".hydra")
+"""Files of a run that failed before its first checkpoint: it can start again in the same folder."""
+WRITTEN = (resume.CHECKPOINTS, "policy", "reward_model", "sft", "backbone", "round_*", "logs", "wandb", "bad_batches", ".hydra")
 """Folders within a run's folder that a resumed run may replace."""
 HYDRA_FILES = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 HYDRA_END = "\n  verbose:"
 """The last key of Hydra's settings in a complete file of it."""
-_STAND_IN = re.compile(r"/proc/\d+/fd/\d+(/.*)?")
+_FD_PATH = re.compile(r"/proc/\d+/fd/\d+(/.*)?")
 
 
 def check_run(config: DictConfig, folder: Path) -> None:
-    """Refuse a folder in which this run would write over what it didn't make, or read its inputs where it writes.
+    """Reject a folder with files of another program, or with the inputs of this run.
 
     Raises:
-        ConfigError: naming what is there, and what to do.
+        ConfigError: naming the files and the remedy.
     """
     resumes = resume.is_resumed(folder)
     _check_kind(folder, "hydra.run.dir")
@@ -51,14 +51,14 @@ def check_run(config: DictConfig, folder: Path) -> None:
         resume.check_folder(folder)
     elif is_run or (folder / saved_config.FILE).is_file():
         return
-    _check_foreign(folder, BEGUN if is_run else (), "hydra.run.dir")
+    _check_foreign(folder, UNFINISHED if is_run else (), "hydra.run.dir")
 
 
 def check_sweep(config: DictConfig, folder: Path) -> None:
-    """Refuse a sweep's folder as `check_run` does; one that holds this very sweep is gone on with (sweep.going_on).
+    """Reject a sweep's folder as `check_run` does; the folder of the same sweep is resumed (cli/sweep/resume.py).
 
     Raises:
-        ConfigError: naming what is there, and what to do.
+        ConfigError: naming the files and the remedy.
     """
     _check_kind(folder, "hydra.sweep.dir")
     subdir: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
@@ -71,13 +71,13 @@ def check_sweep(config: DictConfig, folder: Path) -> None:
         return
     _check_inputs(config, folder, "hydra.sweep.dir")
     if (folder / run_record.FILE).is_file():
-        raise ConfigError(f"{folder} is the folder of a run, and its files stay as they are: give the sweep another hydra.sweep.dir")
+        raise ConfigError(f"{folder} is the folder of a run, whose files are not overwritten: give the sweep another hydra.sweep.dir")
     if not is_ours(folder / resume.SWEEP):
         _check_foreign(folder, (), "hydra.sweep.dir")
 
 
 def is_ours(file: Path) -> bool:
-    """Whether Hydra wrote this file of a command of this program."""
+    """Return whether Hydra wrote this file for this program."""
     try:
         return OURS in file.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -85,44 +85,44 @@ def is_ours(file: Path) -> bool:
 
 
 def is_complete(file: Path) -> bool:
-    """Whether a file of Hydra's settings is there from its first key to its last."""
+    """Return whether a file of Hydra's settings exists and has its last key."""
     return file.is_file() and HYDRA_END in file.read_text(encoding="utf-8", errors="replace")
 
 
 def _check_kind(folder: Path, key: str) -> None:
-    """Refuse what can't be a folder, and a place within another run's output."""
+    """Reject a path that can't be a folder, or is within another run's output."""
     if os.path.lexists(folder) and not folder.is_dir():
-        kind = "a link that leads nowhere" if folder.is_symlink() and not folder.exists() else "a file"
-        raise ConfigError(f"{folder} is {kind}, and it stays as it is: name a folder ({key})")
+        kind = "a broken link" if folder.is_symlink() and not folder.exists() else "a file"
+        raise ConfigError(f"{folder} is {kind}, and is not overwritten: name a folder ({key})")
     for parent in folder.absolute().parents:
         if parent.exists() and not parent.is_dir():
-            raise ConfigError(f"{folder}: {parent} is a file, so that no folder can be made in it: name another one ({key})")
+            raise ConfigError(f"{folder}: {parent} is a file, and no folder can be made in it: name another one ({key})")
     resolved = folder.resolve()
     for parent in resolved.parents:
         part = resolved.relative_to(parent).parts[0]
-        if _fits(part, KEPT) and (parent / run_record.FILE).is_file():
+        if _fits(part, WRITTEN) and (parent / run_record.FILE).is_file():
             raise ConfigError(f"{folder} is within {parent / part}, which the run of {parent} writes: choose another folder ({key})")
 
 
 def _check_inputs(config: DictConfig, folder: Path, key: str) -> None:
-    """Refuse settings that name a file or folder within the folder that is written."""
+    """Reject settings that name a file or folder within the output folder."""
     target = folder.resolve()
     for name, text in path_settings(config):
         try:
             literal = text if os.path.lexists(text) else re.split(r"[*?\[]", text)[0]
             path = Path(literal).expanduser()
             inside = bool(literal) and path.exists() and target in (path.resolve(), *path.resolve().parents)
-        except (OSError, ValueError, RuntimeError):  # no name that a file could have
+        except (OSError, ValueError, RuntimeError):  # not a valid file name
             continue
         if inside:
             raise ConfigError(
-                f"{name}={text} is within {folder}, the folder that the command writes into: read it from where nothing is written, or "
-                f"choose another folder ({key})"
+                f"{name}={text} is within {folder}, the output folder of the command: move the input out of it, or choose another "
+                f"folder ({key})"
             )
 
 
 def _check_foreign(folder: Path, ours: Collection[str], key: str) -> None:
-    """Refuse a folder that holds anything but what a command of this program may have left, and logs that a shell opened."""
+    """Reject a folder with files other than those of this program and logs that a shell opened."""
     foreign = []
     for name in sorted(os.listdir(folder)):
         path = folder / name
@@ -134,12 +134,12 @@ def _check_foreign(folder: Path, ours: Collection[str], key: str) -> None:
     if foreign:
         listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         raise ConfigError(
-            f"{folder} holds what this command didn't make ({listed}), and it stays as it is: choose a new or an empty folder ({key})"
+            f"{folder} has files of something else ({listed}), which are not overwritten: choose a new or an empty folder ({key})"
         )
 
 
 def _is_unfinished(folder: Path, name: str) -> bool:
-    """Whether a killed command of this program left what Hydra was writing: the lock is there, and Hydra's file is not complete."""
+    """Return whether a killed command left Hydra's file incomplete: its lock is still there."""
     path = folder / name
     file = path / "hydra.yaml" if name == ".hydra" else path
     if path.is_symlink() or not (folder / LOCK).is_file():
@@ -154,7 +154,7 @@ def _fits(name: str, patterns: Collection[str]) -> bool:
 
 
 def check_working_folder() -> None:
-    """Refuse a working folder that Hydra can't store in its configuration. Raises ConfigError."""
+    """Reject a working folder that Hydra can't store in its configuration. Raises ConfigError."""
     try:
         OmegaConf.create({"cwd": os.getcwd()})
     except GrammarParseError:
@@ -162,7 +162,7 @@ def check_working_folder() -> None:
 
 
 def make_unused(folder: Path) -> Path:
-    """Make a folder, under the next free name NAME_2, NAME_3 ... where there is one already; no two processes get the same."""
+    """Make a folder under its name or the next free one (NAME_2, NAME_3 ...); unique among processes."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     name, number = folder, 1
     while True:
@@ -174,8 +174,8 @@ def make_unused(folder: Path) -> Path:
             name = folder.with_name(f"{folder.name}_{number}")
 
 
-def stand_in(folder: Path) -> Path | None:
-    """A path to a folder that OmegaConf can hold, where its own has `${` in it; None where it hasn't.
+def fd_path(folder: Path) -> Path | None:
+    """A path without `${` to a folder whose own path has one; None for other folders.
 
     Hydra stores the folder's path as a value in the configuration, and OmegaConf would take `${x}` there for an interpolation.
 
@@ -191,10 +191,10 @@ def stand_in(folder: Path) -> Path | None:
 
 
 def output_folder(hydra: Any) -> Path:
-    """The folder of a job, from its `hydra` node, and not a stand-in's."""
+    """The folder of a job, from its `hydra` node."""
     return real_folder(hydra.runtime.output_dir)
 
 
 def real_folder(path: str | Path) -> Path:
-    """The folder that a path of the configuration means, and not a stand-in's."""
-    return Path(path).resolve() if _STAND_IN.fullmatch(str(path)) else Path(path)
+    """The folder of a path in the configuration, with `fd_path` undone."""
+    return Path(path).resolve() if _FD_PATH.fullmatch(str(path)) else Path(path)

@@ -1,4 +1,4 @@
-"""CSV files that a full disk doesn't tear."""
+"""CSV files with atomic appends: a full disk leaves no partial rows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from rlhf_lightning.config.display import csv_cell
 
 
 class AtomicCSVWriter(ExperimentWriter):
-    """Lightning's metrics.csv, but that rows which a full disk cut short are written again when there is room, and those before them stay
-    when a new column makes the file anew."""
+    """Lightning's CSV writer with atomic appends: rows that a full disk cut short are written again later.
+
+    Own code rather than Lightning's, which leaves torn rows and loses the earlier ones when a new column rewrites the file.
+    """
 
     def log_metrics(self, metrics_dict: Any, step: int | None = None) -> None:
-        """Add a row; speeds join that of their step, unless it is written already."""
+        """Add a row; speeds are merged into the row of their step, unless it has been written."""
         super().log_metrics(metrics_dict, step)
         if len(self.metrics) > 1 and all(name.startswith("perf/") for name in metrics_dict) and self.metrics[-2]["step"] == step:
             speeds = self.metrics.pop()
             self.metrics[-1] |= speeds
 
     def save(self) -> None:
-        """Write what came since the last time; all of it or nothing. Raises OSError."""
+        """Append the new rows, all or none. Raises OSError."""
         if not self.metrics:
             return
         path = Path(self.metrics_file_path)
@@ -49,7 +51,7 @@ class AtomicCSVWriter(ExperimentWriter):
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with all rows, or leave the old one; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
+    """Write a CSV file atomically; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
     temporary = temporary_sibling(path)
     try:
         with temporary.open("w", newline="", encoding="utf-8") as file:

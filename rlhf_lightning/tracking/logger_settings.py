@@ -1,4 +1,4 @@
-"""Where metrics go: the settings of each kind of logger (tracking.py makes it)."""
+"""The settings of each kind of logger (tracking/loggers.py makes it)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LoggerSettings:
     """logger=csv, logger=tensorboard.
 
     Attributes:
-        naming: whose names the metrics have (rlhf_lightning.tracking.metric_names).
+        naming: the framework whose metric names are used (rlhf_lightning.tracking.metric_names).
     """
 
     naming: Literal["trl", "verl", "openrlhf"] = "trl"
@@ -33,7 +33,7 @@ class WandbSettings(LoggerSettings):
     """logger=wandb: Weights & Biases. logger=csv and logger=tensorboard have `naming` alone, logger=none has no setting.
 
     Attributes:
-        naming: whose names the metrics have (rlhf_lightning.tracking.metric_names).
+        naming: the framework whose metric names are used (rlhf_lightning.tracking.metric_names).
         mode: offline needs no account; `wandb sync` uploads it later.
         group: null: the folder of the run, or of the sweep.
         init_timeout: seconds to wait for the server at the start; then the run is logged offline, and so are those after it.
@@ -51,20 +51,20 @@ LOGGERS: dict[str, Any] = {"csv": LoggerSettings, "tensorboard": LoggerSettings,
 """The settings that each kind of logger reads."""
 
 
-def logger_settings(about: Any) -> Any:
-    """The checked settings of the composed `logger`, of its kind's class in LOGGERS.
+def logger_settings(node: Any) -> Any:
+    """The validated settings of the composed `logger`, as its class in LOGGERS.
 
     Raises:
         ConfigError: another kind, or a setting that nothing reads.
     """
-    if not isinstance(about, Mapping):
-        raise ConfigError(f"logger={about}: logger holds settings; choose one of {', '.join(LOGGERS)}")
-    kind = about.get("kind")
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"logger={node}: logger takes settings; choose one of {', '.join(LOGGERS)}")
+    kind = node.get("kind")
     if kind not in LOGGERS:
         raise ConfigError(f"logger.kind={kind} is not one of {', '.join(LOGGERS)}{did_you_mean(str(kind), LOGGERS)}")
-    rest = {str(key): about[key] for key in about if key != "kind"}
-    known = ("kind", *(field.name for field in fields(LOGGERS[kind])))
+    rest = {str(key): node[key] for key in node if key != "kind"}
+    names = ("kind", *(field.name for field in fields(LOGGERS[kind])))
     for key in rest:
-        if key not in known:
-            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(key, known)}; logger={kind} has: {', '.join(known)}")
+        if key not in names:
+            raise ConfigError(f"logger has no setting {key!r}{did_you_mean(key, names)}; logger={kind} has: {', '.join(names)}")
     return LOGGERS[kind](**validate(LOGGERS[kind], rest, "logger"))

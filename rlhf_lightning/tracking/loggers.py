@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rlhf_lightning.report.report import Sample
 
 
-class Logged(Protocol):
-    """The run that is logged."""
+class LoggedRun(Protocol):
+    """The run whose training is logged."""
 
     config: DictConfig
     folder: Path
@@ -41,43 +41,45 @@ class Logged(Protocol):
 
 
 class Tracker(Protocol):
-    """A Lightning logger that also takes what a run ends with."""
+    """A Lightning logger that also takes samples, report and results at the end of a run."""
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         """Log the samples as a table, the report, and the run's metrics."""
 
 
 class FaultTolerantLogger:
-    """Mixed into a logger of Lightning's: metrics get the names of a framework, and an error of the logger is said once and costs its
-    curves at most, never the run. The module's history and the report have all metrics anyway."""
+    """Mixin for Lightning's loggers: rename the metrics, log a failure of the logger once and keep training.
+
+    The module's history and the report have all metrics anyway.
+    """
 
     naming = "trl"
     log: Callable[[str], None] = staticmethod(lambda text: None)
     failed = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._trying("log_metrics", rename_metrics(metrics, self.naming), step)
+        self._try("log_metrics", rename_metrics(metrics, self.naming), step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        self._trying("log_hyperparams", *args, **kwargs)
+        self._try("log_hyperparams", *args, **kwargs)
 
     def save(self) -> None:
-        self._trying("save")
+        self._try("save")
 
     def finalize(self, status: str) -> None:
-        self._trying("finalize", status)
+        self._try("finalize", status)
 
-    def _trying(self, name: str, *args: Any, **kwargs: Any) -> None:
+    def _try(self, name: str, *args: Any, **kwargs: Any) -> None:
         try:
             getattr(super(), name)(*args, **kwargs)
         except Exception as cause:
             if not self.failed:
                 self.failed = True
-                self.log(f"the logger fails, and the training goes on ({_said(cause)}): curves may have a gap, the report has none")
+                self.log(f"the logger fails, and the training continues ({_one_line(cause)}): curves may have a gap, the report has none")
 
 
 class CSVTracker(FaultTolerantLogger, CSVLogger):
-    """metrics.csv of each stage; samples.csv, and what a resumed run had logged before, beside the stages' folders."""
+    """Writes metrics.csv of each training, with samples.csv and the earlier logs of a resumed run next to them."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="", flush_logs_every_n_steps=10)
@@ -98,7 +100,7 @@ class CSVTracker(FaultTolerantLogger, CSVLogger):
 
 
 class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
-    """Curves of each stage; samples as a table of text, the run's metrics as scalars."""
+    """Writes curves of each training; samples as a table of text, the run's metrics as scalars."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="")
@@ -115,15 +117,16 @@ class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
 
 
 class WandbTracker(FaultTolerantLogger, WandbLogger):
-    """One W&B run; samples as a table, the report as an artifact, the run's metrics as its summary.
+    """Writes one W&B run; samples as a table, the report as an artifact, the run's metrics as its summary.
 
-    `given_up`: the server was not reached, or there is no account: the runs after that don't wait for it again.
+    Attributes:
+        is_unreachable: an earlier run found no server or no account; later runs don't wait for it again.
     """
 
-    given_up: ClassVar[bool] = False
+    is_unreachable: ClassVar[bool] = False
 
-    def __init__(self, naming: str, **about: Any) -> None:
-        super().__init__(**about)
+    def __init__(self, naming: str, **settings: Any) -> None:
+        super().__init__(**settings)
         self.naming = naming
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
@@ -142,10 +145,10 @@ class WandbTracker(FaultTolerantLogger, WandbLogger):
 
 
 def table_of(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """A row for each sample, with the columns that any of them has."""
+    """One row per sample, without columns that are empty in all of them."""
     rows = [asdict(sample) for sample in samples]
-    kept = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
-    return [{name: row[name] for name in kept} for row in rows]
+    columns = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    return [{name: row[name] for name in columns} for row in rows]
 
 
 def _cell(value: Any) -> str:
@@ -155,30 +158,29 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def tracker(run: Logged, stage: str) -> Tracker | None:
-    """A new logger of the chosen kind for one stage, writing below the run's folder; None for logger=none, and where it can't begin, which
-    is said.
+def tracker(run: LoggedRun, stage: str) -> Tracker | None:
+    """Make the chosen logger for one training; None for logger=none, or for one that fails to start, with a log message.
 
     Raises:
-        ConfigError: a kind whose package isn't installed.
+        ConfigError: the package of the logger isn't installed.
     """
     settings, kind = logger_settings(run.config.logger), run.config.logger.kind
     try:
-        made = None if kind == "none" else _made(run, stage, kind, settings)
-        if made is not None:
-            made.log = run.log
-            _ = made.experiment  # begun here, where an error costs the logger alone
-        return made
+        logger = None if kind == "none" else _make(run, stage, kind, settings)
+        if logger is not None:
+            logger.log = run.log
+            _ = logger.experiment  # opened here, where an error leaves the training untouched
+        return logger
     except ModuleNotFoundError as cause:
-        raise ConfigError(f"logger={kind} needs more packages: pip install 'rlhf-lightning[{kind}]' ({cause})") from cause
+        raise ConfigError(f"logger={kind} needs another package: pip install {kind} ({cause})") from cause
     except UserError:
         raise
     except Exception as cause:
-        run.log(f"logger={kind} can't begin, and {stage} is not logged ({_said(cause)})")
+        run.log(f"logger={kind} fails to start, and {stage} is not logged ({_one_line(cause)})")
         return None
 
 
-def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
+def _make(run: LoggedRun, stage: str, kind: str, settings: Any) -> Any:
     if kind == "wandb":
         return wandb_tracker(run, stage, settings)
     if kind == "tensorboard":
@@ -186,79 +188,79 @@ def _made(run: Logged, stage: str, kind: str, settings: Any) -> Any:
             remove_events(run.folder / "logs" / stage)
         return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
     if run.is_rank_zero:
-        set_aside(run.folder / "logs", stage)
+        keep_earlier_log(run.folder / "logs", stage)
     return CSVTracker(run.folder / "logs", stage, settings.naming)
 
 
-def _said(cause: Exception) -> str:
-    """An error in one line."""
+def _one_line(cause: Exception) -> str:
+    """The type and the first line of an error, without secrets."""
     return without_any_secret(f"{type(cause).__name__}: {cause}").strip().split("\n")[0]
 
 
 def remove_events(folder: Path) -> None:
-    """Delete the TensorBoard files of a training that was stopped: a resumed one writes all of its curves again."""
+    """Delete the TensorBoard files of a stopped training: a resumed one writes all curves again."""
     for file in folder.glob("events.out.tfevents.*"):
         file.unlink()
 
 
-def set_aside(folder: Path, stage: str) -> None:
-    """Move what a run had logged before it was stopped and resumed to STAGE_before_1.csv: Lightning would delete it."""
+def keep_earlier_log(folder: Path, stage: str) -> None:
+    """Move the log of a stopped run to STAGE_before_1.csv, since Lightning would delete it on resume."""
     earlier = folder / stage / "metrics.csv"
     if earlier.is_file():
         earlier.rename(folder / f"{stage}_before_{len(list(folder.glob(f'{stage}_before_*.csv'))) + 1}.csv")
 
 
-def wandb_tracker(run: Logged, stage: str, settings: WandbSettings) -> WandbTracker:
-    """A W&B run of its own for one stage, in the group of its run, or of its sweep. Whatever W&B can't do, the run goes on."""
+def wandb_tracker(run: LoggedRun, stage: str, settings: WandbSettings) -> WandbTracker:
+    """Make a W&B run for one training, in the group of its run or sweep. A failure of W&B doesn't stop the run."""
     import wandb
 
-    finish_wandb()  # else the second stage would write into the first one's run
-    group, name = _place(run.folder)
-    opened = None
+    finish_wandb()  # or the second training would write into the first one's run
+    group, name = _group_and_name(run.folder)
+    experiment = None
     if run.is_rank_zero:
-        about: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "project": settings.project, "group": settings.group or group, "name": f"{name}/{stage}", "job_type": stage,
             "dir": str(run.folder), "config": without_secrets(run.config),
             "settings": wandb.Settings(silent=True, init_timeout=settings.init_timeout, finish_timeout=settings.finish_timeout),
         }  # fmt: skip
-        opened = _opened(run, settings.mode, about)
-        opened.define_metric("trainer/global_step")
-        opened.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbTracker(settings.naming, experiment=opened, save_dir=str(run.folder))
+        experiment = _open_run(run, settings.mode, arguments)
+        experiment.define_metric("trainer/global_step")
+        experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbTracker(settings.naming, experiment=experiment, save_dir=str(run.folder))
 
 
-def _opened(run: Logged, mode: str, about: Mapping[str, Any]) -> Any:
-    """The run in its mode; offline where the server can't be had."""
+def _open_run(run: LoggedRun, mode: str, arguments: Mapping[str, Any]) -> Any:
+    """Open the W&B run in its mode; offline if the server can't be reached."""
     import wandb
 
-    if mode == "online" and not WandbTracker.given_up:
+    if mode == "online" and not WandbTracker.is_unreachable:
         try:
-            with nobody_types(), masked_command():
-                opened = wandb.init(mode="online", **about)
-            run.log(f"W&B: {opened.url}")
-            return opened
+            with no_stdin(), masked_command():
+                experiment = wandb.init(mode="online", **arguments)
+            run.log(f"W&B: {experiment.url}")
+            return experiment
         except Exception as cause:
-            WandbTracker.given_up = True
-            said = str(cause).strip().split("\n")[0] or type(cause).__name__
-            run.log(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {said}")
+            WandbTracker.is_unreachable = True
+            reason = str(cause).strip().split("\n")[0] or type(cause).__name__
+            run.log(f"W&B is not reached, and this run is logged offline (`wandb sync` uploads it later): {reason}")
     with masked_command():
-        return wandb.init(mode="disabled" if mode == "disabled" else "offline", **about)
+        return wandb.init(mode="disabled" if mode == "disabled" else "offline", **arguments)
 
 
 @contextmanager
 def masked_command() -> Iterator[None]:
-    """Let W&B, which records the words of the command, see them without secrets."""
-    words = sys.argv
-    sys.argv = [words[0], *without_secrets(words[1:])]
+    """Remove secrets from sys.argv within the block: W&B records it."""
+    argv = sys.argv
+    sys.argv = [argv[0], *without_secrets(argv[1:])]
     try:
         yield
     finally:
-        sys.argv = words
+        sys.argv = argv
 
 
 @contextmanager
-def nobody_types() -> Iterator[None]:
-    """No terminal to read from: where no account is known, wandb.init would ask for one there and wait for the answer."""
+def no_stdin() -> Iterator[None]:
+    """Close stdin within the block: without an account wandb.init would ask for one and wait."""
     terminal = sys.stdin
     with open(os.devnull) as nothing:
         sys.stdin = nothing
@@ -268,15 +270,15 @@ def nobody_types() -> Iterator[None]:
             sys.stdin = terminal
 
 
-def _place(folder: Path) -> tuple[str, str]:
-    """The group and the name of a run: a job of a sweep stands in its sweep's group under its number."""
+def _group_and_name(folder: Path) -> tuple[str, str]:
+    """The W&B group and name of a run: for a job of a sweep the sweep's folder and the job's number."""
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return folder.parent.name, folder.name
     return folder.name, folder.name
 
 
 def finish_wandb() -> None:
-    """End the open W&B run, if there is one. Where its service has died, it is forgotten, and the next run begins another."""
+    """Finish the open W&B run, if there is one. If its service has died, tear it down for the next run."""
     if "wandb" not in sys.modules:
         return
     wandb: Any = sys.modules["wandb"]

@@ -1,4 +1,4 @@
-"""What other frameworks call the metrics, for `logger.naming`.
+"""The names of the metrics in other frameworks, for `logger.naming`.
 
 Ours are TRL's PPO names, so that `naming=trl` renames nothing. A metric stands in a table only where theirs is the same quantity in the
 same unit; every other keeps its name. Read from verl/trainer/ppo/metric_utils.py and ray_trainer.py and the metrics of its actor and critic
@@ -49,6 +49,6 @@ NAMINGS: dict[str, Mapping[str, str]] = {"trl": {}, "verl": VERL, "openrlhf": OP
 
 
 def rename_metrics(metrics: Mapping[str, float], naming: str) -> dict[str, float]:
-    """The metrics under the names of a framework; what it has no name for keeps its own."""
+    """Rename the metrics to those of a framework; a metric without one keeps its name."""
     names = NAMINGS[naming]
     return {names.get(name, name): value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar with metrics where there is a terminal, a line now and then where there is none."""
+"""Progress of a training: a bar with metrics on a terminal, a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from rlhf_lightning.tracking.throughput import Throughput
 
 LINES = 5
 LOGGED = 20
-"""How often a training's speeds are logged."""
+"""How many times a training's speeds are logged."""
 
 
 class StageProgress(L.Callback):
-    """Shows a stage's steps, the newest metrics of the module's `history`, response tokens per second of all processes, and the time left;
-    logs the speeds (throughput.py).
+    """Shows steps, the newest metrics of the module's `history`, tokens per second of all processes and the time left.
 
-    Only the first process speaks. The rates and the time left are means since the start, or since it was resumed.
+    Rank 0 prints. Speeds (throughput.py) are logged; they and the time left are means since the start or the resume.
 
     Args:
-        speeds: takes the training's last speeds, under its title.
+        speeds: mapping that receives the training's last speeds, under its title.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class StageProgress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.quiet = not trainer.is_global_zero
         self.start = time.perf_counter()
-        self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # a training that was stopped goes on
+        self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # above 0 in a resumed training
         self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
         self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, metrics="")
@@ -63,13 +62,13 @@ class StageProgress(L.Callback):
         self.throughput.add(pl_module, batch)
         if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
             self._log(trainer, pl_module, seconds)
-        shown = literal(self._metrics(getattr(pl_module, "history", []), seconds), self.console).plain
-        self.bar.update(self.task, completed=self.done, metrics=shown)
+        values = literal(self._metrics(getattr(pl_module, "history", []), seconds), self.console).plain
+        self.bar.update(self.task, completed=self.done, metrics=values)
         due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
-            left = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
-            ending = f"{seconds:.0f} s" if self.done == self.total else left
-            line = f"{self.title:<14} {self.done}/{self.total}  {shown}  {ending}"
+            remaining = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
+            ending = f"{seconds:.0f} s" if self.done == self.total else remaining
+            line = f"{self.title:<14} {self.done}/{self.total}  {values}  {ending}"
             self.console.print(literal(line, self.console), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -80,16 +79,16 @@ class StageProgress(L.Callback):
 
     def _metrics(self, history: Sequence[Mapping[str, float]], seconds: float) -> str:
         last = history[-1] if history else {}
-        shown = [f"{label} {last[name]:.3g}" for name, label in self.metrics.items() if name in last]
+        values = [f"{label} {last[name]:.3g}" for name, label in self.metrics.items() if name in last]
         rate = self.throughput.rate(seconds)
-        return "  ".join(shown if rate is None else [*shown, f"{rate:,.0f} tokens/s"])
+        return "  ".join(values if rate is None else [*values, f"{rate:,.0f} tokens/s"])
 
     def _log(self, trainer: L.Trainer, module: Any, seconds: float) -> None:
-        """Beside `history`, which is the same for the same run."""
+        """Log the speeds apart from `history`, which is the same for the same run."""
         if not isinstance(module, L.LightningModule):
             return
-        found = self.throughput.metrics(seconds, module.device, str(trainer.precision), trainer.world_size)
-        if found:
-            self.speeds[self.title] = found
+        speeds = self.throughput.metrics(seconds, module.device, str(trainer.precision), trainer.world_size)
+        if speeds:
+            self.speeds[self.title] = speeds
             for logger in module.loggers:
-                logger.log_metrics(found, step=self.done)
+                logger.log_metrics(speeds, step=self.done)

@@ -1,8 +1,8 @@
-"""How fast a training goes: tokens and samples a second of all processes, and the share of the device's peak (MFU).
+"""Speed of a training: tokens and samples per second of all processes, and model FLOPs utilisation (MFU).
 
 Lightning's ThroughputMonitor takes a batch's size times the number of processes for that of all, and asks the module for the FLOPs of a
-batch. Here processes have shares of different sizes, a batch is packed, and what PPO works on isn't in its batch but drawn from it: so it
-is counted here, and speeds stay out of `history`, which is the same for the same run.
+batch. Here processes have shards of different sizes, batches are packed, and PPO trains on responses generated from its batch. The
+work is therefore counted here, and speeds stay out of `history`, which is the same for the same run.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rlhf_lightning.plan.models import matrix_weights
 from rlhf_lightning.training.distributed import all_reduce_sum
 
 LENGTH, EPISODES = "val/response_length", "episode"
-"""What an update says of its rollout: the mean length of its responses in tokens, and how many responses there have been by then."""
+"""Metrics of an update: the mean length of its responses in tokens, and the responses generated so far."""
 PREFIX = "perf/"
 TRAINED, READ = 6, 2
-"""Floating-point operations for a weight and token that is trained on, and that is only read."""
+"""Floating-point operations per weight and token, for training and for a forward pass."""
 
 
 @dataclass
 class Work:
-    """What was done since the start, or since it was resumed.
+    """The work since the start or the resume.
 
     Attributes:
         tokens: of supervised training those of its texts, prompts included; of PPO those of the responses.
@@ -43,14 +43,14 @@ class Work:
 
 
 class Throughput:
-    """Counts the work of a training by batch, and says what it makes a second."""
+    """Counts the work of a training by batch, and computes its rate."""
 
     def __init__(self) -> None:
-        self.mine, self.everyones = Work(), Work()
+        self.local, self.total = Work(), Work()
         self._weights: int | None = None
 
     def add(self, module: Any, batch: Any) -> None:
-        """Count a batch that is done: by its packed texts, or by what the module's history says of the responses drawn for it."""
+        """Count a finished batch: by its packed texts, or by the responses in the module's history."""
         if isinstance(batch, list):  # of micro-batches
             for micro_batch in batch:
                 self.add(module, micro_batch)
@@ -58,35 +58,35 @@ class Throughput:
         tokens = getattr(batch, "tokens", batch)
         if hasattr(tokens, "lengths"):
             count = float(tokens.lengths.sum())
-            self.mine += Work(count, float(len(tokens)), TRAINED * count * self._matrices(module))
+            self.local += Work(count, float(len(tokens)), TRAINED * count * self._matrices(module))
             return
-        responses, drawn = drawn_last(getattr(module, "history", []))
+        responses, tokens = last_responses(getattr(module, "history", []))
         if responses:
-            self.everyones += Work(drawn, responses, self._of_rollout(module, batch, responses, drawn))
+            self.total += Work(tokens, responses, self._rollout_flops(module, batch, responses, tokens))
 
     def rate(self, seconds: float) -> float | None:
-        """Tokens a second of all processes, where one process alone knows them; None elsewhere."""
-        return self.everyones.tokens / max(seconds, 1e-9) if self.everyones.tokens else None
+        """Tokens per second of all processes, if one process can count them; None otherwise."""
+        return self.total.tokens / max(seconds, 1e-9) if self.total.tokens else None
 
     def metrics(self, seconds: float, device: torch.device, precision: str, processes: int) -> dict[str, float]:
         """perf/tokens_per_second, perf/samples_per_second and, on a GPU whose peak is known, perf/mfu. All processes call it together."""
-        mine = torch.tensor([self.mine.tokens, self.mine.samples, self.mine.flops], dtype=torch.float32, device=device)
-        tokens, samples, flops = (all_reduce_sum(mine) if processes > 1 else mine).tolist()
-        done = self.everyones + Work(tokens, samples, flops)
-        if not done.tokens:
+        local = torch.tensor([self.local.tokens, self.local.samples, self.local.flops], dtype=torch.float32, device=device)
+        tokens, samples, flops = (all_reduce_sum(local) if processes > 1 else local).tolist()
+        work = self.total + Work(tokens, samples, flops)
+        if not work.tokens:
             return {}
-        found = {"tokens_per_second": done.tokens / seconds, "samples_per_second": done.samples / seconds}
-        known = gpu_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        if known is not None and done.flops:
-            found["mfu"] = done.flops / seconds / (processes * known.peak(precision))
-        return {PREFIX + name: value for name, value in found.items()}
+        speeds = {"tokens_per_second": work.tokens / seconds, "samples_per_second": work.samples / seconds}
+        gpu = gpu_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        if gpu is not None and work.flops:
+            speeds["mfu"] = work.flops / seconds / (processes * gpu.peak(precision))
+        return {PREFIX + name: value for name, value in speeds.items()}
 
-    def _of_rollout(self, module: Any, batch: Any, responses: float, drawn: float) -> float:
-        """Responses are drawn and read, by the reference too, and passed over `epochs` times."""
+    def _rollout_flops(self, module: Any, batch: Any, responses: float, tokens: float) -> float:
+        """FLOPs of an update: generation, policy and reference forward, and `epochs` of training."""
         settings, mask = getattr(module, "settings", None), getattr(batch, "prompt_mask", None)
         if settings is None or mask is None:
             return 0.0
-        read = drawn + responses * float(mask.sum()) / len(mask)
+        read = tokens + responses * float(mask.sum()) / len(mask)
         return float(read * self._matrices(module) * (3 * READ + TRAINED * settings.epochs))
 
     def _matrices(self, module: Any) -> int:
@@ -95,8 +95,8 @@ class Throughput:
         return self._weights
 
 
-def drawn_last(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """How many responses the last update drew, and their tokens; 0 where it doesn't say."""
+def last_responses(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """The responses of the last update and their tokens; 0 without these metrics."""
     last = history[-1] if history else {}
     if LENGTH not in last or EPISODES not in last:
         return 0.0, 0.0

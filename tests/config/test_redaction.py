@@ -7,7 +7,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_lightning.config.redaction import SafeRecord, left_out, safe_message, without_secret, without_secrets
+from rlhf_lightning.config.redaction import SafeRecord, missing_secret, safe_message, without_secret, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_message_holds_no_secret_of_the_environment_or_the_command(monkeypatch
     ],
 )
 def test_what_was_left_out_is_missed(content, place):
-    assert left_out(without_secrets(content)) == place
+    assert missing_secret(without_secrets(content)) == place
 
 
 def test_a_log_record_holds_no_secret_and_no_control_character():

@@ -158,7 +158,7 @@ def test_an_address_is_left_out_only_where_it_is_the_component_s_own():
 
 @pytest.mark.parametrize("given", [3, "words", None, [1]])
 def test_settings_must_be_settings(given):
-    with pytest.raises(ConfigError, match=r"holds settings; write ppo\.<setting>=<value>"):
+    with pytest.raises(ConfigError, match=r"takes settings; write ppo\.<setting>=<value>"):
         validate(Section, given, "ppo")
 
 

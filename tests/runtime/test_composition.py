@@ -81,7 +81,7 @@ def test_a_node_that_is_no_option_is_refused(node):
         ({}, "None is not one of"),
         ({"kind": "csv", "project": "x"}, "no setting 'project'; logger=csv has: kind"),
         ({"kind": "wandb", "projekt": "x"}, "'projekt', did you mean 'project'"),
-        (None, "logger holds settings"),
+        (None, "logger takes settings"),
     ],
 )
 def test_a_logger_takes_what_it_reads(about, message):

@@ -166,7 +166,7 @@ def test_inputs_in_the_folder_that_is_written_are_refused(command, top):
     for words in INPUTS:
         outcome, new = run(command, top, [*STUB, *words.split(), "hydra.run.dir=runs/done"])
         assert (outcome.code, new) == (2, []), (words, outcome)
-        assert "is within runs/done, the folder that the command writes into" in outcome.error
+        assert "is within runs/done, the output folder" in outcome.error
 
 
 def test_a_name_that_is_also_the_folder_s_is_no_input(command, top):

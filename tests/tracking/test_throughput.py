@@ -11,7 +11,7 @@ from torch import nn
 
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.tracking.throughput import EPISODES, LENGTH, Throughput, drawn_last
+from rlhf_lightning.tracking.throughput import EPISODES, LENGTH, Throughput, last_responses
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def test_the_share_of_a_known_device_s_peak(monkeypatch):
 
 @pytest.mark.parametrize("history", [[], [{"loss": 1.0}], [{LENGTH: 3.0}]])
 def test_a_history_that_says_nothing_counts_nothing(history):
-    assert drawn_last(history) == (0.0, 0.0)
+    assert last_responses(history) == (0.0, 0.0)
     speed = Throughput()
     speed.add(SimpleNamespace(history=history), None)
     assert speed.metrics(1.0, CPU, "32-true", 1) == {}

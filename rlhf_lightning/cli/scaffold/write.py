@@ -1,6 +1,6 @@
-"""`rlhf-lightning new GROUP NAME`: a plugin that works, and its test, to be changed from there.
+"""`rlhf-lightning new GROUP NAME`: write a working plugin and its test, to be changed by the user.
 
-The plugin is an option of the group under another name, so that what it is given and what it gives back are right by construction.
+The plugin is a copy of an option of the group, so that its arguments and its result are right by construction.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from rlhf_lightning.registry import GROUPS, Component, components, option
 USAGE = "rlhf-lightning new GROUP NAME [--like OPTION]"
 
 
-def write_new(words: Sequence[str], folder: Path) -> list[Path]:
-    """Do what the words after `new` ask for.
+def write_new(args: Sequence[str], folder: Path) -> list[Path]:
+    """Write a plugin and its test.
 
     Args:
-        words: group, name, and `--like` with an option to begin from; without it, from the group's plainest.
-        folder: where the two files go; it is made where it isn't there.
+        args: group, name, and `--like` with the option to copy; default: the group's simplest option.
+        folder: for the two files; created if it is missing.
 
     Returns:
         The plugin and its test.
 
     Raises:
-        ConfigError: another number of words, no such group or option, a name that can't be one or is taken, or a file that is there.
+        ConfigError: a wrong number of arguments, no such group or option, an invalid or used name, or a file that exists.
     """
-    group, name, like = _read(words)
+    group, name, like = _parse_args(args)
     model = option(group, like or CONTRACTS[group].like)
     plugin, test = folder / f"{name}.py", folder / f"test_{name}.py"
     for file in (plugin, test):
         if file.exists():
-            raise ConfigError(f"{file} is there already and stays as it is: choose another name")
-    source = renamed(model, name)
+            raise ConfigError(f"{file} exists and is not overwritten: choose another name")
+    source = copy_component(model, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
@@ -51,13 +51,13 @@ def write_new(words: Sequence[str], folder: Path) -> list[Path]:
     return [plugin, test]
 
 
-def _read(words: Sequence[str]) -> tuple[str, str, str | None]:
-    plain = list(words)
+def _parse_args(args: Sequence[str]) -> tuple[str, str, str | None]:
+    plain = list(args)
     like = None
     if "--like" in plain:
-        place = plain.index("--like")
-        like = (plain[place + 1 : place + 2] or [""])[0]
-        del plain[place : place + 2]
+        i = plain.index("--like")
+        like = (plain[i + 1 : i + 2] or [""])[0]
+        del plain[i : i + 2]
     if len(plain) != 2 or like == "" or any(word.startswith("-") for word in plain):
         raise ConfigError(f"write {USAGE}, as in: rlhf-lightning new reward_head my_head")
     group, name = plain
@@ -73,8 +73,8 @@ def _read(words: Sequence[str]) -> tuple[str, str, str | None]:
     return group, name, like
 
 
-def renamed(model: Component, name: str) -> str:
-    """The file of a component as that of another: its class or function, its registered name, and its own address in messages.
+def copy_component(model: Component, name: str) -> str:
+    """The source file of a component with its class or function, registered name and address in messages renamed.
 
     Raises:
         ConfigError: the file uses the name for something else.
@@ -87,9 +87,9 @@ def renamed(model: Component, name: str) -> str:
         alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
     }
     if new in taken - {old}:
-        raise ConfigError(f"{new!r} is another thing's name in {model.file}, which is copied: choose another name")
+        raise ConfigError(f"{new!r} is a name of something else in {model.file}, the file to copy: choose another name")
     lines = source.splitlines(keepends=True)
-    for line, column in sorted(set(_places(tree, old, lines)), reverse=True):
+    for line, column in sorted(set(_positions(tree, old, lines)), reverse=True):
         text = lines[line].encode()
         lines[line] = (text[:column] + new.encode() + text[column + len(old.encode()) :]).decode()
     body = "".join(lines)
@@ -97,12 +97,12 @@ def renamed(model: Component, name: str) -> str:
     body = re.sub(rf"\b{model.group}([=.]){model.name}\b", rf"{model.group}\g<1>{name}", body)
     if isinstance(tree.body[0], ast.Expr):  # the module's docstring
         body = "".join(body.splitlines(keepends=True)[tree.body[0].end_lineno :]).lstrip("\n")
-    begun = f"{model.group}={name}: begun as a copy of {model.group}={model.name}."
-    return f'"""{begun}\n\nPositional parameters are given at run time; keyword-only parameters are settings.\n"""\n\n{body}'
+    summary = f"{model.group}={name}: a copy of {model.group}={model.name}."
+    return f'"""{summary}\n\nPositional parameters are given at run time; keyword-only parameters are settings.\n"""\n\n{body}'
 
 
-def _places(tree: ast.AST, name: str, lines: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Line from 0 and byte where the definition's name and each use of it stand."""
+def _positions(tree: ast.AST, name: str, lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Line (from 0) and byte offset of the definition's name and each of its uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id == name:
             yield node.lineno - 1, node.col_offset
@@ -136,6 +136,6 @@ def _import_lines(lines: Sequence[str]) -> str:
             of.setdefault(words[1], set()).update(" ".join(words[3:]).split(", ") if words[0] == "from" else ())
     blocks: list[list[str]] = [[], [], []]
     for module in sorted(of, key=lambda module: (bool(of[module]), module)):
-        place = 0 if module.split(".")[0] in sys.stdlib_module_names else 2 if module.startswith("rlhf_lightning") else 1
-        blocks[place].append(f"from {module} import {', '.join(sorted(of[module]))}" if of[module] else f"import {module}")
+        block = 0 if module.split(".")[0] in sys.stdlib_module_names else 2 if module.startswith("rlhf_lightning") else 1
+        blocks[block].append(f"from {module} import {', '.join(sorted(of[module]))}" if of[module] else f"import {module}")
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -1,4 +1,7 @@
-"""`hydra/sweeper=optuna`: a search that asks Optuna for the next jobs, in memory or with a database that outlives the process."""
+"""`hydra/sweeper=optuna`: a search by Optuna, in memory or in a database that outlives the process.
+
+Own code because hydra-optuna-sweeper requires optuna<3.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
 
 SWEEPER = "hydra_plugins.rlhf_lightning_sweeper.OptunaSweeper"
 SQLITE = "sqlite"
-FOLDER, JOB, WORDS = "folder", "job", "words"
-"""What a trial remembers of its job: the sweep's folder, its number there, and the words that it adds to the command."""
+FOLDER, JOB, OVERRIDES = "folder", "job", "words"
+"""User attributes of a trial: the sweep's folder, the job's number, and the overrides that it adds to the command."""
 
 
 @dataclass
@@ -40,11 +43,11 @@ class OptunaSettings:
     """A search by Optuna (`hydra/sweeper=optuna hydra.sweeper.n_trials=30`).
 
     Attributes:
-        n_trials: jobs in all; what a killed sweep has done counts.
-        n_jobs: jobs handed to the launcher together; the next ones are asked for when all of them have ended.
-        direction: whether the stage's number is to grow or to shrink.
-        sampler: tpe learns from what was tried, random doesn't.
-        seed: of the sampler: the same seed asks for the same jobs.
+        n_trials: total jobs, with the finished ones of a killed sweep.
+        n_jobs: jobs launched together; the next ones are suggested when all of them have ended.
+        direction: of the stage's objective.
+        sampler: tpe learns from earlier trials, random doesn't.
+        seed: of the sampler: the same seed suggests the same jobs.
         storage: null keeps the study in memory, sqlite in study.db of the sweep's folder; or Optuna's address of a database.
         study_name: in the database; null is the folder's name.
         params: the search space beside what the command sweeps over (`ppo.learning_rate=tag(log,interval(1e-5,1e-3))`).
@@ -60,16 +63,19 @@ class OptunaSettings:
     params: dict[str, Any] | None = None
 
 
-# Here, not where the sweeper is: the workers of a launcher import settings by this module's name.
+# Here and not in hydra_plugins: the workers of a launcher import settings by this module's name.
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=config_class(OptunaSettings, {"_target_": SWEEPER}))
 
 
 class OptunaSearch(Sweeper):
-    """Asks for trials, launches them as jobs, tells their objectives. A trial that failed or was killed stays open in a database, so that
-    the same command in the same folder runs it again under its own number; what has ended is not run again."""
+    """Asks for trials, launches them as jobs, and tells their objectives.
+
+    A trial that failed or was killed stays open in a database: the same command in the same folder runs it again under its number.
+    Finished trials are not run again.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        self.given: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+        self.settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -78,13 +84,13 @@ class OptunaSearch(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the whole search. Raises ConfigError for settings that can't be searched with."""
-        settings = OptunaSettings(**validate(OptunaSettings, self.given, "hydra.sweeper"))
+        settings = OptunaSettings(**validate(OptunaSettings, self.settings, "hydra.sweeper"))
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        words = [*(f"{key}={value}" for key, value in (settings.params or {}).items()), *arguments]
-        given = {override.get_key_element(): override for override in parser.parse_overrides(words)}  # the command's own come last and win
-        fixed = [f"{key}={one.get_value_element_as_str()}" for key, one in given.items() if not one.is_sweep_override()]
-        swept = {key: override for key, override in given.items() if override.is_sweep_override()}
+        texts = [*(f"{key}={value}" for key, value in (settings.params or {}).items()), *arguments]  # the command's come last and win
+        overrides = {override.get_key_element(): override for override in parser.parse_overrides(texts)}
+        fixed = [f"{key}={item.get_value_element_as_str()}" for key, item in overrides.items() if not item.is_sweep_override()]
+        swept = {key: override for key, override in overrides.items() if override.is_sweep_override()}
         if not swept:
             raise ConfigError("hydra/sweeper=optuna has nothing to search: add hparams=NAME, or a range such as 'seed=range(0,9)'")
         assert self.config is not None
@@ -93,27 +99,28 @@ class OptunaSearch(Sweeper):
         OmegaConf.save(OmegaConf.create(without_secrets(self.config)), folder / "multirun.yaml")
         study = make_study(settings, folder)
         space = {key: distribution(override) for key, override in swept.items()}
-        own = own_trials(study, folder)
-        for earlier in own:
+        trials = trials_of_folder(study, folder)
+        for earlier in trials:
             if not earlier.state.is_finished():
-                self.run_together(study, [earlier.number], [[*fixed, *earlier.user_attrs[WORDS]]], earlier.user_attrs[JOB])
-        for start in range(len(own), settings.n_trials, settings.n_jobs):
+                self.run_together(study, [earlier.number], [[*fixed, *earlier.user_attrs[OVERRIDES]]], earlier.user_attrs[JOB])
+        for start in range(len(trials), settings.n_trials, settings.n_jobs):
             end = min(start + settings.n_jobs, settings.n_trials)
-            asked = [ask(study, space, folder, job) for job in range(start, end)]
-            self.run_together(study, [one.number for one in asked], [[*fixed, *one.user_attrs[WORDS]] for one in asked], start)
-        tell_best(study)
+            batch = [ask(study, space, folder, job) for job in range(start, end)]
+            jobs = [[*fixed, *trial.user_attrs[OVERRIDES]] for trial in batch]
+            self.run_together(study, [trial.number for trial in batch], jobs, start)
+        print_best(study)
 
     def run_together(self, study: optuna.Study, numbers: Sequence[int], jobs: Sequence[Sequence[str]], first: int) -> None:
-        """Launch jobs, numbered from `first` on, and tell the study what they gave."""
+        """Launch jobs, numbered from `first` on, and tell the study their objectives."""
         self.validate_batch_is_legal(jobs)
-        for number, done in zip(numbers, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
-            objective = float(done.return_value)
+        for number, job in zip(numbers, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
+            objective = float(job.return_value)
             if math.isfinite(objective):
                 study.tell(number, objective)
 
 
 def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
-    """A new study, or the one that the database holds.
+    """Create a study, or load it from the database.
 
     Raises:
         ConfigError: optuna isn't installed, or the database can't be opened.
@@ -121,7 +128,7 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
     try:
         import optuna
     except ModuleNotFoundError as cause:
-        raise ConfigError(f"hydra/sweeper=optuna needs more packages: pip install 'rlhf-lightning[optuna]' ({cause})") from cause
+        raise ConfigError(f"hydra/sweeper=optuna needs another package: pip install 'rlhf-lightning[optuna]' ({cause})") from cause
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{quote(str(folder.resolve() / 'study.db'))}" if settings.storage == SQLITE else settings.storage
     try:
@@ -130,7 +137,7 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
         )
     except Exception as cause:
         raise ConfigError(f"hydra.sweeper.storage={settings.storage} can't be opened: {type(cause).__name__}: {cause}") from cause
-    seed = settings.seed + len(study.trials)  # a study that goes on must not ask again what it asked at first
+    seed = settings.seed + len(study.trials)  # a resumed study must not suggest the same jobs again
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = (
@@ -140,23 +147,25 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
 
 
 def ask(study: optuna.Study, space: dict[str, BaseDistribution], folder: Path, job: int) -> optuna.Trial:
-    """The study's next trial as a job of this folder. It remembers what was searched alone: the other words may hold a secret."""
+    """Ask for the next trial as a job of this folder. It stores searched overrides only: others may be secret."""
     trial = study.ask(space)
-    words = [f"{key}={value}" for key, value in trial.params.items()]
-    for name, value in ((FOLDER, str(folder.resolve())), (WORDS, words), (JOB, job)):
+    overrides = [f"{key}={value}" for key, value in trial.params.items()]
+    for name, value in ((FOLDER, str(folder.resolve())), (OVERRIDES, overrides), (JOB, job)):
         trial.set_user_attr(name, value)
     return trial
 
 
-def own_trials(study: optuna.Study, folder: Path) -> list[optuna.trial.FrozenTrial]:
+def trials_of_folder(study: optuna.Study, folder: Path) -> list[optuna.trial.FrozenTrial]:
     """The study's trials that are jobs of this folder, by number: other commands may share the database."""
-    found = [trial for trial in study.trials if trial.user_attrs.get(FOLDER) == str(folder.resolve()) and JOB in trial.user_attrs]
-    return sorted(found, key=lambda trial: int(trial.user_attrs[JOB]))
+    trials = [trial for trial in study.trials if trial.user_attrs.get(FOLDER) == str(folder.resolve()) and JOB in trial.user_attrs]
+    return sorted(trials, key=lambda trial: int(trial.user_attrs[JOB]))
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What a swept value is drawn from: its choices as they are written, a range's numbers, or an interval, in logarithms where it is
-    tagged `log`, of whole numbers where it is cast to int."""
+    """Optuna's distribution of a sweep: choices, the numbers of a range, or an interval.
+
+    An interval is logarithmic with the tag `log`, and of integers with integer ends.
+    """
     from optuna import distributions as d
 
     value: Any = override.value()
@@ -174,11 +183,11 @@ def distribution(override: Override) -> BaseDistribution:
     return d.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
-def tell_best(study: optuna.Study) -> None:
-    """Print the best job and what it adds to the command; nothing where none has ended well."""
+def print_best(study: optuna.Study) -> None:
+    """Print the best job and its overrides, if a job has finished."""
     import optuna
 
     if study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         best = study.best_trial
-        words = " ".join(best.user_attrs.get(WORDS, []))
-        print(safe_message(f"best: job {best.user_attrs.get(JOB, best.number)}, objective {best.value:.6g}: {words}"))
+        overrides = " ".join(best.user_attrs.get(OVERRIDES, []))
+        print(safe_message(f"best: job {best.user_attrs.get(JOB, best.number)}, objective {best.value:.6g}: {overrides}"))

@@ -76,7 +76,7 @@ def test_its_messages_name_it(tmp_path):
     plugin, _ = write_new(["task", "my_files"], tmp_path)
     text = plugin.read_text()
     assert "task=my_files knows no" in text
-    assert text.startswith('"""task=my_files: begun as a copy of task=files.\n')
+    assert text.startswith('"""task=my_files: a copy of task=files.\n')
     assert "class MyFiles:" in text
     assert not re.search(r"\bFiles\b", text)
 
@@ -96,7 +96,7 @@ def test_by_command(command, tmp_path):
 @pytest.mark.parametrize("file", ["mine.py", "test_mine.py"])
 def test_nothing_is_overwritten(tmp_path, file):
     (tmp_path / file).write_text("precious")
-    with pytest.raises(ConfigError, match=rf"{file} is there already and stays as it is"):
+    with pytest.raises(ConfigError, match=rf"{file} exists and is not overwritten"):
         write_new(["advantage", "mine"], tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == [file]
     assert (tmp_path / file).read_text() == "precious"
@@ -120,7 +120,7 @@ def test_nothing_is_overwritten(tmp_path, file):
         (["reward_head", "test_head"], "'test_head' can't be"),
         (["reward_head", "conftest"], "'conftest' can't be"),
         (["reward_head", "mlp"], "reward_head=mlp is taken by"),
-        (["advantage", "credited"], "'credited' is another thing's name in"),
+        (["advantage", "credited"], "'credited' is a name of something else in"),
     ],
     ids=" ".join,
 )
