@@ -1,4 +1,4 @@
-"""What every advantage estimator shares: discounting over a mask, comparing rows within their group, and the way out.
+"""Parts of the advantage estimators: discounted sums, group baselines and the resulting experience.
 
 Shapes: B sequences, T response tokens.
 """
@@ -13,32 +13,32 @@ from rlhf_lightning.flow import Experience, ScoredRollout
 
 
 def discounted_sum(values: Tensor, mask: Tensor, decay: float, reset: bool = False) -> Tensor:
-    """[B, T] sums from the right: s[t] = values[t] + decay * s[t+1].
+    """Sums [B, T] from the right: s[t] = values[t] + decay * s[t+1].
 
-    A token outside the mask takes no time and adds nothing: it carries the sum of the token after it. With `reset` it starts
-    again from 0 instead, so that nothing flows back across a hole of the mask.
+    A token outside the mask adds no time and no value: it carries the sum of the token after it. With `reset` the sum restarts at 0
+    there instead: nothing flows back across a hole of the mask.
     """
-    kept = mask.bool()
+    inside = mask.bool()
     carry = values.new_zeros(len(values))
     sums = torch.zeros_like(values)
     for t in reversed(range(values.shape[1])):
         skipped = torch.zeros_like(carry) if reset else carry
-        carry = torch.where(kept[:, t], values[:, t] + decay * carry, skipped)
+        carry = torch.where(inside[:, t], values[:, t] + decay * carry, skipped)
         sums[:, t] = carry
     return sums
 
 
 def group_sum(values: Tensor, group: Tensor) -> Tensor:
-    """[B] values summed over each row's own group; [B] again, one sum per row. Group ids are any integers, in any order."""
+    """Sum of values [B] over each row's group, [B]; group ids are any integers, in any order."""
     ids, index = torch.unique(group, return_inverse=True)
     return values.new_zeros(len(ids)).index_add(0, index, values)[index]
 
 
 def row_rewards(scored: ScoredRollout) -> Tensor:
-    """[B] what each response earned: the sum of its token rewards, above the lowest of its group.
+    """Sum of each response's token rewards, [B], relative to the lowest of its group.
 
-    Baselines don't see the shift. It makes equal rewards exactly 0: the mean of n equal floats need not be that float, and the
-    difference divided by a standard deviation near 0 would teach noise.
+    The shift cancels in the baselines and makes equal rewards exactly 0: the mean of n equal floats may differ from them, and the
+    difference divided by a standard deviation near 0 would be noise.
     """
     rewards = torch.where(scored.response_mask.bool(), scored.rewards, torch.zeros_like(scored.rewards)).sum(dim=1)
     ids, index = torch.unique(scored.group, return_inverse=True)
@@ -47,23 +47,25 @@ def row_rewards(scored: ScoredRollout) -> Tensor:
 
 
 def group_centered_rewards(scored: ScoredRollout) -> tuple[Tensor, Tensor]:
-    """[B] row rewards less their group's mean, and [B] the size of each row's group."""
+    """Row rewards [B] minus their group's mean, and the size [B] of each row's group."""
     rewards = row_rewards(scored)
     size = group_sum(torch.ones_like(rewards), scored.group)
     return rewards - group_sum(rewards, scored.group) / size, size
 
 
 def to_experience(scored: ScoredRollout, advantages: Tensor, returns: Tensor | None = None) -> Experience:
-    """The experience: advantages [B, T] (or [B, 1], the same for every token) and returns without gradient, 0 outside the mask.
+    """Add advantages and returns to a rollout, without gradient and 0 outside the mask.
+
+    Advantages are [B, T], or [B, 1] for all tokens of a row.
 
     Raises:
         DataError: advantages that aren't finite, naming the rows.
     """
     mask = scored.response_mask.bool()
     advantages = torch.where(mask, advantages.detach(), torch.zeros_like(advantages))
-    wild = (~torch.isfinite(advantages)).any(dim=1)
-    if bool(wild.any()):
-        rows = wild.nonzero().flatten().tolist()
+    not_finite = (~torch.isfinite(advantages)).any(dim=1)
+    if bool(not_finite.any()):
+        rows = not_finite.nonzero().flatten().tolist()
         raise DataError(
             f"the advantages of responses {rows[:8]} of this batch are not finite; look at the scorer and the log-probabilities"
         )

@@ -75,14 +75,14 @@ class ExperienceMaker:
         return self._sample(prompts, self.components.sampler)
 
     def greedy_scores(self, prompts: Prompts) -> Tensor | None:
-        """Score the greedy response to each row's prompt, [B]; None unless the advantage estimator needs it (ReMax)."""
+        """Score the greedy response to each row's prompt, [B]; None unless the estimator needs it (ReMax)."""
         if self.components.greedy is None:
             return None
         return self._call_scorer(self._sample(prompts, self.components.greedy)).repeat_interleave(self.settings.responses_per_prompt)
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
-        """Score this process's responses; compute log-probabilities, entropies and values of policy and reference."""
+        """Score this process's responses; add log-probabilities, entropies and values."""
         scores = self._call_scorer(rollout)
         return ScoredRollout(
             **vars(rollout), **self._forward(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask),

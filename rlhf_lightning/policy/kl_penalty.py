@@ -1,4 +1,4 @@
-"""The KL penalty to the reference, in the reward or in the loss (policy_kl); its coefficient is policy_kl_control's."""
+"""The KL penalty to the reference, in the reward or in the loss (policy_kl)."""
 
 from __future__ import annotations
 

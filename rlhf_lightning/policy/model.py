@@ -1,4 +1,4 @@
-"""The policy: a language model, and a critic where the estimator wants one."""
+"""The policy: a language model, and a critic if the advantage estimator needs one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from rlhf_lightning.model.text_vectors import text_vectors
 
 
 class PolicyOutput(NamedTuple):
-    """What a forward pass says about the response tokens, each [B, T] and 0 outside the mask; None where nobody asked or nothing can tell:
-    entropy, and values without a critic."""
+    """Outputs of a forward pass for the response tokens, each [B, T] and 0 outside the mask.
+
+    Entropy is None unless requested, values without a critic.
+    """
 
     log_probs: Tensor
     entropy: Tensor | None
@@ -33,22 +35,22 @@ def zero_init_value_head(width: int) -> nn.Linear:
 
 
 class Critic(nn.Module):
-    """A linear value on hidden states: of the policy's trunk, or of a trunk of its own. The options are in policy/critic/.
+    """A linear value head on the hidden states of the policy's trunk or of a separate one (policy/critic/).
 
     Args:
         head: from vectors [n, D] to values [n, 1].
-        trunk: its own; None reads the policy's.
-        warmup: updates at the start in which it learns and the policy is held.
+        trunk: None for the policy's.
+        warmup: updates at the start that train only the critic.
     """
 
     def __init__(self, head: nn.Linear, trunk: nn.Module | None = None, warmup: int = 0) -> None:
         super().__init__()
         self.trunk, self.head, self.warmup = trunk, head, warmup
 
-    def forward(self, tokens: PackedTokens, places: Tensor, policy_hidden: Tensor) -> Tensor:
-        """Values [n] at the places of the packed row, which the policy's own vectors [n, D] stand for."""
+    def forward(self, tokens: PackedTokens, positions: Tensor, policy_hidden: Tensor) -> Tensor:
+        """Values [n] at positions of the packed row; policy_hidden [n, D] are the policy's vectors there."""
         if self.trunk is not None:
-            policy_hidden = text_vectors(self.trunk, tokens).index_select(0, places)
+            policy_hidden = text_vectors(self.trunk, tokens).index_select(0, positions)
         values: Tensor = self.head(policy_hidden.to(self.head.weight.dtype)).squeeze(-1)
         return values.float()
 
@@ -56,8 +58,8 @@ class Critic(nn.Module):
 class Policy(nn.Module):
     """Log-probabilities, entropies and values of a rollout's response tokens in one forward pass.
 
-    Prompts and responses run without padding where the model can (backbone.packing), and the output layer only where a response token is
-    predicted.
+    Prompts and responses run without padding if the model supports it (model.packing); the output layer runs only at positions that
+    predict a response token.
     """
 
     def __init__(self, language_model: LanguageModel, critic: Critic | None = None) -> None:
@@ -67,24 +69,24 @@ class Policy(nn.Module):
         self.critic = critic
 
     def forward(self, rollout: Rollout, entropy: bool = True, values: bool = True) -> PolicyOutput:
-        tokens, places, inside = response_places(rollout, self.language_model.decoder_prefix)
-        hidden = text_vectors(self.language_model.trunk, tokens).index_select(0, places)
+        tokens, positions, inside = response_positions(rollout, self.language_model.decoder_prefix)
+        hidden = text_vectors(self.language_model.trunk, tokens).index_select(0, positions)
         log_probs, entropies = self.language_model.log_probs(hidden, rollout.response_ids[inside], rollout.temperature, entropy)
         return PolicyOutput(
-            log_probs=_spread(log_probs, inside),
-            entropy=None if entropies is None else _spread(entropies, inside),
-            values=None if self.critic is None or not values else _spread(self.critic(tokens, places, hidden), inside),
+            log_probs=_scatter(log_probs, inside),
+            entropy=None if entropies is None else _scatter(entropies, inside),
+            values=None if self.critic is None or not values else _scatter(self.critic(tokens, positions, hidden), inside),
         )
 
     def sequence_log_probs(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
-        """`response_log_probs` of texts that aren't a rollout's."""
+        """`response_log_probs` of texts outside a rollout."""
         return response_log_probs(self.language_model, tokens)
 
 
 class StartPolicy(nn.Module):
-    """A policy as it was before its adapters were trained: the same weights in memory, read with the adapters switched off.
+    """The policy at the start of LoRA training: the same weights with the adapters switched off.
 
-    It has no parameters of its own, so that freezing it or moving it leaves the policy alone.
+    It has no parameters: freezing it or moving it doesn't touch the policy.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -99,18 +101,18 @@ class StartPolicy(nn.Module):
 
 
 def reference_policy(policy: LanguageModel, reference: LanguageModel) -> nn.Module:
-    """The frozen reference: the policy's own start where both are the same model, else the other one."""
+    """The frozen reference: the policy without adapters if both are one model, else the reference model."""
     return StartPolicy(Policy(policy)) if reference.model is policy.model else freeze(Policy(reference))
 
 
-def response_places(rollout: Rollout, decoder_prefix: list[int] | None = None) -> tuple[PackedTokens, Tensor, Tensor]:
-    """Prompts and responses joined, without any padding.
+def response_positions(rollout: Rollout, decoder_prefix: list[int] | None = None) -> tuple[PackedTokens, Tensor, Tensor]:
+    """Concatenate prompts and responses without padding.
 
     Args:
-        decoder_prefix: of an encoder-decoder: stands before each response instead of the prompt, which is the texts' context.
+        decoder_prefix: of an encoder-decoder: precedes each response instead of the prompt, which is the encoder's input.
 
     Returns:
-        the B texts; [n] the places in their row of the vectors that predict each response token, in the order of the mask; and the mask as
+        the B texts; [n] the positions in the packed row that predict each response token, in the order of the mask; and the mask as
         booleans [B, T].
     """
     inside = rollout.response_mask.bool()
@@ -125,6 +127,6 @@ def response_places(rollout: Rollout, decoder_prefix: list[int] | None = None) -
     return PackedTokens(ids, real.sum(1), context=context), is_response.nonzero()[:, 0] - 1, inside
 
 
-def _spread(values: Tensor, inside: Tensor) -> Tensor:
-    """Values of the masked positions, in order, laid out as [B, T] with 0 elsewhere."""
+def _scatter(values: Tensor, inside: Tensor) -> Tensor:
+    """Scatter values of the masked positions to [B, T], 0 elsewhere."""
     return torch.zeros(inside.shape, dtype=values.dtype, device=values.device).masked_scatter(inside, values)

@@ -1,4 +1,4 @@
-"""PPO as a LightningModule: one training_step is one iteration; policy.experience is its first half, this module its second."""
+"""PPO as a LightningModule: a training_step is one iteration, experience making and policy update."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ FUSED_DEVICES = ("cpu", "cuda")
 
 
 class PPOModule(NonFiniteGuard):
-    """Proximal policy optimisation of a language model (Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024).
+    """Proximal policy optimisation of a language model.
 
-    The reference and the scorer are frozen, outside the module's parameters and checkpoints. Dropout is off throughout (eval mode): the
-    ratio of the first minibatch is 1, and the KL of an untouched policy 0. `history` holds the metrics of every update.
+    Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024. The reference and the scorer are frozen, outside the module's parameters
+    and checkpoints. Dropout is off throughout (eval mode): the ratio of the first minibatch is 1, and the KL of an untouched policy 0.
+    `history` holds the metrics of every update.
     """
 
     counters = (*NonFiniteGuard.counters, "reduced_batch_sizes")
-    advice = "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in what the scorer returns"
+    advice = "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in the scores"
     trained, calls = "policy", ("forward", "sequence_log_probs")
 
     def __init__(self, policy: Policy, reference: nn.Module, components: PPOComponents, settings: PPOSettings, seed: int = 0) -> None:
@@ -57,7 +58,7 @@ class PPOModule(NonFiniteGuard):
         self.critic_warmup = False
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
-        """One iteration: make experience with the policy, then optimise the surrogate objective (Schulman et al. 2017, algorithm 1)."""
+        """Make experience, then optimise the surrogate objective (Schulman et al. 2017, algorithm 1)."""
         self.begin_update(batch_idx)
         experience, rollout_metrics = self.make_experience(prompts)
         self.check_first_batch(experience)
@@ -76,7 +77,7 @@ class PPOModule(NonFiniteGuard):
         self.generator = torch.Generator().manual_seed(self.seed * MAX_UPDATES + update)
 
     def make_experience(self, prompts: Prompts) -> tuple[Experience, dict[str, Tensor]]:
-        """Generate, score, shape and estimate advantages; returns the experience of all processes and the rollout's metrics."""
+        """Generate, score, shape rewards and estimate advantages; returns metrics too (policy.experience)."""
         return self.experience_maker(prompts, self.generator, self.trainer.global_rank, self.trainer.world_size)
 
     @property
@@ -104,7 +105,7 @@ class PPOModule(NonFiniteGuard):
         report_checks(checks, components.log, lambda passed: self.trainer.strategy.reduce_boolean_decision(passed, all=True))
 
     def update_policy(self, experience: Experience) -> dict[str, Tensor]:
-        """Optimise the surrogate objective in epochs of minibatches; returns the mean metrics of the minibatches."""
+        """Optimise the surrogate objective in epochs of minibatches; returns mean metrics."""
         steps: list[dict[str, Tensor]] = []
         applied: list[dict[str, Tensor]] = []
         for _ in range(self.settings.epochs):
@@ -154,7 +155,7 @@ class PPOModule(NonFiniteGuard):
         return total_loss, metrics
 
     def _ptx_backward(self) -> dict[str, Tensor]:
-        """Add the gradient of the ptx loss, ppo.ptx_coef times the demonstrations' mean negative log-likelihood.
+        """Add the gradient of ptx_coef times the mean negative log-likelihood of demonstrations.
 
         Ouyang et al. 2022, eq. 2; Zheng et al. 2023. Returns this process's summand of the loss.
         """
@@ -167,7 +168,9 @@ class PPOModule(NonFiniteGuard):
         return {"loss/ptx_avg": loss.detach()}
 
     def loss(self, micro_batch: Experience, weights: Tensor, fractions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Policy loss, entropy bonus and value loss (Schulman et al. 2017, eq. 9); micro-batches add up to their minibatch.
+        """Policy loss, entropy bonus and value loss (Schulman et al. 2017, eq. 9).
+
+        The losses of micro-batches add up to that of their minibatch.
 
         Args:
             weights: [B, T] of each token in the minibatch's loss (`token_weights`).
@@ -206,7 +209,7 @@ class PPOModule(NonFiniteGuard):
             optimizer.step()
 
     def _exceeds_target_kl(self, approx_kl: Tensor) -> bool:
-        """Whether the last minibatch's KL stops this iteration's epochs, on all ranks together.
+        """Check the last minibatch's KL against ppo.target_kl, on all ranks together.
 
         Args:
             approx_kl: this process's summand.
@@ -216,7 +219,7 @@ class PPOModule(NonFiniteGuard):
         return bool(all_reduce_sum(approx_kl) > 1.5 * self.settings.target_kl)
 
     def finish_update(self, metrics: dict[str, Tensor], responses: int) -> None:
-        """Update the KL coefficient, check the alarms and log the metrics, which are equal on every rank."""
+        """Update the KL coefficient, check the alarms and log the metrics (equal on every rank)."""
         values = torch.stack([value.detach().float().to(self.device) for value in metrics.values()])
         scalars = dict(zip(metrics, values.tolist(), strict=True))
         self.kl_control.update(scalars["objective/kl"], responses)

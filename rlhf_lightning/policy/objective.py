@@ -1,4 +1,4 @@
-"""The policy's objective per token: its loss, the importance weights of a correction, and the KL penalty."""
+"""The policy's objective per token: loss, importance weights of a correction, KL penalty."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Workload:
 
 
 def halve_on_oom(name: str, batch_size: Callable[[Any, Any], int] = lambda owner, record: len(record)) -> Callable[[F], F]:
-    """Decorate a method that passes a record's rows through a model: after an out-of-memory error it uses half the batch size.
+    """Decorate a method to use half the batch size after an out-of-memory error.
 
     The method takes the record first, and a keyword `split`: 1, or 2 for batches of half the size. Its object has `policy`,
     `components` and `reduced_batch_sizes`.
@@ -74,7 +74,7 @@ def halve_on_oom(name: str, batch_size: Callable[[Any, Any], int] = lambda owner
 def retry_on_oom(
     workload: Workload, reduced: dict[str, int], attempt: Callable[[int], T], model: nn.Module, log: Callable[[str], None]
 ) -> T:
-    """Do the work; if memory runs out, repeat it with half the batch size, and keep that size for the rest of the training.
+    """Do the work; if memory runs out, repeat it with half the batch size from then on.
 
     With several processes nothing is repeated: the others would wait at another collective. The process that ran out of memory ends with
     the sizes, and its launcher ends the others.
@@ -106,7 +106,7 @@ def retry_on_oom(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device, or in a scorer (its UserError has the cause)."""
+    """Recognise a failed allocation, on any device, or in a scorer (its UserError has the cause)."""
     error = error.__cause__ if isinstance(error, UserError) and error.__cause__ is not None else error
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES)

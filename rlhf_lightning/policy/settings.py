@@ -14,28 +14,30 @@ from rlhf_lightning.registry import section
 @section("ppo")
 @dataclass
 class PPOSettings:
-    """How the policy is optimised. The defaults suit models of about a million parameters; lower the learning rate for larger ones.
+    """Policy optimisation.
+
+    The defaults suit models of about a million parameters; lower the learning rate for larger ones.
 
     Attributes:
-        updates: iterations of rollout, score, advantages, optimisation.
+        updates: iterations of experience making and policy update.
         prompts_per_update: distinct prompts of one rollout, over all processes.
-        responses_per_prompt: responses drawn for each; group estimators (rloo, grpo) need at least two.
+        responses_per_prompt: responses sampled for each; group estimators (rloo, grpo) need at least two.
         epochs, num_minibatches: passes over a rollout, and optimiser steps of each pass.
-        micro_batch_size: responses that go through the model at a time in optimisation; None takes a whole minibatch. Less memory, the same
-            gradient: each token keeps the weight that the reduction gives it in its minibatch.
+        micro_batch_size: responses of a forward pass in optimisation; None takes a complete minibatch. Less memory, the same gradient:
+            each token keeps its weight in the reduction of the minibatch.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
-        ptx_coef: weight of the likelihood of the task's demonstrations, sft.batch_size of them a minibatch, so that the policy doesn't
-            unlearn them (Ouyang et al. 2022: 27.8 on a sum over tokens; here it weighs a mean).
+        ptx_coef: weight of the likelihood of the task's demonstrations, sft.batch_size of them per minibatch, against forgetting
+            (Ouyang et al. 2022: 27.8 on a sum over tokens; here it weights a mean).
         target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
         adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
-        self_checks: hold the first batch to what must be true before anything is learned from it, and stop where it isn't (policy.checks).
-        held_out_scorer: folder or Hub name of a second reward model whose scores are only logged, as objective/held_out_scores: when the
+        self_checks: check the first batch before the first update, and stop if a check fails (policy.self_checks).
+        held_out_scorer: folder or Hub name of a second reward model for monitoring, logged as objective/held_out_scores: if the
             score rises and they fall, the policy games the first one.
         held_out_every: updates from one held-out scoring to the next.
-        max_unscorable: the share of an update's responses that the scorer may leave unscored (NaN, None): they are left out of learning and
-            baselines, logged as objective/unscorable. One may always be, all never; beyond it the run stops.
-        stop_on_alarm: end the training at the first alarm (policy.alarms); the policy is kept as it then is.
+        max_unscorable: maximal fraction of an update's responses without a score (NaN, None), else the run stops; one is always allowed,
+            all never. They are excluded from update and baselines, and logged as objective/unscorable.
+        stop_on_alarm: end the training at the first alarm (policy.alarms), and save the policy as it then is.
     """
 
     updates: PositiveInt = 40

@@ -1,4 +1,4 @@
-"""How much each token of a minibatch counts in its loss, so that parts of the minibatch add up to the whole.
+"""Weight of each token in the loss of its minibatch: micro-batches add up to the minibatch.
 
 Shapes: B responses, T response tokens.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Tensor:
-    """[B, T] the weight of each token in a reduction, which is linear in the tokens' losses: its gradient."""
+    """Weight [B, T] of each token in a reduction: its gradient, because a reduction is linear."""
     with torch.enable_grad():
         losses = torch.zeros(mask.shape, device=mask.device, requires_grad=True)
         reduced = reduction(losses, mask)
@@ -20,5 +20,5 @@ def token_weights(reduction: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -
 
 
 def weighted_sum(per_token: Tensor, weights: Tensor) -> Tensor:
-    """The sum over [B, T] where there is a weight; what stands elsewhere, NaN included, isn't read."""
+    """Weighted sum over [B, T]; values with weight 0, NaN included, are ignored."""
     return (torch.where(weights != 0, per_token, torch.zeros_like(per_token)) * weights).sum()

@@ -16,12 +16,12 @@ from rlhf_lightning.policy.alarms import (
     PROXY,
     alarm_notes,
     alarms,
-    constant,
+    constant_scores,
     diversity_collapse,
     eos_collapse,
     low_entropy,
     mann_kendall,
-    overoptimised,
+    overoptimisation,
 )
 
 
@@ -43,7 +43,7 @@ def story(score: Callable[[int], float], held_out: Callable[[int], float], updat
 
 
 def began(history: Sequence[dict[str, float]]) -> int | None:
-    return next((i for i in range(1, len(history) + 1) if overoptimised(history[:i])), None)
+    return next((i for i in range(1, len(history) + 1) if overoptimisation(history[:i])), None)
 
 
 @pytest.mark.parametrize("updates", [40, 120])
@@ -62,7 +62,7 @@ def test_a_score_that_rises_while_the_held_out_one_falls_alarms(name):
         for _ in range(20)
     ]
     assert all(update is not None and 30 < update <= 60 for update in found)
-    text = overoptimised(story(float, lambda i: -float(i), name=name))
+    text = overoptimisation(story(float, lambda i: -float(i), name=name))
     assert name in text
     assert "score rose" in text
 
@@ -119,12 +119,12 @@ def test_ends_are_lost_or_come_too_early(rates, lengths, says):
 )
 def test_scores_that_are_all_equal_in_five_updates_running(deviations, sounds):
     history = [{"objective/scores_std": deviation, PROXY: 0.5} for deviation in deviations]
-    assert bool(constant(history)) == sounds
-    assert sounds == ("the last 0.5" in constant(history))
+    assert bool(constant_scores(history)) == sounds
+    assert sounds == ("the last 0.5" in constant_scores(history))
 
 
 def test_one_response_an_update_has_none_to_differ_from():
-    assert constant([{"objective/scores_std": 0.0, "episode": float(i)} for i in range(1, 9)]) == ""
+    assert constant_scores([{"objective/scores_std": 0.0, "episode": float(i)} for i in range(1, 9)]) == ""
 
 
 def test_an_empty_history_has_every_alarm_and_none_sounds():
@@ -138,8 +138,6 @@ def test_a_note_says_when_it_began_and_how_long_it_stood():
         history.append(step | metrics)
     stood = [i for i, step in enumerate(history, 1) if step["alarm/overoptimised"]]
     (note,) = alarm_notes({"round 2": history, "round 1": history[:5]})
-    assert note.startswith(
-        f"Alarm (round 2, update {stood[0]}, standing at {len(stood)} of 40 updates): from update 1 to 10 the score rose"
-    )
+    assert note.startswith(f"Alarm (round 2, update {stood[0]}, raised in {len(stood)} of 40 updates): from update 1 to 10 the score rose")
     assert len(stood) < 30, "it ends when the held-out score rises again"
     assert fmean(stood) < 30

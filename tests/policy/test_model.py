@@ -11,7 +11,7 @@ from rlhf_lightning.flow import Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared
-from rlhf_lightning.policy.model import Critic, Policy, response_places
+from rlhf_lightning.policy.model import Critic, Policy, response_positions
 from rlhf_lightning.rollout.sampler.native import native
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils water", "a quiet fan, and it costs"]
@@ -97,7 +97,7 @@ def test_values_are_read_where_the_token_is_predicted(language_model, rollout):
 
 
 def test_joined_sequences_hold_prompt_then_response(language_model, rollout):
-    tokens, places, inside = response_places(rollout)
+    tokens, places, inside = response_positions(rollout)
     assert torch.equal(tokens.ids[places + 1], rollout.response_ids[inside])
     first = torch.cat([rollout.prompt_ids[0][rollout.prompt_mask[0].bool()], rollout.response_ids[0][inside[0]]])
     assert torch.equal(tokens.ids[: tokens.lengths[0]], first)

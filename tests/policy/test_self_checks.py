@@ -147,7 +147,7 @@ def test_another_reference_is_found_and_only_said_where_it_is_meant(tiny_of):
     assert checked(policy, reference=other) == ["reference"]
     assert checked(policy, reference=other, at_reference=False) == []
     check = FirstBatch(policy, SAMPLER, letters, at_reference=False).check_reference(first_batch(policy, reference=other))
-    assert check.found.endswith("nats a response to the reference, which the policy had left before")
+    assert check.result.endswith("nats a response to the reference, from which the policy had moved before")
 
 
 class Restless(Policy):
@@ -217,7 +217,7 @@ def test_a_sampler_that_draws_otherwise_by_design_is_said_and_not_held(language_
     batch.sampled_log_probs = batch.sampled_log_probs + 1.0  # of the tokens among which it draws
     check = FirstBatch(policy, sampler, letters).check_sampler(batch)
     assert check.failure == ""
-    assert f"with {next(iter(setting))}={next(iter(setting.values())):g} the sampler draws from another distribution" in check.found
+    assert f"with {next(iter(setting))}={next(iter(setting.values())):g} the sampler draws from another distribution" in check.result
 
 
 def test_a_correction_allows_a_sampler_of_lower_precision_and_no_more(language_model):
@@ -248,9 +248,9 @@ def responses(ids: list[list[int]], lengths: list[int], has_eos: list[bool], sco
         ([[1, 9, 0], [1, 2, 3]], [2, 3], [True, False], ""),
         ([[1, 9, 0], [1, 2, 9]], [2, 3], [True, True], ""),
         ([[1, 2, 0], [1, 2, 3]], [2, 3], [False, False], "1 of 2 responses end neither at an end-of-text token nor at the limit"),
-        ([[1, 9, 4], [1, 2, 3]], [3, 3], [True, False], "1 of 2 responses go on after an end-of-text token"),
-        ([[1, 2, 9], [1, 2, 3]], [3, 3], [False, False], "1 of 2 responses say of their end what their last token doesn't"),
-        ([[1, 2, 9], [1, 2, 3]], [3, 3], [True, True], "1 of 2 responses say of their end what their last token doesn't"),
+        ([[1, 9, 4], [1, 2, 3]], [3, 3], [True, False], "1 of 2 responses continue after an end-of-text token"),
+        ([[1, 2, 9], [1, 2, 3]], [3, 3], [False, False], "1 of 2 responses have a has_eos that contradicts their last token"),
+        ([[1, 2, 9], [1, 2, 3]], [3, 3], [True, True], "1 of 2 responses have a has_eos that contradicts their last token"),
         ([[1, 2, 9], [0, 0, 0]], [3, 0], [True, False], "1 of 2 responses have no token"),
     ],
 )
@@ -271,11 +271,11 @@ def test_a_mask_with_a_hole_is_found(scored_of):
     assert "have a hole in their mask" in check_ends(batch, [EOS], PAD, 3).failure
 
 
-@pytest.mark.parametrize(("pad", "says"), [(EOS, "are one token, told apart by masks"), (PAD, "are two tokens")])
+@pytest.mark.parametrize(("pad", "says"), [(EOS, "are one token, distinguished by masks"), (PAD, "are two tokens")])
 def test_eos_and_pad_may_be_one_token_and_it_is_said(pad, says, scored_of):
     check = check_ends(responses([[1, 9, pad]], [2], [True], scored_of), [EOS], pad, 3)
     assert check.failure == ""
-    assert says in check.found
+    assert says in check.result
 
 
 @pytest.mark.parametrize("name", ["rewards", "values", "returns", "advantages"])
@@ -287,13 +287,13 @@ def test_numbers_that_are_none_are_found_inside_the_mask_alone(name, bad, experi
     broken = getattr(batch, name).clone()
     broken[0, 1] = bad
     check = check_numbers(replace(batch, **{name: broken}))
-    assert check.found == f"1 of 5 {name} are not finite"
+    assert check.result == f"1 of 5 {name} are not finite"
     assert check.failure
 
 
 def test_advantages_have_the_mask_s_shape_and_nothing_outside(experience_of):
     mask = torch.tensor([[1, 1, 0]])
-    assert "are not 0" in check_numbers(experience_of(mask, torch.ones(1, 3))).found
+    assert "are not 0" in check_numbers(experience_of(mask, torch.ones(1, 3))).result
     assert check_numbers(experience_of(mask, torch.ones(1, 1))).failure.startswith("they must be [1, 3]")
     assert check_numbers(experience_of(mask, mask.float())).failure == ""
 

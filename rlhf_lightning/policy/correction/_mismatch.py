@@ -15,23 +15,23 @@ from rlhf_lightning.tensors import masked_mean
 
 
 def mismatch_of(experience: Experience) -> Tensor:
-    """[B, T] log of the trainer's over the sampler's probability of each token, without gradient; 0 outside the mask."""
+    """Log-ratio [B, T] of trainer to sampler per token, without gradient; 0 outside the mask."""
     mask = experience.response_mask
     return (within_mask(experience.old_log_probs, mask) - within_mask(experience.sampled_log_probs, mask)).detach()
 
 
 def over_row(log_ratio: Tensor, mask: Tensor, mean: bool) -> Tensor:
-    """[B, T] the sum of each row's log-ratios at each of its tokens, or with `mean` their mean."""
+    """Sum of each row's log-ratios at each of its tokens, [B, T]; with `mean` their mean."""
     total = log_ratio.sum(dim=1, keepdim=True)
     lengths = mask.to(log_ratio.dtype).sum(dim=1, keepdim=True).clamp(min=1)
     return (total / lengths if mean else total).expand_as(log_ratio)
 
 
-def corrected(experience: Experience, log_ratio: Tensor, weights: Tensor, cut: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def with_metrics(experience: Experience, log_ratio: Tensor, weights: Tensor, cut: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The weights [B, T], 0 outside the mask, and scalars over the response tokens.
 
     policy/sampler_kl_avg is the k1 estimate of KL(sampler, trainer) in nats, policy/correction_avg the mean weight,
-    policy/correctionfrac_avg the share of tokens that were `cut`.
+    policy/correctionfrac_avg the fraction of tokens that were `cut`.
     """
     mask = experience.response_mask
     metrics = {

@@ -1,4 +1,4 @@
-"""A critic that begins as the reward model: it knows from the start what a finished response is worth."""
+"""A critic initialised as the reward model."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 @register("policy_critic", "reward_model", needs=["reward_model"])
 def reward_model(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 0) -> Critic:
-    """A second trunk and head that begin as those of the reward model (Stiennon et al. 2020; Huang et al. 2024; Zheng et al. 2023).
+    """A separate trunk and head, initialised as those of the reward model.
 
-    Before the first update its value of a whole response is the reward model's normalised score of it.
+    Stiennon et al. 2020; Huang et al. 2024; Zheng et al. 2023. Before the first update its value of a complete response is the reward
+    model's normalised score.
 
     Args:
         scorer: rollout_scorer=reward_model, with a linear head on the last token of a decoder, and the policy's tokenizer.
-        warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
+        warmup: updates at the start that train only the critic (Zheng et al. 2023, critic pre-training).
 
     Raises:
-        ConfigError: a scorer that no critic can begin as, with what it lacks.
+        ConfigError: a scorer that can't initialise a critic, with the reason.
     """
     model = getattr(scorer, "model", None)
-    found = linear_score(model) if isinstance(model, RewardModel) else None
-    if model is None or found is None:
+    trunk_and_weight = linear_score(model) if isinstance(model, RewardModel) else None
+    if model is None or trunk_and_weight is None:
         raise ConfigError(
-            "policy_critic=reward_model begins as a reward model with reward_head=linear and reward_pooling=last on a decoder, which "
-            "this rollout_scorer is not: train such a one, or choose policy_critic=separate"
+            "policy_critic=reward_model needs a reward model with reward_head=linear and reward_pooling=last on a decoder, "
+            "and this rollout_scorer is none: train one, or choose policy_critic=separate"
         )
     if model.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
             "policy_critic=reward_model reads the policy's tokens, and the reward model has another tokenizer: train the reward model on "
             "the policy's backbone, or choose policy_critic=separate"
         )
-    trunk, weight = found
+    trunk, weight = trunk_and_weight
     head = nn.Linear(len(weight), 1)
     with torch.no_grad():
         head.weight.copy_(weight / model.deviation)

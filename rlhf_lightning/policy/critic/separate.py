@@ -1,4 +1,4 @@
-"""A critic with a trunk of its own, which begins as the policy's."""
+"""A critic with a separate trunk, initialised as the policy's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 @register("policy_critic", "separate")
 def separate(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 0) -> Critic:
-    """A second trunk, a copy of the policy's, with a value head that starts at 0 (Ziegler et al. 2019; Huang et al. 2024).
+    """A copy of the policy's trunk with a zero-initialised value head.
+
+    Ziegler et al. 2019; Huang et al. 2024.
 
     Args:
-        warmup: updates at the start in which the critic alone learns and the policy is held (Zheng et al. 2023, critic pre-training).
+        warmup: updates at the start that train only the critic (Zheng et al. 2023, critic pre-training).
     """
     return Critic(zero_init_value_head(policy.width), copy.deepcopy(policy.trunk), warmup)

@@ -1,4 +1,4 @@
-"""A critic on the policy's own trunk."""
+"""A critic on the policy's trunk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 @register("policy_critic", "shared")
 def shared(policy: LanguageModel, scorer: Scorer) -> Critic:
-    """A value head on the policy's own trunk: one model with two heads, half the memory and work of two.
+    """A value head on the policy's trunk: half the memory and computation of two models.
 
-    The head starts at 0: a shared trunk gets no gradient from a critic that knows nothing yet. From N(0, 1/(D+1)) the first updates
-    moved the policy by 20 nats a response for nothing.
+    The head starts at 0: an untrained critic sends no gradient to the shared trunk. With N(0, 1/(D+1)) the first updates moved the
+    policy by 20 nats per response.
     """
     return Critic(zero_init_value_head(policy.width))

@@ -34,7 +34,7 @@ class LossKL(KLPenalty):
         self.estimator, self.weighted = estimator, weighted
 
     def per_token_loss(self, experience: Experience, log_probs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Penalty per token [B, T], before reduction, and the metric loss/kl_penalty_avg, its mean over the tokens.
+        """Penalty per token [B, T], before reduction, and its mean as the metric loss/kl_penalty_avg.
 
         Args:
             experience: old_log_probs, ref_log_probs and response_mask [B, T]; kl_coef.

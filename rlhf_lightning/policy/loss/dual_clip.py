@@ -21,16 +21,16 @@ def dual_clip(
     clip_ratio_high: PositiveFloat | None = None,
     clip_ratio_c: Annotated[float, Field(gt=1)] = 3.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's clipped surrogate with a ceiling on the ratio where the advantage is negative.
+    """PPO's clipped surrogate with a bound on the ratio for negative advantages.
 
     min(max(...), -clip_ratio_c A) where A < 0, else ppo_clip (Ye et al., 2020, eq. 5): one token that became very likely and was bad
-    can't rule the update. With a ceiling above 1 + clip_ratio_high, the same as `delta` in TRL.
+    can't dominate the update. With a bound above 1 + clip_ratio_high, the same as `delta` in TRL.
 
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.
         clip_ratio, clip_ratio_high: as in ppo_clip.
-        clip_ratio_c: the largest ratio that counts where A < 0; c in the paper.
+        clip_ratio_c: bound of the ratio where A < 0; c in the paper.
 
     Returns:
         The loss per token [B, T], before reduction, and scalar metrics: those of ppo_clip and policy/clipfrac_lower_avg.

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside the policy's frozen weights."""
+"""Low-rank adapters on the policy's frozen weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rlhf_lightning.registry import register
 
 @register("policy_tuning", "lora", needs=["pretrained"])
 def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: PositiveFloat = 32.0, targets: tuple[str, ...] = ("all-linear",)) -> None:
-    """Low-rank adapters W + alpha/rank · B·A alone are trained; the reference is the same model with them switched off.
+    """Train only low-rank adapters; the reference is the same model without them.
 
-    The output layer, which is often tied to the embedding, gets none. They start as no change (B = 0; Hu et al. 2021) and are merged into
-    the weights in the saved folder. Without the paper's dropout: the policy that learns must be the one that wrote the responses.
+    W + alpha/rank · B·A. The output layer gets none: it is often tied to the embedding. They start as no change (B = 0; Hu et al. 2021)
+    and are merged into the weights in the saved folder. There is no dropout, unlike in the paper: the trained policy must be the one that
+    generated the responses.
 
     Args:
         model: a transformers model; "pretrained": a warm-up from random weights trains all of them.
-        rank: of the adapters; alpha: they count alpha/rank.
+        rank: of the adapters; alpha: their scale is alpha/rank.
         targets: names of the trunk's linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"]: all of them, and fused experts.
 
     Raises:
