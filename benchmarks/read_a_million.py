@@ -21,7 +21,7 @@ from rlhf_lightning.feedback.filter.duplicates import duplicates
 from rlhf_lightning.feedback.filter.encoding import encoding
 from rlhf_lightning.feedback.filter.identical import identical
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
-from rlhf_lightning.feedback.intake import take_in
+from rlhf_lightning.feedback.intake import ingest
 from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.feedback.store import FeedbackFile
@@ -51,12 +51,12 @@ def main() -> None:
         file = Path(folder) / "pairs.jsonl"
         write_lines(file, given.lines)
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-        intake = take_in(
+        intake = ingest(
             Reader(jsonl(path=str(file)), [PairwiseFormat()]),
             {"encoding": encoding, "identical": identical, "duplicates": duplicates},
-            whole=["duplicates"],
+            multi_pass=["duplicates"],
             store=partial(FeedbackFile.write, path=Path(folder) / "clean.jsonl"),
-            between=partial(FeedbackFile.write, path=Path(folder) / "between.jsonl", keep=False),
+            intermediate_store=partial(FeedbackFile.write, path=Path(folder) / "between.jsonl", keep=False),
         )
         seconds = time.perf_counter() - start
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -60,9 +60,9 @@ class World:
                 found.append((prompt, a, b) if gap > 0 else (prompt, b, a))
         return found
 
-    def said(self, counts: dict[str, int], annotators: int, random_share: float) -> list[Feedback]:
+    def said(self, counts: dict[str, int], annotators: int, random_fraction: float) -> list[Feedback]:
         """So many judgements of each kind; a ranking orders four reviews."""
-        people = SimulatedAnnotators(self.task, annotators=annotators, random_share=random_share, seed=self.seed)
+        people = SimulatedAnnotators(self.task, annotators=annotators, random_fraction=random_fraction, seed=self.seed)
         rng = random.Random(f"{self.seed}: judged")
         records = []
         for kind, count in counts.items():
@@ -74,12 +74,12 @@ class World:
         return records
 
     def accuracy(
-        self, name: str, counts: dict[str, int], epochs: int, annotators: int = 5, random_share: float = 0.0, words: Sequence[str] = ()
+        self, name: str, counts: dict[str, int], epochs: int, annotators: int = 5, random_fraction: float = 0.0, words: Sequence[str] = ()
     ) -> float:
         """The share of held-out pairs that a reward model of these judgements orders as the utility does."""
         folder = self.folder / name
         folder.mkdir()
-        records = self.said(counts, annotators, random_share)
+        records = self.said(counts, annotators, random_fraction)
         (folder / "feedback.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
         command(
             "stage=reward", "feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'feedback.jsonl'}", "feedback_format=[record]",

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.registry import option
 from rlhf_lightning.reward.losses import build_losses
@@ -58,7 +58,7 @@ def fitted(name: str, records: Sequence[Feedback], scores_of: Scores, size: int,
     """
     importlib.import_module(f"rlhf_lightning.reward.loss.{name}")  # the rule of address
     path = option("reward_loss", name).path
-    judged = standardised(records)
+    judged = standardise(records)
     batch, answers = collate_plain(judged)
     texts = [response for _, response in answers]
     loss: nn.Module = build_losses({name: {"_target_": path, **settings}}, judged)[0].double()

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omegaconf import OmegaConf
 
-from rlhf_lightning.feedback.judgements import prompt_share, standardised
+from rlhf_lightning.feedback.judgements import prompt_share, standardise
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback, Rating
@@ -119,7 +119,7 @@ def judge(score: FeatureScore, held_out: list[Feedback]) -> float:
 def measure(dealt: list[list[Feedback]], features: dict[str, dict[str, Any]], l2: float | None, folds: int) -> list[float]:
     found = []
     for i, held_out in enumerate(dealt[:folds]):
-        training = standardised([record for j, part in enumerate(dealt) if j != i for record in part])
+        training = standardise([record for j, part in enumerate(dealt) if j != i for record in part])
         score = FeatureScore(features)
         losses = [make("reward_loss", name, {}) for name in ("bradley_terry", "plackett_luce", "gaussian_rating")]
         started = time.perf_counter()

@@ -103,7 +103,7 @@ def reward(spec: Spec) -> Made:
     from torch.utils.data import DataLoader
 
     from rlhf_lightning.feedback.batch import collate
-    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.model.trunk import load_trunk, trunk_width
     from rlhf_lightning.reward.head.linear import LinearHead
     from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
@@ -118,7 +118,7 @@ def reward(spec: Spec) -> Made:
     trunk, tokenizer = load_trunk(folder, "decoder")
     net, _ = warm_start(folder, ComposedScore(trunk, last, LinearHead(trunk_width(trunk))), "last")
     model, tokens = RewardModel(net, tokenizer, spec["max_length"]), []
-    judged = standardised(feedback_of(spec))
+    judged = standardise(feedback_of(spec))
     module = RewardModule(model, [BradleyTerry()], RewardSettings(**supervised(spec)), spec["steps"])
 
     def batch(rows: list[Any]) -> Any:
@@ -135,7 +135,7 @@ def dpo(spec: Spec) -> Made:
     from torch.utils.data import DataLoader
 
     from rlhf_lightning.backbone.causal import causal
-    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.preference.examples import batch_of, compared_examples
     from rlhf_lightning.preference.loss.dpo import DPO
     from rlhf_lightning.preference.module import PreferenceModule
@@ -154,7 +154,7 @@ def dpo(spec: Spec) -> Made:
 
     policy, tokens = causal((), path=str(Path(spec["models"]) / spec["size"] / "policy")), []
     table = TextTable(policy.tokenizer, spec["max_length"])
-    examples = compared_examples(standardised(feedback_of(spec)), table)
+    examples = compared_examples(standardise(feedback_of(spec)), table)
     settings = PreferenceSettings(**supervised(spec))
     module = Timed(policy, DPO(beta=spec["beta"]), settings, spec["steps"], table, examples.texts())
 

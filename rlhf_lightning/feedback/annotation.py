@@ -1,4 +1,4 @@
-"""Whoever judges the policy's samples, as the stages see it."""
+"""The annotator protocol."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal, Protocol
 
 from rlhf_lightning.flow import Feedback
 
-Kind = Literal["rating", "ranking", "edit"]
-KINDS: tuple[Kind, ...] = ("rating", "ranking", "edit")
+AnnotationKind = Literal["rating", "ranking", "edit"]
+ANNOTATION_KINDS: tuple[AnnotationKind, ...] = ("rating", "ranking", "edit")
 
 
 class Annotator(Protocol):
-    """One or many people, or what stands for them."""
+    """Judges the policy's samples: one or several people, or a simulation."""
 
-    def judge(self, groups: Sequence[tuple[str, Sequence[str]]], kinds: Sequence[Kind] = KINDS) -> list[Feedback]:
-        """What they say about each prompt's responses, in the kinds of judgement asked for.
+    def judge(self, groups: Sequence[tuple[str, Sequence[str]]], kinds: Sequence[AnnotationKind] = ANNOTATION_KINDS) -> list[Feedback]:
+        """Judge each prompt's responses, in these kinds of judgement.
 
         Args:
             groups: (prompt, its responses); prompts need not be distinct.
-            kinds: the kinds wanted; a kind that a group can't have (a ranking of one response) is left out for it.
+            kinds: of judgement; a kind that doesn't apply to a group (a ranking of one response) is left out.
         """

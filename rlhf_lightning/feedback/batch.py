@@ -1,4 +1,4 @@
-"""One batch for all kinds of feedback: each distinct response once, and the judgements that point at them."""
+"""One batch for all kinds of feedback: the distinct responses, and judgements that refer to them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.judgements import Judged, Text
+from rlhf_lightning.feedback.judgements import Judged, PromptResponse
 from rlhf_lightning.feedback.standardise import comparisons, edit_spans, ranking_levels, unit_rating
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Spans, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
 
-Row = Mapping[str, Any]
+ColumnValues = Mapping[str, Any]
 
 
 class Tokeniser(Protocol):
-    """Makes tokens of texts."""
+    """Tokenises pairs of prompt and response."""
 
-    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
-        """One row of ids for each text."""
+    def tokenise(self, texts: Sequence[PromptResponse]) -> PackedTokens:
+        """Return one row of ids for each text."""
         ...
 
-    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
-        """Where the response's tokens begin in the text's row, and the characters [start, end) of the response that each stands for."""
+    def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
+        """Return the index of the response's first token in the row, and each token's characters [start, end)."""
         ...
 
 
 NUMBERS = ("weight", "margin", "z_score", "unit", "up", "value")
-"""The columns of numbers; the others hold indices."""
+"""Float columns; the others are indices."""
 
 
 @dataclass(kw_only=True)
-class Kind:
-    """The judgements of one kind, as columns of equal length. What was judged is given by index into the batch's texts.
+class JudgementColumns:
+    """The judgements of one kind, as columns of equal length; texts are indices into the batch's texts.
 
     Attributes:
-        weight: how much each counts. annotator: index into `Judgements.annotators`, 0 unknown.
+        weight: of each judgement. annotator: index into `Judgements.annotators`, 0 unknown.
     """
 
     weight: Tensor
@@ -49,9 +49,9 @@ class Kind:
         return len(self.weight)
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
-        """The columns of rows, each a mapping from column to value."""
-        return cls(**{field.name: _column(field.name, [row[field.name] for row in rows]) for field in dataclasses.fields(cls)})
+    def of(cls, rows: Sequence[ColumnValues]) -> Self:
+        """Build the columns from rows, mappings from column to value."""
+        return cls(**{field.name: _column(field.name, [values[field.name] for values in rows]) for field in dataclasses.fields(cls)})
 
     def to(self, device: torch.device | str) -> Self:
         return type(self)(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
@@ -66,8 +66,8 @@ def _column(name: str, values: Sequence[Any]) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class Pairs(Kind):
-    """One text is better than another: pairs and edits. margin: by how much, in the source's units; 0 where it wasn't said."""
+class Pairs(JudgementColumns):
+    """Pairs and edits: one text is better than another. margin: in the source's units, 0 if unknown."""
 
     better: Tensor
     worse: Tensor
@@ -75,7 +75,7 @@ class Pairs(Kind):
 
 
 @dataclass(kw_only=True)
-class Ties(Kind):
+class Ties(JudgementColumns):
     """Two texts are equally good."""
 
     first: Tensor
@@ -83,18 +83,27 @@ class Ties(Kind):
 
 
 @dataclass(kw_only=True)
-class Orders(Kind):
-    """Rankings of three or more. items: [R, K], -1 where a ranking is shorter. levels: [R, K] places, 0 best, equal for a tie, -1 for
-    what was left unranked and where there is no item."""
+class Orders(JudgementColumns):
+    """Rankings of three or more.
+
+    Attributes:
+        items: [R, K] texts, padded with -1.
+        levels: [R, K] ranks, 0 best, equal for a tie, -1 for unranked items and padding.
+    """
 
     items: Tensor
     levels: Tensor
 
 
 @dataclass(kw_only=True)
-class Ratings(Kind):
-    """Numbers given to texts. z_score: in standard deviations (`standardised`). unit: on their scale brought to 0..1. aspect: index into
-    `Judgements.aspects`, 0 for the response as a whole."""
+class Ratings(JudgementColumns):
+    """Ratings of texts.
+
+    Attributes:
+        z_score: in standard deviations (`standardise`).
+        unit: on 0..1.
+        aspect: index into `Judgements.aspects`, 0 for the response as a whole.
+    """
 
     item: Tensor
     z_score: Tensor
@@ -103,7 +112,7 @@ class Ratings(Kind):
 
 
 @dataclass(kw_only=True)
-class ThumbsGiven(Kind):
+class ThumbsLabels(JudgementColumns):
     """Thumbs up (1) or down (0)."""
 
     item: Tensor
@@ -111,8 +120,8 @@ class ThumbsGiven(Kind):
 
 
 @dataclass(kw_only=True)
-class SpanLabels(Kind):
-    """Stretches of texts that were marked. start, end: tokens of the text's row. value: -1 bad to 1 good."""
+class SpanLabels(JudgementColumns):
+    """Marked spans of texts. start, end: tokens of the text's row. value: -1 bad to 1 good."""
 
     item: Tensor
     start: Tensor
@@ -122,22 +131,22 @@ class SpanLabels(Kind):
 
 @dataclass(kw_only=True)
 class JudgementBatch:
-    """U distinct texts (prompt and response), as packed tokens, and what was said about them, by kind."""
+    """U distinct texts (prompt and response) as packed tokens, and their judgements by kind."""
 
     tokens: PackedTokens
     pairs: Pairs
     ties: Ties
     orders: Orders
     ratings: Ratings
-    thumbs: ThumbsGiven
+    thumbs: ThumbsLabels
     spans: SpanLabels
 
     def __len__(self) -> int:
-        """The number of judgements, marked stretches left aside."""
+        """Count the judgements, without marked spans."""
         return sum(map(len, (self.pairs, self.ties, self.orders, self.ratings, self.thumbs)))
 
     def blank(self) -> JudgementBatch:
-        """The same, and none of it counts."""
+        """Return the same batch with weights 0."""
         kinds = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"}
         weightless = {name: dataclasses.replace(kind, weight=torch.zeros_like(kind.weight)) for name, kind in kinds.items()}
         return JudgementBatch(tokens=self.tokens, **weightless)
@@ -147,78 +156,84 @@ class JudgementBatch:
 
 
 def collate(judged: Iterable[Judged], tokeniser: Tokeniser, *, spans: bool = False) -> JudgementBatch:
-    """The records as one batch. A judgement without information (an approved text, a ranking all tied) adds nothing.
+    """Collate records into one batch; judgements without information (an approval, ties only) add nothing.
 
     Args:
-        spans: also find the tokens of marked and of edited stretches, which costs a second tokenisation of their texts.
+        spans: also find the tokens of marked and edited spans, by a second tokenisation of their texts.
 
     Raises:
-        ConfigError: `spans`, and the tokenizer doesn't say where its tokens stand in the text.
+        ConfigError: `spans` with a tokenizer without offsets.
     """
-    place: dict[Text, int] = {}
-    said: dict[str, list[Row]] = {field.name: [] for field in dataclasses.fields(JudgementBatch) if field.name != "tokens"}
-    marked: list[tuple[Feedback, list[int], Row]] = []
+    index_of: dict[PromptResponse, int] = {}
+    rows_by_kind: dict[str, list[ColumnValues]] = {field.name: [] for field in dataclasses.fields(JudgementBatch) if field.name != "tokens"}
+    with_spans: list[tuple[Feedback, list[int], ColumnValues]] = []
     for record in judged:
         feedback = record.feedback
-        items = [place.setdefault((feedback.prompt, response), len(place)) for response in feedback.responses]
-        who: Row = {"weight": feedback.weight, "annotator": record.annotator}
-        _add(said, feedback, items, record, who)
+        items = [index_of.setdefault((feedback.prompt, response), len(index_of)) for response in feedback.responses]
+        metadata: ColumnValues = {"weight": feedback.weight, "annotator": record.annotator}
+        _add(rows_by_kind, feedback, items, record, metadata)
         if spans and isinstance(feedback.judgement, Spans | Edit):
-            marked.append((feedback, items, who))
-    tokens = tokeniser.tokenise(list(place))
-    for feedback, items, who in marked:
-        said["spans"] += _span_rows(feedback, items, who, tokeniser)
+            with_spans.append((feedback, items, metadata))
+    tokens = tokeniser.tokenise(list(index_of))
+    for feedback, items, metadata in with_spans:
+        rows_by_kind["spans"] += _span_rows(feedback, items, metadata, tokeniser)
     return JudgementBatch(
         tokens=tokens,
-        pairs=Pairs.of(said["pairs"]),
-        ties=Ties.of(said["ties"]),
-        orders=Orders.of(said["orders"]),
-        ratings=Ratings.of(said["ratings"]),
-        thumbs=ThumbsGiven.of(said["thumbs"]),
-        spans=SpanLabels.of(said["spans"]),
+        pairs=Pairs.of(rows_by_kind["pairs"]),
+        ties=Ties.of(rows_by_kind["ties"]),
+        orders=Orders.of(rows_by_kind["orders"]),
+        ratings=Ratings.of(rows_by_kind["ratings"]),
+        thumbs=ThumbsLabels.of(rows_by_kind["thumbs"]),
+        spans=SpanLabels.of(rows_by_kind["spans"]),
     )
 
 
-def _add(said: Mapping[str, list[Row]], feedback: Feedback, items: list[int], record: Judged, who: Row) -> None:
-    """What a record says, as rows of their kinds."""
+def _add(
+    rows_by_kind: Mapping[str, list[ColumnValues]], feedback: Feedback, items: list[int], record: Judged, metadata: ColumnValues
+) -> None:
+    """Append a record's judgement to the rows of its kind."""
     judgement = feedback.judgement
     if isinstance(judgement, Rating):
         value = {"z_score": record.z_score, "unit": unit_rating(judgement), "aspect": record.aspect}
-        said["ratings"].append({**who, **value, "item": items[0]})
+        rows_by_kind["ratings"].append({**metadata, **value, "item": items[0]})
     elif isinstance(judgement, Thumbs):
-        said["thumbs"].append({**who, "item": items[0], "up": float(judgement.up)})
+        rows_by_kind["thumbs"].append({**metadata, "item": items[0], "up": float(judgement.up)})
     elif isinstance(judgement, Ranking | Edit):
-        found = comparisons(feedback)
-        if len(items) == 2 and found:
-            better, worse = found[0]
+        pairs = comparisons(feedback)
+        if len(items) == 2 and pairs:
+            better, worse = pairs[0]
             margin = judgement.margin if isinstance(judgement, Ranking) else None
-            said["pairs"].append({**who, "better": items[better], "worse": items[worse], "margin": margin or 0.0})
-        elif isinstance(judgement, Ranking) and found:
-            said["orders"].append({**who, "items": items, "levels": _levels(judgement)})
+            rows_by_kind["pairs"].append({**metadata, "better": items[better], "worse": items[worse], "margin": margin or 0.0})
+        elif isinstance(judgement, Ranking) and pairs:
+            rows_by_kind["orders"].append({**metadata, "items": items, "levels": _levels(judgement)})
         elif isinstance(judgement, Ranking) and len(set(items)) == 2 == len(items) and judgement.ranks[0] == judgement.ranks[1] is not None:
-            said["ties"].append({**who, "first": items[0], "second": items[1]})
+            rows_by_kind["ties"].append({**metadata, "first": items[0], "second": items[1]})
     if isinstance(judgement, Ranking) and judgement.all_bad:
-        said["thumbs"].extend({**who, "item": item, "up": 0.0} for item in dict.fromkeys(items))
+        rows_by_kind["thumbs"].extend({**metadata, "item": item, "up": 0.0} for item in dict.fromkeys(items))
 
 
 def _levels(ranking: Ranking) -> list[int]:
-    place = {index: level for level, group in enumerate(ranking_levels(ranking)) for index in group}
-    return [place.get(index, -1) for index in range(len(ranking.ranks))]
+    level_of = {index: level for level, group in enumerate(ranking_levels(ranking)) for index in group}
+    return [level_of.get(index, -1) for index in range(len(ranking.ranks))]
 
 
-def _span_rows(feedback: Feedback, items: list[int], who: Row, tokeniser: Tokeniser) -> list[Row]:
-    """The marked stretches by tokens; what an edit took out is bad, what it put in is good. They share the judgement's weight."""
+def _span_rows(feedback: Feedback, items: list[int], metadata: ColumnValues, tokeniser: Tokeniser) -> list[ColumnValues]:
+    """Return the tokens of marked spans, or of an edit's deletions (-1) and insertions (1)."""
     if isinstance(feedback.judgement, Spans):
-        stretches = [(0, span.start, span.end, span.value) for span in feedback.judgement.spans]
+        changes_by_side = [(0, span.start, span.end, span.value) for span in feedback.judgement.spans]
     else:
         changes = edit_spans(*feedback.responses)
-        stretches = [(0, change.start, change.end, -1.0) for change in changes if change.start < change.end]
-        stretches += [(1, change.edited_start, change.edited_end, 1.0) for change in changes if change.edited_start < change.edited_end]
-    offsets = {side: tokeniser.response_offsets((feedback.prompt, feedback.responses[side])) for side in {side for side, *_ in stretches}}
-    found = []
-    for side, start, end, value in stretches:
-        first, places = offsets[side]
-        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+        changes_by_side = [(0, change.start, change.end, -1.0) for change in changes if change.start < change.end]
+        changes_by_side += [
+            (1, change.edited_start, change.edited_end, 1.0) for change in changes if change.edited_start < change.edited_end
+        ]
+    offsets = {
+        side: tokeniser.response_offsets((feedback.prompt, feedback.responses[side])) for side in {side for side, *_ in changes_by_side}
+    }
+    rows = []
+    for side, start, end, value in changes_by_side:
+        first, characters = offsets[side]
+        inside = [i for i, (a, b) in enumerate(characters) if a < end and b > start]
         if inside:
-            found.append({**who, "item": items[side], "start": first + inside[0], "end": first + inside[-1] + 1, "value": value})
-    return [{**row, "weight": row["weight"] / len(found)} for row in found]
+            rows.append({**metadata, "item": items[side], "start": first + inside[0], "end": first + inside[-1] + 1, "value": value})
+    return [{**row, "weight": row["weight"] / len(rows)} for row in rows]

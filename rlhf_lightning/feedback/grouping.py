@@ -1,4 +1,4 @@
-"""What was said about one prompt, kept together: each response is then read once for all that was said about it."""
+"""Batches that keep the judgements on one prompt together, so that each response is encoded once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ B = TypeVar("B")
 
 
 def prompt_groups(prompts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows put in groups of at most `size`, each of one prompt.
+    """Group rows by prompt, in groups of at most `size`.
 
     Args:
         prompts: a number for each row.
 
     Returns:
-        the rows' order, groups as their prompts first come and in them rows in theirs; and the bounds of the groups in it.
+        the order of the rows (prompts by first occurrence, rows in their order), and the bounds of the groups in it.
     """
     _, first, group = np.unique(prompts, return_index=True, return_inverse=True)
     order = np.argsort(first[group], kind="stable")
@@ -30,8 +30,8 @@ def prompt_groups(prompts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
     return order, np.array([*starts, len(prompts)])
 
 
-class Groups(Sequence[np.ndarray]):
-    """Rows of judgements in groups of at most `size`, each on one prompt."""
+class PromptGroups(Sequence[np.ndarray]):
+    """Rows of judgements in groups of at most `size`, each group on one prompt."""
 
     def __init__(self, prompts: np.ndarray, size: int) -> None:
         self.order, self.bounds = prompt_groups(prompts, size)
@@ -45,26 +45,26 @@ class Groups(Sequence[np.ndarray]):
 
 def group_loader(
     prompts: np.ndarray,
-    largest: int,
+    max_group_size: int,
     batch_size: int,
-    share: tuple[int, int, int],
+    shard: tuple[int, int, int],
     collate: Callable[[np.ndarray], B],
     blank: Callable[[B], B],
     micro_batch_size: int | None = None,
 ) -> DataLoader[Any]:
-    """Batches of about `batch_size` judgements over all processes, those on one prompt together (processes.shared_loader).
+    """Build a loader with batches of about `batch_size` judgements over all processes, grouped by prompt.
 
     Args:
         prompts: a number for each judgement.
-        largest: judgements of a group.
-        share: seed, rank and number of processes.
+        max_group_size: judgements of a group.
+        shard: seed, rank and world size.
         collate: makes a batch of rows.
         micro_batch_size: judgements of a micro-batch, about; batches are then lists of micro-batches.
     """
-    groups = Groups(prompts, largest)
+    groups = PromptGroups(prompts, max_group_size)
 
     def group_count(judgements: int) -> int:
         return max(1, round(judgements * len(groups) / len(prompts)))
 
     micro_groups = None if micro_batch_size is None else group_count(micro_batch_size)
-    return shared_loader(groups, group_count(batch_size), share, lambda batch: collate(np.concatenate(batch)), blank, micro_groups)
+    return shared_loader(groups, group_count(batch_size), shard, lambda batch: collate(np.concatenate(batch)), blank, micro_groups)

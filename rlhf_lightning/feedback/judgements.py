@@ -1,4 +1,4 @@
-"""Feedback ready to learn from: standardised, numbered by prompt, annotator and aspect, and never all in memory."""
+"""Standardised feedback for training, indexed by prompt, annotator and aspect; records stay on disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rlhf_lightning.feedback.words import normalise_text
 from rlhf_lightning.flow import Feedback, Prompt, Ranking, Rating, prompt_text
 
 KINDS = ("rating", "pair", "ranking", "edit", "thumbs", "spans", "comment")
-Text = tuple[Prompt, str]
+PromptResponse = tuple[Prompt, str]
 """A prompt and a response to it: what a reward model scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A feedback record with what standardising knows of it; the record is read from `source` when asked for.
+    """A standardised feedback record, read from `source` on access.
 
     Attributes:
         z_score: a rating on a common scale; None for the other kinds.
-        annotator, aspect: places in the lists of `Judgements`.
+        annotator, aspect: indices into the lists of `Judgements`.
     """
 
     source: Sequence[Feedback]
@@ -43,14 +43,14 @@ _COLUMNS = [("index", "i8"), ("prompt", "u8"), ("z_score", "f8"), ("annotator", 
 
 
 class Judgements(Sequence[Judged]):
-    """Feedback ready to learn from. 33 bytes for each record; the records themselves stay where they are.
+    """Standardised feedback: 33 bytes for each record, the records stay in their source.
 
     Attributes:
-        source: the feedback, which may be a file.
+        source: the feedback, possibly a file.
         rows: a numpy record for each judgement: index into `source`, prompt (`prompt_number`), z_score (NaN for none), annotator and
             aspect (indices), kind (index into KINDS).
-        annotators, aspects: names by index; index 0 is None, nobody known and the response as a whole.
-        by_text: judgements are independent by their texts, not by their prompts: some have no prompt, or all have the same one.
+        annotators, aspects: names by index; index 0 is None, an unknown annotator and the response as a whole.
+        by_text: judgements are independent by text instead of by prompt: some have no prompt, or all have the same one.
     """
 
     def __init__(
@@ -73,42 +73,42 @@ class Judgements(Sequence[Judged]):
     def __getitem__(self, index: int | slice) -> Judged | Judgements:
         if isinstance(index, slice):
             return self.select(index)
-        at, _, z_score, annotator, aspect, kind = self.rows[index].item()
-        return Judged(self.source, at, z_score if KINDS[kind] == "rating" else None, annotator, aspect)
+        source_index, _, z_score, annotator, aspect, kind = self.rows[index].item()
+        return Judged(self.source, source_index, z_score if KINDS[kind] == "rating" else None, annotator, aspect)
 
-    def select(self, chosen: np.ndarray[Any, Any] | slice) -> Judgements:
-        """Those of a slice, a mask or of indices."""
-        return Judgements(self.source, self.rows[chosen], self.annotators, self.aspects, self.by_text)
+    def select(self, rows_chosen: np.ndarray[Any, Any] | slice) -> Judgements:
+        """Select judgements by slice, mask or indices."""
+        return Judgements(self.source, self.rows[rows_chosen], self.annotators, self.aspects, self.by_text)
 
     @property
     def kinds(self) -> set[str]:
         return {KINDS[kind] for kind in np.unique(self.rows["kind"])}
 
-    def texts(self) -> list[Text]:
-        """Every distinct prompt with response, in the order in which they first come."""
-        found: dict[Text, None] = {}
+    def texts(self) -> list[PromptResponse]:
+        """Return the distinct pairs of prompt and response, by first occurrence."""
+        texts: dict[PromptResponse, None] = {}
         for judged in self:
             feedback = judged.feedback
-            found.update(((feedback.prompt, response), None) for response in feedback.responses)
-        return list(found)
+            texts.update(((feedback.prompt, response), None) for response in feedback.responses)
+        return list(texts)
 
 
-def standardised(feedback: Sequence[Feedback]) -> Judgements:
-    """Every record of a weight above 0, ratings with their z-score within the annotator's own ratings of the aspect.
+def standardise(feedback: Sequence[Feedback]) -> Judgements:
+    """Index the records with a weight above 0 and standardise their ratings (`z_scores`).
 
-    The feedback is gone through once, one record at a time, and must not change afterwards.
+    The feedback is iterated once, one record at a time, and must not change afterwards.
     """
     columns = {name: array({"f8": "d", "u8": "Q", "i8": "q", "i4": "l", "i1": "b"}[dtype]) for name, dtype in _COLUMNS}
     annotators: dict[str | None, int] = {None: 0}
     aspects: dict[str | None, int] = {None: 0}
-    units = array("d")
+    unit_ratings = array("d")
     for index, record in enumerate(feedback):
         if record.weight == 0:
             continue
         aspect = 0
         if isinstance(record.judgement, Rating):
             aspect = aspects.setdefault(record.judgement.aspect, len(aspects))
-            units.append(unit_rating(record.judgement))
+            unit_ratings.append(unit_rating(record.judgement))
         columns["index"].append(index)
         columns["prompt"].append(prompt_number(record.prompt))
         columns["annotator"].append(annotators.setdefault(record.annotator, len(annotators)))
@@ -119,22 +119,22 @@ def standardised(feedback: Sequence[Feedback]) -> Judgements:
         rows[name] = np.asarray(columns[name])
     rated = rows["kind"] == KINDS.index("rating")
     rows["z_score"] = np.nan
-    rows["z_score"][rated] = z_scores(units, rows["annotator"][rated].tolist(), rows["aspect"][rated].tolist())
+    rows["z_score"][rated] = z_scores(unit_ratings, rows["annotator"][rated].tolist(), rows["aspect"][rated].tolist())
     return Judgements(feedback, rows, tuple(annotators), tuple(aspects))
 
 
 def prompt_share(prompt: Prompt) -> float:
-    """A stable number in [0, 1) from the prompt's text (a chat's as `flow.prompt_text`), blind to Unicode form, case and white space."""
+    """Hash the prompt's `flow.prompt_text` to [0, 1), ignoring Unicode form, case and white space."""
     return prompt_number(prompt) / 2**64
 
 
 def prompt_number(prompt: Prompt) -> int:
-    """`prompt_share` as a whole number of 64 bits."""
+    """Hash the prompt's normalised text to 64 bits."""
     return int.from_bytes(hashlib.sha256(normalise_text(prompt_text(prompt)).encode()).digest()[:8], "big")
 
 
 def judgement_kind(feedback: Feedback) -> str:
-    """ "rating", "edit", "thumbs", "spans", "comment", "pair" (an order of two, or a tie) or "ranking" (of three or more)."""
+    """Return the judgement's kind; a ranking of two is a "pair"."""
     if isinstance(feedback.judgement, Ranking):
         return "pair" if len(feedback.responses) == 2 else "ranking"
     return feedback.judgement.kind

@@ -1,4 +1,4 @@
-"""Word lists: files of words and how much each counts."""
+"""Lexicon files: words with their valence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlhf_lightning.errors import DataError
 
 
 def read_lexicon(path: Path, key: str) -> dict[str, float]:
-    """Words and their valence. Raises DataError naming file and line; `key` is the setting that named the file."""
+    """Read words and their valence. Raises DataError naming file and line; `key` is the file's setting."""
     if not os.path.isfile(path):
         raise DataError(f"{key}: no lexicon file {path}; give a text file with one `word<tab>valence` a line")
     content = path.read_bytes()

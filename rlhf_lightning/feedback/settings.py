@@ -13,13 +13,13 @@ from rlhf_lightning.registry import section
 @section("feedback")
 @dataclass
 class FeedbackSettings:
-    """How feedback is read and weighed.
+    """Settings of reading and weighting feedback.
 
     Attributes:
-        on_bad: a bad line stops the run ("refuse") or is set aside with its reason ("quarantine").
-        max_bad_fraction: with "quarantine", more bad lines than this share of all are refused after all.
-        annotator_weights: "reliability" multiplies each judgement's weight by how reliable its annotator proves (mean 1), "none" doesn't.
-        comment_weight: how much the rating drawn from a written comment counts; 0 leaves comments out of the reward model.
+        on_bad: a bad line stops the run ("refuse") or is quarantined with its reason ("quarantine").
+        max_bad_fraction: with "quarantine", a higher fraction of bad lines stops the run too.
+        annotator_weights: "reliability" multiplies each judgement's weight by its annotator's reliability (mean 1), "none" doesn't.
+        comment_weight: weight of the rating derived from a written comment; 0 leaves comments out of the reward model.
     """
 
     on_bad: Literal["refuse", "quarantine"] = "refuse"

@@ -1,4 +1,4 @@
-"""Judgements of every kind in one currency: z-scores, levels, comparisons, changed spans. Pure functions."""
+"""Standardised judgements: z-scores, levels, comparisons, changed spans. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from dataclasses import dataclass
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 
-FEWEST_RATINGS = 3
+MIN_RATINGS = 3
 # Scripts written without spaces are compared letter by letter, others word by word.
 _ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 PIECES = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|\s+|[^\w\s]")
 
 
 def rating_z_scores(feedback: Sequence[Feedback]) -> list[float]:
-    """`z_scores` of ratings, one for each record, in order.
+    """Compute `z_scores` of rating records, in order.
 
     Raises:
         DataError: a record that isn't a rating.
     """
-    units: list[float] = []
+    unit_ratings: list[float] = []
     annotators: dict[str | None, int] = {None: 0}
     aspects: dict[str | None, int] = {}
     raters: list[tuple[int, int]] = []
     for record in feedback:
         if not isinstance(record.judgement, Rating):
             raise DataError(f"{record.origin or 'a record'}: z-scores are for ratings, not for {record.judgement.kind}")
-        units.append(unit_rating(record.judgement))
+        unit_ratings.append(unit_rating(record.judgement))
         annotator = annotators.setdefault(record.annotator, len(annotators))
         raters.append((annotator, aspects.setdefault(record.judgement.aspect, len(aspects))))
-    return z_scores(units, [annotator for annotator, _ in raters], [aspect for _, aspect in raters])
+    return z_scores(unit_ratings, [annotator for annotator, _ in raters], [aspect for _, aspect in raters])
 
 
-def z_scores(units: Sequence[float], annotators: Sequence[int], aspects: Sequence[int]) -> list[float]:
-    """Each rating in standard deviations from its annotator's mean of that aspect, so that strict and lenient annotators agree.
+def z_scores(unit_ratings: Sequence[float], annotators: Sequence[int], aspects: Sequence[int]) -> list[float]:
+    """Standardise ratings by their annotator's mean and deviation in the aspect.
 
-    The deviation is the population's (divided by n). An annotator with fewer than three ratings of the aspect or without variance in
-    them, and ratings without an annotator, are measured by the mean and deviation of all ratings of the aspect; where these don't vary
+    The deviation is the population's (divided by n). For annotators with fewer than three ratings of the aspect or without variance,
+    and for ratings without an annotator, mean and deviation are those of all ratings of the aspect; if these don't vary
     either, the score is 0.
 
     Args:
-        units: ratings on 0..1. annotators, aspects: who gave each and of what, as numbers; annotator 0 is nobody known.
+        unit_ratings: ratings on 0..1. annotators, aspects: numbers of each rating's annotator and aspect; annotator 0 is unknown.
     """
     of_aspect: dict[int, array[float]] = {}
     of_annotator: dict[tuple[int, int], array[float]] = {}
-    for unit, annotator, aspect in zip(units, annotators, aspects, strict=True):
+    for unit, annotator, aspect in zip(unit_ratings, annotators, aspects, strict=True):
         of_aspect.setdefault(aspect, array("d")).append(unit)
         if annotator:
             of_annotator.setdefault((annotator, aspect), array("d")).append(unit)
     pooled = {aspect: _moments(values) for aspect, values in of_aspect.items()}
-    own = {who: _moments(values) for who, values in of_annotator.items() if len(values) >= FEWEST_RATINGS}
+    annotator_moments = {key: _moments(values) for key, values in of_annotator.items() if len(values) >= MIN_RATINGS}
     scores = []
-    for unit, annotator, aspect in zip(units, annotators, aspects, strict=True):
-        mean, deviation = own.get((annotator, aspect), pooled[aspect])
+    for unit, annotator, aspect in zip(unit_ratings, annotators, aspects, strict=True):
+        mean, deviation = annotator_moments.get((annotator, aspect), pooled[aspect])
         if deviation == 0:
             mean, deviation = pooled[aspect]
         scores.append((unit - mean) / deviation if deviation > 0 else 0.0)
@@ -65,17 +65,17 @@ def z_scores(units: Sequence[float], annotators: Sequence[int], aspects: Sequenc
 
 
 def unit_rating(rating: Rating) -> float:
-    """The rating on its scale brought to 0..1."""
+    """Map the rating from its scale to 0..1."""
     low, high = rating.scale
     if math.isinf(high - low):
-        # The width of such a scale doesn't fit a float; its half does.
+        # The width of the scale overflows; half of it doesn't.
         low, high, value = low / 2, high / 2, rating.value / 2
         return (value - low) / (high - low)
     return (rating.value - low) / (high - low)
 
 
 def ranking_levels(ranking: Ranking) -> list[list[int]]:
-    """Indices of the ranked responses in groups of equal place, the best group first."""
+    """Group the indices of the ranked responses by rank, best first."""
     groups: dict[int, list[int]] = {}
     for index, rank in enumerate(ranking.ranks):
         if rank is not None:
@@ -84,21 +84,20 @@ def ranking_levels(ranking: Ranking) -> list[list[int]]:
 
 
 def comparisons(record: Feedback) -> list[tuple[int, int]]:
-    """(better, worse) indices into the responses, for every pair that the record orders.
+    """Return (better, worse) indices of the responses for every pair that the record orders.
 
-    A tie gives none, nor does what was left unranked, nor two equal texts. An edited text beats its original; the other kinds
-    compare nothing.
+    Ties, unranked responses and equal texts give none. An edited text beats its original; other kinds compare nothing.
     """
     judgement, texts = record.judgement, record.responses
     if not isinstance(judgement, Ranking | Edit):
         return []
-    places = judgement.ranks if isinstance(judgement, Ranking) else (1, 0)
-    ranked = [(i, rank) for i, rank in enumerate(places) if rank is not None]
-    return [(i, j) for i, place in ranked for j, other in ranked if place < other and texts[i] != texts[j]]
+    ranks = judgement.ranks if isinstance(judgement, Ranking) else (1, 0)
+    ranked = [(i, rank) for i, rank in enumerate(ranks) if rank is not None]
+    return [(i, j) for i, rank_i in ranked for j, rank_j in ranked if rank_i < rank_j and texts[i] != texts[j]]
 
 
 def edit_preference(record: Feedback) -> Feedback | None:
-    """The edit as a ranking in which the edited text beats the original; None for an approval, an edit that changed nothing.
+    """Convert an edit to a ranking with the edited text first; None for an edit without a change.
 
     Raises:
         DataError: a record that isn't an edit.
@@ -112,7 +111,7 @@ def edit_preference(record: Feedback) -> Feedback | None:
 
 @dataclass(frozen=True)
 class SpanChange:
-    """A changed stretch: original[start:end] became edited[edited_start:edited_end], in characters. One may be empty, not both."""
+    """original[start:end] became edited[edited_start:edited_end], in characters; at most one is empty."""
 
     start: int
     end: int
@@ -121,10 +120,10 @@ class SpanChange:
 
 
 def edit_spans(original: str, edited: str) -> list[SpanChange]:
-    """What an edit changed, as the stretches that difflib finds between words, blanks and marks, from left to right.
+    """Diff two texts by words, blanks and punctuation marks (difflib), from left to right.
 
-    Replacing the spans turns the original into the edited text. Above 2,000 pieces difflib leaves very common ones out of its
-    search (its autojunk), which costs precision and saves a time that grows with the square of the length.
+    Replacing the spans turns the original into the edited text. Above 2,000 pieces difflib's autojunk ignores very common ones,
+    trading precision for time, which is quadratic in the length.
     """
     before, after = PIECES.findall(original), PIECES.findall(edited)
     at, to = _offsets(before), _offsets(after)
@@ -140,7 +139,7 @@ def _offsets(pieces: Sequence[str]) -> list[int]:
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and population deviation; a deviation of exactly 0 where all values are equal."""
+    """Return mean and population deviation, exactly 0 for equal values."""
     if not values or min(values) == max(values):
         return (values[0] if values else 0.0), 0.0
     mean = math.fsum(values) / len(values)

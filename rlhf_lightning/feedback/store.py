@@ -1,4 +1,4 @@
-"""Feedback kept in a file: a sequence of records of which one at a time is in memory."""
+"""Feedback stored in a file: a sequence with one record in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import BinaryIO, cast, overload
 from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.flow import Feedback
 
-TOGETHER = 256
-"""Records read from the file at a time when all are."""
+READ_CHUNK = 256
+"""Records read from the file at a time by an iteration."""
 
 Store = Callable[[Iterable[Feedback]], Sequence[Feedback]]
-"""Where feedback is kept: `list`, or a file."""
+"""Stores feedback: `list`, or a file."""
 
 
 class FeedbackFile(Sequence[Feedback]):
-    """The records of a JSON Lines file that this class wrote, read when asked for; eight bytes of memory each."""
+    """The records of a JSON Lines file written by this class, read on access; eight bytes of memory each."""
 
     def __init__(self, handle: BinaryIO, starts: array[int]) -> None:
         self._handle, self._starts = handle, starts
@@ -29,10 +29,10 @@ class FeedbackFile(Sequence[Feedback]):
 
     @classmethod
     def write(cls, feedback: Iterable[Feedback], path: Path, keep: bool = True) -> FeedbackFile:
-        """Write all of the feedback, then put the file in its place: where the feedback ends in an error, no file is left.
+        """Write the feedback atomically: an error of its iteration leaves no file.
 
         Args:
-            keep: let the file stand at `path`; else it has no name, and is gone with this object.
+            keep: keep the file at `path`; otherwise it has no name and vanishes with this object.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if not keep:
@@ -63,17 +63,17 @@ class FeedbackFile(Sequence[Feedback]):
         return Feedback.model_validate_json(self._bytes(at, at + 1))
 
     def __iter__(self) -> Iterator[Feedback]:
-        for first in range(0, len(self), TOGETHER):
-            for line in self._bytes(first, min(first + TOGETHER, len(self))).splitlines():
+        for first in range(0, len(self), READ_CHUNK):
+            for line in self._bytes(first, min(first + READ_CHUNK, len(self))).splitlines():
                 yield Feedback.model_validate_json(line)
 
     def _bytes(self, first: int, end: int) -> bytes:
-        # pread leaves the file's position alone, so that threads and forked processes may read at once.
+        # pread doesn't move the file's position: threads and forked processes may read concurrently.
         return os.pread(self._handle.fileno(), self._starts[end] - self._starts[first], self._starts[first])
 
 
 def _write_records(feedback: Iterable[Feedback], file: BinaryIO) -> array[int]:
-    """Write records as JSON Lines; returns the offset of each, and the length at the end."""
+    """Write records as JSON Lines; return their offsets and the final length."""
     starts = array("q", [0])
     for record in feedback:
         starts.append(starts[-1] + file.write(record.model_dump_json().encode() + b"\n"))

@@ -9,7 +9,7 @@ from typing import Any
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.row_fields import CONTEXT, REMEDIES, STRENGTH, reject_unread
 
-SHOWN = 20
+MAX_NAMES = 20
 
 
 class UnknownFields:
@@ -50,8 +50,8 @@ class UnknownFields:
 def list_names(names: Iterable[str]) -> str:
     """Join the first names, cut and escaped: they come from a file and go to a terminal."""
     names = list(names)
-    names_shown = [name if name.isprintable() and len(name) <= 60 else ascii(name)[:60] for name in names[:SHOWN]]
-    return ", ".join(names_shown) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
+    names_shown = [name if name.isprintable() and len(name) <= 60 else ascii(name)[:60] for name in names[:MAX_NAMES]]
+    return ", ".join(names_shown) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
 
 
 def suggest_name(name: str, names: Iterable[str]) -> str:

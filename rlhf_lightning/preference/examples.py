@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.feedback.grouping import group_loader
-from rlhf_lightning.feedback.judgements import Judged, Judgements, Text, judgement_kind, prompt_number
+from rlhf_lightning.feedback.judgements import Judged, Judgements, PromptResponse, judgement_kind, prompt_number
 from rlhf_lightning.flow import Ranking, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
@@ -99,7 +99,7 @@ def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, sma
     Args:
         from_pairs: the sides of a comparison are thumbs of its weight, too.
     """
-    given: dict[tuple[Text, bool], float] = {}
+    given: dict[tuple[PromptResponse, bool], float] = {}
     for text, up, weight in _thumbs(judged, from_pairs, smallest_gap):
         given[text, up] = given.get((text, up), 0.0) + weight
     texts = [text for text, _ in given]
@@ -113,7 +113,7 @@ def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, sma
     return _fitting(sides, list(given.values()), numbers, thumbs)
 
 
-def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterable[tuple[Text, bool, float]]:
+def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterable[tuple[PromptResponse, bool, float]]:
     for record in judged:
         feedback = record.feedback
         if isinstance(feedback.judgement, Thumbs):
@@ -126,7 +126,7 @@ def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterab
             yield (one.prompt, one.worse), False, weight
 
 
-def _from_elsewhere(texts: Sequence[Text], seed: int) -> list[int]:
+def _from_elsewhere(texts: Sequence[PromptResponse], seed: int) -> list[int]:
     """For each text another one, to another prompt; its own neighbour where there is a single prompt."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(texts)).tolist()

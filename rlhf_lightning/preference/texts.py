@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlhf_lightning.feedback.judgements import Text
+from rlhf_lightning.feedback.judgements import PromptResponse
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 
@@ -29,14 +29,14 @@ class TextTable:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, stop_ids: Sequence[int] = ()) -> None:
         self.max_length = max_length
         self._rows = TextEncoder(tokenizer, InputFormat(), max_length, tuple(stop_ids))
-        self._places: dict[Text, int] = {}
+        self._places: dict[PromptResponse, int] = {}
         self._ids, self._ends, self._response_starts = array("i"), array("q", [0]), array("q")
         self.too_long = self.rewritten = 0
 
     def __len__(self) -> int:
         return len(self._response_starts)
 
-    def place(self, text: Text) -> int:
+    def place(self, text: PromptResponse) -> int:
         """Where the text stands, LEFT_OUT for one that is too long."""
         if text not in self._places:
             row = self._rows.encode(text)

@@ -57,7 +57,7 @@ def prompt_means(measured: Measured, metric: str) -> dict[str, float]:
 
 
 def feedback_counts(intake: Intake) -> list[FeedbackCount]:
-    return [FeedbackCount(kind, count, intake.kept[kind]) for kind, count in sorted(intake.collected.items())]
+    return [FeedbackCount(kind, count, intake.remaining[kind]) for kind, count in sorted(intake.collected.items())]
 
 
 def curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], metric: str) -> Curve:

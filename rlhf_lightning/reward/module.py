@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
-from rlhf_lightning.feedback.judgements import Judgements, Text
+from rlhf_lightning.feedback.judgements import Judgements, PromptResponse
 from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.reward.bootstrap import bootstrap_batches
 from rlhf_lightning.reward.components import needs_of
@@ -86,7 +86,7 @@ class RewardModule(SupervisedModule):
 
 
 @torch.no_grad()
-def center_ensemble_members(model: RewardModel, texts: Sequence[Text], batch_size: int = 64) -> None:
+def center_ensemble_members(model: RewardModel, texts: Sequence[PromptResponse], batch_size: int = 64) -> None:
     """Let the members of an ensemble, where the head is one, have the mean score 0 each over these texts (EnsembleHead.level)."""
     head = getattr(model.net, "head", None)
     if not isinstance(head, EnsembleHead):

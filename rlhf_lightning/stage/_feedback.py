@@ -74,7 +74,7 @@ def taken(
     check: Callable[[Feedback], None] | None = None,
 ) -> Intake:
     """The rows as clean feedback in a file of the run's folder, of which one record at a time is in memory."""
-    from rlhf_lightning.feedback.intake import take_in
+    from rlhf_lightning.feedback.intake import ingest
     from rlhf_lightning.feedback.reading import Reader
     from rlhf_lightning.feedback.store import FeedbackFile
 
@@ -87,7 +87,7 @@ def taken(
     # Under several processes each reads for itself; the first one's file stays.
     store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_rank_zero)
     between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)
-    return take_in(reader, run.build_all("feedback_filter"), whole, store, between)
+    return ingest(reader, run.build_all("feedback_filter"), whole, store, between)
 
 
 def backbone_tokenizer(run: Run) -> list[str]:
@@ -99,8 +99,8 @@ def backbone_tokenizer(run: Run) -> list[str]:
 def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
     """The feedback as the reward model takes it: comments as weak ratings, weights by annotator where the settings say so."""
     from rlhf_lightning.feedback.quality.reliability import annotator_weights
-    from rlhf_lightning.feedback.weighing import Weighed
+    from rlhf_lightning.feedback.weights import WeightedFeedback
 
     settings = run.settings("feedback")
     weights = annotator_weights(feedback) if settings.annotator_weights == "reliability" else {}
-    return Weighed(feedback, weights, run.build("feedback_comment"), settings.comment_weight)
+    return WeightedFeedback(feedback, weights, run.build("feedback_comment"), settings.comment_weight)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.feedback.judgements import Judgements, standardise
 from rlhf_lightning.model.loading import load_tokenizer
 from rlhf_lightning.model.trunk import clamp_length
 from rlhf_lightning.plan.device import Device
@@ -58,7 +58,7 @@ class Inputs:
 
     @cached_property
     def judgements(self) -> Judgements:
-        return standardised(with_weights(self.run, read(self.run, backbone_tokenizer(self.run)).feedback))
+        return standardise(with_weights(self.run, read(self.run, backbone_tokenizer(self.run)).feedback))
 
 
 class PlannedRun(Run):

@@ -32,7 +32,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     """
     import torch
 
-    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.report import reward as shown
     from rlhf_lightning.report.policy import feedback_counts
     from rlhf_lightning.reward.evaluation.measure import measure_held_out, reward_agreements, sample_texts
@@ -43,7 +43,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
     with run.time_stage("read"):
         intake = read(run, [path for path in models if not is_feature_score(path)])
-        judged = standardised(with_weights(run, intake.feedback))
+        judged = standardise(with_weights(run, intake.feedback))
     judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
     if prompts == "held_out":
         judged, note = held_out_part(judged, models, run.settings("reward").validation_fraction)
@@ -78,10 +78,10 @@ def held_out_part(judged: Judgements, models: Sequence[str], fraction: float) ->
     Raises:
         ConfigError: nothing is held out.
     """
-    from rlhf_lightning.feedback.holding_out import divide
+    from rlhf_lightning.feedback.split import split_judgements
     from rlhf_lightning.reward.storage.folder import held_out_by
 
-    division = divide(judged, fraction)
+    division = split_judgements(judged, fraction)
     held_out, note = division.held_out, division.note
     by_prompt = [path for path in models if held_out_by(path) == "prompt"]
     if division.by == "text" and by_prompt:  # such a model may have learned from all texts of its training prompts

@@ -15,7 +15,7 @@ from rlhf_lightning.stage._feedback import read
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlhf_lightning.feedback.judgements import Text
+    from rlhf_lightning.feedback.judgements import PromptResponse
     from rlhf_lightning.flow import Feedback
     from rlhf_lightning.report.explanation import ExplainedCase
     from rlhf_lightning.reward.explain.cases import Case
@@ -148,7 +148,7 @@ def chosen(
     return [pairs[place] for _, place in wrong[:limit]]
 
 
-def scores_of(model: RewardModel | FeatureScore, texts: Sequence[Text]) -> Tensor:
+def scores_of(model: RewardModel | FeatureScore, texts: Sequence[PromptResponse]) -> Tensor:
     """Normalised scores [U]; a model without tokens reads a chat as its text."""
     from rlhf_lightning.flow import prompt_text
     from rlhf_lightning.reward.regression.feature_score import FeatureScore

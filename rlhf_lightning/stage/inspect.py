@@ -21,7 +21,7 @@ def inspect(run: Run) -> float:
         intake = read(run)
     with run.time_stage("measure"):
         quality = measure_quality(intake.feedback)
-    kept = sum(intake.kept.values())
+    kept = sum(intake.remaining.values())
     run.write_json("quality.json", dataclasses.asdict(quality))
     end(
         run,

@@ -25,9 +25,9 @@ from rlhf_lightning.stage.sft import train_sft
 
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured
-    from rlhf_lightning.feedback.holding_out import Division
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.feedback.judgements import Judgements
+    from rlhf_lightning.feedback.split import Split
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
@@ -94,7 +94,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
         policy, start, task, intake = collected(run, task, prompts, responses)
         check_feedback(run, intake)
         on_task = is_on_task(intake, task)
-    run.log(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
+    run.log(f"{sum(intake.remaining.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.remaining.items()))}")
     before = after = None
     if on_task:
         before = look(run, task, policy, scorer, start)
@@ -127,7 +127,7 @@ def check_feedback(run: Run, intake: Intake) -> None:
 
     name, thumbs = run.component_of("preference_loss").name, "thumbs" in run.component_of("preference_loss").needs
     pairs = not thumbs or bool(getattr(run.build("preference_loss"), "from_pairs", False))
-    found = {*intake.kept, *(("rating",) if intake.kept.get("comment") and run.settings("feedback").comment_weight else ())}
+    found = {*intake.remaining, *(("rating",) if intake.remaining.get("comment") and run.settings("feedback").comment_weight else ())}
     if pairs and found & set(COMPARING):
         return
     if thumbs and ("thumbs" in found or any(isinstance(one.judgement, Ranking) and one.judgement.all_bad for one in intake.feedback)):
@@ -173,7 +173,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     """
     import numpy as np
 
-    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.preference.examples import preference_loader
     from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
     from rlhf_lightning.preference.module import PreferenceModule
@@ -185,7 +185,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     if policy.decoder_prefix is not None:
         raise ConfigError("stage=preference takes decoder-only models yet: choose backbone=causal, or stage=ppo for this backbone")
     settings, loss = run.settings("preference"), run.build("preference_loss")
-    division = divided(standardised(with_weights(run, intake.feedback)), settings.validation_fraction, "preference")
+    division = divided(standardise(with_weights(run, intake.feedback)), settings.validation_fraction, "preference")
     training, aside = division.training, division.held_out
     with run.time_stage("preference"):
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
@@ -231,7 +231,7 @@ def examples_of(run: Run, training: Judgements, table: TextTable, limit: LengthL
     return examples
 
 
-def left_out_notes(run: Run, division: Division, examples: Examples, limit: LengthLimit, unmeasured: int, rewritten: int) -> list[str]:
+def left_out_notes(run: Run, division: Split, examples: Examples, limit: LengthLimit, unmeasured: int, rewritten: int) -> list[str]:
     """What of the feedback the policy doesn't learn from, and why; said on the terminal, too."""
     from rlhf_lightning.preference.examples import not_learned
 

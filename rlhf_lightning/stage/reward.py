@@ -19,8 +19,8 @@ from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weight
 if TYPE_CHECKING:
     from torch import nn
 
-    from rlhf_lightning.feedback.holding_out import Division
-    from rlhf_lightning.feedback.judgements import Judgements, Text
+    from rlhf_lightning.feedback.judgements import Judgements, PromptResponse
+    from rlhf_lightning.feedback.split import Split
     from rlhf_lightning.flow import Feedback, Prompt
     from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.reward.evaluation.held_out import HeldOut
@@ -42,7 +42,7 @@ class TrainedReward:
 
     model: RewardModel | FeatureScore
     history: list[dict[str, float]]
-    division: Division
+    division: Split
     measured: HeldOut
     doubt: str = ""
 
@@ -72,7 +72,7 @@ def reward(run: Run) -> float:
     reads_texts = "texts" in run.component_of("reward_head").needs
     with run.time_stage("read"):
         intake = read(run, [] if reads_texts else backbone_tokenizer(run))
-    run.log(f"{sum(intake.kept.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.kept.items()))}")
+    run.log(f"{sum(intake.remaining.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.remaining.items()))}")
     backbone = "" if reads_texts else backbone_folder(run, intake.feedback)
     trained = train_reward(run, intake.feedback, backbone, run.folder / "reward_model")
     measured = trained.measured
@@ -122,12 +122,12 @@ def train_reward(
     Raises:
         ConfigError: too little feedback to hold some out, or a kind of judgement that no chosen loss learns from.
     """
-    from rlhf_lightning.feedback.judgements import standardised
+    from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.reward.losses import build_losses
     from rlhf_lightning.reward.module import check_kinds
 
     settings = run.settings("reward")
-    judged = standardised(with_weights(run, feedback))
+    judged = standardise(with_weights(run, feedback))
     division = divided(judged, settings.validation_fraction)
     if division.note:
         run.log(f"{name}: {division.note}")
@@ -144,7 +144,7 @@ def tune_trunk(
     folder: Path,
     name: str,
     losses: Sequence[nn.Module],
-    division: Division,
+    division: Split,
     truth: Truth | None,
 ) -> TrainedReward:
     """Pooling and head on a trunk, by Lightning."""
@@ -185,7 +185,7 @@ def fit_features(
     folder: Path,
     name: str,
     losses: Sequence[nn.Module],
-    division: Division,
+    division: Split,
     truth: Truth | None,
 ) -> TrainedReward:
     """The linear regression on named features: no trunk and no trainer; every process fits the same, the first writes it."""
@@ -207,15 +207,15 @@ def fit_features(
     return TrainedReward(head.score, [], division, measured)
 
 
-def divided(judged: Judgements, fraction: float, section: str = "reward") -> Division:
-    """What to learn from, and what to measure on: no prompt is in both, or no text (feedback.holding_out).
+def divided(judged: Judgements, fraction: float, section: str = "reward") -> Split:
+    """What to learn from, and what to measure on: no prompt is in both, or no text (feedback.split).
 
     Raises:
         ConfigError: one of them would be empty.
     """
-    from rlhf_lightning.feedback.holding_out import divide
+    from rlhf_lightning.feedback.split import split_judgements
 
-    division = divide(judged, fraction)
+    division = split_judgements(judged, fraction)
     if not division.training or not division.held_out:
         raise ConfigError(
             f"{len(judged)} judgements are too few, or share too many texts, to learn from some and hold others out: give feedback on more "
@@ -250,7 +250,7 @@ def normalise(run: Run, model: RewardModel, training: Judgements, name: str, his
     return doubt
 
 
-def reference_texts(training: Judgements, seed: int) -> list[Text]:
+def reference_texts(training: Judgements, seed: int) -> list[PromptResponse]:
     """The texts by which scores are normalised: all of them, or REFERENCES of a draw of the records."""
     import numpy as np
 
@@ -300,7 +300,7 @@ def card_components(run: Run) -> dict[str, Any]:
     }
 
 
-def card_data(backbone: str, division: Division) -> dict[str, Any]:
+def card_data(backbone: str, division: Split) -> dict[str, Any]:
     """For the card: the start, where it has a name that means something elsewhere, counts of judgements by kind and by source, and by
     what was held out."""
     from rlhf_lightning.feedback.judgements import KINDS

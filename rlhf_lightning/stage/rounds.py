@@ -201,7 +201,7 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
             *reliability_curve({f"round {r.number}": r.reward.measured for r in story.rounds}),
         ],
         samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
-        feedback=[FeedbackCount(kind, count, last.intake.kept[kind]) for kind, count in sorted(counted.items())],
+        feedback=[FeedbackCount(kind, count, last.intake.remaining[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
         notes=[*notes, *alarm_notes(histories), *last.intake.notes, *last.reward.notes, *held_out_notes(last.reward.measured)],
         results=result_metrics(story.start, last.measured)
@@ -223,7 +223,7 @@ def round_results(story: Story) -> list[Any]:
             RoundResult(
                 number=done.number,
                 collected=done.intake.collected.total() - collected,
-                accepted=done.intake.kept.total() - accepted,
+                accepted=done.intake.remaining.total() - accepted,
                 accuracy=done.reward.measured.accuracy.get("all"),
                 ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
                 score=done.measured.mean("score"),
@@ -231,7 +231,7 @@ def round_results(story: Story) -> list[Any]:
                 kl=done.measured.kl,
             )
         )
-        collected, accepted = done.intake.collected.total(), done.intake.kept.total()
+        collected, accepted = done.intake.collected.total(), done.intake.remaining.total()
     return rows
 
 

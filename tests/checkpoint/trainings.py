@@ -23,7 +23,7 @@ from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.checkpoint.rng_state import random_state
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.components import PPOComponents
@@ -77,7 +77,7 @@ def judgements() -> Any:
     records = [
         Feedback(prompt=f"The {thing}:", responses=(" it is good.", " bad, bad"), judgement=Ranking(ranks=(0, 1))) for thing in THINGS
     ]
-    return standardised(records)
+    return standardise(records)
 
 
 def sft() -> Made:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.judgements import Text, standardised
+from rlhf_lightning.feedback.judgements import PromptResponse, standardise
 from rlhf_lightning.feedback.standardise import edit_spans
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Prompt, Ranking, Rating, SpanLabel, Spans, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
@@ -43,20 +43,20 @@ class Words:
     """One token for each word of prompt and response; id 7 ends a text."""
 
     def __init__(self) -> None:
-        self.asked: list[Text] = []
+        self.asked: list[PromptResponse] = []
 
-    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+    def tokenise(self, texts: Sequence[PromptResponse]) -> PackedTokens:
         self.asked += texts
         return PackedTokens.of([[*map(len, str(prompt).split()), *map(len, response.split()), 7] for prompt, response in texts])
 
-    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+    def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
         return len(str(text[0]).split()), [match.span() for match in re.finditer(r"\S+", text[1])]
 
 
-def collated(records: Sequence[Feedback], spans: bool = False) -> tuple[JudgementBatch, list[Text]]:
+def collated(records: Sequence[Feedback], spans: bool = False) -> tuple[JudgementBatch, list[PromptResponse]]:
     """The batch, and the texts that it tokenised."""
     words = Words()
-    return collate(standardised(records), words, spans=spans), words.asked
+    return collate(standardise(records), words, spans=spans), words.asked
 
 
 RECORDS = [

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.grouping import Groups, group_loader, prompt_groups
+from rlhf_lightning.feedback.grouping import PromptGroups, group_loader, prompt_groups
 
 
 @given(prompts=st.lists(st.integers(0, 6), min_size=1, max_size=40), size=st.integers(1, 9))
@@ -31,5 +31,5 @@ def test_a_loader_gives_every_row_once_and_a_prompt_s_together(prompts, size, wo
     batches = [[list(share) for share in loader] for loader in loaders]
     assert {len(shares) for shares in batches} == {len(loaders[0])}, "every process takes as many steps"
     assert sorted(row for shares in batches for share in shares for row in share) == list(range(len(prompts)))
-    groups = [set(rows.tolist()) for rows in Groups(numbers, size)]
+    groups = [set(rows.tolist()) for rows in PromptGroups(numbers, size)]
     assert all(group <= set(share) or not group & set(share) for shares in batches for share in shares for group in groups)

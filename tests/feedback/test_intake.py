@@ -14,7 +14,7 @@ from rlhf_lightning.feedback.format.edit import EditFormat
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.format.ranking import RankingFormat
 from rlhf_lightning.feedback.format.rating import RatingFormat
-from rlhf_lightning.feedback.intake import Intake, take_in
+from rlhf_lightning.feedback.intake import Intake, ingest
 from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.feedback.store import FeedbackFile
@@ -55,14 +55,14 @@ def counted_first(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[
 def taken(tmp_path: Path, filters, rows=ROWS, on_bad="refuse", **rest) -> Intake:
     origins = [Row(data, f"f:{i}", raw=b"{}") for i, data in enumerate(rows, start=1)]
     reader = Reader(origins, FORMATS, on_bad=on_bad, quarantine=tmp_path / "quarantine.jsonl")
-    return take_in(reader, filters, **rest)
+    return ingest(reader, filters, **rest)
 
 
 def test_everything_is_counted_by_kind_before_and_after_cleaning(tmp_path):
     intake = taken(tmp_path, {"shouted": shouted, "without_edits": without_edits})
     assert intake.collected == {"pair": 1, "rating": 2, "edit": 1, "ranking": 1}
-    assert intake.kept == {"pair": 1, "rating": 2, "ranking": 1}
-    assert sum(intake.kept.values()) == len(intake.feedback) == 4
+    assert intake.remaining == {"pair": 1, "rating": 2, "ranking": 1}
+    assert sum(intake.remaining.values()) == len(intake.feedback) == 4
     assert {record.prompt for record in intake.feedback} == {"P"}
     assert intake.notes == ["shouted: saw 5", "without_edits: removed 1: an edit (f:4)"]
 
@@ -74,7 +74,7 @@ def test_filters_run_in_the_order_given(tmp_path):
 
 def test_without_filters_all_stays(tmp_path):
     intake = taken(tmp_path, {})
-    assert intake.collected == intake.kept
+    assert intake.collected == intake.remaining
     assert (len(intake.feedback), intake.notes) == (5, [])
 
 
@@ -96,16 +96,16 @@ def test_nothing_left_is_told_with_the_reasons(tmp_path):
 
 def test_a_filter_that_must_see_all_gets_what_it_can_go_through_twice(tmp_path):
     filters = {"without_edits": without_edits, "counted_first": counted_first, "shouted": shouted}
-    plain = taken(tmp_path, filters, whole=["counted_first"])
+    plain = taken(tmp_path, filters, multi_pass=["counted_first"])
     assert plain.notes == ["without_edits: removed 1: an edit (f:4)", "counted_first: 4 in all", "shouted: saw 4"]
     between = partial(FeedbackFile.write, path=tmp_path / "between.jsonl")
     store = partial(FeedbackFile.write, path=tmp_path / "feedback.jsonl")
-    filed = taken(tmp_path, filters, whole=["counted_first"], store=store, between=between)
+    filed = taken(tmp_path, filters, multi_pass=["counted_first"], store=store, intermediate_store=between)
     assert list(filed.feedback) == plain.feedback
-    assert (filed.notes, filed.kept, filed.collected) == (plain.notes, plain.kept, plain.collected)
+    assert (filed.notes, filed.remaining, filed.collected) == (plain.notes, plain.remaining, plain.collected)
 
 
 def test_bad_lines_are_refused_before_a_filter_that_must_see_all_sees_one(tmp_path):
     rows = [*ROWS, {"prompt": "p", "response": "x", "rating": 99}]
     with pytest.raises(DataError, match="1 of 6 lines"):
-        taken(tmp_path, {"counted_first": counted_first}, rows, whole=["counted_first"])
+        taken(tmp_path, {"counted_first": counted_first}, rows, multi_pass=["counted_first"])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.judgements import KINDS, judgement_kind, prompt_share, standardised
+from rlhf_lightning.feedback.judgements import KINDS, judgement_kind, prompt_share, standardise
 from rlhf_lightning.feedback.standardise import rating_z_scores
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Ranking, Rating, Spans, Thumbs
@@ -32,7 +32,7 @@ def edited(prompt: str, before: str, after: str) -> Feedback:
 
 def test_ratings_carry_their_z_score_and_others_none() -> None:
     records = [rated("p", "a", 1, "ann"), edited("p", "a", "b"), rated("p", "b", 4, "ann"), rated("q", "a", 7, "ann"), rated("q", "b", 7)]
-    judged = standardised(records)
+    judged = standardise(records)
     assert [record.feedback for record in judged] == records
     assert [record.z_score is None for record in judged] == [False, True, False, False, False]
     assert [r.z_score for r in judged if r.z_score is not None] == rating_z_scores([records[i] for i in (0, 2, 3, 4)])
@@ -42,7 +42,7 @@ def test_ratings_carry_their_z_score_and_others_none() -> None:
 def test_z_scores_are_of_an_annotators_own_aspect() -> None:
     helpful = [rated("p", f"a{i}", value, "ann", "helpful") for i, value in enumerate((2, 4, 6))]
     long = [rated("p", f"a{i}", value, "ann", "long") for i, value in enumerate((9, 9, 10))]
-    judged = standardised([record for pair in zip(helpful, long, strict=True) for record in pair])
+    judged = standardise([record for pair in zip(helpful, long, strict=True) for record in pair])
     scores = [record.z_score for record in judged]
     assert scores[::2] == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)])
     assert scores[1::2] == pytest.approx([-math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2)])
@@ -50,7 +50,7 @@ def test_z_scores_are_of_an_annotators_own_aspect() -> None:
 
 
 def test_annotators_are_numbered_and_nobody_is_0() -> None:
-    judged = standardised([rated("p", "a", 1, "ann"), rated("p", "b", 1), rated("p", "c", 1, "bob"), rated("q", "a", 2, "ann")])
+    judged = standardise([rated("p", "a", 1, "ann"), rated("p", "b", 1), rated("p", "c", 1, "bob"), rated("q", "a", 2, "ann")])
     assert judged.annotators == (None, "ann", "bob")
     assert [record.annotator for record in judged] == [1, 0, 2, 1]
     assert [record.aspect for record in judged] == [0] * 4
@@ -58,7 +58,7 @@ def test_annotators_are_numbered_and_nobody_is_0() -> None:
 
 def test_what_weighs_nothing_is_left_out() -> None:
     records = [rated("p", "a", 1, weight=0.0), rated("p", "b", 2, weight=0.1), rated("p", "c", 3)]
-    judged = standardised(records)
+    judged = standardise(records)
     assert [record.feedback for record in judged] == records[1:]
     assert [record.z_score for record in judged] == pytest.approx([-1, 1])
 
@@ -77,14 +77,14 @@ EVERY_KIND = [
 
 def test_kinds() -> None:
     assert [judgement_kind(record) for record in EVERY_KIND] == [*KINDS, "pair"]
-    assert standardised(EVERY_KIND).kinds == set(KINDS)
-    assert standardised(EVERY_KIND)[:2].kinds == {"rating", "pair"}
-    assert standardised([]).kinds == set()
+    assert standardise(EVERY_KIND).kinds == set(KINDS)
+    assert standardise(EVERY_KIND)[:2].kinds == {"rating", "pair"}
+    assert standardise([]).kinds == set()
 
 
 def test_records_of_a_file_are_read_when_asked_for(tmp_path: Path) -> None:
     file = FeedbackFile.write(EVERY_KIND, tmp_path / "feedback.jsonl")
-    judged, in_memory = standardised(file), standardised(EVERY_KIND)
+    judged, in_memory = standardise(file), standardise(EVERY_KIND)
     assert [record.feedback for record in judged] == EVERY_KIND
     assert judged.rows.tobytes() == in_memory.rows.tobytes()
     assert judged.rows.itemsize <= 40

@@ -28,7 +28,7 @@ from rlhf_lightning.feedback.format import (  # noqa: F401  (registers them)
     thumbs,
     verdict,
 )
-from rlhf_lightning.feedback.reading import Reading, read_feedback
+from rlhf_lightning.feedback.reading import LoadedFeedback, read_feedback
 from rlhf_lightning.feedback.source import jsonl
 from rlhf_lightning.flow import Comment, Ranking, Rating, Spans, Thumbs
 from rlhf_lightning.registry import build
@@ -69,7 +69,7 @@ def plain(name: str) -> Rows:
         return [json.loads(line) for line in file]
 
 
-def load(folder: Path, line: str, *more: str) -> Reading:
+def load(folder: Path, line: str, *more: str) -> LoadedFeedback:
     """The reading of a line of the table."""
     name = LINES[line].name
     if not (DATA / name).exists():

@@ -20,7 +20,7 @@ def records(count: int) -> list[Feedback]:
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_it_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(store, "TOGETHER", 3)
+    monkeypatch.setattr(store, "READ_CHUNK", 3)
     given = records(count)
     kept = FeedbackFile.write(iter(given), tmp_path / "f.jsonl")
     assert (len(kept), list(kept), list(kept)) == (count, given, given)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 from rlhf_lightning.preference.examples import batch_of, compared_examples, not_learned, preference_loader, thumbed_examples
 from rlhf_lightning.preference.texts import TextTable
@@ -22,7 +22,7 @@ def named(table: TextTable, place: int) -> tuple[str, str]:
 
 
 def test_pairs_rankings_edits_and_ratings_become_weighed_pairs(feedback, table):
-    examples = compared_examples(standardised(feedback), table)
+    examples = compared_examples(standardise(feedback), table)
     found = {
         (*named(table, better), named(table, worse)[1], round(weight, 6))
         for better, worse, weight in zip(examples.places["chosen"], examples.places["rejected"], examples.weight, strict=True)
@@ -44,7 +44,7 @@ def test_a_ranking_of_k_counts_k_less_one_times_its_weight(table, k):
     ratings = [
         Feedback(prompt="A", responses=(text,), judgement=Rating(value=i, scale=(0, 9)), annotator="a") for i, text in enumerate(responses)
     ]
-    examples = compared_examples(standardised([ranking, *ratings]), table)
+    examples = compared_examples(standardise([ranking, *ratings]), table)
     assert len(examples) == k * (k - 1)
     by_prompt = [examples.weight[examples.prompt == prompt].sum() for prompt in dict.fromkeys(examples.prompt.tolist())]
     assert by_prompt == pytest.approx([0.5 * (k - 1), k - 1])
@@ -54,14 +54,14 @@ def test_ratings_that_hardly_differ_are_not_compared(table):
     records = [
         Feedback(prompt="A", responses=(f" {i}",), judgement=Rating(value=v, scale=(0, 9)), annotator="a") for i, v in enumerate([1, 2, 9])
     ]
-    judged = standardised(records)
+    judged = standardise(records)
     gaps = sorted(abs(a.z_score - b.z_score) for a, b in ((judged[0], judged[1]), (judged[1], judged[2]), (judged[0], judged[2])))
     for gap, left in ((0.0, 3), (gaps[0], 2), (gaps[1], 1), (gaps[2], 0)):
         assert len(compared_examples(judged, table, gap)) == left
 
 
 def test_thumbs_are_taken_as_they_are_and_from_pairs_where_asked(feedback, table):
-    judged = standardised([*feedback, Feedback(prompt="It", responses=(" costs", " x"), judgement=Ranking(ranks=(0, 0), all_bad=True))])
+    judged = standardise([*feedback, Feedback(prompt="It", responses=(" costs", " x"), judgement=Ranking(ranks=(0, 0), all_bad=True))])
 
     def found(from_pairs: bool) -> dict[tuple[str, str, float], float]:
         made = thumbed_examples(judged, table, from_pairs)
@@ -82,12 +82,12 @@ def test_thumbs_are_taken_as_they_are_and_from_pairs_where_asked(feedback, table
 def test_a_mismatched_response_answers_another_prompt(table):
     records = [Feedback(prompt=p, responses=(f" to {p}",), judgement=Thumbs(up=True)) for p in ("It", "A", "The", "An")]
     for seed in range(5):
-        made = thumbed_examples(standardised(records), table, False, seed=seed)
+        made = thumbed_examples(standardise(records), table, False, seed=seed)
         for given, other in zip(made.places["given"], made.places["mismatched"], strict=True):
             (prompt, _), (asked, answered) = named(table, given), named(table, other)
             assert asked == prompt
             assert answered != f" to {prompt}"
-    drawn = [thumbed_examples(standardised(records), table, False, seed=seed).places["mismatched"].tolist() for seed in (0, 0, 1, 2, 3)]
+    drawn = [thumbed_examples(standardise(records), table, False, seed=seed).places["mismatched"].tolist() for seed in (0, 0, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len({tuple(one) for one in drawn}) > 1
 
@@ -95,20 +95,20 @@ def test_a_mismatched_response_answers_another_prompt(table):
 def test_a_judgement_of_a_text_that_is_too_long_is_left_out(feedback, tiny_of):
     table = TextTable(tiny_of("llama").tokenizer, 12)
     long = Feedback(prompt="It", responses=(" costs", " boils" * 12), judgement=Ranking(ranks=(0, 1)))
-    whole, without = (compared_examples(standardised(records), table) for records in ([*feedback, long], feedback))
+    whole, without = (compared_examples(standardise(records), table) for records in ([*feedback, long], feedback))
     assert whole.left_out - without.left_out == 1
     assert len(whole) == len(without)
 
 
 def test_what_the_loss_does_not_learn_from_is_counted(feedback):
-    judged = standardised(feedback)
+    judged = standardise(feedback)
     assert not_learned(judged, thumbs=False, from_pairs=False) == {"thumbs": 3}
     assert not_learned(judged, thumbs=True, from_pairs=False) == {"pair": 1, "ranking": 1, "edit": 1, "rating": 3}
     assert not_learned(judged, thumbs=True, from_pairs=True) == {}
 
 
 def test_a_batch_holds_each_text_once_and_points_at_the_right_ones(feedback, table):
-    examples = compared_examples(standardised(feedback), table)
+    examples = compared_examples(standardise(feedback), table)
     rows = np.array([3, 0, 1])
     batch = batch_of(examples, table, rows)
     assert sorted(set(batch.text_places.tolist())) == batch.text_places.tolist()
@@ -120,7 +120,7 @@ def test_a_batch_holds_each_text_once_and_points_at_the_right_ones(feedback, tab
 
 def test_processes_share_every_epoch_without_overlap(table):
     records = [Feedback(prompt=f"{i % 12}", responses=(f" a{i}", f" b{i}"), judgement=Ranking(ranks=(0, 1))) for i in range(36)]
-    examples = compared_examples(standardised(records), table)
+    examples = compared_examples(standardise(records), table)
 
     def seen(rank: int, world: int, seed: int = 0) -> list[list[int]]:
         return [

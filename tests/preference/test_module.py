@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
@@ -27,7 +27,7 @@ LOSSES = [DPO(), DPO(variant="hinge"), IPO(), ORPO(), SimPO(), KTO(from_pairs=Tr
 def fitted(language_model, feedback, loss, epochs=1, batch_size=99, **settings):
     """A module after some steps, with its table and examples."""
     table = TextTable(language_model.tokenizer, 64)
-    judged = standardised(feedback)
+    judged = standardise(feedback)
     thumbs = isinstance(loss, KTO)
     examples = thumbed_examples(judged, table, loss.from_pairs) if thumbs else compared_examples(judged, table)
     chosen = PreferenceSettings(epochs=epochs, batch_size=batch_size, **{"warmup_fraction": 0.0, **settings})
@@ -62,7 +62,7 @@ def test_the_first_loss_is_that_of_no_difference_and_metrics_have_trl_s_names(la
 def test_the_loss_is_the_weighted_mean_over_all_pairs(language_model, feedback):
     """By hand from the definition, one text at a time, after the policy has moved."""
     start = {}
-    judged = standardised(feedback)
+    judged = standardise(feedback)
     for text in judged.texts():
         start[text] = alone(language_model, text)
     module, table, examples = fitted(language_model, feedback, DPO(beta=0.3), learning_rate=1e-3)
@@ -92,7 +92,7 @@ def test_every_loss_learns_the_order_of_its_feedback(tiny_of, feedback, loss):
 
 def test_the_reference_is_the_start_and_stays_it(tiny_of, feedback):
     language_model = tiny_of("gpt2")
-    judged = standardised(feedback)
+    judged = standardise(feedback)
     start = {text: alone(language_model, text) for text in judged.texts()}
     module, table, _ = fitted(language_model, feedback, DPO(), epochs=3, learning_rate=1e-2)
     known = [text for text in start if table.place(text) < len(module.reference)]
@@ -130,11 +130,11 @@ def test_a_loss_that_is_no_number_stops_with_its_remedy(tiny_of, feedback):
 
 def test_the_implicit_reward_scores_texts_by_the_loss_s_rewards(tiny_of, feedback):
     language_model = tiny_of("llama")
-    judged = standardised(feedback)
+    judged = standardise(feedback)
     loss = DPO(beta=0.5)
     start = {text: alone(language_model, text) for text in judged.texts()}
     module, table, _ = fitted(language_model, feedback, loss, epochs=3, learning_rate=3e-3)
-    kept, places = in_table(standardised([r for r in feedback if r.judgement.kind in ("ranking", "edit")]), table)
+    kept, places = in_table(standardise([r for r in feedback if r.judgement.kind in ("ranking", "edit")]), table)
     implicit = ImplicitReward(language_model, loss, table, module.reference, places)
     texts = kept.texts()
     scores = implicit.score_texts([p for p, _ in texts], [r for _, r in texts])
@@ -150,4 +150,4 @@ def test_the_implicit_reward_scores_texts_by_the_loss_s_rewards(tiny_of, feedbac
     assert ratios.better.mean == pytest.approx(better, rel=1e-2, abs=1e-3)
     assert ratios.worse.mean == pytest.approx(worse, rel=1e-2, abs=1e-3)
     assert ratios.margin.mean == pytest.approx(0.5 * (better - worse), rel=1e-2, abs=1e-3)
-    assert implicit.ratios(standardised([r for r in feedback if r.judgement.kind == "thumbs"])) is None
+    assert implicit.ratios(standardise([r for r in feedback if r.judgement.kind == "thumbs"])) is None

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
-from rlhf_lightning.feedback.judgements import Text, standardised
+from rlhf_lightning.feedback.batch import JudgementBatch, JudgementColumns, collate
+from rlhf_lightning.feedback.judgements import PromptResponse, standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
@@ -22,10 +22,10 @@ from rlhf_lightning.reward.pooling.last import last
 class NoTokens:
     """A token for each text: the loss alone is looked at."""
 
-    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+    def tokenise(self, texts: Sequence[PromptResponse]) -> PackedTokens:
         return PackedTokens.of([[0]] * len(texts))
 
-    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+    def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
         raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ def batch_of() -> Callable[[Sequence[tuple[str, list[str], list[int], float]]], 
             Feedback(prompt=prompt, responses=tuple(responses), judgement=Ranking(ranks=tuple(ranks), margin=margin))
             for prompt, responses, ranks, margin in rankings
         ]
-        return collate(standardised(records), NoTokens())
+        return collate(standardise(records), NoTokens())
 
     return make
 
@@ -61,7 +61,7 @@ def batch_with() -> Callable[..., JudgementBatch]:
     """A batch of the given columns by kind, `pairs={"better": ..., "worse": ...}`; what isn't given weighs 1, else is 0 or empty."""
 
     def make(**given: dict[str, torch.Tensor]) -> JudgementBatch:
-        empty: dict[str, Kind] = {name: kind for name, kind in vars(collate([], NoTokens())).items() if name != "tokens"}
+        empty: dict[str, JudgementColumns] = {name: kind for name, kind in vars(collate([], NoTokens())).items() if name != "tokens"}
         made = {}
         for name in empty:
             columns = given.get(name, {})

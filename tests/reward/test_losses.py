@@ -8,7 +8,7 @@ from torch import nn
 
 from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.feedback.judgements import Judgements, standardise
 from rlhf_lightning.flow import Edit, Feedback, Judgement, Ranking, Rating
 from rlhf_lightning.reward.losses import build_losses, judgements_of_annotators
 
@@ -20,7 +20,7 @@ def by(annotator: str | None, judgement: Judgement, *responses: str) -> Feedback
 @pytest.fixture
 def judged() -> Judgements:
     rating = {aspect: Rating(value=1, scale=(0, 2), aspect=aspect) for aspect in (None, "clarity", "style")}
-    return standardised(
+    return standardise(
         [
             by("ann", Ranking(ranks=(0, 1)), "a", "b"),
             by(None, Ranking(ranks=(0, 1)), "a", "b"),

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import collate
-from rlhf_lightning.feedback.grouping import Groups
-from rlhf_lightning.feedback.judgements import Judged, Judgements, standardised
+from rlhf_lightning.feedback.grouping import PromptGroups
+from rlhf_lightning.feedback.judgements import Judged, Judgements, standardise
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Edit, Feedback, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
@@ -82,7 +82,7 @@ def module_of(model: RewardModel, losses: Sequence[nn.Module], **settings) -> Re
 
 
 def loss_of(model: RewardModel, losses: Sequence[nn.Module], records: Sequence[Feedback]) -> Tensor:
-    return module_of(model, losses).training_step(collate(standardised(records), model), 0)
+    return module_of(model, losses).training_step(collate(standardise(records), model), 0)
 
 
 def test_the_loss_is_the_weighted_sum_over_all_kinds_by_hand():
@@ -166,7 +166,7 @@ def test_sides_may_be_swapped_and_a_swapped_verdict_flips_the_loss():
 def test_the_history_has_the_loss_and_the_spread_of_the_scores():
     model = bag()
     module = module_of(model, [BradleyTerry()])
-    batch = collate(standardised([ranked("p", ["a", "b"], [0, 1]), edited("p", "b", "c")]), model)
+    batch = collate(standardise([ranked("p", ["a", "b"], [0, 1]), edited("p", "b", "c")]), model)
     loss = module.training_step(batch, 0)
     scores = torch.tensor([score(model, f"p{text}") for text in "abc"])
     assert module.history == [
@@ -180,7 +180,7 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
     frozen(trunk)
     module = module_of(model, [BradleyTerry()], learning_rate=0.05, warmup_fraction=0.0)
-    batch = collate(standardised([ranked("It", [" costs", " boils"], [0, 1])]), model)
+    batch = collate(standardise([ranked("It", [" costs", " boils"], [0, 1])]), model)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
     for _ in range(5):
@@ -212,7 +212,7 @@ def test_each_member_of_an_ensemble_learns_by_itself(composed, bootstrap):
     model, losses = composed(head), [BradleyTerry(), GaussianRating()]
     records = [ranked(f"It {i}", [" costs", " boils"], [i % 2, 1 - i % 2], weight=1.0 + i) for i in range(6)]
     records += [rated("A fan", " costs", 3), rated("It", " boils", 7)]
-    batch = collate(standardised(records), model)
+    batch = collate(standardise(records), model)
     loss = module_of(model, losses).training_step(batch, 0)
     loss.backward()
     parts = list(bootstrap_batches(batch, 3, seed=2)) if bootstrap else [batch] * 3
@@ -266,7 +266,7 @@ def test_the_first_token_of_an_encoder_is_taken(composed):
 
 
 def test_a_kind_that_no_loss_learns_from_is_refused():
-    judged = standardised(
+    judged = standardise(
         [ranked("p", ["a", "b"], [0, 1]), edited("p", "a", "b"), ranked("p", ["a", "b", "c"], [0, 1, 2]), rated("p", "a", 1)]
     )
     every = [BradleyTerry(), PlackettLuce(), GaussianRating()]
@@ -282,16 +282,16 @@ def test_a_kind_that_no_loss_learns_from_is_refused():
 def test_spans_that_nothing_learns_from_are_refused_and_thumbs_and_ties_are_not():
     thumbs, spans = (Feedback(prompt="p", responses=("a",), judgement=said) for said in (Thumbs(up=True), Spans(spans=())))
     every = [BradleyTerry(), PlackettLuce(), GaussianRating(), LogisticThumbs()]
-    check_kinds(every, standardised([thumbs, ranked("p", ["a", "b"], [0, 0])]))
+    check_kinds(every, standardise([thumbs, ranked("p", ["a", "b"], [0, 0])]))
     with pytest.raises(ConfigError, match="kind 'spans'"):
-        check_kinds(every, standardised([thumbs, spans]))
+        check_kinds(every, standardise([thumbs, spans]))
 
 
 def numbered(prompts: int, most: int) -> Judgements:
     """1 to `most` judgements on each prompt, mixed up; the rating and its weight say which prompt it was."""
     records = [rated(f"prompt {i}", f"r{j}", 5, weight=i + 1.0) for i in range(prompts) for j in range(i % most + 1)]
     random.Random(0).shuffle(records)
-    return standardised(records)
+    return standardise(records)
 
 
 def prompts_of(loader) -> list[list[int]]:
@@ -339,7 +339,7 @@ def test_an_epoch_has_an_order_of_its_own_that_the_seed_decides():
 
 
 def test_a_prompt_with_more_judgements_than_a_batch_is_spread_over_several():
-    judged = standardised([rated("p", f"r{i}", i % 10, weight=i + 1.0) for i in range(25)])
+    judged = standardise([rated("p", f"r{i}", i % 10, weight=i + 1.0) for i in range(25)])
     batches = prompts_of(feedback_loader(judged, bag(), 10, seed=0, rank=0, world=1))
     assert max(map(len, batches)) <= 10
     assert sorted(i for batch in batches for i in batch) == list(range(25))
@@ -348,22 +348,22 @@ def test_a_prompt_with_more_judgements_than_a_batch_is_spread_over_several():
 def test_the_loader_reads_a_file_as_it_reads_a_list(tmp_path):
     judged = numbered(prompts=12, most=3)
     file = FeedbackFile.write(judged.source, tmp_path / "feedback.jsonl")
-    loaders = [feedback_loader(standardised(source), bag(), 8, seed=0, rank=0, world=1) for source in (judged.source, file)]
+    loaders = [feedback_loader(standardise(source), bag(), 8, seed=0, rank=0, world=1) for source in (judged.source, file)]
     assert prompts_of(loaders[0]) == prompts_of(loaders[1])
 
 
 def test_a_prompt_as_text_and_as_chat_is_one_prompt_and_two_texts():
     said = (Message(role="user", content="p"),)
     records = [ranked("User: p\nAssistant:", ["a", "b"], [0, 1]), ranked(said, ["a", "b"], [0, 1]), rated(said, "b", 1), rated("q", "c", 2)]
-    judged = standardised(records)
-    groups = Groups(judged.rows["prompt"], 3)
+    judged = standardise(records)
+    groups = PromptGroups(judged.rows["prompt"], 3)
     assert [rows.tolist() for rows in groups] == [[0, 1, 2], [3]]
     assert len(collate(judged.select(groups[0]), bag()).tokens) == 4
 
 
 def test_stretches_are_looked_for_where_a_loss_learns_from_them():
     marked = Feedback(prompt="p", responses=("abc",), judgement=Spans(spans=(SpanLabel(start=1, end=2, value=-1.0),)))
-    judged = standardised([marked, edited("q", "a b", "a c")])
+    judged = standardise([marked, edited("q", "a b", "a c")])
     for kinds, expected in ((["edit"], 0), (["spans", "edit"], 3)):
         batches = feedback_loader(judged, bag(), 8, seed=0, rank=0, world=1, kinds=kinds)
         assert sum(len(batch.spans) for batch in batches) == expected

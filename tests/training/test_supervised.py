@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.tiny import tiny
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking, Thumbs
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.loss.dpo import DPO
@@ -49,7 +49,7 @@ def judgements(thumbs: bool) -> Any:
             records.append(Feedback(prompt=f"The {thing}:", responses=(good,), judgement=Thumbs(up=number % 2 == 0)))
         else:
             records.append(Feedback(prompt=f"The {thing}:", responses=(good, bad), judgement=Ranking(ranks=(0, 1)), weight=1.0 + number))
-    return standardised(records)
+    return standardise(records)
 
 
 def training_of(kind: str, micro: int | None) -> tuple[SupervisedModule, ShardedData]:

@@ -8,7 +8,7 @@ import torch
 
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
-from rlhf_lightning.feedback.judgements import Text, standardised
+from rlhf_lightning.feedback.judgements import PromptResponse, standardise
 from rlhf_lightning.flow import Experience, Feedback, ScoredRollout, score_on_last_token
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
@@ -49,12 +49,12 @@ def experience() -> Experience:
 
 def judged(*feedback: Feedback) -> JudgementBatch:
     """A batch of judgements whose texts are a token each, for a loss that reads scores."""
-    return collate(standardised(feedback), _OneToken())
+    return collate(standardise(feedback), _OneToken())
 
 
 class _OneToken:
-    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+    def tokenise(self, texts: Sequence[PromptResponse]) -> PackedTokens:
         return PackedTokens.of([[0]] * len(texts))
 
-    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+    def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
         return 0, [(0, len(text[1]))]

@@ -1,4 +1,4 @@
-"""Simulated people: they feel the task's hidden utility, each with a bias of their own and with noise."""
+"""Simulated annotators: noisy, biased observers of the task's hidden utility."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.annotation import KINDS, Kind
+from rlhf_lightning.feedback.annotation import ANNOTATION_KINDS, AnnotationKind
 from rlhf_lightning.flow import Edit, Feedback, Judgement, Ranking, Rating
 from rlhf_lightning.interfaces import Task
 from rlhf_lightning.registry import register
@@ -20,7 +20,7 @@ from rlhf_lightning.registry import register
 
 @dataclass(frozen=True)
 class Person:
-    """A simulated annotator: a rating is gain * feeling + bias, in standard deviations of utility, unless it is given at random."""
+    """A simulated annotator who rates gain * feeling + bias, in standard deviations of utility, or at random."""
 
     name: str
     bias: float
@@ -30,28 +30,27 @@ class Person:
 
 @register("feedback_annotator", "simulated")
 class SimulatedAnnotators:
-    """Simulated people who feel the task's hidden utility with noise; ratings carry each one's bias and gain besides.
+    """Simulated people who perceive the task's utility with noise and rate with a bias and a gain.
 
     The feeling about a response is z + noise * N(0, 1), where z = (utility - mean) / sd over the task's demonstrations. So a pair
     whose z differ by d is ranked as the utility does with probability Phi(d / (noise * sqrt 2)) (L. L. Thurstone, "A law of
-    comparative judgment", 1927, case V). A rating is the middle of the scale plus (gain * feeling + bias) / reach half-scales, cut
+    comparative judgment", 1927, case V). A rating is the middle of the scale plus (gain * feeling + bias) / reach half-scales, clipped
     to the scale and rounded to a whole step.
-    Edits are the task's own and carry no noise. People who answer at random rate and rank without looking, every value and every order
-    alike; their edits are as good as anybody's.
+    Edits are the task's and have no noise. People who answer at random rate and rank uniformly; their edits are normal.
 
-    Each judgement comes from one person drawn at random and depends on the settings and on `count`, the number of judgements given
-    before it, alone: setting `count` resumes a sequence exactly.
+    Each judgement comes from one person drawn at random. It depends only on the settings and on `count`, the number of earlier
+    judgements: setting `count` resumes a sequence exactly.
 
     Args:
-        task: what is judged; it must know its utility and have demonstrations.
-        annotators: how many people there are.
+        task: must have a utility and demonstrations.
+        annotators: number of people.
         noise: standard deviation of the noise of each feeling, in standard deviations of utility.
-        bias: standard deviation between people of what they add to all their ratings, in the same unit.
+        bias: standard deviation between people of the offset of their ratings, in the same unit.
         scale_spread: standard deviation between people of the logarithm of their gain.
-        random_share: share of the people who answer at random, rounded to whole people: the last ones.
+        random_fraction: of the people who answer at random, rounded to whole people: the last ones.
         rating_scale: lowest and highest rating, both whole numbers.
-        reach: how far from the mean, in the same unit, a feeling meets the ends of the scale.
-        ratings, rankings, edits: how many judgements of each kind `judge` gives to each prompt.
+        reach: distance from the mean, in the same unit, at which a feeling reaches the ends of the scale.
+        ratings, rankings, edits: number of judgements of each kind that `judge` gives to each prompt.
         seed: of the people and of their judgements.
 
     Raises:
@@ -66,7 +65,7 @@ class SimulatedAnnotators:
         noise: NonNegativeFloat = 0.7,
         bias: NonNegativeFloat = 0.5,
         scale_spread: NonNegativeFloat = 0.2,
-        random_share: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        random_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0,
         rating_scale: tuple[int, int] = (1, 7),
         reach: PositiveFloat = 3.0,
         ratings: NonNegativeInt = 2,
@@ -87,54 +86,54 @@ class SimulatedAnnotators:
         self._noise = noise
         self._scale = rating_scale
         self._reach = reach
-        self._per_prompt: dict[Kind, int] = {"rating": ratings, "ranking": rankings, "edit": edits}
+        self._per_prompt: dict[AnnotationKind, int] = {"rating": ratings, "ranking": rankings, "edit": edits}
         self._seed = seed
         rng = random.Random(f"{seed}: people")
-        looking = annotators - round(random_share * annotators)
+        attentive_count = annotators - round(random_fraction * annotators)
         self.people = [
-            Person(f"simulated-{i + 1}", rng.gauss(0, 1) * bias, math.exp(rng.gauss(0, 1) * scale_spread), i >= looking)
+            Person(f"simulated-{i + 1}", rng.gauss(0, 1) * bias, math.exp(rng.gauss(0, 1) * scale_spread), i >= attentive_count)
             for i in range(annotators)
         ]
         self.count = 0
 
     def rate(self, prompt: str, response: str) -> Feedback:
-        """One person's rating on the scale."""
+        """Return one person's rating on the scale."""
         person, rng = self._next()
         low, high = self._scale
         if person.at_random:
             value = float(rng.randint(low, high))
         else:
-            felt = person.gain * self._feel(prompt, response, rng) + person.bias
-            value = (low + high) / 2 + felt / self._reach * (high - low) / 2
+            feeling = person.gain * self._feel(prompt, response, rng) + person.bias
+            value = (low + high) / 2 + feeling / self._reach * (high - low) / 2
         judgement = Rating(value=float(round(min(max(value, low), high))), scale=(float(low), float(high)))
         return _feedback(prompt, [response], judgement, person)
 
     def rank(self, prompt: str, responses: Sequence[str]) -> Feedback:
-        """One person's order of the responses; only equal texts tie. Raises DataError where there are fewer than two."""
+        """Return one person's ranking; only equal texts tie. Raises DataError for fewer than two responses."""
         if len(responses) < 2:
             raise DataError(f"a ranking needs at least two responses, not {len(responses)}, to the prompt {prompt!r:.80}")
         person, rng = self._next()
         texts = dict.fromkeys(responses)
-        felt = {text: rng.random() if person.at_random else self._feel(prompt, text, rng) for text in texts}
-        order = sorted(felt, key=lambda response: -felt[response])
+        score_of = {text: rng.random() if person.at_random else self._feel(prompt, text, rng) for text in texts}
+        order = sorted(score_of, key=lambda response: -score_of[response])
         return _feedback(prompt, responses, Ranking(ranks=tuple(order.index(response) for response in responses)), person)
 
     def compare(self, prompt: str, a: str, b: str) -> Feedback:
-        """A ranking of two."""
+        """Rank two responses."""
         return self.rank(prompt, [a, b])
 
     def edit(self, prompt: str, response: str) -> Feedback:
-        """One person's edit of the response; equal texts where there was nothing to improve."""
+        """Return one person's edit of the response; equal texts if nothing can be improved."""
         person, rng = self._next()
         return _feedback(prompt, [response, self._task.improve(prompt, response, rng)], Edit(), person)
 
-    def judge(self, groups: Sequence[tuple[str, Sequence[str]]], kinds: Sequence[Kind] = KINDS) -> list[Feedback]:
-        """The judgements of each prompt's responses, as many of each kind as the settings say.
+    def judge(self, groups: Sequence[tuple[str, Sequence[str]]], kinds: Sequence[AnnotationKind] = ANNOTATION_KINDS) -> list[Feedback]:
+        """Judge each prompt's responses, with as many judgements of each kind as the settings state.
 
-        Ratings and edits go round a group's responses in random order, so that none is judged twice before all are judged once; a
-        ranking takes them all, and is left out where there is one only. Raises DataError for a prompt without responses.
+        Ratings and edits cycle through a group's responses in random order; a ranking takes all of them, and is left out for a
+        single response. Raises DataError for a prompt without responses.
         """
-        said = []
+        feedback = []
         for prompt, responses in groups:
             if not responses:
                 raise DataError(f"nothing to judge: no responses to the prompt {prompt!r:.80}")
@@ -142,12 +141,12 @@ class SimulatedAnnotators:
             for kind in kinds:
                 for turn in range(self._per_prompt[kind]):
                     if kind == "rating":
-                        said.append(self.rate(prompt, order[turn % len(order)]))
+                        feedback.append(self.rate(prompt, order[turn % len(order)]))
                     elif kind == "edit":
-                        said.append(self.edit(prompt, order[turn % len(order)]))
+                        feedback.append(self.edit(prompt, order[turn % len(order)]))
                     elif len(responses) > 1:
-                        said.append(self.rank(prompt, responses))
-        return said
+                        feedback.append(self.rank(prompt, responses))
+        return feedback
 
     def _next(self) -> tuple[Person, random.Random]:
         rng = random.Random(f"{self._seed}: judgement {self.count}")

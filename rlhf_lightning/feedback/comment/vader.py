@@ -10,10 +10,10 @@ from rlhf_lightning.registry import register
 
 @register("feedback_comment", "vader")
 def vader(text: str) -> float:
-    """From -1 (finds it bad) to 1 (finds it good) by VADER's word list and rules; 0 for texts without words of feeling.
+    """VADER's compound sentiment score, -1 (negative) to 1 (positive); 0 without sentiment words.
 
     Made for short English texts (C. Hutto and E. Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis of social
-    media text", 2014): its compound score. It hears the tone of a comment, not its argument.
+    media text", 2014). It measures the tone of a comment, not its argument.
     """
     return float(_analyser().polarity_scores(text)["compound"])
 

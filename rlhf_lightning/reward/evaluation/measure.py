@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.judgements import Judgements, Text
+from rlhf_lightning.feedback.judgements import Judgements, PromptResponse
 from rlhf_lightning.flow import Prompt
 from rlhf_lightning.reward.evaluation.held_out import HeldOut
 from rlhf_lightning.reward.evaluation.outcomes import collect, concat, held_out_metrics
@@ -89,13 +89,13 @@ def split_by_prompt(judged: Judgements, size: int) -> Iterator[Judgements]:
         yield judged[start:end]
 
 
-def log_odds(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> Tensor:
+def log_odds(model: TextScorer, texts: Sequence[PromptResponse], batch_size: int = 64) -> Tensor:
     """Scores [U], float64, in the losses' unit: their differences are log-odds."""
     scores = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts], batch_size)
     return scores.double() * float(getattr(model, "deviation", 1.0))
 
 
-def batch_change(model: TextScorer, texts: Sequence[Text], batch_size: int = 64) -> float:
+def batch_change(model: TextScorer, texts: Sequence[PromptResponse], batch_size: int = 64) -> float:
     """The largest change of a text's score when it is batched with other texts.
 
     The difference of a pair's scores changes by up to twice that.
@@ -107,11 +107,11 @@ def batch_change(model: TextScorer, texts: Sequence[Text], batch_size: int = 64)
     return float((first - second.flip(0)).abs().max()) if len(texts) else 0.0
 
 
-def sample_texts(judged: Judgements, seed: int = 0) -> list[Text]:
+def sample_texts(judged: Judgements, seed: int = 0) -> list[PromptResponse]:
     """All texts of randomly chosen prompts, up to about SAMPLED_TEXTS."""
     prompts = np.unique(judged.rows["prompt"])
     chosen = np.random.default_rng(seed).permutation(prompts)[:SAMPLED_TEXTS]
-    texts: list[Text] = []
+    texts: list[PromptResponse] = []
     for part in split_by_prompt(judged.select(np.isin(judged.rows["prompt"], chosen)), 1):
         texts += part.texts()
         if len(texts) >= SAMPLED_TEXTS:
@@ -119,7 +119,7 @@ def sample_texts(judged: Judgements, seed: int = 0) -> list[Text]:
     return texts[: 2 * SAMPLED_TEXTS]
 
 
-def reward_agreements(scores: Mapping[str, Tensor], texts: Sequence[Text]) -> list[RewardAgreement]:
+def reward_agreements(scores: Mapping[str, Tensor], texts: Sequence[PromptResponse]) -> list[RewardAgreement]:
     """Agreement of each pair of reward models.
 
     Args:

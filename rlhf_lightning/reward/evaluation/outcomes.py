@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import torch
 
-from rlhf_lightning.feedback.judgements import KINDS, Judged, Text, prompt_number
+from rlhf_lightning.feedback.judgements import KINDS, Judged, PromptResponse, prompt_number
 from rlhf_lightning.flow import Feedback, Prompt, Ranking, Thumbs
 from rlhf_lightning.reward.evaluation.calibration import calibration
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
@@ -46,7 +46,10 @@ class Outcomes:
 
 
 def collect(
-    judged: Iterable[Judged], scores: Mapping[Text, float], truth: Callable[[Prompt, str], float] | None = None, by_text: bool = False
+    judged: Iterable[Judged],
+    scores: Mapping[PromptResponse, float],
+    truth: Callable[[Prompt, str], float] | None = None,
+    by_text: bool = False,
 ) -> Outcomes:
     """Tabulate all judgements on some prompts.
 
@@ -64,7 +67,7 @@ def collect(
     for kind, prompt, better, worse, source in judged_comparisons(judged):
         difference = scores[prompt, better] - scores[prompt, worse]
         comparisons.append((cluster(prompt, better), kind, source, difference, len(better) - len(worse)))
-    z_scores: dict[Text, list[float]] = defaultdict(list)
+    z_scores: dict[PromptResponse, list[float]] = defaultdict(list)
     for record in judged:
         feedback = record.feedback
         text = (feedback.prompt, feedback.responses[0])
@@ -162,7 +165,7 @@ def _cluster(prompt: Prompt, text: str) -> int:
     return prompt_number(prompt or text) >> 12
 
 
-def _taus(feedback: Feedback, scores: Mapping[Text, float]) -> list[float]:
+def _taus(feedback: Feedback, scores: Mapping[PromptResponse, float]) -> list[float]:
     """Tau-b of a ranking of three or more, if its ranks differ."""
     if not isinstance(feedback.judgement, Ranking) or len(feedback.responses) < 3:
         return []

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf_lightning.feedback.judgements import Text, judgement_kind
+from rlhf_lightning.feedback.judgements import PromptResponse, judgement_kind
 from rlhf_lightning.feedback.standardise import comparisons
 from rlhf_lightning.flow import Feedback, Prompt, Ranking
 
@@ -25,7 +25,7 @@ class Case:
     responses: tuple[str, ...]
 
     @property
-    def texts(self) -> list[Text]:
+    def texts(self) -> list[PromptResponse]:
         return [(self.prompt, response) for response in self.responses]
 
 
@@ -56,9 +56,9 @@ def sample_records(feedback: Sequence[Feedback], limit: int, seed: int) -> list[
     return [feedback[index] for index in chosen]
 
 
-def distinct_texts(feedback: Sequence[Feedback], limit: int) -> list[Text]:
+def distinct_texts(feedback: Sequence[Feedback], limit: int) -> list[PromptResponse]:
     """The first `limit` different prompts with responses."""
-    texts: dict[Text, None] = {}
+    texts: dict[PromptResponse, None] = {}
     for record in feedback:
         texts.update(((record.prompt, response), None) for response in record.responses)
     return list(texts)[:limit]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlhf_lightning.feedback.judgements import Text
+from rlhf_lightning.feedback.judgements import PromptResponse
 from rlhf_lightning.reward.explain.attribution import Baseline, integrated_gradients
 from rlhf_lightning.reward.explain.occlusion import Occlusion, occlusions, rank_agreement
 from rlhf_lightning.reward.explain.trajectory import Trajectory, trajectory
@@ -68,7 +68,7 @@ class Explanation:
     is_truncated: bool = False
 
 
-def explain_text(model: RewardModel | FeatureScore, text: Text, settings: ExplainSettings) -> Explanation:
+def explain_text(model: RewardModel | FeatureScore, text: PromptResponse, settings: ExplainSettings) -> Explanation:
     """Explain the score of one text."""
     if isinstance(model, FeatureScore):
         return _by_features(model, text, settings)
@@ -92,7 +92,7 @@ def explain_text(model: RewardModel | FeatureScore, text: Text, settings: Explai
     )
 
 
-def _by_features(model: FeatureScore, text: Text, settings: ExplainSettings) -> Explanation:
+def _by_features(model: FeatureScore, text: PromptResponse, settings: ExplainSettings) -> Explanation:
     view = PlainView(model, text)
     score = float(model.score_texts([view.prompt], [view.response]))
     drops = occlusions(view, score, settings.occlusion, settings.max_occlusions)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlhf_lightning.feedback.judgements import Text
+from rlhf_lightning.feedback.judgements import PromptResponse
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.reward.explain.explanation import ExplainSettings, Explanation, explain_text
 from rlhf_lightning.reward.explain.score_regression import ScoreRegression, standardised_features
@@ -46,7 +46,11 @@ class PairExplanation:
 
 
 def explain_pair(
-    model: RewardModel | FeatureScore, first: Text, second: Text, settings: ExplainSettings, regression: ScoreRegression | None = None
+    model: RewardModel | FeatureScore,
+    first: PromptResponse,
+    second: PromptResponse,
+    settings: ExplainSettings,
+    regression: ScoreRegression | None = None,
 ) -> PairExplanation:
     """Explain the difference of two texts' scores.
 

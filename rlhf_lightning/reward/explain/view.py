@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.judgements import Text
+from rlhf_lightning.feedback.judgements import PromptResponse
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.explain.variants import score_batches, streams, token_count, without
@@ -52,7 +52,7 @@ class TokenView:
         tokens: one text. fixed: [N] mask of the special tokens, context of an encoder first.
     """
 
-    def __init__(self, model: RewardModel, text: Text) -> None:
+    def __init__(self, model: RewardModel, text: PromptResponse) -> None:
         if not model.tokenizer.is_fast:
             raise ConfigError(
                 f"{type(model.tokenizer).__name__} has no offsets of its tokens' characters: explaining needs a fast tokenizer, "
@@ -95,7 +95,7 @@ class PlainView:
 
     is_truncated = False
 
-    def __init__(self, model: FeatureScore, text: Text) -> None:
+    def __init__(self, model: FeatureScore, text: PromptResponse) -> None:
         self.model = model
         self.prompt, self.response = prompt_text(text[0]), text[1]
         self.words = [*plain_words("prompt", self.prompt), *plain_words("response", self.response)]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.batch import JudgementBatch, Kind, collate
-from rlhf_lightning.feedback.judgements import Judgements, Text
+from rlhf_lightning.feedback.batch import JudgementBatch, JudgementColumns, collate
+from rlhf_lightning.feedback.judgements import Judgements, PromptResponse
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.regression.family import PlainText
@@ -53,13 +53,13 @@ class _TextRecorder:
     """A stand-in for a tokenizer that records the texts."""
 
     def __init__(self) -> None:
-        self.texts: list[Text] = []
+        self.texts: list[PromptResponse] = []
 
-    def tokenise(self, texts: Sequence[Text]) -> PackedTokens:
+    def tokenise(self, texts: Sequence[PromptResponse]) -> PackedTokens:
         self.texts = list(texts)
         return PackedTokens.of([[]] * len(texts))
 
-    def response_offsets(self, text: Text) -> tuple[int, list[tuple[int, int]]]:
+    def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
         return 0, []
 
 
@@ -67,5 +67,5 @@ def _to_float64(column: Tensor) -> Tensor:
     return column.double() if column.is_floating_point() else column
 
 
-def _map_columns(kind: Kind, change: Callable[[Tensor], Tensor]) -> Kind:
+def _map_columns(kind: JudgementColumns, change: Callable[[Tensor], Tensor]) -> JudgementColumns:
     return dataclasses.replace(kind, **{field.name: change(getattr(kind, field.name)) for field in dataclasses.fields(kind)})

@@ -40,7 +40,7 @@ def people(**settings: Any) -> SimulatedAnnotators:
     return SimulatedAnnotators(Numbers(), **settings)
 
 
-def rating_of(feedback: Feedback) -> float:
+def sentiment_rating(feedback: Feedback) -> float:
     assert isinstance(feedback.judgement, Rating)
     return feedback.judgement.value
 
@@ -63,10 +63,10 @@ def test_without_noise_judgements_are_the_utility_itself() -> None:
     judges = people(noise=0, bias=0, scale_spread=0)
     assert ranks_of(judges.rank("p", ["9", "12", "-3", "10"])) == (2, 0, 3, 1)
     # 7 steps over -3..3 standard deviations of 2: each of utility's units is half a step, cut at the ends.
-    assert [rating_of(judges.rate("p", r)) for r in ("4", "10", "12", "16", "100", "-100")] == [1, 4, 5, 7, 7, 1]
+    assert [sentiment_rating(judges.rate("p", r)) for r in ("4", "10", "12", "16", "100", "-100")] == [1, 4, 5, 7, 7, 1]
     assert judges.rate("p", "10").judgement == Rating(value=4.0, scale=(1.0, 7.0))
     wide = people(noise=0, bias=0, scale_spread=0, rating_scale=(0, 100), reach=1.0)
-    assert [rating_of(wide.rate("p", r)) for r in ("8", "10", "11", "12", "13")] == [0, 50, 75, 100, 100]
+    assert [sentiment_rating(wide.rate("p", r)) for r in ("8", "10", "11", "12", "13")] == [0, 50, 75, 100, 100]
 
 
 def test_ratings_recover_each_persons_bias_gain_and_noise() -> None:
@@ -76,7 +76,7 @@ def test_ratings_recover_each_persons_bias_gain_and_noise() -> None:
     for _ in range(6000):
         for response in ("8", "12"):
             feedback = judges.rate("p", response)
-            said[feedback.annotator][response].append((rating_of(feedback) - 5_000) * step)
+            said[feedback.annotator][response].append((sentiment_rating(feedback) - 5_000) * step)
     assert set(said) == {person.name for person in judges.people} == {f"simulated-{i}" for i in range(1, 6)}
     for person in judges.people:
         low, high = said[person.name]["8"], said[person.name]["12"]
@@ -91,7 +91,7 @@ def test_the_order_of_mean_ratings_is_the_order_of_biases() -> None:
     said: dict[str | None, list[float]] = defaultdict(list)
     for _ in range(5000):
         feedback = judges.rate("p", "10")
-        said[feedback.annotator].append(rating_of(feedback))
+        said[feedback.annotator].append(sentiment_rating(feedback))
     assert [*sorted(said, key=lambda name: statistics.mean(said[name]))] == [p.name for p in sorted(judges.people, key=lambda p: p.bias)]
 
 
@@ -104,14 +104,14 @@ def test_people_differ_as_the_settings_say() -> None:
 
 
 def test_a_share_of_people_answers_at_random() -> None:
-    judges = people(annotators=10, random_share=0.3, noise=0, bias=0, scale_spread=0)
+    judges = people(annotators=10, random_fraction=0.3, noise=0, bias=0, scale_spread=0)
     assert [person.at_random for person in judges.people] == [False] * 7 + [True] * 3
     careless = {person.name for person in judges.people if person.at_random}
     rated: dict[bool, list[float]] = {True: [], False: []}
     first: dict[bool, list[bool]] = {True: [], False: []}
     for _ in range(6000):
         rating, ranking = judges.rate("p", "10"), judges.compare("p", "10", "12")
-        rated[rating.annotator in careless].append(rating_of(rating))
+        rated[rating.annotator in careless].append(sentiment_rating(rating))
         first[ranking.annotator in careless].append(ranks_of(ranking) == (0, 1))
     assert set(rated[False]) == {4.0}
     assert not any(first[False])
@@ -124,8 +124,8 @@ def test_a_share_of_people_answers_at_random() -> None:
 def test_nobody_at_random_leaves_every_judgement_as_it_was() -> None:
     """A setting that is off draws no random number."""
     groups = [("p", ["8", "9", "10"])] * 10
-    assert people(random_share=0.0).judge(groups) == people().judge(groups)
-    some, all_looking = people(annotators=4, random_share=0.5), people(annotators=4)
+    assert people(random_fraction=0.0).judge(groups) == people().judge(groups)
+    some, all_looking = people(annotators=4, random_fraction=0.5), people(annotators=4)
     told = list(zip(some.judge(groups), all_looking.judge(groups), strict=True))
     looking = {person.name for person in some.people if not person.at_random}
     assert all(a == b for a, b in told if a.annotator in looking)

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rlhf_lightning.feedback.format import comment, pairwise, spans, thumbs, verdict  # noqa: F401  (registers them)
-from rlhf_lightning.feedback.reading import Reading, read_feedback
+from rlhf_lightning.feedback.reading import LoadedFeedback, read_feedback
 from rlhf_lightning.feedback.source import jsonl  # noqa: F401
 from rlhf_lightning.flow import Comment, Ranking, Spans, Thumbs
 from rlhf_lightning.registry import build
@@ -27,7 +27,7 @@ def rows(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def load(folder: Path, name: str, *overrides: str) -> Reading:
+def load(folder: Path, name: str, *overrides: str) -> LoadedFeedback:
     (folder / "menu.yaml").write_text("defaults:\n  - feedback_source: []\n  - feedback_format: []\n")
     source = ["feedback_source=[jsonl]", f"feedback_source.jsonl.path={(DATA / name).resolve()}"]
     with initialize_config_dir(str(folder), version_base=None):

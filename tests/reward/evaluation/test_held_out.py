@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.feedback.judgements import Judgements, standardise
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating, Thumbs
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
@@ -68,7 +68,7 @@ def feedback(n: int = 200, seed: int = 0, prompts: int = 23) -> list[Feedback]:
 
 @pytest.fixture
 def judged() -> Judgements:
-    return standardised(feedback())
+    return standardise(feedback())
 
 
 def test_accuracy_is_the_share_of_orders_that_the_scores_keep(judged):
@@ -175,13 +175,13 @@ def test_length_at_equal_worth(judged):
 
 
 def test_what_the_feedback_can_not_tell_is_absent():
-    edits = standardised([Feedback(prompt="p", responses=("d", "d"), judgement=Edit())])
+    edits = standardise([Feedback(prompt="p", responses=("d", "d"), judgement=Edit())])
     found = measure_held_out(Table(), edits)
     assert (found.accuracy, found.by_source, found.tied, found.calibration, found.kendall) == ({}, {}, None, None, None)
     assert (found.spearman, found.spearman_within, found.auc, found.length.longer) == (None, None, None, None)
     assert (found.metrics(), found.objective) == ({}, 0.0)
     ratings = [Feedback(prompt=f"p{i}", responses=(WORDS[i],), judgement=Rating(value=i, scale=(0, 9))) for i in range(5)]
-    rated = measure_held_out(Table(), standardised(ratings))
+    rated = measure_held_out(Table(), standardise(ratings))
     assert rated.objective == rated.spearman.mean != 0
     assert (rated.accuracy, rated.calibration, rated.spearman_within) == ({}, None, None)
 
@@ -203,12 +203,12 @@ import sys
 sys.path.insert(0, {tests!r})
 import json, torch
 from test_held_out import Table, feedback
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 
 def work(rank):
     torch.distributed.init_process_group("gloo", init_method="file://{store}", rank=rank, world_size=2)
-    found = [measure_held_out(Table(coarse=0.25), standardised(feedback(n, prompts=prompts))) for n, prompts in ((200, 23), (40, 1))]
+    found = [measure_held_out(Table(coarse=0.25), standardise(feedback(n, prompts=prompts))) for n, prompts in ((200, 23), (40, 1))]
     open("{store}" + str(rank), "w").write(json.dumps([one.card() for one in found]))
     torch.distributed.destroy_process_group()
 
@@ -225,7 +225,7 @@ def test_two_processes_share_the_work_and_agree(tmp_path):
     first, second = (json.loads((tmp_path / f"store{rank}").read_text()) for rank in range(2))
     assert first == second
     for found, (n, prompts) in zip(first, ((200, 23), (40, 1)), strict=True):
-        expected = measure_held_out(Table(coarse=0.25), standardised(feedback(n, prompts=prompts))).card()
+        expected = measure_held_out(Table(coarse=0.25), standardise(feedback(n, prompts=prompts))).card()
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             assert found[name] == pytest.approx(value), name

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.reward.evaluation import measure as module
 from rlhf_lightning.reward.evaluation.measure import batch_change, log_odds, reward_agreements, sample_texts, split_by_prompt
@@ -23,7 +23,7 @@ def pair(prompt: str, one: str = "a", two: str = "b") -> Feedback:
 
 @pytest.mark.parametrize("size", [1, 3, 4, 100])
 def test_parts_keep_a_prompt_together_and_lose_nothing(size):
-    judged = standardised([pair(f"prompt {i * 7 % 11}", f"text {i}") for i in range(40)])
+    judged = standardise([pair(f"prompt {i * 7 % 11}", f"text {i}") for i in range(40)])
     parts = list(split_by_prompt(judged, size))
     seen = [{record.feedback.prompt for record in part} for part in parts]
     assert all(not one & other for one, other in itertools.combinations(seen, 2))
@@ -65,7 +65,7 @@ def test_a_real_model_scores_alike_in_any_company(tiny_of):
 
 
 def test_the_texts_compared_are_whole_prompts(monkeypatch):
-    judged = standardised([pair(f"prompt {i % 30}", f"text {i}", f"other {i}") for i in range(90)])
+    judged = standardise([pair(f"prompt {i % 30}", f"text {i}", f"other {i}") for i in range(90)])
     assert sorted(sample_texts(judged)) == sorted(judged.texts())
     monkeypatch.setattr(module, "SAMPLED_TEXTS", 20)
     found = sample_texts(judged, seed=1)

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from rlhf_lightning.feedback.judgements import Judgements, standardised
+from rlhf_lightning.feedback.judgements import Judgements, standardise
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 from rlhf_lightning.reward.evaluation.outcomes import Outcomes, collect, concat, held_out_metrics
 
@@ -24,7 +24,7 @@ def judged() -> Judgements:
             records.append(Feedback(prompt=prompt, responses=texts[:1], judgement=Rating(value=rng.randint(1, 7), scale=(1, 7))))
         else:
             records.append(Feedback(prompt=prompt, responses=texts[:1], judgement=Thumbs(up=rng.random() < 0.5)))
-    return standardised(records)
+    return standardise(records)
 
 
 def outcomes_of(part: Judgements) -> Outcomes:

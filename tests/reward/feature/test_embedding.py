@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.model.sentence_encoder import SentenceEncoder
 from rlhf_lightning.reward.explain.score_regression import named_features
@@ -192,7 +192,7 @@ def pairs(better: str, worse: str, count: int) -> list[Feedback]:
 
 def test_the_block_gets_a_penalty_of_its_own_where_other_features_are(trunk_folder):
     folder = trunk_folder("bert")
-    judged = standardised(pairs("good", "bad", 60))
+    judged = standardise(pairs("good", "bad", 60))
     beside = fit_feature_score(FeatureScore({"length": {}, "embedding": {"path": folder}}), judged, [BradleyTerry()])
     assert list(beside.factors) == ["embedding"]
     assert "embedding" in str(beside)

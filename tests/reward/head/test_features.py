@@ -7,7 +7,7 @@ import torch
 
 from rlhf_lightning import registry
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import component_of, make
 from rlhf_lightning.reward.head.features import FeaturesHead
@@ -22,7 +22,7 @@ PAIRS = [
 def test_it_learns_and_explains():
     head = make("reward_head", "features", {}, {"length": {}, "repetition": {}})
     assert isinstance(head, FeaturesHead)
-    done = head.fit(standardised(PAIRS), [BradleyTerry()])
+    done = head.fit(standardise(PAIRS), [BradleyTerry()])
     assert done.l2 in done.tried
     scores = head.score.score_texts(["new", "new"], ["short", "much longer words and more of them"])
     assert scores[1] > scores[0]
@@ -32,12 +32,12 @@ def test_it_learns_and_explains():
 
 def test_settings_reach_the_fit():
     strong, weak = (FeaturesHead({"length": {}}, l2=l2) for l2 in (10.0, 0.01))
-    assert [head.fit(standardised(PAIRS), [BradleyTerry()]).l2 for head in (strong, weak)] == [10.0, 0.01]
+    assert [head.fit(standardise(PAIRS), [BradleyTerry()]).l2 for head in (strong, weak)] == [10.0, 0.01]
     assert strong.score.weight.norm() < weak.score.weight.norm()
     stepwise = FeaturesHead({"length": {}}, l2=0.1, solver="gradient", epochs=1, batch_size=8)
     exact = FeaturesHead({"length": {}}, l2=0.1)
     for head in (stepwise, exact):
-        head.fit(standardised(PAIRS), [BradleyTerry()])
+        head.fit(standardise(PAIRS), [BradleyTerry()])
     assert not torch.allclose(stepwise.score.weight, exact.score.weight)
 
 

@@ -11,7 +11,7 @@ import torch
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import collate
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Edit, Feedback, SpanLabel, Spans
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.reward.loss.spans import LogisticSpans, span_means
@@ -67,7 +67,7 @@ def test_marked_words_and_what_edits_changed_get_their_sign(minimised):
         Feedback(prompt="p", responses=("a bad good lamp",), judgement=Spans(spans=marks)),
         Feedback(prompt="q", responses=("a bad lamp", "a good lamp"), judgement=Edit()),
     ]
-    batch = collate(standardised(records), model, spans=True)
+    batch = collate(standardise(records), model, spans=True)
     table = torch.zeros(len(model.tokenizer), requires_grad=True)
 
     def loss() -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
 from rlhf_lightning.reward.regression.collation import collate_plain
@@ -36,7 +36,7 @@ def search(informative: str, count: int = 150) -> tuple[CrossValidation, Penalti
         Feedback(prompt=f"p{i}", responses=(f"r{i}",), judgement=Rating(value=float(value), scale=(-50, 50)))
         for i, value in enumerate(values)
     ]
-    batch, texts = collate_plain(standardised(records))
+    batch, texts = collate_plain(standardise(records))
     rows = [[(0, few[int(response[1:])]), (FEW, many[int(response[1:])])] for _, response in texts]
     matrix = CentredMatrix(build_matrix(rows, FEW + MANY), torch.zeros(FEW + MANY, dtype=torch.float64))
     blocks = {"many": torch.arange(FEW, FEW + MANY)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.judgements import standardised
+from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.reward.feature import ngrams, readability, sentiment  # noqa: F401  (registers them)
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
@@ -87,7 +87,7 @@ def simulated(kind: str, count: int, truth: Tensor) -> list[Feedback]:
 def test_known_weights_are_found_again(kind, bound):
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
     score = FeatureScore(FEATURES)
-    fit_feature_score(score, standardised(simulated(kind, 5000, truth)), losses(), l2=0.0)
+    fit_feature_score(score, standardise(simulated(kind, 5000, truth)), losses(), l2=0.0)
     assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.99
     assert (score.weight - truth).abs().max() < bound
 
@@ -97,7 +97,7 @@ def test_known_weights_are_found_again_from_ratings():
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
     feedback = simulated("rating", 5000, truth)
     score = FeatureScore(FEATURES)
-    fit_feature_score(score, standardised(feedback), losses(), l2=0.0)
+    fit_feature_score(score, standardise(feedback), losses(), l2=0.0)
     unit = np.std([r.judgement.value for r in feedback if isinstance(r.judgement, Rating)])
     assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.99
     assert (score.weight * unit - truth).abs().max() < 0.1
@@ -119,7 +119,7 @@ def ratings(count: int = 60) -> list[Feedback]:
 def test_ratings_alone_are_least_squares(l2, dense, monkeypatch):
     """Ridge as ordinary least squares with a row for each weight's penalty, the intercept free."""
     monkeypatch.setattr(ridge, "DENSE", dense)
-    judged = standardised(ratings())
+    judged = standardise(ratings())
     score = FeatureScore(FEATURES)
     fit_feature_score(score, judged, losses(), l2=l2)
     batch, texts = collate_plain(judged)
@@ -133,7 +133,7 @@ def test_ratings_alone_are_least_squares(l2, dense, monkeypatch):
 
 
 def test_features_that_say_the_same_are_no_trouble_without_a_penalty():
-    judged = standardised(ratings(8))
+    judged = standardise(ratings(8))
     score = FeatureScore(FEATURES | {"ngrams": {"min_texts": 1}})
     fit_feature_score(score, judged, losses(), l2=0.0)
     assert score.weight.isfinite().all()
@@ -141,7 +141,7 @@ def test_features_that_say_the_same_are_no_trouble_without_a_penalty():
 
 def test_by_gradient_the_same_weights():
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
-    for judged in (standardised(simulated("pair", 1000, truth)), standardised(ratings())):
+    for judged in (standardise(simulated("pair", 1000, truth)), standardise(ratings())):
         exact, stepwise = FeatureScore(FEATURES), FeatureScore(FEATURES)
         fit_feature_score(exact, judged, losses(), l2=0.01)
         slowly = Gradient(epochs=max(80, 30_000 // len(judged)), batch_size=50, learning_rate=0.02)
@@ -155,9 +155,9 @@ def test_kinds_are_learned_together():
     together = [r for kind in ("pair", "ranking", "rating") for r in simulated(kind, 600, truth)]
     chosen = losses()
     score = FeatureScore(FEATURES)
-    fit_feature_score(score, standardised(together), chosen, l2=1e-4)
+    fit_feature_score(score, standardise(together), chosen, l2=1e-4)
     assert torch.cosine_similarity(score.weight, truth, dim=0) > 0.98
-    _, texts = collate_plain(standardised(together))
+    _, texts = collate_plain(standardise(together))
     assert score._scores(texts).mean().item() == pytest.approx(0, abs=1e-9)
     assert chosen[2].log_slope.item() == 0  # the losses given are not trained
 
@@ -169,8 +169,8 @@ def test_weights_of_judgements_count():
     heavy = [record.model_copy(update={"weight": 2.0}) for record in records[:50]] + records[50:]
     twice = records[:50] + records
     one, other = FeatureScore(FEATURES), FeatureScore(FEATURES)
-    fit_feature_score(one, standardised(heavy), losses(), l2=0.01)
-    fit_feature_score(other, standardised(twice), losses(), l2=0.01)
+    fit_feature_score(one, standardise(heavy), losses(), l2=0.01)
+    fit_feature_score(other, standardise(twice), losses(), l2=0.01)
     torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=0)
 
 
@@ -179,8 +179,8 @@ def test_the_penalty_is_chosen_by_what_was_left_out(monkeypatch):
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
     features = {"ngrams": {"min_texts": 2}, **FEATURES}
     noise, clear = FeatureScore(features), FeatureScore(features)
-    at_random = fit_feature_score(noise, standardised(simulated("pair", 150, 0 * truth)), losses())
-    informed = fit_feature_score(clear, standardised(simulated("pair", 1500, 3 * truth)), losses())
+    at_random = fit_feature_score(noise, standardise(simulated("pair", 150, 0 * truth)), losses())
+    informed = fit_feature_score(clear, standardise(simulated("pair", 1500, 3 * truth)), losses())
     assert at_random.l2 > informed.l2
     for done in (at_random, informed):
         assert done.tried[done.l2] == min(done.tried.values())
@@ -191,7 +191,7 @@ def test_the_same_judgements_in_another_order_give_the_same_weights():
     truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
     records = simulated("pair", 300, truth)
     one, other, again = FeatureScore(FEATURES), FeatureScore(FEATURES), FeatureScore(FEATURES)
-    done = [fit_feature_score(score, standardised(r), losses()) for score, r in ((one, records), (other, records[::-1]), (again, records))]
+    done = [fit_feature_score(score, standardise(r), losses()) for score, r in ((one, records), (other, records[::-1]), (again, records))]
     assert done[0].l2 == done[1].l2
     torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=0)
     assert torch.equal(one.weight, again.weight)
@@ -200,4 +200,4 @@ def test_the_same_judgements_in_another_order_give_the_same_weights():
 def test_feedback_that_says_nothing_is_refused():
     approved = Feedback(prompt="p", responses=("same", "same"), judgement=Edit())
     with pytest.raises(DataError, match="no judgement"):
-        fit_feature_score(FeatureScore(FEATURES), standardised([approved]), losses())
+        fit_feature_score(FeatureScore(FEATURES), standardise([approved]), losses())

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_lightning.feedback.holding_out import Division, divide
-from rlhf_lightning.feedback.judgements import prompt_share, standardised
+from rlhf_lightning.feedback.judgements import prompt_share, standardise
+from rlhf_lightning.feedback.split import Split, split_judgements
 from rlhf_lightning.flow import Feedback, Ranking, Rating
 
 
@@ -23,27 +23,27 @@ def rated(prompt: str, text: str, value: float = 5) -> Feedback:
     return Feedback(prompt=prompt, responses=(text,), judgement=Rating(value=value, scale=(0, 10)))
 
 
-def divided(records: Sequence[Feedback], fraction: float = 0.15) -> Division:
-    return divide(standardised(records), fraction)
+def divided(records: Sequence[Feedback], fraction: float = 0.15) -> Split:
+    return split_judgements(standardise(records), fraction)
 
 
-def texts_of(division: Division) -> list[set[str]]:
+def texts_of(division: Split) -> list[set[str]]:
     return [{text for record in side for text in record.feedback.responses} for side in (division.training, division.held_out)]
 
 
 def test_a_division_shares_no_prompt_and_a_prompts_side_is_its_own() -> None:
-    records = standardised([ranked(f"prompt {i % 2000}", [f"a{i}", "b"]) for i in range(6000)])
-    division = divide(records, 0.15)
+    records = standardise([ranked(f"prompt {i % 2000}", [f"a{i}", "b"]) for i in range(6000)])
+    division = split_judgements(records, 0.15)
     assert (division.by, division.note, division.left_out, division.training.by_text) == ("prompt", "", 0, False)
     sides = [{record.feedback.prompt for record in side} for side in (division.training, division.held_out)]
     assert not sides[0] & sides[1]
     assert sorted([*division.training.rows["index"], *division.held_out.rows["index"]]) == list(range(6000))
     assert sides[1] == {f"prompt {i}" for i in range(2000) if prompt_share(f"prompt {i}") < 0.15}
     assert len(sides[1]) / 2000 == pytest.approx(0.15, abs=0.03)
-    fewer = divide(records[::-7], 0.15)
+    fewer = split_judgements(records[::-7], 0.15)
     for side, prompts in zip((fewer.training, fewer.held_out), sides, strict=True):
         assert {record.feedback.prompt for record in side} <= prompts
-    assert {record.feedback.prompt for record in divide(records, 0.3).held_out} > sides[1]
+    assert {record.feedback.prompt for record in split_judgements(records, 0.3).held_out} > sides[1]
 
 
 @pytest.mark.parametrize("prompt", ["", "Summarise the story."])

@@ -1,4 +1,4 @@
-"""Clean feedback as the reward model takes it: written comments as weak ratings, judgements weighed by their annotators."""
+"""Weights for the reward model: written comments as weak ratings, judgements weighted by annotator."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import overload
 
 from rlhf_lightning.flow import Comment, Feedback, Rating
 
-ASPECT = "sentiment of the comment"
+SENTIMENT_ASPECT = "sentiment of the comment"
 
 
-class Weighed(Sequence[Feedback]):
-    """The same records, each changed when it is asked for.
+class WeightedFeedback(Sequence[Feedback]):
+    """A view of feedback with weights applied and comments as ratings, computed on access.
 
     Args:
-        feedback: what was said.
-        annotator_weights: by how much an annotator's judgements count more or less; 1 where absent.
-        sentiment: a comment's text to -1 (bad) .. 1 (good): the comment becomes a rating on that scale.
-        comment_weight: by how much such a rating counts less.
+        annotator_weights: factor of an annotator's judgements; 1 if absent.
+        sentiment: maps a comment's text to -1 (bad) .. 1 (good): the comment becomes a rating on that scale.
+        comment_weight: factor of such a rating.
     """
 
     def __init__(
@@ -40,10 +39,10 @@ class Weighed(Sequence[Feedback]):
         weight = record.weight * self.annotator_weights.get(record.annotator or "", 1.0)
         if isinstance(record.judgement, Comment):
             weight *= self.comment_weight
-            record = record.model_copy(update={"judgement": rating_of(record.judgement, self.sentiment)})
+            record = record.model_copy(update={"judgement": sentiment_rating(record.judgement, self.sentiment)})
         return record if weight == record.weight else record.model_copy(update={"weight": weight})
 
 
-def rating_of(comment: Comment, sentiment: Callable[[str], float]) -> Rating:
-    """The comment's sentiment as a rating from -1 to 1, with an aspect of its own so that it is standardised among its like."""
-    return Rating(value=min(max(sentiment(comment.text), -1.0), 1.0), scale=(-1.0, 1.0), aspect=ASPECT)
+def sentiment_rating(comment: Comment, sentiment: Callable[[str], float]) -> Rating:
+    """Convert a comment's sentiment to a rating from -1 to 1, with an aspect of its own."""
+    return Rating(value=min(max(sentiment(comment.text), -1.0), 1.0), scale=(-1.0, 1.0), aspect=SENTIMENT_ASPECT)
