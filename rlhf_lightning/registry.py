@@ -31,7 +31,7 @@ OPTION_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A choice of options; with `many` several at a time, in order (`feedback_filter=[empty,duplicates]`)."""
+    """A choice of options; with `many` several, in order (`feedback_filter=[empty,duplicates]`)."""
 
     summary: str
     many: bool = False
@@ -138,7 +138,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
 
 
 def section(name: str) -> Callable[[type[T]], type[T]]:
-    """Make the decorated dataclass the typed section `name` of the configuration (`ppo.learning_rate=1e-5`)."""
+    """Make the decorated dataclass the section `name` of the configuration (`ppo.epochs=2`)."""
 
     def decorate(settings: type[T]) -> type[T]:
         _sections[name] = settings
@@ -161,7 +161,7 @@ def build(node: Any, *args: Any) -> Any:
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:
-    """Import all components: built-ins, plugin folders, installed entry points; and add the presets of plugins.
+    """Import all components: built-ins, plugin folders, entry points; add the presets of plugins.
 
     A plugin that fails to import is left out and named with its cause; the rest works.
 
@@ -236,12 +236,12 @@ def component_of(node: Mapping[str, Any]) -> Component:
 
 
 def make(group: str, name: str, settings: Mapping[str, Any], *args: Any) -> Any:
-    """`build` from a component's name and settings, as saved with a model. Raises ConfigError for an unknown option."""
+    """Make a component from its name and settings. Raises ConfigError for an unknown option."""
     return build({**settings, "_target_": option(group, name).path}, *args)
 
 
 def build_section(name: str, node: Any) -> Any:
-    """The section's dataclass with validated values. Raises ConfigError for a value outside its range or choices."""
+    """The section's dataclass with validated values. Raises ConfigError for an invalid one."""
     return _sections[name](**validate(_sections[name], node, name))
 
 

@@ -1,4 +1,4 @@
-"""Rewrite a command's arguments: plugin folders, `~`, resume=, --config-path, and the order that Hydra reads."""
+"""Rewrite a command's arguments: plugin folders, `~`, resume=, --config-path, flags last."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def absolute_config_path(args: Sequence[str]) -> list[str]:
 
 
 def store_saved_config(args: Sequence[str]) -> list[str]:
-    """The arguments with `--config-path RUN` replaced by the name of that run's configuration in Hydra's store.
+    """Replace `--config-path RUN` by the name of that run's configuration in Hydra's store.
 
     Hydra writes the path of a configuration into the configuration itself, and not every name fits there. `trainer=...` and
     `logger=...` replace the saved presets; another path is left to Hydra.

@@ -38,8 +38,8 @@ class FolderLock(Callback):
 
     @classmethod
     @contextmanager
-    def released(cls) -> Iterator[None]:
-        """Release at the end of the block the locks acquired within: Hydra calls its callbacks after good ends only."""
+    def release_at_exit(cls) -> Iterator[None]:
+        """Release the locks at the end of the block; Hydra calls its callbacks only without an error."""
         before = cls.stack
         try:
             with ExitStack() as cls.stack:
@@ -53,7 +53,7 @@ class FolderLock(Callback):
         with raise_as_exit():  # Hydra would turn an error of a callback into a warning
             folder = Path(config.hydra[mode].dir)
             if not launch.this_launch().rank():
-                folder = self._unused(config, mode, folder)
+                folder = self._unused_folder(config, mode, folder)
                 check_free(folder)  # first: other checks fail in a folder in use, for a reason that misleads
                 check(config, folder)
                 if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
@@ -63,7 +63,7 @@ class FolderLock(Callback):
             launch.hand_on(folder=os.path.abspath(folder))
             self._store(config, mode, folder)
 
-    def _unused(self, config: DictConfig, mode: str, folder: Path) -> Path:
+    def _unused_folder(self, config: DictConfig, mode: str, folder: Path) -> Path:
         """The folder; if it is named by the time and another run began at that time, the next free name."""
         raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
         by_time = any(clock in str(raw["dir"]) for clock in CLOCKS)

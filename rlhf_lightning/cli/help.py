@@ -60,7 +60,7 @@ def _group_line(group: str, options: Sequence[str], defaults: Sequence[str], sum
 
 
 def print_components(name: str | None) -> None:
-    """Print all components with summary, settings and owner, those of one group, or the settings of one section.
+    """Print the components, all or of one group, or the settings of one section.
 
     Raises:
         ConfigError: no such group or section.

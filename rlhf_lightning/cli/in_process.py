@@ -116,7 +116,7 @@ def _raise_user_errors() -> Iterator[None]:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Restore sys.argv, environment, working folder, warning filters, logging and Hydra's state after the block."""
+    """Restore sys.argv, environment, working folder, warnings, logging and Hydra's state."""
     argv, environment, folder, factory = list(sys.argv), dict(os.environ), os.getcwd(), logging.getLogRecordFactory()
     loggers = [logging.getLogger(), *(item for item in logging.root.manager.loggerDict.values() if isinstance(item, logging.Logger))]
     states = [(logger, logger.level, list(logger.handlers), logger.propagate, logger.disabled) for logger in loggers]

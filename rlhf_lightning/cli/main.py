@@ -1,4 +1,4 @@
-"""The command line: load components, read the arguments, let Hydra compose, run each job, return one number."""
+"""The command line: load components, read arguments, compose with Hydra, run each job."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def main() -> None:
 
 
 def compose_and_run(job: Callable[[DictConfig], float]) -> None:
-    """Let Hydra compose the configuration of sys.argv and call the job with it, once or for each job of a sweep."""
+    """Compose the configuration of sys.argv with Hydra and call the job, or each job of a sweep."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar per saved shard would bury the run's own
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    with FolderLock.released(), yaml_check.checked_composition():
+    with FolderLock.release_at_exit(), yaml_check.checked_composition():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
 def run_job(config: DictConfig) -> float:
-    """Run one job. Returns the number that a sweep optimises; NaN for a job of a sweep that failed, so that the others run.
+    """Run one job. Returns the objective; NaN for a failed job of a sweep, so that the others run.
 
     A module-level function, so that the workers of a sweep find it by import.
     """
@@ -103,7 +103,7 @@ def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> Non
 
 
 def run_subcommand(args: Sequence[str]) -> bool:
-    """Run `components [GROUP]`, `new GROUP NAME` or `--help`. Returns whether the command is one of these."""
+    """Run `components`, `new` or `--help`. Returns whether the command is one of these."""
     if args[:1] == ["components"]:
         help.print_components(args[1] if len(args) > 1 else None)
     elif args[:1] == ["new"]:

@@ -1,4 +1,4 @@
-"""The process of a command: Ctrl-C while it loads, its exit code, and a reader that closes its output."""
+"""The process of a command: Ctrl-C while it loads, its exit code, a closed output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOSED = 128 + signal.SIGPIPE
 
 
 def program() -> None:
-    """Run one command and exit: the entry of `python train.py`, `python -m rlhf_lightning` and `rlhf-lightning`."""
+    """Run one command and exit; the entry point of all ways to start the program."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_while_loading)
     from rlhf_lightning.cli.main import main
@@ -53,7 +53,7 @@ def _code_of(stop: SystemExit) -> int:
 
 
 def _drop_unread_output() -> bool:
-    """Flush stdout and stderr; if the reader of one has gone (`| head`), drop the rest of it and return True."""
+    """Flush stdout and stderr; return True if a reader has gone (`| head`), and drop the rest."""
     unread = []
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""Turn exceptions into messages and exit codes, in one place for the command, its callbacks and its jobs."""
+"""Turn exceptions into messages and exit codes, for the command, its callbacks and its jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HYDRA_VALUE_ERRORS = ("Config group override must be", "Only one of --run", "The
 
 
 class UserErrorExit(SystemExit):
-    """Exit code 2 for an error the user can fix. Hydra passes it on, and rewrites or swallows an Exception."""
+    """Exit code 2 for an error the user can fix; unlike an Exception, Hydra passes it on."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(2)

@@ -47,7 +47,7 @@ def temporary_sibling(path: Path) -> Path:
 
 
 def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
-    """Write text as UTF-8 atomically: after a crash the file has either its old content or all of the new.
+    """Write text as UTF-8 atomically: after a crash the file has its old or its new content.
 
     Args:
         private: readable by its owner only.
@@ -72,7 +72,7 @@ def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a temporary folder, flush it and exchange it with the target: readers see the old or the new one.
+    """Write a folder atomically: fill a temporary one, flush it, exchange it with the target.
 
     On Linux the exchange is one call (renameat2), and one of the two is at the target at every instant. On other systems the old one is
     renamed first, and `remove_temporaries` restores it after a kill between the two renames. A link, and a folder of another process

@@ -48,7 +48,7 @@ def double_quote(value: str) -> str:
 
 
 def quoting_hint(argument: str) -> str:
-    """The argument with its value in quotes, as typed in a shell; "" if quotes don't help or a list was meant."""
+    """The argument with its value quoted for a shell; "" if that doesn't help or a list was meant."""
     match = _OVERRIDE.fullmatch(argument)
     if match is None or match["value"][0] in "[{('\"":
         return ""

@@ -42,12 +42,12 @@ def literal(text: str, console: Console) -> Text:
 
 
 def message(text: str) -> str:
-    """A `visible` message with its later lines indented, so that none looks like a message of the program."""
+    """A `visible` message with later lines indented, so that none looks like the program's."""
     return visible(text).rstrip("\n").replace("\n", "\n  ")
 
 
 def markdown(text: str) -> str:
-    """A text as one line of literal Markdown, valid in a table cell; code spans for more than plain words."""
+    """One line of literal Markdown, valid in a table cell; a code span for more than plain words."""
     return _per_cell(text, lambda part: part if PLAIN_WORDS.fullmatch(part) and "www" not in part.lower() else _code_span(part))
 
 
@@ -71,7 +71,7 @@ def _code_span(text: str) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for a CSV file: a text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """A CSV value; a text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Numbers stay, also those that are written as text (-0.5, +3, 1e-4).
     """

@@ -117,7 +117,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
 
 
 def damaged_tokenizer_file(folder: Path) -> str | None:
-    """The defect of a folder's tokenizer files, after loading them failed; None if they are readable or absent."""
+    """The defect of a folder's tokenizer files after a failed load; None if they are readable."""
     try:
         for name in TOKENIZER_JSON:
             if (folder / name).exists():

@@ -36,7 +36,7 @@ def escape_references(text: str) -> str:
 
 
 def check_arguments(args: Sequence[str]) -> None:
-    """Reject settings written as flags or with blanks, and unknown flags: Hydra's parser would misread them.
+    """Reject settings written as flags or with blanks, and unknown flags.
 
     Raises:
         ConfigError: with the argument as it is to be written.

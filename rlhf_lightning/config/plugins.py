@@ -24,7 +24,7 @@ PRESETS = "conf"
 
 
 def take_flag(args: Sequence[str]) -> list[str]:
-    """Remove `--plugins FOLDER` from the arguments and put the folders into RLHF_PLUGINS as absolute paths.
+    """Move the folders of `--plugins FOLDER` from the arguments into RLHF_PLUGINS.
 
     Child processes, whatever their working folder, load the same plugins.
 
@@ -58,7 +58,7 @@ def _named_folders() -> list[Path]:
 
 
 def plugin_files(folder: Path) -> list[Path]:
-    """The plugins of a folder: its .py files, without those that begin with "_" (code that plugins share) and tests."""
+    """The plugins of a folder: its .py files, without tests and shared code (`_*.py`)."""
     return [file for file in sorted(folder.glob("*.py")) if not file.name.startswith(("_", ".", "test_", "conftest."))]
 
 

@@ -1,4 +1,4 @@
-"""Redact secrets in files and messages: named ones, tokens of well-known forms, passwords in addresses."""
+"""Redact secrets in files and messages: named values, known token formats, passwords in URLs."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class SafeRecord(logging.LogRecord):
 
 
 def mask_logs() -> None:
-    """Make every log record of this process a SafeRecord: Hydra's sweepers log each job's overrides as typed."""
+    """Make every log record a SafeRecord: Hydra's sweepers log each job's overrides as typed."""
     logging.setLogRecordFactory(SafeRecord)
 
 

@@ -22,7 +22,7 @@ MAX_SEED = 2**31
 
 
 class ComposedConfig:
-    """A composed configuration by the names of sections and groups; the argument of `register(check=...)`."""
+    """A composed configuration by section and group; the argument of `register(check=...)`."""
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
@@ -102,7 +102,7 @@ def _targets(config: DictConfig) -> Iterator[tuple[str, Callable[..., Any], Any]
 
 
 def check(config: DictConfig) -> None:
-    """Validate every section and option against its declared types, choices and ranges, and their combination.
+    """Validate all sections and options against their types, choices, ranges and combinations.
 
     Raises:
         ConfigError: naming the key, what is allowed, and the nearest right name.

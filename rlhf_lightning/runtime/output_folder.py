@@ -55,7 +55,7 @@ def check_run(config: DictConfig, folder: Path) -> None:
 
 
 def check_sweep(config: DictConfig, folder: Path) -> None:
-    """Reject a sweep's folder as `check_run` does; the folder of the same sweep is resumed (cli/sweep/resume.py).
+    """Reject a sweep's folder as `check_run` does, except that of the same sweep.
 
     Raises:
         ConfigError: naming the files and the remedy.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_policy(folder: Path | str) -> LanguageModel:
-    """Load the language model that a run saved as `policy`, or another Hugging Face model that generates texts.
+    """Load the policy that a run saved, or another Hugging Face model that generates texts.
 
     Args:
         folder: a local folder or a Hub name.

@@ -1,4 +1,4 @@
-"""`resume=RUN` continues a stopped run from the configuration in its folder; `resume=auto` begins a run or continues it.
+"""`resume=RUN` continues a stopped run from its folder; `resume=auto` begins or continues one.
 
 With `resume=auto` one command can be repeated: by torchrun, a queue, or a loop of the shell. Everything a run does follows from its
 configuration and its seed. A resumed run does it all again, and each training continues from its newest complete checkpoint, or is
@@ -49,7 +49,7 @@ def finished_run(args: Sequence[str]) -> Path | None:
 
 
 def expand_resume(args: Sequence[str]) -> list[str]:
-    """Replace `resume=` by the arguments of the run or sweep that is resumed; other commands stay as they are.
+    """Replace `resume=` by the arguments of the run or sweep that is resumed.
 
     Raises:
         ConfigError: no such run, overrides that would change its results, or `resume=auto` without a folder to look in.
@@ -122,7 +122,7 @@ def saved_objective(folder: Path) -> float | None:
 
 
 def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> None:
-    """Check that this run may begin or continue in the folder, and record its settings and inputs. On rank 0 only.
+    """Check that this run may begin or continue in the folder, and record it. On rank 0 only.
 
     Changes of trainer, logger and checkpoint settings and of library versions are logged. Half-written files of a killed process are
     deleted.
@@ -187,7 +187,7 @@ def tidy(folder: Path) -> None:
 
 
 def clean_finished(folder: Path) -> None:
-    """Delete checkpoints, seconds and half-written files of a run that was killed after its result. Needs the lock."""
+    """Delete the remains of a run that was killed after its result. Needs the folder's lock."""
     try:
         saved: Any = OmegaConf.to_container(OmegaConf.load(folder / FILE), resolve=False)
         keep = bool(saved["checkpoint"]["keep_finished"])

@@ -102,7 +102,7 @@ class Run(ComposedConfig):
         return language_model
 
     def _log_ends(self, language_model: LanguageModel) -> None:
-        """Log once how responses end if that is ambiguous, and the special tokens in the task's prefix and suffix."""
+        """Log once how responses end if that is ambiguous, and special tokens in prefix and suffix."""
         from rlhf_lightning.tokenization.turns import frame_notes
 
         task = self.config.get("task") or {}
@@ -146,7 +146,7 @@ class Run(ComposedConfig):
         )
 
     def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
-        """Train from the newest checkpoint of this training, if there is one, and save checkpoints on the way."""
+        """Train from the newest checkpoint of this training, if any, and save checkpoints on the way."""
         from rlhf_lightning.checkpoint.fit import fit
         from rlhf_lightning.checkpoint.watchdog import Watchdog
         from rlhf_lightning.training.nonfinite import FOLDER, Aside, NonFiniteGuard
@@ -177,14 +177,14 @@ class Run(ComposedConfig):
         trainer.strategy.barrier()
 
     def logger(self, name: str) -> Any:
-        """The chosen logger for one training, writing below the run's folder; False for none, as Lightning expects."""
+        """The chosen logger for one training; False for none, as Lightning expects."""
         from rlhf_lightning.tracking.loggers import tracker
 
         self.tracker = tracker(self, name)
         return self.tracker or False
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
-        """Hand samples, report and results to the logger of the last training, or to a new one if nothing was trained.
+        """Hand samples, report and results to the last training's logger, or to a new one.
 
         An error of the logger is logged and ignored.
         """
@@ -222,7 +222,7 @@ class Run(ComposedConfig):
 
 
 def hush_hints() -> None:
-    """Silence Lightning's hints on hardware and workers, repeated at every stage; errors and other warnings stay."""
+    """Silence Lightning's hints on hardware and workers; errors and other warnings stay."""
     modules = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector")
     for source in (*(f"lightning.pytorch.{name}" for name in modules), "lightning.fabric"):
         logging.getLogger(source).setLevel(logging.WARNING)

@@ -20,7 +20,7 @@ HEADING = "# To run this again: python train.py --config-path THIS_FOLDER\n"
 
 
 def save(config: DictConfig, folder: Path) -> None:
-    """Write the composed configuration into the run's folder, so that `python train.py --config-path FOLDER` runs it again."""
+    """Save the composed configuration for `python train.py --config-path FOLDER`."""
     write_atomic(folder / FILE, text(config))
 
 
@@ -58,7 +58,7 @@ def load(folder: Path) -> Any:
 
 
 def redact_hydra_files(config: DictConfig, hydra: Any) -> None:
-    """Remove secrets from the files that Hydra wrote for a job and its sweep: it writes every override as typed.
+    """Remove secrets from Hydra's files of a job and its sweep: they have every override as typed.
 
     Args:
         hydra: the job's `hydra` node.

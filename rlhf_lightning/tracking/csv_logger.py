@@ -15,7 +15,7 @@ from rlhf_lightning.config.display import csv_cell
 
 
 class AtomicCSVWriter(ExperimentWriter):
-    """Lightning's CSV writer with atomic appends: rows that a full disk cut short are written again later.
+    """Lightning's CSV writer with atomic appends: rows that failed are written again later.
 
     Own code rather than Lightning's, which leaves torn rows and loses the earlier ones when a new column rewrites the file.
     """
@@ -51,7 +51,7 @@ class AtomicCSVWriter(ExperimentWriter):
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file atomically; texts that spreadsheets run as formulas get an apostrophe (`csv_cell`)."""
+    """Write a CSV file atomically, without formulas for spreadsheets (`csv_cell`)."""
     temporary = temporary_sibling(path)
     try:
         with temporary.open("w", newline="", encoding="utf-8") as file:

@@ -30,7 +30,7 @@ class LoggerSettings:
 
 @dataclass
 class WandbSettings(LoggerSettings):
-    """logger=wandb: Weights & Biases. logger=csv and logger=tensorboard have `naming` alone, logger=none has no setting.
+    """logger=wandb: Weights & Biases; csv and tensorboard have only `naming`, none has no setting.
 
     Attributes:
         naming: the framework whose metric names are used (rlhf_lightning.tracking.metric_names).

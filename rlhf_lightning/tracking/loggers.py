@@ -48,7 +48,7 @@ class Tracker(Protocol):
 
 
 class FaultTolerantLogger:
-    """Mixin for Lightning's loggers: rename the metrics, log a failure of the logger once and keep training.
+    """Mixin for Lightning's loggers: rename the metrics, log a failure once and keep training.
 
     The module's history and the report have all metrics anyway.
     """
@@ -79,7 +79,7 @@ class FaultTolerantLogger:
 
 
 class CSVTracker(FaultTolerantLogger, CSVLogger):
-    """Writes metrics.csv of each training, with samples.csv and the earlier logs of a resumed run next to them."""
+    """Writes metrics.csv of each training; samples.csv and earlier logs are next to it."""
 
     def __init__(self, folder: Path, stage: str, naming: str) -> None:
         super().__init__(folder, name=stage, version="", flush_logs_every_n_steps=10)
@@ -117,7 +117,7 @@ class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
 
 
 class WandbTracker(FaultTolerantLogger, WandbLogger):
-    """Writes one W&B run; samples as a table, the report as an artifact, the run's metrics as its summary.
+    """Writes one W&B run: samples as a table, the report as an artifact, metrics as the summary.
 
     Attributes:
         is_unreachable: an earlier run found no server or no account; later runs don't wait for it again.
@@ -159,7 +159,7 @@ def _cell(value: Any) -> str:
 
 
 def tracker(run: LoggedRun, stage: str) -> Tracker | None:
-    """Make the chosen logger for one training; None for logger=none, or for one that fails to start, with a log message.
+    """Make the chosen logger for one training; None for logger=none or one that fails to start.
 
     Raises:
         ConfigError: the package of the logger isn't installed.
@@ -211,7 +211,7 @@ def keep_earlier_log(folder: Path, stage: str) -> None:
 
 
 def wandb_tracker(run: LoggedRun, stage: str, settings: WandbSettings) -> WandbTracker:
-    """Make a W&B run for one training, in the group of its run or sweep. A failure of W&B doesn't stop the run."""
+    """Make a W&B run for one training; a failure of W&B doesn't stop the run."""
     import wandb
 
     finish_wandb()  # or the second training would write into the first one's run

@@ -19,7 +19,7 @@ LOGGED = 20
 
 
 class StageProgress(L.Callback):
-    """Shows steps, the newest metrics of the module's `history`, tokens per second of all processes and the time left.
+    """Shows steps, the newest metrics of the module's `history`, tokens per second and time left.
 
     Rank 0 prints. Speeds (throughput.py) are logged; they and the time left are means since the start or the resume.
 

@@ -1,4 +1,4 @@
-"""Speed of a training: tokens and samples per second of all processes, and model FLOPs utilisation (MFU).
+"""Speed of a training: tokens and samples per second, and model FLOPs utilisation (MFU).
 
 Lightning's ThroughputMonitor takes a batch's size times the number of processes for that of all, and asks the module for the FLOPs of a
 batch. Here processes have shards of different sizes, batches are packed, and PPO trains on responses generated from its batch. The
@@ -69,7 +69,7 @@ class Throughput:
         return self.total.tokens / max(seconds, 1e-9) if self.total.tokens else None
 
     def metrics(self, seconds: float, device: torch.device, precision: str, processes: int) -> dict[str, float]:
-        """perf/tokens_per_second, perf/samples_per_second and, on a GPU whose peak is known, perf/mfu. All processes call it together."""
+        """The metrics perf/{tokens,samples}_per_second and, on a known GPU, perf/mfu. Collective."""
         local = torch.tensor([self.local.tokens, self.local.samples, self.local.flops], dtype=torch.float32, device=device)
         tokens, samples, flops = (all_reduce_sum(local) if processes > 1 else local).tolist()
         work = self.total + Work(tokens, samples, flops)

@@ -74,7 +74,7 @@ def _parse_args(args: Sequence[str]) -> tuple[str, str, str | None]:
 
 
 def copy_component(model: Component, name: str) -> str:
-    """The source file of a component with its class or function, registered name and address in messages renamed.
+    """The source file of a component with its class or function and its registered name replaced.
 
     Raises:
         ConfigError: the file uses the name for something else.
@@ -83,10 +83,10 @@ def copy_component(model: Component, name: str) -> str:
     tree = ast.parse(source)
     old = model.target.__qualname__
     new = "".join(word.capitalize() for word in name.split("_")) if old[0].isupper() else name
-    taken = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
         alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
     }
-    if new in taken - {old}:
+    if new in used - {old}:
         raise ConfigError(f"{new!r} is a name of something else in {model.file}, the file to copy: choose another name")
     lines = source.splitlines(keepends=True)
     for line, column in sorted(set(_positions(tree, old, lines)), reverse=True):
@@ -128,7 +128,7 @@ def test_of(group: str, name: str, whole: bool) -> str:
 
 
 def _import_lines(lines: Sequence[str]) -> str:
-    """Import statements in the order of ruff and isort: the standard library, others, this package; one statement a module."""
+    """Sort import statements as ruff does: standard library, others, this package."""
     of: dict[str, set[str]] = {}
     for line in lines:
         words = line.split()

@@ -19,7 +19,7 @@ from rlhf_lightning.training.trainer import processes
 
 
 class SweepCheck(Callback):
-    """Composes and checks a job for each value of each swept setting, with the first values of the others.
+    """Checks a job for each value of each swept setting, with the first values of the others.
 
     Exits with code 2 for a wrong value. Values that are only wrong together fail in their job.
     """
@@ -38,14 +38,14 @@ class SweepCheck(Callback):
 
 
 def jobs_to_check(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each job to check: the first value of each setting, and every other value in its position."""
+    """The overrides of each job to check: all first values, and every other value in its position."""
     values = [values_of(override) for override in overrides]
     first = [texts[0] for texts in values]
     return [first, *([*first[:i], text, *first[i + 1 :]] for i, texts in enumerate(values) for text in texts[1:])]
 
 
 def values_of(override: Override) -> list[str]:
-    """An override as it is, or one for each value that it sweeps over; the ends of an interval or a range."""
+    """Expand a swept override to one for each value; to the ends of an interval or a range."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key, value = override.get_key_element(), override.value()
@@ -58,7 +58,7 @@ def values_of(override: Override) -> list[str]:
 
 
 def refuse_processes(config: DictConfig) -> None:
-    """Reject a sweep over several processes: Lightning's launcher would start the whole sweep again for every rank.
+    """Reject a sweep over several processes: every rank would start the whole sweep again.
 
     Raises:
         ConfigError: more than one process.

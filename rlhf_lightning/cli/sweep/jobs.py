@@ -52,21 +52,21 @@ class SameSettings:
     jobs: Sequence[Job]
 
     @property
-    def finished(self) -> list[Job]:
+    def finished_jobs(self) -> list[Job]:
         """Those with a result."""
         return [job for job in self.jobs if job.objective is not None]
 
     @property
     def objective(self) -> Interval | None:
         """The mean over seeds with its 95 % interval; None where no job has a result."""
-        return mean_interval([job.objective for job in self.finished if job.objective is not None]) if self.finished else None
+        return mean_interval([job.objective for job in self.finished_jobs if job.objective is not None]) if self.finished_jobs else None
 
     @property
     def metrics(self) -> dict[str, float]:
         """The mean of each metric over seeds, `seconds` included."""
-        names = dict.fromkeys(name for job in self.finished for name in job.metrics)
-        means = {name: fmean(job.metrics[name] for job in self.finished if name in job.metrics) for name in names}
-        return means | {"seconds": fmean(job.seconds for job in self.finished)} if self.finished else {}
+        names = dict.fromkeys(name for job in self.finished_jobs for name in job.metrics)
+        means = {name: fmean(job.metrics[name] for job in self.finished_jobs if name in job.metrics) for name in names}
+        return means | {"seconds": fmean(job.seconds for job in self.finished_jobs)} if self.finished_jobs else {}
 
 
 def read_jobs(folder: Path) -> list[Job]:
@@ -92,7 +92,7 @@ def read_job(folder: Path) -> Job:
     return Job(folder.name, settings, float(content["objective"]), content["metrics"], sum(content["seconds"].values()))
 
 
-def varied(jobs: Sequence[Job]) -> list[str]:
+def varied_settings(jobs: Sequence[Job]) -> list[str]:
     """The settings that are not the same in all jobs."""
     names = dict.fromkeys(name for job in jobs for name in job.settings)
     return [name for name in names if len({job.settings.get(name) for job in jobs}) > 1]

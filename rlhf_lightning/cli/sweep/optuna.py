@@ -147,7 +147,7 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
 
 
 def ask(study: optuna.Study, space: dict[str, BaseDistribution], folder: Path, job: int) -> optuna.Trial:
-    """Ask for the next trial as a job of this folder. It stores searched overrides only: others may be secret."""
+    """Ask for the next trial of this folder. It stores searched overrides only: others may be secret."""
     trial = study.ask(space)
     overrides = [f"{key}={value}" for key, value in trial.params.items()]
     for name, value in ((FOLDER, str(folder.resolve())), (OVERRIDES, overrides), (JOB, job)):

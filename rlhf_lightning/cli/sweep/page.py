@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied
+from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied_settings
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report.page import render_template
 from rlhf_lightning.report.parallel import Axis, parallel_coordinates
@@ -22,10 +22,10 @@ def write_sweep_page(jobs: Sequence[Job], file: Path) -> None:
 
 
 def sweep_page(jobs: Sequence[Job]) -> str:
-    """The page's HTML: parallel coordinates, a table of means over seeds, a table of jobs, and the errors."""
-    names = [name for name in varied(jobs) if name != SEED]
+    """The page's HTML: parallel coordinates, means over seeds, a table of jobs, the errors."""
+    names = [name for name in varied_settings(jobs) if name != SEED]
     finished = [job for job in jobs if job.objective is not None]
-    same = {name: value for name, value in jobs[0].settings.items() if name not in varied(jobs)}
+    same = {name: value for name, value in jobs[0].settings.items() if name not in varied_settings(jobs)}
     return render_template(
         "sweep.html.j2",
         "sweep.css",
@@ -39,7 +39,7 @@ def sweep_page(jobs: Sequence[Job]) -> str:
 
 
 def plot(jobs: Sequence[Job], names: Sequence[str]) -> str:
-    """Draw the jobs as lines over an axis for each setting and one for the objective; empty without finished jobs."""
+    """Draw jobs as lines over axes for settings and objective; empty without finished jobs."""
     lines = [job for job in jobs if job.objective is not None and math.isfinite(job.objective)]
     if not lines or not names:
         return ""
@@ -55,7 +55,9 @@ def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
         mean = group.objective
         bounds = [None, None] if mean is None or not math.isfinite(mean.low) else [mean.low, mean.high]
         chosen: Cells = [group.settings.get(name, "") for name in names] if names else ["all"]
-        rows.append([*chosen, None if mean is None else mean.mean, *bounds, len(group.finished), len(group.jobs) - len(group.finished)])
+        rows.append(
+            [*chosen, None if mean is None else mean.mean, *bounds, len(group.finished_jobs), len(group.jobs) - len(group.finished_jobs)]
+        )
     heads = [*(names or ["settings"]), f"mean {OBJECTIVE}", "low", "high", "seeds", "failed"]
     note = "low, high: Student's 95 % interval of the mean over seeds; none from a single seed."
     return Table(title="Settings, jobs of different seeds together", heads=heads, rows=rows, digits=4, note=note)
@@ -63,7 +65,7 @@ def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
     """A row for each job with every metric."""
-    names, metrics = varied(jobs), list(dict.fromkeys(name for job in jobs for name in job.metrics))
+    names, metrics = varied_settings(jobs), list(dict.fromkeys(name for job in jobs for name in job.metrics))
     rows: list[Cells] = [
         [
             job.name,

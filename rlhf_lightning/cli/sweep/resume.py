@@ -44,7 +44,7 @@ def sweep_overrides(config: Any) -> list[str]:
 
 
 def saved_objective(config: DictConfig, folder: Path) -> float | None:
-    """The objective of a job that finished in this folder with the same settings; None if it is still to run.
+    """The objective of a job that finished here with the same settings; None if it must run.
 
     A killed job resumes from its newest checkpoint. Checkpoints of other settings and the error of an earlier attempt are deleted.
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from rlhf_lightning.cli.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied
+from rlhf_lightning.cli.sweep.jobs import SEED, Job, SameSettings, by_settings, read_jobs, varied_settings
 from rlhf_lightning.config.display import csv_cell, literal, message, visible
 from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.runtime.output_folder import real_folder
@@ -27,7 +27,7 @@ CSV_FILE, PAGE_FILE = "sweep.csv", "sweep.html"
 
 
 class SweepTable(Callback):
-    """Prints and writes a sweep's results when it ends, read from its folder: jobs may run in other processes.
+    """Reports a sweep's results when it ends, from its folder: jobs may run in other processes.
 
     Attributes:
         failed: jobs of the last sweep without a result.
@@ -47,7 +47,7 @@ class SweepTable(Callback):
     @classmethod
     @contextmanager
     def summary(cls) -> Iterator[None]:
-        """Exit with 1 after a sweep with failed jobs; report the results so far of an interrupted one, and how to resume it."""
+        """Exit with 1 after a sweep with failed jobs; report an interrupted one, and how to resume it."""
         cls.failed = 0
         try:
             yield
@@ -63,7 +63,7 @@ class SweepTable(Callback):
 
 
 def report_sweep(folder: Path, console: Console) -> int:
-    """Print the table of a sweep's folder and write sweep.csv and sweep.html into it. Returns how many jobs failed."""
+    """Print a sweep's table, and write sweep.csv and sweep.html. Returns the number of failed jobs."""
     jobs = read_jobs(folder)
     if not jobs:
         return 0
@@ -101,14 +101,14 @@ def _row(job: Job) -> dict[str, Any]:
 
 
 def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table:
-    """A line for each job, or for each combination of settings if seeds were swept. Shared settings are left to the file."""
+    """A line for each job, or for each combination of settings if seeds were swept."""
     console = console or Console()
     failed = sum(job.objective is None for job in jobs)
     title = f"{len(jobs)} jobs, {failed} failed" if failed else f"{len(jobs)} jobs"
-    names = varied(jobs)
+    names = varied_settings(jobs)
     groups = by_settings(jobs)
     if SEED not in names or len(groups) == len(jobs):
-        return _table(console, title, [{"job": job.name, **_selected(job.settings, names)} | _metrics(job) for job in jobs])
+        return _table(console, title, [{"job": job.name, **_values_of(job.settings, names)} | _metrics(job) for job in jobs])
     names.remove(SEED)
     return _table(console, f"{title}; means over seeds", [_group_row(group, names) for group in groups])
 
@@ -116,8 +116,8 @@ def terminal_table(jobs: Sequence[Job], console: Console | None = None) -> Table
 def _group_row(group: SameSettings, names: Sequence[str]) -> dict[str, Any]:
     mean = group.objective
     objective = {"objective": FAILED} if mean is None else {"objective": mean.mean, "95 % interval": interval_text(mean.low, mean.high)}
-    seeds = f"{len(group.finished)} of {len(group.jobs)}" if len(group.finished) < len(group.jobs) else str(len(group.jobs))
-    return {**_selected(group.settings, names), "seeds": seeds} | objective | _short(group.metrics)
+    seeds = f"{len(group.finished_jobs)} of {len(group.jobs)}" if len(group.finished_jobs) < len(group.jobs) else str(len(group.jobs))
+    return {**_values_of(group.settings, names), "seeds": seeds} | objective | _short(group.metrics)
 
 
 def _metrics(job: Job) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _short(metrics: Any) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if "/" not in name}
 
 
-def _selected(settings: Any, names: Sequence[str]) -> dict[str, str]:
+def _values_of(settings: Any, names: Sequence[str]) -> dict[str, str]:
     return {name: settings.get(name, "") for name in names}
 
 

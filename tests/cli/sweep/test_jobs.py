@@ -7,7 +7,7 @@ from statistics import stdev
 import pytest
 from scipy import stats
 
-from rlhf_lightning.cli.sweep.jobs import Job, by_settings, read_jobs, varied
+from rlhf_lightning.cli.sweep.jobs import Job, by_settings, read_jobs, varied_settings
 
 
 def test_jobs_come_by_number_with_what_they_gave_or_why_they_failed(jobs, job):
@@ -26,9 +26,9 @@ def test_a_value_keeps_its_equals_signs(tmp_path, job):
 
 
 def test_what_was_varied_is_told_from_what_was_the_same(jobs):
-    assert varied(read_jobs(jobs)) == ["advantage", "seed"]
-    assert varied([Job("0", {"a": "1"}), Job("1", {})]) == ["a"]
-    assert varied([Job("0", {"a": "1"})]) == []
+    assert varied_settings(read_jobs(jobs)) == ["advantage", "seed"]
+    assert varied_settings([Job("0", {"a": "1"}), Job("1", {})]) == ["a"]
+    assert varied_settings([Job("0", {"a": "1"})]) == []
 
 
 def test_jobs_of_different_seeds_are_one_choice_with_a_mean_and_student_s_interval(jobs):
@@ -38,7 +38,7 @@ def test_jobs_of_different_seeds_are_one_choice_with_a_mean_and_student_s_interv
     assert gae.objective is not None
     assert (gae.objective.mean, gae.objective.low, gae.objective.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
     assert gae.metrics == pytest.approx({"kl": 0.5, "long/name": 0.5, "seconds": 3.0})
-    assert (len(rloo.finished), len(rloo.jobs)) == (1, 3)
+    assert (len(rloo.finished_jobs), len(rloo.jobs)) == (1, 3)
     assert rloo.objective is not None
     assert (rloo.objective.mean, rloo.objective.low) == (0.7, -float("inf"))
 
