@@ -193,7 +193,7 @@ def _has(report: Report) -> dict[str, bool]:
     """Flags of the tables' non-empty columns."""
     rounds = report.rounds
     return {
-        "feedback": any(r.collected or r.accepted for r in rounds),
+        "feedback": any(r.collected or r.remaining for r in rounds),
         "accuracy": any(r.accuracy is not None for r in rounds),
         "score": any(r.score is not None for r in rounds),
         "utility": any(r.utility is not None for r in rounds),

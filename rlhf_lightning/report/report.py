@@ -77,7 +77,7 @@ class RoundResult:
 
     Attributes:
         number: of the round.
-        collected, accepted: judgements of this round, before and after cleaning.
+        collected, remaining: judgements of this round, before and after cleaning.
         accuracy: of the reward model on held-out feedback, a fraction.
         ceiling: maximum accuracy there.
         score: mean score on held-out prompts by this round's reward model; not comparable between rounds.
@@ -87,7 +87,7 @@ class RoundResult:
 
     number: int
     collected: int = 0
-    accepted: int = 0
+    remaining: int = 0
     accuracy: Interval | None = None
     ceiling: float | None = None
     score: Value | None = None
@@ -161,7 +161,7 @@ class FeedbackCount:
 
     kind: str
     collected: int
-    accepted: int
+    remaining: int
     note: str = ""
 
 

@@ -1,4 +1,4 @@
-"""A task without the prompts that are too long for the policy, so that none of them ends a run when it is drawn."""
+"""A task without prompts that are too long for the models, so that none stops a run later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FittingTask:
-    """A task whose training and held-out prompts are the given ones; the rest is the original's."""
+    """A task with other training and held-out prompts."""
 
     def __init__(self, task: Task, train: list[str], test: list[str]) -> None:
         self._task, self._train, self._test = task, train, test

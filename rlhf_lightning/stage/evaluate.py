@@ -1,4 +1,4 @@
-"""stage=evaluate: measure a policy on held-out prompts, alone or against another."""
+"""stage=evaluate: measure a policy on held-out prompts, optionally against a reference."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def check_combination(choices: ComposedConfig) -> None:
-    """Refuse a command without what is measured or what it is measured on. Raises ConfigError."""
+    """Require a task, a model and a sampler. Raises ConfigError."""
     choices.require("task", "backbone", "rollout_sampler")
     choices.run_checks("rollout_scorer", "evaluation_metric")
 
 
-def scorer_of(run: Run) -> Scorer:
-    """The command's scorer; how it reads texts is logged where that isn't plain."""
+def build_scorer(run: Run) -> Scorer:
+    """Build the command's scorer, and log its note on how it reads texts, if any."""
     scorer: Scorer = run.build("rollout_scorer")
     note = getattr(scorer, "note", "")
     if note:
@@ -34,13 +34,13 @@ def scorer_of(run: Run) -> Scorer:
 
 @register("stage", "evaluate", check=check_combination)
 def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
-    """Measure the backbone on the task's held-out prompts. Returns the mean of the scorer, or of the first metric without one.
+    """Measure the backbone on the task's held-out prompts; returns the mean score or first metric.
 
     Args:
-        reference: folder or Hub name of a policy to compare with (the start of the training, say), which also gives the KL.
+        reference: folder or Hub name of a policy to compare with, such as the start of the training, and to measure the KL from.
 
     Raises:
-        ConfigError: neither a scorer nor a metric that the task can give.
+        ConfigError: neither a scorer nor a metric that the task supports.
     """
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.report.policy import policy_metrics, result_metrics, side_by_side
@@ -48,25 +48,29 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.stage._report import end
 
     task = run.build("task")
-    scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
-    if scorer is None and not metrics_for(run, task):
+    scorer = build_scorer(run) if run.config.get("rollout_scorer") else None
+    if scorer is None and not build_metrics(run, task):
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
     policy = run.language_model(corpus=run.corpus(task))
     start = None if reference is None else run.language_model(reference)
     notes: list[str] = []
     task = fitting_task(run, task, *(model for model in (policy, start) if model is not None), notes=notes)
     with run.time_stage("evaluate"):
-        before = None if start is None else measured(run, task, start, scorer, start)
-        after = measured(run, task, policy, scorer, start)
-    notes += score_doubts(after)
-    results = result_metrics(before, after)
-    end(run, "Evaluation", metrics=policy_metrics(before, after), results=results, notes=notes,
-        samples=side_by_side(before or after, after, run.settings("evaluation").samples))  # fmt: skip
+        before = None if start is None else evaluate_policy(run, task, start, scorer, start)
+        after = evaluate_policy(run, task, policy, scorer, start)
+    end(
+        run,
+        "Evaluation",
+        metrics=policy_metrics(before, after),
+        results=result_metrics(before, after),
+        notes=[*notes, *score_doubts(after)],
+        samples=side_by_side(before or after, after, run.settings("evaluation").samples),
+    )
     return after.mean(next(iter(after.values)))
 
 
-def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
-    """Responses to the held-out prompts under the run's sampler, by the scorer and every chosen metric that the task can give.
+def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
+    """Sample responses to the held-out prompts and measure them by the scorer and the chosen metrics.
 
     Raises:
         UserError: the scorer can't score any of them.
@@ -77,18 +81,18 @@ def measured(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None,
     from rlhf_lightning.rollout.scoring import checked_scores
 
     metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
-    metrics |= metrics_for(run, task)
+    metrics |= build_metrics(run, task)
     prompts = task.test_prompts() or task.train_prompts()
-    found = measure(
+    measured = measure(
         policy, prompts, run.build("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,
     )  # fmt: skip
-    for doubt in score_doubts(found):
+    for doubt in score_doubts(measured):
         run.log(doubt)
-    return found
+    return measured
 
 
-def metrics_for(run: Run, task: Task) -> dict[str, MetricFunction]:
-    """The chosen metrics by name; the utility only where the task knows one."""
-    chosen = run.build_all("evaluation_metric", task)
-    return {name: metric for name, metric in chosen.items() if name != "utility" or task.has_utility}
+def build_metrics(run: Run, task: Task) -> dict[str, MetricFunction]:
+    """Build the chosen metrics by name, without a utility that the task doesn't have."""
+    metrics = run.build_all("evaluation_metric", task)
+    return {name: metric for name, metric in metrics.items() if name != "utility" or task.has_utility}

@@ -1,4 +1,4 @@
-"""stage=explain: why a reward model scores texts as it does."""
+"""stage=explain: attribute a reward model's scores to words and features."""
 
 from __future__ import annotations
 
@@ -42,20 +42,21 @@ def explain(
     max_occlusions: PositiveInt = 64,
     points: Annotated[int, Field(ge=2)] = 33,
 ) -> float:
-    """Explain a reward model's scores of the feedback's texts: words, features, pairs; tables, JSON, a coloured page. Returns their number.
+    """Explain a reward model's scores by words, features and pairs; returns the number of texts.
 
-    Leaves explanation.html, explanation.json and the report.
+    Writes explanation.html, explanation.json and the report.
 
     Args:
         model: the reward model's folder, from stage=reward, or any AutoModelForSequenceClassification with one label.
-        limit: judgements whose texts are explained; a comparison has two texts, its best and its worst.
-        order: the first ones, or the comparisons in which the model disagrees with people, the clearest first, of those sampled.
-        texts: sampled for the regression of scores on the features of reward_feature.
-        baseline: what a text is compared with, token for token: the embedding of the mask or the end-of-text, of the padding, or zero.
-        tolerance, max_steps: gradients are added until words add up to the score to within this, or there are so many.
-        occlusion: the check takes words out of the text, or puts the mask or the end-of-text in their place.
-        max_occlusions: texts of more words lose several at a time.
-        points: of a response at which the score is taken.
+        limit: number of judgements to explain; a comparison has two texts, its best and its worst.
+        order: the first judgements, or the sampled comparisons in which the model disagrees with people, the clearest first.
+        texts: number of sampled texts for the regression of scores on the features of reward_feature.
+        baseline: embedding that replaces each token in the baseline: of the mask or end-of-text token, of the padding, or zero.
+        tolerance: maximum gap between the words' sum and the score.
+        max_steps: maximum number of gradients to reach it.
+        occlusion: remove words, or replace them by the mask or the end-of-text token.
+        max_occlusions: maximum occlusions of a text; longer texts lose several words at a time.
+        points: number of prefixes of a response that are scored.
     """
     from rlhf_lightning.reward.explain.cases import sample_records
     from rlhf_lightning.reward.explain.explanation import ExplainSettings
@@ -64,14 +65,14 @@ def explain(
     with run.time_stage("read"):
         intake = read(run, [] if is_feature_score(model) else [model])
         records = sample_records(intake.feedback, texts, run.seed)
-    net = loaded(run, model)
+    net = load_model(run, model)
     with run.time_stage("features"):
-        regression, notes = _regression(run, net, records, texts)
-    cases = chosen(net, intake.feedback, records, limit, order)
+        regression, notes = _fit_regression(run, net, records, texts)
+    cases = select_cases(net, intake.feedback, records, limit, order)
     settings = ExplainSettings(baseline, tolerance, max_steps, occlusion, max_occlusions, points)
     with run.time_stage("explain"):
-        told = [_explain_case(net, case, settings, regression) for case in cases]
-    return _told(run, model, told, regression, [*intake.notes, *notes])
+        explained = [_explain_case(net, case, settings, regression) for case in cases]
+    return _write_report(run, model, explained, regression, [*intake.notes, *notes])
 
 
 def _explain_case(
@@ -86,8 +87,8 @@ def _explain_case(
     return ExplainedCase(case, explain_pair(model, case.texts[0], case.texts[1], settings, regression))
 
 
-def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: ScoreRegression | None, notes: list[str]) -> float:
-    """Write and print everything. Returns the number of texts."""
+def _write_report(run: Run, model: str, cases: Sequence[ExplainedCase], regression: ScoreRegression | None, notes: list[str]) -> float:
+    """Write the explanations and the report; returns the number of texts."""
     from rlhf_lightning.report.explanation import (
         count_agreements,
         explanation_json,
@@ -98,21 +99,21 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Score
     )
     from rlhf_lightning.stage._report import end
 
-    sides = [side for one in told for side in one.sides]
-    broken = sum(side.is_complete is False for side in sides)
-    agreed, pairs = count_agreements(told)
-    if broken:
-        notes.append(f"the words of {broken} of {len(sides)} texts don't add up to the score well enough: raise stage.max_steps")
+    sides = [side for case in cases for side in case.sides]
+    incomplete = sum(side.is_complete is False for side in sides)
+    agreements, pairs = count_agreements(cases)
+    if incomplete:
+        notes.append(f"the words of {incomplete} of {len(sides)} texts don't add up to the score well enough: raise stage.max_steps")
     if pairs:
-        notes.append(f"the model prefers what people preferred in {agreed} of the {pairs} explained pairs")
-    run.write_json("explanation.json", explanation_json(model, told, regression))
+        notes.append(f"the model prefers what people preferred in {agreements} of the {pairs} explained pairs")
+    run.write_json("explanation.json", explanation_json(model, cases, regression))
     if run.is_rank_zero:
-        write_explanation(run.folder / "explanation.html", TITLE, model, told, regression)
+        write_explanation(run.folder / "explanation.html", TITLE, model, cases, regression)
     end(
         run,
         TITLE,
-        metrics=explanation_metrics(told, regression),
-        tables=[words_table(told), *(regression_tables(regression) if regression else [])],
+        metrics=explanation_metrics(cases, regression),
+        tables=[words_table(cases), *(regression_tables(regression) if regression else [])],
         notes=notes,
         results={"explained": float(len(sides))} | ({} if regression is None else {"r2": regression.r2}),
     )
@@ -120,8 +121,8 @@ def _told(run: Run, model: str, told: Sequence[ExplainedCase], regression: Score
     return float(len(sides))
 
 
-def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
-    """The reward model, frozen, on the GPU if the trainer takes one; a features model where the folder holds one."""
+def load_model(run: Run, path: str) -> RewardModel | FeatureScore:
+    """Load a frozen reward model or feature score, on the GPU if the trainer uses one."""
     import torch
 
     from rlhf_lightning.model.language_model import freeze
@@ -129,14 +130,14 @@ def loaded(run: Run, path: str) -> RewardModel | FeatureScore:
 
     model = load_any_reward_model(path)
     freeze(model)
-    wanted = str(run.config.trainer.get("accelerator", "auto")) != "cpu"
-    return model.to("cuda" if wanted and torch.cuda.is_available() else "cpu")
+    uses_gpu = str(run.config.trainer.get("accelerator", "auto")) != "cpu" and torch.cuda.is_available()
+    return model.to("cuda" if uses_gpu else "cpu")
 
 
-def chosen(
+def select_cases(
     model: RewardModel | FeatureScore, feedback: Sequence[Feedback], sampled: Sequence[Feedback], limit: int, order: str
 ) -> list[Case]:
-    """The cases to explain."""
+    """The first cases, or the clearest disagreements with people among the sampled ones."""
     from rlhf_lightning.reward.explain.cases import distinct_cases
 
     if order == "first":
@@ -144,12 +145,12 @@ def chosen(
     pairs = [case for case in distinct_cases(sampled, len(sampled)) if len(case.responses) == 2]
     scores = [scores_of(model, [case.texts[side] for case in pairs]) for side in (0, 1)]
     margins = (scores[0] - scores[1]).tolist()
-    wrong = sorted((margin, place) for place, margin in enumerate(margins) if margin <= 0)
-    return [pairs[place] for _, place in wrong[:limit]]
+    disagreements = sorted((margin, index) for index, margin in enumerate(margins) if margin <= 0)
+    return [pairs[index] for _, index in disagreements[:limit]]
 
 
 def scores_of(model: RewardModel | FeatureScore, texts: Sequence[PromptResponse]) -> Tensor:
-    """Normalised scores [U]; a model without tokens reads a chat as its text."""
+    """Normalised scores [U]; a feature score reads a chat as text."""
     from rlhf_lightning.flow import prompt_text
     from rlhf_lightning.reward.regression.feature_score import FeatureScore
 
@@ -159,10 +160,10 @@ def scores_of(model: RewardModel | FeatureScore, texts: Sequence[PromptResponse]
     return model.score_texts([prompt for prompt, _ in texts], responses)
 
 
-def _regression(
+def _fit_regression(
     run: Run, model: RewardModel | FeatureScore, records: Sequence[Feedback], limit: int
 ) -> tuple[ScoreRegression | None, list[str]]:
-    """The regression on the features of the command, or why there is none."""
+    """Fit the regression on the command's features, or give the reason for having none."""
     from rlhf_lightning.errors import DataError
     from rlhf_lightning.flow import prompt_text
     from rlhf_lightning.reward.evaluation.score_checks import all_equal

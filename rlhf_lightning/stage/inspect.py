@@ -1,4 +1,4 @@
-"""stage=inspect: what the feedback is worth, before anything learns from it."""
+"""stage=inspect: measure the quality of feedback before training on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from rlhf_lightning.stage._feedback import read
 
 @register("stage", "inspect")
 def inspect(run: Run) -> float:
-    """Read and clean feedback and measure its quality: tables, quality.json, a page. Returns the number of judgements kept."""
+    """Clean feedback and report its quality; returns the number of clean judgements.
+
+    Writes feedback.jsonl, quality.json and the report.
+    """
     from rlhf_lightning.feedback.quality.quality import measure_quality
     from rlhf_lightning.report.feedback import cleaning_table, quality_curves, quality_metrics, quality_tables
     from rlhf_lightning.report.policy import feedback_counts
@@ -21,7 +24,7 @@ def inspect(run: Run) -> float:
         intake = read(run)
     with run.time_stage("measure"):
         quality = measure_quality(intake.feedback)
-    kept = sum(intake.remaining.values())
+    count = sum(intake.remaining.values())
     run.write_json("quality.json", dataclasses.asdict(quality))
     end(
         run,
@@ -31,7 +34,7 @@ def inspect(run: Run) -> float:
         feedback=feedback_counts(intake),
         tables=[cleaning_table(intake), *quality_tables(quality)],
         notes=[*intake.notes, *quality.lines()],
-        results={"collected": float(intake.collected.total()), "kept": float(kept)},
+        results={"collected": float(intake.collected.total()), "kept": float(count)},
     )
     run.log(f"clean feedback: {run.folder / 'feedback.jsonl'}")
-    return float(kept)
+    return float(count)

@@ -39,9 +39,9 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import end
-    from rlhf_lightning.stage.evaluate import measured, scorer_of
+    from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 
-    scorer = scorer_of(run)
+    scorer = build_scorer(run)
     task = run.build("task")
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # raises before the model loads
@@ -51,9 +51,9 @@ def ppo(run: Run) -> float:
     notes: list[str] = []
     task = fitting_task(run, task, policy, *critic_prompts(run, policy, scorer), notes=notes)
     reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
-    before = measured(run, task, policy, scorer, reference)
+    before = evaluate_policy(run, task, policy, scorer, reference)
     module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
-    after = measured(run, task, policy, scorer, reference)
+    after = evaluate_policy(run, task, policy, scorer, reference)
     end(
         run,
         "PPO",

@@ -18,7 +18,7 @@ from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
-from rlhf_lightning.stage.evaluate import measured, scorer_of
+from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 from rlhf_lightning.stage.reward import divided
 from rlhf_lightning.stage.rounds import collect, load_feedback_so_far, utility_of
 from rlhf_lightning.stage.sft import train_sft
@@ -79,7 +79,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     if not run.config.get("feedback_source") and not task.has_utility:
         names = "feedback_source=... feedback_source.NAME.path=..."
         raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
-    scorer = scorer_of(run) if run.config.get("rollout_scorer") else None
+    scorer = build_scorer(run) if run.config.get("rollout_scorer") else None
     if run.config.get("feedback_source"):
         with run.time_stage("read"):
             intake = read(run, backbone_tokenizer(run))
@@ -113,7 +113,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
 
 def look(run: Run, task: Task, policy: LanguageModel, scorer: Any, start: LanguageModel) -> Measured:
     with run.time_stage("evaluate"):
-        return measured(run, task, policy, scorer, start)
+        return evaluate_policy(run, task, policy, scorer, start)
 
 
 def check_feedback(run: Run, intake: Intake) -> None:

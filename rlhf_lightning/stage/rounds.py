@@ -21,7 +21,7 @@ from rlhf_lightning.stage._feedback import taken
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
-from rlhf_lightning.stage.evaluate import measured
+from rlhf_lightning.stage.evaluate import evaluate_policy
 from rlhf_lightning.stage.ppo import held_out_scorers, rehearse_with_scorer, train_ppo
 from rlhf_lightning.stage.reward import rehearse as rehearse_reward
 from rlhf_lightning.stage.reward import train_reward
@@ -116,7 +116,7 @@ def rounds(
 
 def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
     with run.time_stage("evaluate"):
-        return measured(run, task, policy, scorer, start)
+        return evaluate_policy(run, task, policy, scorer, start)
 
 
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
@@ -217,13 +217,13 @@ def round_results(story: Story) -> list[Any]:
     from rlhf_lightning.statistics.intervals import mean_interval
 
     rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(story.start, "utility").values())), kl=0.0)]
-    collected = accepted = 0
+    collected = remaining = 0
     for done in story.rounds:
         rows.append(
             RoundResult(
                 number=done.number,
                 collected=done.intake.collected.total() - collected,
-                accepted=done.intake.remaining.total() - accepted,
+                remaining=done.intake.remaining.total() - remaining,
                 accuracy=done.reward.measured.accuracy.get("all"),
                 ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
                 score=done.measured.mean("score"),
@@ -231,7 +231,7 @@ def round_results(story: Story) -> list[Any]:
                 kl=done.measured.kl,
             )
         )
-        collected, accepted = done.intake.collected.total(), done.intake.remaining.total()
+        collected, remaining = done.intake.collected.total(), done.intake.remaining.total()
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Token ids of prompts: texts, or chats through the tokenizer's template, with plain text in all user content."""
+"""Token ids of prompts: texts, or chats through the template, with all user content as plain text."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def _find_end(tokenizer: PreTrainedTokenizerBase, conversation: str, turn: TurnT
 
 
 def _find_prompt_end(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], rendered: str, joined: str, response: str) -> int:
-    """The end of the common start of prompt and conversation, or the answer's start if earlier turns are rewritten."""
+    """The end of the common start, or the answer's start if the template rewrites earlier turns."""
     common = common_prefix_length(rendered, joined)
     if common < common_prefix_length(rendered, render_chat(tokenizer, prompt, generation=False).text):
         return max(common, joined.rfind(response.strip()))

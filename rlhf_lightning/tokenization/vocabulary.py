@@ -1,4 +1,4 @@
-"""Checks of config, generation config and tokenizer for token ids without a row in the model's embedding."""
+"""Checks of token ids in config, generation config and tokenizer against the model's embedding."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ FULL = Report(
         RoundResult(
             number=1,
             collected=400,
-            accepted=371,
+            remaining=371,
             accuracy=proportion_interval(301, 400),
             ceiling=0.87,
             utility=Interval(0.6, 0.5, 0.7, 256),
         ),
-        RoundResult(number=2, collected=400, accepted=382, accuracy=proportion_interval(334, 400), ceiling=0.87, score=1.25, kl=9.02),
+        RoundResult(number=2, collected=400, remaining=382, accuracy=proportion_interval(334, 400), ceiling=0.87, score=1.25, kl=9.02),
     ],
     curves=[Curve("Score", "update", "", [Series("score", [1, 2, 3], [0.1, 0.2, 0.4])])],
     samples=[

@@ -83,7 +83,7 @@ def test_what_a_filter_took_out_stands_on_the_page_and_in_the_report(command, tm
         ("identical", "removed"): (1, ["pairs.jsonl:3"]),
         ("duplicates", "removed"): (1, ["pairs.jsonl:2"]),
     }
-    assert report["feedback"] == [{"kind": "pair", "collected": 3, "accepted": 1, "note": ""}]
+    assert report["feedback"] == [{"kind": "pair", "collected": 3, "remaining": 1, "note": ""}]
     assert [r.responses[0] for r in records(outcome.folder)] == ["schön"]
 
 

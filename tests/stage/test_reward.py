@@ -23,7 +23,7 @@ def test_it_learns_from_every_kind_and_counts_them(command, world):
     } <= set(metrics)  # fmt: skip
     assert outcome.result()["objective"] == metrics["accuracy/all"] > 0.8
     report = json.loads((outcome.folder / "report.json").read_text())
-    assert {row["kind"]: row["accepted"] for row in report["feedback"]} == {"edit": 12, "pair": 12, "ranking": 12, "rating": 24}
+    assert {row["kind"]: row["remaining"] for row in report["feedback"]} == {"edit": 12, "pair": 12, "ranking": 12, "rating": 24}
     assert {"Loss", "Right, by how sure"} == {curve["name"] for curve in report["curves"]}
     assert {"Length", "Calibration", "Speed"} == {table["title"] for table in report["tables"]}
     assert "Reward model" in (outcome.folder / "report.html").read_text()
