@@ -37,7 +37,7 @@ from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.regression.fitting import fit_feature_score
 from rlhf_lightning.statistics.intervals import mean_interval
 
-FEWEST_PROMPTS = 20
+MIN_PROMPTS = 20
 BASELINE: dict[str, dict[str, Any]] = {"length": {}, "ngrams": {"orders": [1]}}
 """Bag-of-words plus length."""
 
@@ -73,7 +73,7 @@ def sample(feedback: list[Feedback], records: int | None) -> list[Feedback]:
     responses, where there are hardly any prompts."""
     if records is None:
         return feedback
-    few = len({record.prompt_text for record in feedback}) < FEWEST_PROMPTS
+    few = len({record.prompt_text for record in feedback}) < MIN_PROMPTS
     groups: dict[str, list[Feedback]] = {}
     for record in feedback:
         groups.setdefault(record.responses[0] if few else record.prompt_text, []).append(record)

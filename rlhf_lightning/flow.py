@@ -1,6 +1,6 @@
-"""The records that flow through the house. Each step of the policy's flow is a type that adds fields, so that nothing can be read
-before it exists: Prompts -> Rollout -> ScoredRollout -> Experience.
+"""The records of the data flow: feedback, and Prompts -> Rollout -> ScoredRollout -> Experience.
 
+Each step is a type that adds fields, so that none can be read before it exists.
 Shapes: B responses, P prompt tokens (left-padded), T response tokens (right-padded).
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Record(BaseModel):
-    """A strict, frozen record: wrong types, unknown fields, NaN and infinities are refused."""
+    """A strict, frozen record: wrong types, unknown fields, NaN and infinities are rejected."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,13 +30,13 @@ class Message(Record):
 
 
 Prompt = str | tuple[Message, ...]
-"""What a response answers: a text, or the messages of a chat before it."""
+"""A text, or the messages of a chat before the response."""
 
 
 class FramedPrompt(str):
-    """A text prompt between a prefix and a suffix by the author of the configuration, who may write special tokens in the two.
+    """A text prompt with a configured prefix and suffix, in which special tokens are recognised.
 
-    It is the joined text wherever a text is wanted.
+    As a string it is the joined text.
     """
 
     prefix: str
@@ -44,16 +44,16 @@ class FramedPrompt(str):
     suffix: str
 
     def __new__(cls, prefix: str, content: str, suffix: str) -> Self:
-        framed = super().__new__(cls, f"{prefix}{content}{suffix}")
-        framed.prefix, framed.content, framed.suffix = prefix, content, suffix
-        return framed
+        prompt = super().__new__(cls, f"{prefix}{content}{suffix}")
+        prompt.prefix, prompt.content, prompt.suffix = prefix, content, suffix
+        return prompt
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.prefix, self.content, self.suffix)
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as plain text: a chat as "User: ...\\nAssistant: ...\\nUser: ...\\nAssistant:". Texts stay as they are."""
+    """Format a chat as "User: ...\\nAssistant: ...\\nUser: ...\\nAssistant:"; return a text unchanged."""
     if isinstance(prompt, str):
         return prompt
     return "".join(f"{message.role.capitalize()}: {message.content}\n" for message in prompt) + "Assistant:"
@@ -66,9 +66,9 @@ class Rating(Record):
     value: FiniteFloat
     scale: tuple[FiniteFloat, FiniteFloat]
     aspect: str | None = None
-    """What was rated ("helpfulness"); None for the response as a whole."""
+    """The rated aspect ("helpfulness"); None for the response as a whole."""
     turn: Annotated[int, Field(ge=0)] | None = None
-    """Where the rated turn stands in its dialogue, counted from 0; None for a rating that isn't one of a dialogue's turns."""
+    """Index of the rated turn in its dialogue, from 0; None outside of dialogues."""
 
     @model_validator(mode="after")
     def _on_scale(self) -> Self:
@@ -81,20 +81,20 @@ class Rating(Record):
 
 
 class Ranking(Record):
-    """ranks[i] is the place of responses[i]: lower is better, equal is a tie, None was left unranked. A pair is a ranking of two."""
+    """ranks[i] of responses[i]: lower is better, equal is a tie, None is unranked."""
 
     kind: Literal["ranking"] = "ranking"
     ranks: tuple[int | None, ...]
     margin: FiniteFloat | None = None
-    """How much better the first is than the last, in the source's own units, where it was said."""
+    """How much better the first is than the last, in the source's units, if known."""
     all_bad: bool = False
-    """The annotator said that none of them is good ("both bad")."""
+    """The annotator judged that none of them is good ("both bad")."""
 
 
 class Edit(Record):
     """responses = (original, edited): a person improved the original. Equal texts are an approval.
 
-    What changed is found by feedback.standardise.edit_spans, from the two texts alone.
+    feedback.standardise.edit_spans computes the changes.
     """
 
     kind: Literal["edit"] = "edit"
@@ -108,24 +108,24 @@ class Thumbs(Record):
 
 
 class SpanLabel(Record):
-    """A stretch of responses[0], text[start:end] in characters, and how good it is: -1 bad to 1 good."""
+    """A span of responses[0], text[start:end] in characters, and its value: -1 bad to 1 good."""
 
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=0)]
     value: Annotated[float, Field(ge=-1, le=1)]
     label: str | None = None
-    """What was said about it ("Fluency/Grammar")."""
+    """Category of the span ("Fluency/Grammar")."""
 
 
 class Spans(Record):
-    """Stretches of responses[0] that were marked: spans of errors or praise, or the steps of a solution. None marked is fine."""
+    """Marked spans of responses[0], possibly none: errors, praise, or the steps of a solution."""
 
     kind: Literal["spans"] = "spans"
     spans: tuple[SpanLabel, ...]
 
 
 class Comment(Record):
-    """What a person wrote about responses[0], or about the stretch of it from start to end."""
+    """A written comment on responses[0], or on its span from start to end."""
 
     kind: Literal["comment"] = "comment"
     text: str
@@ -137,28 +137,28 @@ Judgement = Annotated[Rating | Ranking | Edit | Thumbs | Spans | Comment, Field(
 
 
 class Feedback(Record):
-    """What one annotator said about the responses to one prompt."""
+    """One annotator's judgement of the responses to one prompt."""
 
     version: Literal[1] = 1
     prompt: Prompt
-    """Empty text where the responses were judged by themselves."""
+    """Empty if the responses were judged by themselves."""
     responses: tuple[str, ...]
     judgement: Judgement
     models: tuple[str | None, ...] | None = None
-    """Who wrote each response."""
+    """The author of each response."""
     positions: tuple[int, ...] | None = None
-    """Where each response stood when it was judged, the first 0; None where the order was not recorded."""
+    """Display position of each response, from 0; None if unknown."""
     annotator: str | None = None
     time: datetime | None = None
-    """When it was said."""
+    """Time of the judgement."""
     seconds: Annotated[float, Field(ge=0)] | None = None
-    """How long it took."""
+    """Duration of the judgement."""
     weight: Annotated[float, Field(ge=0)] = 1.0
-    """How much this judgement counts in the reward loss."""
+    """Weight in the reward loss."""
     source: str | None = None
-    """The name of the data set."""
+    """Name of the data set."""
     origin: str | None = None
-    """Where it was read: file:line."""
+    """file:line."""
 
     @property
     def prompt_text(self) -> str:
@@ -175,22 +175,22 @@ class Feedback(Record):
         expected = {"ranking": count, "edit": 2}.get(judgement.kind, 1)
         if count != expected:
             raise ValueError(f"{judgement.kind} takes {expected} responses, not {count}")
-        for name, given in (("models", self.models), ("positions", self.positions)):
-            if given is not None and len(given) != count:
-                raise ValueError(f"{len(given)} {name} for {count} responses")
-        _check_stretches(judgement, len(self.responses[0]))
+        for name, values in (("models", self.models), ("positions", self.positions)):
+            if values is not None and len(values) != count:
+                raise ValueError(f"{len(values)} {name} for {count} responses")
+        _check_spans(judgement, len(self.responses[0]))
         return self
 
 
-def _check_stretches(judgement: Judgement, length: int) -> None:
-    stretches: list[tuple[int, int]] = []
+def _check_spans(judgement: Judgement, length: int) -> None:
+    offsets: list[tuple[int, int]] = []
     if isinstance(judgement, Spans):
-        stretches = [(span.start, span.end) for span in judgement.spans]
+        offsets = [(span.start, span.end) for span in judgement.spans]
     elif isinstance(judgement, Comment) and (judgement.start is not None or judgement.end is not None):
         if judgement.start is None or judgement.end is None:
             raise ValueError("a comment on a stretch needs its start and its end")
-        stretches = [(judgement.start, judgement.end)]
-    for start, end in stretches:
+        offsets = [(judgement.start, judgement.end)]
+    for start, end in offsets:
         if not start < end <= length:
             raise ValueError(f"the stretch {start} to {end} is not inside the response of {length} characters")
 
@@ -202,8 +202,8 @@ class Prompts:
     Attributes:
         prompts: the texts, B of them.
         prompt_ids, prompt_mask: [B, P], left-padded.
-        group: [B] which prompt of the batch a row is; responses to the same prompt share it.
-        seeds: [B] what each response is drawn with, so that it is the same in whatever company it is drawn; None draws them too.
+        group: [B] index of the row's prompt in the batch; responses to one prompt share it.
+        seeds: [B] of each response's sampling, so that it doesn't depend on the rest of the batch; None draws them too.
     """
 
     prompts: list[str]
@@ -216,37 +216,37 @@ class Prompts:
         return len(self.prompts)
 
     def select(self, rows: Tensor) -> Self:
-        """The same record with the chosen rows, for minibatches."""
-        chosen: dict[str, Any] = {}
+        """Select rows, for minibatches."""
+        fields: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 value = value[rows]
             elif isinstance(value, list):
                 value = [value[i] for i in rows.tolist()]
-            chosen[field.name] = value
-        return type(self)(**chosen)
+            fields[field.name] = value
+        return type(self)(**fields)
 
     def repeat(self, times: int) -> Self:
-        """Each row `times` over, neighbours: for several responses to a prompt. Seeds are left out, for they would be drawn alike."""
+        """Repeat each row `times`, adjacent, for several responses to a prompt; seeds are dropped."""
         return dataclasses.replace(self.select(torch.arange(len(self), device=self.group.device).repeat_interleave(times)), seeds=None)
 
     def to(self, device: torch.device | str) -> Self:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
-        return type(self)(**moved)
+        fields: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+        return type(self)(**fields)
 
 
 @dataclass(kw_only=True)
 class Rollout(Prompts):
-    """Responses drawn from the policy.
+    """Responses sampled from the policy.
 
     Attributes:
         responses: the texts, without special tokens.
-        response_ids, response_mask: [B, T], right-padded; the mask covers the EOS, never what follows it.
-        has_eos: [B] whether the response ended by itself.
-        sampled_log_probs: [B, T] log-probability of each token as the sampler saw it; 0 outside the mask.
-        temperature: of the sampler; every log-probability of these tokens is taken at it.
+        response_ids, response_mask: [B, T], right-padded; the mask includes the EOS and nothing after it.
+        has_eos: [B] the response ended with an EOS.
+        sampled_log_probs: [B, T] log-probability of each token in the sampler; 0 outside the mask.
+        temperature: of the sampler and of all log-probabilities of these tokens.
     """
 
     responses: list[str]
@@ -259,16 +259,16 @@ class Rollout(Prompts):
 
 @dataclass(kw_only=True)
 class ScoredRollout(Rollout):
-    """A rollout with what is needed to value it.
+    """A rollout with scores, log-probabilities and values.
 
     Attributes:
         scores: [B] from the scorer, before shaping.
-        rewards: [B, T]; starts as the score on the last response token, shapings change it.
+        rewards: [B, T]; the score on the last response token, changed by shapings.
         old_log_probs, ref_log_probs: [B, T] under the behaviour policy and the frozen reference; 0 outside the mask.
         entropy: [B, T] in nats, of the behaviour policy's full distribution; 0 outside the mask.
         values: [B, T] critic's estimate before each token; None without a critic.
-        kl_coef: weight of the KL penalty now.
-        baseline_scores: [B] of the greedy response to each row's prompt; None where the estimator needs none.
+        kl_coef: current weight of the KL penalty.
+        baseline_scores: [B] of the greedy response to each row's prompt; None if the estimator needs none.
     """
 
     scores: Tensor
@@ -283,7 +283,7 @@ class ScoredRollout(Rollout):
 
 @dataclass(kw_only=True)
 class Experience(ScoredRollout):
-    """A scored rollout with advantages [B, T], and returns [B, T] where the estimator trains a critic."""
+    """A scored rollout with advantages [B, T], and returns [B, T] for an estimator with a critic."""
 
     advantages: Tensor
     returns: Tensor | None
@@ -292,10 +292,3 @@ class Experience(ScoredRollout):
     def of(cls, scored: ScoredRollout, advantages: Tensor, returns: Tensor | None = None) -> Experience:
         fields = {field.name: getattr(scored, field.name) for field in dataclasses.fields(scored)}
         return cls(**fields, advantages=advantages, returns=returns)
-
-
-def score_on_last_token(scores: Tensor, response_mask: Tensor) -> Tensor:
-    """[B] scores laid on the last response token of each row, [B, T]; a row without response tokens gets no reward."""
-    inside = response_mask.bool()
-    last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
-    return torch.where(last, scores[:, None], torch.zeros_like(scores[:, None]))

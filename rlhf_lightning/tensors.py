@@ -71,3 +71,10 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1")
     if estimator == "k3":
         return torch.expm1(-ratio) + ratio
     raise ValueError(f"KL estimator {estimator!r} is not one of k1, k2, k3")
+
+
+def score_on_last_token(scores: Tensor, response_mask: Tensor) -> Tensor:
+    """Put scores [B] on the last response token of each row, [B, T]; a row without response tokens gets 0."""
+    inside = response_mask.bool()
+    last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
+    return torch.where(last, scores[:, None], torch.zeros_like(scores[:, None]))

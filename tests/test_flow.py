@@ -7,7 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlhf_lightning.flow import Edit, Experience, Feedback, Ranking, Rating, ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import Edit, Experience, Feedback, Ranking, Rating, ScoredRollout
+from rlhf_lightning.tensors import score_on_last_token
 
 
 class TestScoreOnLastToken:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.metrics import held_out_metrics, objective_metrics, response_metrics
 from rlhf_lightning.policy.model import Policy
@@ -23,6 +23,7 @@ from rlhf_lightning.rollout.drop_unscored import drop_unscored
 from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.rollout.scoring import agreed_scores, name_of
+from rlhf_lightning.tensors import score_on_last_token
 from rlhf_lightning.training.sharding import whole
 
 P = TypeVar("P", bound=Prompts)

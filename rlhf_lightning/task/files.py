@@ -24,27 +24,27 @@ from rlhf_lightning.flow import FramedPrompt
 from rlhf_lightning.registry import register
 
 MAX_RATIO, SMALL = 200, 64 << 20
-"""Unpacked bytes for each packed one, beyond the first SMALL: text packs to a twentieth, an archive bomb to a thousandth."""
+"""Highest unpacking ratio beyond the first SMALL bytes: text packs to a twentieth, an archive bomb to a thousandth."""
 
 
 @register("task", "files")
 class Files:
-    """Your own prompts, and demonstrations if you have them, from JSON Lines files (plain or gzip); no utility is known.
+    """Your own prompts and optional demonstrations from JSON Lines files, without a utility.
 
-    A file holds one JSON object per line; empty lines are passed over. Two prompts are the same when their Unicode NFC forms are;
-    only the first is kept. Held-out prompts appear neither among the training prompts nor in the demonstrations.
+    A file (plain or gzip) has one JSON object per line; empty lines are skipped. Prompts with the same Unicode NFC form are duplicates;
+    the first is kept. Held-out prompts are neither among the training prompts nor in the demonstrations.
 
     Args:
         prompts: the file of prompts.
-        test_prompts: the file of held-out prompts; null holds out a part of `prompts`.
+        test_prompts: the file of held-out prompts; null holds out a fraction of `prompts`.
         prompt_field: the key of the prompt, in all files.
-        demonstrations: the file of prompts with responses for supervised fine-tuning; it may be the file of prompts.
+        demonstrations: the file of prompts with responses for supervised fine-tuning, possibly the file of prompts.
         response_field: the key of the response in it.
-        test_fraction: the part of `prompts` that is held out where no test_prompts are given. A prompt's own sha256 decides, so
-            that it stays on its side whatever is added to the file.
-        limit: how many prompts, test prompts and demonstrations to keep of each, the first ones; null keeps all.
-        prefix, suffix: put around every prompt. The strings of the model's special tokens in them are special tokens, as a chat format
-            needs (<|im_start|>), and \\n and \\t a line break and a tab; in the prompts themselves they stay plain text.
+        test_fraction: fraction of `prompts` to hold out without test_prompts, by a prompt's sha256, independent of the rest of the
+            file.
+        limit: maximum of prompts, of test prompts and of demonstrations, the first ones; null keeps all.
+        prefix, suffix: text around every prompt. Strings of the model's special tokens in them are special tokens, as in a chat format
+            (<|im_start|>), and \\n and \\t a line break and a tab; in the prompts themselves they stay plain text.
 
     Raises:
         DataError: naming file, line and field.
@@ -65,65 +65,65 @@ class Files:
         prefix: str = "",
         suffix: str = "",
     ) -> None:
-        found = _distinct(prompts, prompt_field)
+        texts = _distinct(prompts, prompt_field)
         if test_prompts is not None:
             held_out = _distinct(test_prompts, prompt_field)
         else:
-            held_out = {key: text for key, text in found.items() if _place(key) < test_fraction}
-        prefix, suffix = _unescaped(prefix), _unescaped(suffix)
+            held_out = {key: text for key, text in texts.items() if _hash_fraction(key) < test_fraction}
+        prefix, suffix = _unescape(prefix), _unescape(suffix)
 
-        def framed(text: str) -> str:
+        def frame(text: str) -> str:
             return FramedPrompt(prefix, text, suffix) if prefix or suffix else text
 
-        train = [framed(text) for key, text in found.items() if key not in held_out]
+        train = [frame(text) for key, text in texts.items() if key not in held_out]
         if not train:
-            raise DataError(f"{prompts}: no prompts are left to train on, {len(found)} were read and all of them are held out")
+            raise DataError(f"{prompts}: no prompts are left to train on, {len(texts)} were read and all of them are held out")
         pairs = _pairs(demonstrations, prompt_field, response_field) if demonstrations is not None else []
-        shown = [(framed(prompt), response) for prompt, response in pairs if _key(prompt) not in held_out]
+        pairs_kept = [(frame(prompt), response) for prompt, response in pairs if _key(prompt) not in held_out]
         self._train = train[:limit]
-        self._test = [framed(text) for text in held_out.values()][:limit]
-        self._demonstrations = shown[:limit]
+        self._test = [frame(text) for text in held_out.values()][:limit]
+        self._demonstrations = pairs_kept[:limit]
 
     def train_prompts(self) -> list[str]:
-        """The prompts to learn on, in the file's order."""
+        """Return the training prompts, in the file's order."""
         return list(self._train)
 
     def test_prompts(self) -> list[str]:
-        """The held-out prompts, in the file's order; may be empty where test_fraction is 0 or the file is short."""
+        """Return the held-out prompts, in the file's order; possibly empty."""
         return list(self._test)
 
     def demonstrations(self) -> list[tuple[str, str]]:
-        """(prompt, response) pairs, in the file's order."""
+        """Return (prompt, response) pairs, in the file's order."""
         return list(self._demonstrations)
 
     def utility(self, prompt: str, response: str) -> float:
-        """Raises ConfigError: what people feel about these texts is not known."""
+        """Raise ConfigError: there is no utility."""
         _unknown("utility")
 
     def improve(self, prompt: str, response: str, rng: random.Random) -> str:
-        """Raises ConfigError: what people would change in these texts is not known."""
+        """Raise ConfigError: there are no edits."""
         _unknown("edits")
 
 
-def _unescaped(text: str) -> str:
-    """The text with \\n and \\t as a line break and a tab: a command's quotes keep the two characters."""
+def _unescape(text: str) -> str:
+    """Replace \\n and \\t by a line break and a tab: quotes on a command line keep the two characters."""
     return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], text)
 
 
-def _unknown(what: str) -> NoReturn:
-    raise ConfigError(f"task=files knows no {what}; bring feedback with feedback_source, or take a task that has one (task=reviews)")
+def _unknown(kind: str) -> NoReturn:
+    raise ConfigError(f"task=files knows no {kind}; bring feedback with feedback_source, or take a task that has one (task=reviews)")
 
 
 def _distinct(path: str, field: str) -> dict[str, str]:
-    """The file's prompts by their NFC form, first ones kept."""
-    found: dict[str, str] = {}
+    """Return the file's distinct prompts by their NFC form."""
+    texts: dict[str, str] = {}
     for where, record in _records(path):
         _check_fields(record, {field}, CONTEXT, where)
         prompt = _text(record, field, where)
-        found.setdefault(_key(prompt), prompt)
-    if not found:
+        texts.setdefault(_key(prompt), prompt)
+    if not texts:
         raise DataError(f'{path}: no prompts in it; one JSON object per line is expected, like {{"{field}": "..."}}')
-    return found
+    return texts
 
 
 def _pairs(path: str, prompt_field: str, response_field: str) -> list[tuple[str, str]]:
@@ -145,13 +145,13 @@ def _key(prompt: str) -> str:
     return unicodedata.normalize("NFC", prompt)
 
 
-def _place(key: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
+def _hash_fraction(key: str) -> float:
+    """Hash a text to [0, 1)."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
 
 
 def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """(file:line, object) of each line that isn't empty."""
+    """Yield (file:line, object) of each line that isn't empty."""
     for number, line in enumerate(_content(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         where = f"{path}:{number}"
         if not line.strip():
@@ -166,20 +166,20 @@ def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _content(path: str) -> bytes:
-    """The file's bytes, unpacked where it is gzip."""
+    """Read the file's bytes, unpacking gzip."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a folder" if os.path.isdir(path) else "no regular file (a FIFO, socket or device)"
-            raise DataError(f"{path} is {kind}: give the name of a JSON Lines file")
+            found_kind = "a folder" if os.path.isdir(path) else "no regular file (a FIFO, socket or device)"
+            raise DataError(f"{path} is {found_kind}: give the name of a JSON Lines file")
         with open(path, "rb") as handle:
             content = handle.read()
-        return _unpacked(content) if content.startswith(b"\x1f\x8b") else content
+        return _unpack(content) if content.startswith(b"\x1f\x8b") else content
     except (OSError, EOFError, ValueError, zlib.error) as cause:
         raise DataError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from None
 
 
-def _unpacked(packed: bytes) -> bytes:
-    """The content of a gzip file. Raises ValueError where it is too large to be one of text, before it fills the memory."""
+def _unpack(packed: bytes) -> bytes:
+    """Unpack a gzip file. Raises ValueError at the size limit, before memory is exhausted."""
     limit = max(SMALL, MAX_RATIO * len(packed))
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
         content = stream.read(limit + 1)

@@ -1,4 +1,4 @@
-"""A small world of product reviews, with a utility that is known exactly and hidden from everything that learns."""
+"""Synthetic product reviews with an exact utility, hidden from the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.registry import register
 from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 
-# What the first, second, ... sentence of a kind adds; the last number holds for all that follow. In units of utility.
+# Utility of the first, second, ... sentence of a kind; the last number applies to all further ones.
 WEIGHTS: dict[str, tuple[float, ...]] = {
     "aspect": (0.7, 0.4, 0.2, 0.0),
     "evidence": (0.7, 0.2, 0.0),
@@ -35,27 +35,27 @@ WEIGHTS: dict[str, tuple[float, ...]] = {
 }
 GOOD_KINDS = ("opener", "aspect", "evidence", "fit", "drawback", "recommendation")
 BAD_KINDS = ("vague", "spam", "off_topic")
-LONGEST = 5
+MAX_SENTENCES = 5
 ROUNDING = 1e-9
 SUBJECTS = {f"Review of {product} {situation}:\n": (product, situation) for product in PRODUCTS for situation in SITUATION_NAMES}
 
 
 def sentences_of(response: str) -> list[str]:
-    """The response cut after each full stop, question or exclamation mark that a space follows."""
+    """Split a response after each full stop, question or exclamation mark before a space."""
     text = response.strip()
     return re.split(r"(?<=[.!?]) ", text) if text else []
 
 
 @register("task", "reviews")
 class Reviews:
-    """Short product reviews from a small grammar, with an exactly known hidden utility: the world of the default run.
+    """Short product reviews from a small grammar with an exact hidden utility: the default task.
 
     A prompt names one of 24 products and one of 4 situations ("Review of a kettle for a student:"); a fifth of
-    the 96 combinations is held out, both halves of each being known from other prompts. `utility` reads a response's sentences:
+    the 96 combinations is held out, their products and situations occur in training prompts. `utility` scores a response's sentences:
 
         aspect          a true, specific opinion ("The switch is very soft."): 0.7 the first, then 0.4, 0.2, nothing
         evidence        what it did ("It is ready fast."): 0.7, then 0.2, nothing
-        fit             a remark that fits the situation ("It costs very little." for a student): 0.3 once
+        fit             a remark on the situation ("It costs very little." for a student): 0.3 once
         drawback        beside an aspect or evidence: 0.4 once, -0.2 each further; alone: nothing
         recommendation  as the last sentence: 0.6
         opener          as the first sentence: 0.2
@@ -63,20 +63,20 @@ class Reviews:
         vague           "It is nice.": -0.3 each
         off_topic       "It rained all weekend.": -0.7 each
         spam            "Buy it now!!!": -0.9 each
-        wrong           a sentence that is true of another product or situation only: -0.3 each
-        repeated        the same fact again: -0.4 each, and what was good of it counts for nothing
+        wrong           a sentence that is true only of another product or situation: -0.3 each
+        repeated        the same fact again: -0.4 each, without its own positive term
         too_long        each sentence beyond five: -0.4, beside its own term
         ungrammatical   a sentence that the grammar can't produce: -0.7 each
         cut_off         a last sentence that doesn't end: -0.5
         empty           no sentence at all: -2
 
-    The optimum is 2.8, with two aspects, an evidence, a drawback and a recommendation: no kind alone comes near. One unit is about
+    The optimum is 2.8, with two aspects, an evidence, a drawback and a recommendation; no single kind comes close. One unit is about
     one standard deviation of the demonstrations.
 
     Args:
         seed: of the split and of the demonstrations.
-        demonstrations: how many; they come from writers who care more or less, so that about half of their sentences are poor.
-        test_fraction: share of the prompts held out; each product keeps prompts in training.
+        demonstrations: number; their writers differ in care, and about half of their sentences are poor.
+        test_fraction: fraction of held-out prompts; each product keeps prompts in training.
     """
 
     has_utility = True
@@ -91,46 +91,46 @@ class Reviews:
         self._seed = seed
         self._count = demonstrations
         rng = random.Random(f"{seed}: split")
-        # Each product deals out its prompts one at a time, so that the held-out head of the deck spreads evenly over products.
-        hands = [[prompt for prompt, subject in SUBJECTS.items() if subject[0] == product] for product in PRODUCTS]
-        for hand in hands:
-            rng.shuffle(hand)
-        rng.shuffle(hands)
-        deck = [prompt for turn in zip(*hands, strict=True) for prompt in turn]
-        held_out = round(test_fraction * len(deck))
-        self._test, self._train = deck[:held_out], deck[held_out:]
+        # Take the products' prompts in turn, so that the held-out head of the order spreads evenly over products.
+        prompts_by_product = [[prompt for prompt, subject in SUBJECTS.items() if subject[0] == product] for product in PRODUCTS]
+        for prompts in prompts_by_product:
+            rng.shuffle(prompts)
+        rng.shuffle(prompts_by_product)
+        order = [prompt for row in zip(*prompts_by_product, strict=True) for prompt in row]
+        held_out = round(test_fraction * len(order))
+        self._test, self._train = order[:held_out], order[held_out:]
 
     def train_prompts(self) -> list[str]:
-        """The prompts to learn on."""
+        """Return the training prompts."""
         return list(self._train)
 
     def test_prompts(self) -> list[str]:
-        """Combinations of product and situation that training never shows."""
+        """Return the held-out combinations of product and situation."""
         return list(self._test)
 
     def demonstrations(self) -> list[tuple[str, str]]:
-        """(prompt, response) pairs on training prompts, good and bad mixed, all grammatical."""
+        """Return (prompt, response) pairs on training prompts, good and bad, all grammatical."""
         rng = random.Random(f"{self._seed}: demonstrations")
-        return [(prompt, _written(SUBJECTS[prompt], rng)) for prompt in rng.choices(self._train, k=self._count)]
+        return [(prompt, _write_review(SUBJECTS[prompt], rng)) for prompt in rng.choices(self._train, k=self._count)]
 
     def utility(self, prompt: str, response: str) -> float:
-        """The sum of the terms of `explain`. Raises DataError for a prompt that is not of this world."""
+        """Sum the terms of `explain`. Raises DataError for an unknown prompt."""
         return sum(self.explain(prompt, response).values())
 
     def explain(self, prompt: str, response: str) -> dict[str, float]:
-        """The utility's terms by the names above, 0 where one doesn't apply. Raises DataError as `utility` does."""
+        """Return the utility's terms by the names above, 0 for absent ones. Raises DataError like `utility`."""
         sentences = sentences_of(response)
-        counts = Counter(term for terms in _read(_subject(prompt), sentences) for term in terms)
+        counts = Counter(term for terms in _terms(_subject(prompt), sentences) for term in terms)
         if not counts["aspect"] + counts["evidence"]:
             counts["drawback"] = 0
-        counts["too_long"] = max(0, len(sentences) - LONGEST)
+        counts["too_long"] = max(0, len(sentences) - MAX_SENTENCES)
         counts["empty"] = int(not sentences)
         return {term: sum((weights[min(i, len(weights) - 1)] for i in range(counts[term])), 0.0) for term, weights in WEIGHTS.items()}
 
     def improve(self, prompt: str, response: str, rng: random.Random) -> str:
-        """The response after the best single edit: a sentence dropped, replaced or added; the same where none raises the utility.
+        """Apply the best single edit (drop, replace or add a sentence), if it raises the utility.
 
-        What to say instead is drawn by `rng`, one true sentence of each good kind. Raises DataError as `utility` does.
+        New sentences are drawn by `rng`, one true sentence of each good kind. Raises DataError like `utility`.
         """
         subject, sentences = _subject(prompt), sentences_of(response)
         edits = [[*sentences[:i], *sentences[i + 1 :]] for i in range(len(sentences))]
@@ -148,56 +148,56 @@ def _subject(prompt: str) -> tuple[str, str]:
     return SUBJECTS[prompt]
 
 
-def _read(subject: tuple[str, str], sentences: list[str]) -> list[list[str]]:
-    """The terms of WEIGHTS that each sentence counts for."""
-    seen: set[str] = set()
-    read = []
-    for place, sentence in enumerate(sentences):
+def _terms(subject: tuple[str, str], sentences: list[str]) -> list[list[str]]:
+    """Return the terms of WEIGHTS for each sentence."""
+    facts: set[str] = set()
+    terms_by_sentence = []
+    for index, sentence in enumerate(sentences):
         meaning = GRAMMAR.get(sentence)
-        is_last = place == len(sentences) - 1
+        is_last = index == len(sentences) - 1
         if meaning is None:
             terms = ["cut_off" if is_last and not sentence.endswith((".", "!", "?")) else "ungrammatical"]
-        elif meaning.about.isdisjoint(subject) and meaning.about:
+        elif meaning.subjects.isdisjoint(subject) and meaning.subjects:
             terms = ["wrong"]
-        elif (meaning.kind == "opener" and place > 0) or (meaning.kind == "recommendation" and not is_last):
+        elif (meaning.kind == "opener" and index > 0) or (meaning.kind == "recommendation" and not is_last):
             terms = ["misplaced"]
         else:
             terms = [meaning.kind]
         fact = meaning.fact if meaning and terms != ["wrong"] else sentence
-        if fact in seen:
+        if fact in facts:
             terms = [*(term for term in terms if term not in GOOD_KINDS), "repeated"]
-        seen.add(fact)
-        read.append(terms)
-    return read
+        facts.add(fact)
+        terms_by_sentence.append(terms)
+    return terms_by_sentence
 
 
 def _true_sentence(kind: str, subject: tuple[str, str], rng: random.Random) -> str:
-    """A sentence of this kind that is true of the subject."""
+    """Draw a sentence of this kind that is true of the subject."""
     return rng.choice([sentence for item in (*subject, "") for sentence in TRUE.get((kind, item), [])])
 
 
-def _poor_sentence(subject: tuple[str, str], so_far: list[str], rng: random.Random) -> str:
-    """A sentence that the utility punishes; false ones come from a random other product or situation."""
+def _poor_sentence(subject: tuple[str, str], earlier: list[str], rng: random.Random) -> str:
+    """Draw a sentence with negative utility; false ones are about another product or situation."""
     kind = rng.choices((*BAD_KINDS, "false", "again"), (40, 18, 18, 15, 9))[0]
-    if kind == "again" and so_far:
-        return rng.choice(so_far)
+    if kind == "again" and earlier:
+        return rng.choice(earlier)
     if kind in BAD_KINDS:
         return rng.choice(TRUE[kind, ""])
     while True:
         sentence = _true_sentence(rng.choice(("aspect", "evidence", "fit", "drawback")), rng.choice(list(SUBJECTS.values())), rng)
-        if GRAMMAR[sentence].about.isdisjoint(subject):
+        if GRAMMAR[sentence].subjects.isdisjoint(subject):
             return sentence
 
 
-def _written(subject: tuple[str, str], rng: random.Random) -> str:
-    """A review by someone who cares more or less: each sentence is good with a chance of that writer's own."""
+def _write_review(subject: tuple[str, str], rng: random.Random) -> str:
+    """Draw a review; each sentence is good with the writer's probability."""
     care = rng.uniform(0.2, 0.8)
     length = rng.choices((2, 3, 4, 5), (30, 35, 25, 10))[0]
     good = ["aspect", "aspect", *GOOD_KINDS]
     rng.shuffle(good)
-    chosen = [good.pop() if rng.random() < care else "" for _ in range(length)]
+    kinds = [good.pop() if rng.random() < care else "" for _ in range(length)]
     sentences: list[str] = []
-    for kind in chosen:
+    for kind in kinds:
         sentences.append(_true_sentence(kind, subject, rng) if kind else _poor_sentence(subject, sentences, rng))
     if rng.random() < 0.85:
         sentences.sort(key=lambda sentence: {"opener": 0, "recommendation": 2}.get(GRAMMAR[sentence].kind, 1))

@@ -18,11 +18,10 @@ from rlhf_lightning.advantage.reinforce_pp import reinforce_pp
 from rlhf_lightning.advantage.reinforce_pp_baseline import reinforce_pp_baseline
 from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
-from rlhf_lightning.flow import score_on_last_token
 from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.rollout.shaping.clip_score import clip_score
 from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_rewards
-from rlhf_lightning.tensors import entropy_of, kl_estimate, log_probs_of, masked_mean, masked_var, masked_whiten
+from rlhf_lightning.tensors import entropy_of, kl_estimate, log_probs_of, masked_mean, masked_var, masked_whiten, score_on_last_token
 from tests.goldens import Case, Key, Ours, Table, account, every, no_empty_row, offered, one_later, row
 
 

@@ -28,7 +28,7 @@ from rlhf_lightning.advantage.remax import remax
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.flow import Experience, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import Experience, Rollout, ScoredRollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.policy.components import PPOComponents
@@ -50,6 +50,7 @@ from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
 from rlhf_lightning.sft.module import demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
+from rlhf_lightning.tensors import score_on_last_token
 from rlhf_lightning.tracking.progress import StageProgress
 from rlhf_lightning.training.datamodule import ShardedData
 from rlhf_lightning.training.distributed import batch_at

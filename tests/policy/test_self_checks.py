@@ -13,14 +13,14 @@ from torch import Tensor
 
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, PolicyOutput
 from rlhf_lightning.policy.self_checks import COARSE, Check, FirstBatch, check_ends, check_numbers, other_texts, report_checks, within
 from rlhf_lightning.rollout.sampler._cached import PaddedDecoder
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
-from rlhf_lightning.tensors import log_probs_of
+from rlhf_lightning.tensors import log_probs_of, score_on_last_token
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils", "a quiet fan, and it"]
 ROOM = 6

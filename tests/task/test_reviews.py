@@ -7,9 +7,9 @@ import statistics
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.interfaces import Explained, Task
+from rlhf_lightning.interfaces import ExplainedTask, Task
 from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
-from rlhf_lightning.task.reviews import GOOD_KINDS, LONGEST, SUBJECTS, WEIGHTS, Reviews, sentences_of
+from rlhf_lightning.task.reviews import GOOD_KINDS, MAX_SENTENCES, SUBJECTS, WEIGHTS, Reviews, sentences_of
 
 KETTLE = "Review of a kettle for a student:\n"
 OPENER = "I bought this kettle last month."
@@ -102,10 +102,10 @@ def test_improving_reaches_the_optimum_that_brute_force_finds(task: Reviews) -> 
 
     def worth(kinds: tuple[str, ...]) -> float:
         capped = {kind: 1 for kind in ("opener", "recommendation")}
-        counts = {kind: min(kinds.count(kind), capped.get(kind, LONGEST)) for kind in set(kinds)}
-        return sum(sum((*WEIGHTS[kind], *[WEIGHTS[kind][-1]] * LONGEST)[:count]) for kind, count in counts.items())
+        counts = {kind: min(kinds.count(kind), capped.get(kind, MAX_SENTENCES)) for kind in set(kinds)}
+        return sum(sum((*WEIGHTS[kind], *[WEIGHTS[kind][-1]] * MAX_SENTENCES)[:count]) for kind, count in counts.items())
 
-    reviews = {kinds: worth(kinds) for n in range(1, LONGEST + 1) for kinds in itertools.combinations_with_replacement(GOOD_KINDS, n)}
+    reviews = {kinds: worth(kinds) for n in range(1, MAX_SENTENCES + 1) for kinds in itertools.combinations_with_replacement(GOOD_KINDS, n)}
     optimum = max(reviews.values())
     assert optimum == pytest.approx(OPTIMUM)
     (best,) = [kinds for kinds, value in reviews.items() if value > optimum - 1e-9]
@@ -195,4 +195,4 @@ def test_the_grammar_lost_no_sentence_to_another_kind() -> None:
 def test_it_is_an_explained_task(task: Reviews) -> None:
     as_task: Task = task
     assert as_task.has_utility
-    assert isinstance(as_task, Explained)
+    assert isinstance(as_task, ExplainedTask)

@@ -9,9 +9,10 @@ import torch
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.judgements import PromptResponse, standardise
-from rlhf_lightning.flow import Experience, Feedback, ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import Experience, Feedback, ScoredRollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.tensors import score_on_last_token
 
 CORPUS = ("The lamp: a good lamp.", "The fan: it is quiet, and it costs little.")
 

@@ -1,4 +1,4 @@
-"""How far annotators who judged the same things agree, for each data set and kind of judgement."""
+"""Inter-annotator agreement by data set and kind of judgement."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlhf_lightning.feedback.quality.alpha import Level, alpha_interval
+from rlhf_lightning.feedback.quality.alpha import MeasurementLevel, alpha_interval
 from rlhf_lightning.feedback.quality.votes import Tables, Votes, judged_by_several, tables_of
 from rlhf_lightning.flow import Feedback
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AnnotatorAgreement:
     """Krippendorff's alpha of one kind of judgement in one data set.
 
     Attributes:
         kind: "rating" (interval), "thumbs" and "pair" (nominal), or "ranking" (ordinal, of a response among the same responses).
         aspect: of ratings; "" for none.
-        alpha: 1 perfect, 0 chance; None where all judgements are equal. low, high: its 95 % interval over units; None below ten units.
-        units, judgements, annotators: how many of each were judged by several; nothing else takes part.
+        alpha: 1 perfect, 0 chance; None if all judgements are equal. low, high: its 95 % interval over units; None below ten units.
+        units, judgements, annotators: number of units judged by several annotators, of their judgements and annotators.
     """
 
     data_set: str
     kind: str
     aspect: str
-    level: Level
+    level: MeasurementLevel
     alpha: float | None
     low: float | None
     high: float | None
@@ -35,28 +35,28 @@ class Agreement:
     annotators: int
 
 
-def agreement(feedback: Sequence[Feedback]) -> list[Agreement]:
-    """Alpha of each data set, kind and aspect in which at least two named annotators judged the same unit.
+def agreement(feedback: Sequence[Feedback]) -> list[AnnotatorAgreement]:
+    """Compute alpha of each data set, kind and aspect with a unit judged by two named annotators.
 
     A unit is a response to its prompt (for ratings also its aspect and turn), a pair of responses, or a response among the same set of
-    responses. Who judged a unit twice counts once, by the first judgement; judgements without a name take no part.
+    responses. An annotator's first judgement of a unit counts; judgements without an annotator are ignored.
     """
     return agreement_of(tables_of(feedback))
 
 
-def agreement_of(tables: Tables) -> list[Agreement]:
-    """`agreement` of votes."""
-    two = tables.pairs.weight == 1
-    kinds: list[tuple[str, Level, Votes, np.ndarray]] = [
+def agreement_of(tables: Tables) -> list[AnnotatorAgreement]:
+    """Compute `agreement` from votes."""
+    is_pair = tables.pairs.weight == 1
+    votes_by_kind: list[tuple[str, MeasurementLevel, Votes, np.ndarray]] = [
         ("rating", "interval", tables.ratings, tables.ratings.unit),
         ("thumbs", "nominal", tables.thumbs, tables.thumbs.unit),
-        ("pair", "nominal", tables.pairs.take(two), tables.pairs.unit[two]),
-        ("ranking", "ordinal", tables.places, tables.among),
+        ("pair", "nominal", tables.pairs.take(is_pair), tables.pairs.unit[is_pair]),
+        ("ranking", "ordinal", tables.ranks, tables.response_set),
     ]
-    found = []
-    for kind, level, votes, cluster in kinds:
+    agreements = []
+    for kind, level, votes, cluster in votes_by_kind:
         for group in np.unique(votes.group):
-            rows = _several(votes, int(group), len(tables.annotators))
+            rows = _overlapping(votes, int(group), len(tables.annotators))
             if not len(rows):
                 continue
             unit, value = votes.unit[rows], votes.value[rows]
@@ -64,12 +64,12 @@ def agreement_of(tables: Tables) -> list[Agreement]:
             name, aspect = tables.groups[group]
             annotators = len(np.unique(votes.annotator[rows]))
             counts = len(np.unique(unit)), len(rows), annotators
-            found.append(Agreement(name, kind, aspect, level, alpha.alpha, alpha.low, alpha.high, *counts))
-    return found
+            agreements.append(AnnotatorAgreement(name, kind, aspect, level, alpha.alpha, alpha.low, alpha.high, *counts))
+    return agreements
 
 
-def _several(votes: Votes, group: int, names: int) -> np.ndarray:
-    """Rows of the group by named annotators, one for each unit and annotator, of units with at least two."""
+def _overlapping(votes: Votes, group: int, names: int) -> np.ndarray:
+    """Return the group's rows by named annotators, one per unit and annotator, of units with at least two."""
     rows = np.flatnonzero((votes.group == group) & (votes.annotator < names))
     if not len(rows):
         return rows

@@ -1,4 +1,7 @@
-"""Krippendorff's alpha: how far several annotators agree beyond chance. Any number of them, missing values allowed."""
+"""Krippendorff's alpha for any number of annotators, with missing values.
+
+Own code: the bootstrap over clusters reuses the pairable values, which the krippendorff package (the tests' reference) doesn't expose.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,32 @@ import numpy as np
 
 from rlhf_lightning.errors import ConfigError
 
-Level = Literal["nominal", "ordinal", "interval"]
-LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
-FEWEST_CLUSTERS = 10
+MeasurementLevel = Literal["nominal", "ordinal", "interval"]
+LEVELS: tuple[MeasurementLevel, ...] = ("nominal", "ordinal", "interval")
+MIN_CLUSTERS = 10
 
 
 @dataclass(frozen=True)
 class AlphaInterval:
-    """Alpha and the interval from low to high in which 95 % of its bootstrap repetitions lie; None where it isn't defined."""
+    """Alpha with its 95 % bootstrap interval from low to high; None if undefined."""
 
     alpha: float | None
     low: float | None = None
     high: float | None = None
 
 
-def krippendorff_alpha(values: np.ndarray, level: Level) -> float | None:
-    """Alpha = 1 - observed disagreement / disagreement expected by chance: 1 is perfect, 0 chance, below 0 systematic disagreement.
+def krippendorff_alpha(values: np.ndarray, level: MeasurementLevel) -> float | None:
+    """Compute 1 - observed / expected disagreement: 1 is perfect, 0 chance, below 0 systematic.
 
     K. Krippendorff, "Computing Krippendorff's alpha-reliability", 2011. The ordinal distance between two values is the difference of
     their middle ranks, so that ordinal alpha is the interval alpha of middle ranks.
 
     Args:
-        values: [raters, units], NaN where a rater didn't judge a unit.
-        level: what differences mean. "nominal": equal or not; "ordinal": how many values lie between; "interval": the number itself.
+        values: [raters, units], NaN for missing judgements.
+        level: of measurement. "nominal": equal or not; "ordinal": number of values between; "interval": numeric difference.
 
     Returns:
-        None where no unit has two values, or where all pairable values are equal: agreement without variation isn't measurable.
+        None if no unit has two values, or if all pairable values are equal: agreement without variation isn't measurable.
 
     Raises:
         ConfigError: values without two dimensions, an infinite value, or an unknown level.
@@ -46,52 +49,52 @@ def krippendorff_alpha(values: np.ndarray, level: Level) -> float | None:
     return alpha_of(unit, values[~np.isnan(values)], level)
 
 
-def alpha_of(unit: np.ndarray, value: np.ndarray, level: Level) -> float | None:
-    """`krippendorff_alpha` of a list: unit [N] what was judged, value [N] how."""
+def alpha_of(unit: np.ndarray, value: np.ndarray, level: MeasurementLevel) -> float | None:
+    """Compute `krippendorff_alpha` of judgements: unit [N], value [N]."""
     return _Pairable(unit, value, level).alpha()
 
 
 def alpha_interval(
     unit: np.ndarray,
     value: np.ndarray,
-    level: Level,
+    level: MeasurementLevel,
     *,
     cluster: np.ndarray | None = None,
     repetitions: int = 500,
     seed: int = 0,
 ) -> AlphaInterval:
-    """Alpha with a 95 % percentile interval over units drawn again with replacement.
+    """Compute alpha with a 95 % percentile interval by bootstrap over units.
 
-    A deviation: Krippendorff's own bootstrap draws pairs of values as if they were independent, which is too narrow where units have
-    many raters. No interval is given for fewer than ten units (clusters).
+    A deviation: Krippendorff's bootstrap draws pairs of values as if they were independent; its interval is too narrow for units with
+    many raters. No interval for fewer than ten units (clusters).
 
     Args:
-        cluster: [N] units that hang together (the responses of one ranking) have the same cluster and are drawn together.
-        repetitions: how many samples; those without variation are left out.
+        cluster: [N] dependent units (the responses of one ranking) have the same cluster and are drawn together.
+        repetitions: number of bootstrap samples; those without variation are left out.
     """
     pairable = _Pairable(unit, value, level)
     alpha = pairable.alpha()
     if alpha is None:
         return AlphaInterval(None)
-    owner = np.unique((unit if cluster is None else cluster)[pairable.rows], return_inverse=True)[1]
+    cluster_index = np.unique((unit if cluster is None else cluster)[pairable.rows], return_inverse=True)[1]
     cluster_of_unit = np.zeros(pairable.units, dtype=np.int64)
-    cluster_of_unit[pairable.unit] = owner
-    count = int(owner.max()) + 1
-    if count < FEWEST_CLUSTERS:
+    cluster_of_unit[pairable.unit] = cluster_index
+    count = int(cluster_index.max()) + 1
+    if count < MIN_CLUSTERS:
         return AlphaInterval(alpha)
     rng = np.random.default_rng(seed)
     draws = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(repetitions))
-    found = [again for draw in draws if (again := pairable.alpha(draw[cluster_of_unit].astype(np.float64))) is not None]
-    if not found:
+    alphas = [alpha_drawn for draw in draws if (alpha_drawn := pairable.alpha(draw[cluster_of_unit].astype(np.float64))) is not None]
+    if not alphas:
         return AlphaInterval(alpha)
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(alphas, [0.025, 0.975])
     return AlphaInterval(alpha, float(low), float(high))
 
 
 class _Pairable:
-    """The values of units that have at least two, with what doesn't change when units are drawn again."""
+    """The values of units with at least two, and the statistics that don't depend on the bootstrap sample."""
 
-    def __init__(self, unit: np.ndarray, value: np.ndarray, level: Level) -> None:
+    def __init__(self, unit: np.ndarray, value: np.ndarray, level: MeasurementLevel) -> None:
         if level not in LEVELS:
             raise ConfigError(f"level={level!r}: the levels of alpha are {', '.join(LEVELS)}")
         if not np.isfinite(value).all():
@@ -103,28 +106,28 @@ class _Pairable:
         self.size = np.bincount(self.unit, minlength=self.units)
         self.distinct, self.code = np.unique(value[self.rows], return_inverse=True)
         self.level = level
-        self._fixed = None if level == "ordinal" else self._within(self.distinct)
+        self._fixed_disagreement = None if level == "ordinal" else self._unit_disagreement(self.distinct)
 
-    def alpha(self, times: np.ndarray | None = None) -> float | None:
-        """Alpha where each unit counts `times` [units]; once by default."""
+    def alpha(self, unit_weights: np.ndarray | None = None) -> float | None:
+        """Compute alpha with weights [units], 1 by default."""
         if len(self.distinct) < 2:
             return None
-        times = np.ones(self.units) if times is None else times
-        n_of = np.bincount(self.code, times[self.unit], len(self.distinct))
+        unit_weights = np.ones(self.units) if unit_weights is None else unit_weights
+        n_of = np.bincount(self.code, unit_weights[self.unit], len(self.distinct))
         n = n_of.sum()
         scale = np.cumsum(n_of) - n_of / 2 if self.level == "ordinal" else self.distinct
-        within = self._within(scale) if self._fixed is None else self._fixed
+        disagreement = self._unit_disagreement(scale) if self._fixed_disagreement is None else self._fixed_disagreement
         if self.level == "nominal":
             expected = (n * n - (n_of * n_of).sum()) / (n - 1)
         else:
             expected = 2 * n * (n_of * (scale - (n_of * scale).sum() / n) ** 2).sum() / (n - 1)
-        return None if np.count_nonzero(n_of) < 2 else 1 - float((times * within).sum() / expected)
+        return None if np.count_nonzero(n_of) < 2 else 1 - float((unit_weights * disagreement).sum() / expected)
 
-    def _within(self, scale: np.ndarray) -> np.ndarray:
-        """[units] the distances of all ordered pairs of values in a unit, over its number of values less one."""
+    def _unit_disagreement(self, scale: np.ndarray) -> np.ndarray:
+        """Return [units] the distances of all ordered pairs of values in a unit / (number of values - 1)."""
         if self.level == "nominal":
-            together, equal = np.unique(self.unit * len(self.distinct) + self.code, return_counts=True)
-            agreeing = np.bincount(together // max(len(self.distinct), 1), equal**2, self.units)
+            pairs, equal = np.unique(self.unit * len(self.distinct) + self.code, return_counts=True)
+            agreeing = np.bincount(pairs // max(len(self.distinct), 1), equal**2, self.units)
             return np.asarray((self.size**2 - agreeing) / (self.size - 1))
         value = scale[self.code]
         mean = np.bincount(self.unit, value, self.units) / self.size

@@ -1,4 +1,4 @@
-"""What decides judgements besides the texts' worth: the place on the screen, length, haste; and pairs that were judged both ways."""
+"""Biases of judgements (display order, length, haste) and contradictory comparisons."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlhf_lightning.statistics.intervals import correlation_interval, proportion
 from rlhf_lightning.statistics.ranks import rank_correlation
 
 CHARACTERS_PER_SECOND = 50.0
-FEWEST_RATED = 4
+MIN_RATED = 4
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95 % interval (Wilson's); of n, of which `ties` more were neither."""
+    """A fraction of n with its 95 % Wilson interval; `ties` are not in n."""
 
     share: float
     low: float
@@ -31,7 +31,7 @@ class Share:
 
 @dataclass(frozen=True)
 class LengthRating:
-    """Spearman's correlation of one data set's ratings of one aspect with the length of the rated text, and its 95 % interval."""
+    """Spearman's correlation of ratings of one aspect with the text's length, and its 95 % interval."""
 
     data_set: str
     aspect: str
@@ -43,7 +43,7 @@ class LengthRating:
 
 @dataclass(frozen=True)
 class TimeSpent:
-    """Seconds for a judgement: the median, and the share of judgements made faster than they can have been read."""
+    """Median seconds of a judgement, and the fraction made faster than the texts can be read."""
 
     median_seconds: float
     too_fast: float
@@ -52,13 +52,12 @@ class TimeSpent:
 
 @dataclass(frozen=True)
 class Contradictions:
-    """Pairs of responses that were compared, ties apart.
+    """Counts of compared pairs of responses, ties left out.
 
     Attributes:
-        pairs: compared at all.
-        repeated, within: judged more than once by one annotator; so, both ways.
-        shared, between: judged by several annotators, none of whom contradicts itself; so, both ways. Without a name nobody is known to
-            be somebody else.
+        pairs: all of them.
+        repeated, within: judged more than once by one annotator; of these, both ways.
+        shared, between: judged by several self-consistent annotators; of these, both ways. Unnamed annotators are left out.
     """
 
     pairs: int
@@ -70,11 +69,11 @@ class Contradictions:
 
 @dataclass(frozen=True)
 class Bias:
-    """Everything of this module; None where there is nothing to count.
+    """The biases of some feedback; None if there is nothing to count.
 
     Attributes:
-        first_wins: share of rankings whose response that was shown first beat the one that was shown last.
-        longer_wins: share of rankings whose longest response beat the shortest, in characters; where two share an end, it is left out.
+        first_wins: fraction of rankings in which the response shown first beat the one shown last.
+        longer_wins: fraction of rankings in which the longest response beat the shortest, in characters, if these are unique.
     """
 
     first_wins: Share | None
@@ -84,63 +83,65 @@ class Bias:
 
 
 def bias(feedback: Iterable[Feedback], *, characters_per_second: float = CHARACTERS_PER_SECOND) -> Bias:
-    """The biases of some feedback. A ranking counts once, by its extremes, so that what is counted is independent.
+    """Measure the biases of some feedback; a ranking counts once, by its extremes.
 
     Args:
-        characters_per_second: who reads the prompt and the responses faster than this can't have read them all. The default is twice the
-            silent reading speed of English, 238 words a minute (M. Brysbaert, "How many words do we read per minute?", 2019). Scripts
-            that write a word in one or two characters are read more slowly than it assumes.
+        characters_per_second: highest plausible reading speed of prompt and responses. The default is twice the
+            silent reading speed of English, 238 words a minute (M. Brysbaert, "How many words do we read per minute?", 2019). It is
+            too high for scripts that write a word in one or two characters.
     """
-    first: list[float] = []
-    longer: list[float] = []
-    rated: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    first_outcomes: list[float] = []
+    longer_outcomes: list[float] = []
+    ratings: dict[tuple[str, str], list[tuple[float, int]]] = {}
     seconds: list[float] = []
-    fast = 0
+    too_fast = 0
     for record in feedback:
         judgement = record.judgement
         if isinstance(judgement, Ranking):
-            longer += _extremes(judgement, [len(text) for text in record.responses])
+            longer_outcomes += _extremes(judgement, [len(text) for text in record.responses])
             if record.positions is not None:
-                first += _extremes(judgement, [-position for position in record.positions])
+                first_outcomes += _extremes(judgement, [-position for position in record.positions])
         elif isinstance(judgement, Rating):
-            rated.setdefault((data_set(record), judgement.aspect or ""), []).append((unit_rating(judgement), len(record.responses[0])))
+            ratings.setdefault((data_set(record), judgement.aspect or ""), []).append((unit_rating(judgement), len(record.responses[0])))
         if record.seconds is not None:
             seconds.append(record.seconds)
-            fast += len(record.prompt_text) + sum(map(len, record.responses)) > characters_per_second * record.seconds
-    by_length = [found for (name, aspect), pairs in sorted(rated.items()) if (found := _length_rating(name, aspect, pairs))]
-    time = TimeSpent(median(seconds), fast / len(seconds), len(seconds)) if seconds else None
-    return Bias(_share(first), _share(longer), by_length, time)
+            too_fast += len(record.prompt_text) + sum(map(len, record.responses)) > characters_per_second * record.seconds
+    by_length = [interval for (name, aspect), pairs in sorted(ratings.items()) if (interval := _length_rating(name, aspect, pairs))]
+    time = TimeSpent(median(seconds), too_fast / len(seconds), len(seconds)) if seconds else None
+    return Bias(_share(first_outcomes), _share(longer_outcomes), by_length, time)
 
 
 def contradictions(pairs: Comparisons, names: int) -> Contradictions:
-    """How often the same two responses were compared both ways, by one annotator and by different ones.
+    """Count the pairs of responses that were compared both ways, by one annotator and by different ones.
 
     Args:
         pairs: all comparisons.
-        names: how many annotators have a name.
+        names: number of named annotators.
     """
     decided = pairs.take(pairs.value != 0.5)
     if not len(decided):
         return Contradictions(0, 0, 0, 0, 0)
     units = int(decided.unit.max()) + 1
     named = decided.take(decided.annotator < names)
-    cell, where, times = np.unique(np.stack([named.unit, named.annotator]), axis=1, return_inverse=True, return_counts=True)
-    ups = np.bincount(where.ravel(), named.value, cell.shape[1])
-    torn = (ups > 0) & (ups < times)
-    steady = cell[0][~torn]
-    yes, voices = np.bincount(steady, ups[~torn] > 0, units), np.bincount(steady, minlength=units)
+    cells, cell_index, counts = np.unique(np.stack([named.unit, named.annotator]), axis=1, return_inverse=True, return_counts=True)
+    wins = np.bincount(cell_index.ravel(), named.value, cells.shape[1])
+    is_contradicted = (wins > 0) & (wins < counts)
+    consistent_units = cells[0][~is_contradicted]
+    first_wins, voters = np.bincount(consistent_units, wins[~is_contradicted] > 0, units), np.bincount(consistent_units, minlength=units)
     return Contradictions(
         pairs=len(np.unique(decided.unit)),
-        repeated=int((times > 1).sum()),
-        within=int(torn.sum()),
-        shared=int((voices > 1).sum()),
-        between=int(((voices > 1) & (yes > 0) & (yes < voices)).sum()),
+        repeated=int((counts > 1).sum()),
+        within=int(is_contradicted.sum()),
+        shared=int((voters > 1).sum()),
+        between=int(((voters > 1) & (first_wins > 0) & (first_wins < voters)).sum()),
     )
 
 
 def _extremes(ranking: Ranking, numbers: Sequence[int]) -> list[float]:
-    """[1] where the ranked response with the highest number beat that with the lowest, [0] where it lost, [0.5] where they tie; nothing
-    where two share an end."""
+    """Return [1] if the highest number beat the lowest, [0] if it lost, [0.5] for a tie.
+
+    Nothing if the highest or lowest number isn't unique.
+    """
     ranked = sorted((number, rank) for number, rank in zip(numbers, ranking.ranks, strict=True) if rank is not None)
     if len(ranked) < 2 or ranked[0][0] == ranked[1][0] or ranked[-1][0] == ranked[-2][0]:
         return []
@@ -152,16 +153,16 @@ def _share(outcomes: Sequence[float]) -> Share | None:
     decided = [outcome for outcome in outcomes if outcome != 0.5]
     if not decided:
         return None
-    found = proportion_interval(int(sum(decided)), len(decided))
-    return Share(found.mean, found.low, found.high, len(decided), len(outcomes) - len(decided))
+    interval = proportion_interval(int(sum(decided)), len(decided))
+    return Share(interval.mean, interval.low, interval.high, len(decided), len(outcomes) - len(decided))
 
 
 def _length_rating(name: str, aspect: str, pairs: Sequence[tuple[float, int]]) -> LengthRating | None:
-    """The ratings are taken as independent."""
+    """Correlate ratings with lengths; the ratings are treated as independent."""
     n = len(pairs)
     value, length = np.array(pairs, dtype=np.float64).T
-    found = rank_correlation(value, length) if n >= FEWEST_RATED else None
-    if found is None:
+    interval = rank_correlation(value, length) if n >= MIN_RATED else None
+    if interval is None:
         return None
-    bounds = correlation_interval(found, n)
-    return LengthRating(name, aspect, found, bounds.low, bounds.high, n)
+    bounds = correlation_interval(interval, n)
+    return LengthRating(name, aspect, interval, bounds.low, bounds.high, n)

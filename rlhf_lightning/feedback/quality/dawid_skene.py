@@ -1,4 +1,7 @@
-"""Labels from several annotators: the true label of each item and how each annotator confuses labels, by EM."""
+"""Dawid and Skene's model of labels by several annotators, fitted by EM.
+
+Own code: leave-one-out posteriors, weights and shrinkage aren't in crowd-kit (the tests' reference).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LEAST = 1e-10
+_EPS = 1e-10
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class DawidSkene:
 
     Attributes:
         posteriors: [I, K] probability of each label being the true one.
-        priors: [K] how frequent each true label is.
-        confusion: [A, K, K] probability that the annotator says the second label where the first is true.
-        iterations: how many were made.
+        priors: [K] frequency of each true label.
+        confusion: [A, K, K] probability that the annotator gives the second label if the first is true.
+        iterations: number of EM steps.
     """
 
     posteriors: np.ndarray
@@ -26,9 +29,9 @@ class DawidSkene:
     iterations: int
 
     def without(self, item: np.ndarray, annotator: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """[N, K] for each judgement: the probability of the item's true labels from everyone's judgements but this one."""
-        told = np.log(np.clip(self.posteriors[item], _LEAST**10, None)) - np.log(self.confusion[annotator, :, label])
-        return _normalised(told)
+        """Return [N, K] the posterior of each judgement's item without that judgement."""
+        log_posterior = np.log(np.clip(self.posteriors[item], _EPS**10, None)) - np.log(self.confusion[annotator, :, label])
+        return _normalise(log_posterior)
 
 
 def dawid_skene(
@@ -43,18 +46,18 @@ def dawid_skene(
     iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> DawidSkene:
-    """A. P. Dawid, A. M. Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm", 1979.
+    """Fit the model by EM, starting from each item's label frequencies.
 
-    Starts from each item's shares of labels. With `shrink=0` these are the iterations of crowdkit's DawidSkene and OneCoinDawidSkene.
+    A. P. Dawid, A. M. Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm", 1979. With `shrink=0`
+    the iterations are those of crowdkit's DawidSkene and OneCoinDawidSkene.
 
     Args:
-        item, annotator, label: [N] whole numbers from 0; N judgements, several by one annotator of one item allowed.
-        labels: K, how many labels there are.
-        one_coin: an annotator is right with one probability and otherwise says any of the other labels alike (Zhang et al., 2016).
-        shrink: that many judgements of the average annotator are added to each one's own (as many of each true label), so that who judged
-            little is like the mean.
-        weight: [N] how much a judgement tells about its annotator; as to its item each counts in full.
-        tolerance: EM ends when no posterior moves by more.
+        item, annotator, label: [N] integers from 0; N judgements, several by one annotator of one item allowed.
+        labels: K, the number of labels.
+        one_coin: an annotator is right with one probability and otherwise gives any other label uniformly (Zhang et al., 2016).
+        shrink: number of judgements of the average annotator added to each annotator's (as many of each true label).
+        weight: [N] of a judgement in its annotator's confusion matrix; for its item each counts 1.
+        tolerance: EM ends when no posterior changes by more.
     """
     items, annotators = int(item.max()) + 1, int(annotator.max()) + 1
     weight = np.ones(len(item)) if weight is None else weight
@@ -65,36 +68,36 @@ def dawid_skene(
     cell = annotator * labels + label
     step = 0
     while True:
-        priors = np.clip(posteriors[present].mean(0), _LEAST, None)
-        said = np.stack([np.bincount(cell, weight * posteriors[item, k], annotators * labels) for k in range(labels)])
-        confusion = _confusion(said.reshape(labels, annotators, labels).swapaxes(0, 1), shrink, one_coin)
+        priors = np.clip(posteriors[present].mean(0), _EPS, None)
+        expected_counts = np.stack([np.bincount(cell, weight * posteriors[item, k], annotators * labels) for k in range(labels)])
+        confusion = _confusion(expected_counts.reshape(labels, annotators, labels).swapaxes(0, 1), shrink, one_coin)
         if step >= iterations:
             break
-        seen = np.log(confusion)[annotator, :, label]
-        told = np.stack([np.bincount(item, seen[:, k], items) for k in range(labels)], axis=1)
-        before, posteriors = posteriors, _normalised(np.log(priors) + told)
+        log_likelihood = np.log(confusion)[annotator, :, label]
+        item_log_likelihood = np.stack([np.bincount(item, log_likelihood[:, k], items) for k in range(labels)], axis=1)
+        previous, posteriors = posteriors, _normalise(np.log(priors) + item_log_likelihood)
         step += 1
-        if np.abs(posteriors - before).max() <= tolerance:
+        if np.abs(posteriors - previous).max() <= tolerance:
             iterations = step
     return DawidSkene(posteriors, priors / priors.sum(), confusion, step)
 
 
-def _confusion(said: np.ndarray, shrink: float, one_coin: bool) -> np.ndarray:
-    """[A, true, said] shares from expected counts."""
-    labels = said.shape[-1]
+def _confusion(counts: np.ndarray, shrink: float, one_coin: bool) -> np.ndarray:
+    """Return confusion matrices [A, true, given] from expected counts."""
+    labels = counts.shape[-1]
     if one_coin:
-        right, count = np.trace(said, axis1=1, axis2=2), said.sum((1, 2))
-        mean = right.sum() / max(count.sum(), _LEAST)
-        accuracy = (right + shrink * mean) / np.clip(count + shrink, _LEAST, None)
+        right, count = np.trace(counts, axis1=1, axis2=2), counts.sum((1, 2))
+        mean = right.sum() / max(count.sum(), _EPS)
+        accuracy = (right + shrink * mean) / np.clip(count + shrink, _EPS, None)
         shares = np.repeat(((1 - accuracy) / (labels - 1))[:, None, None], labels, 1).repeat(labels, 2)
         shares[:, range(labels), range(labels)] = accuracy[:, None]
-        return np.asarray(np.clip(shares, _LEAST, 1 - _LEAST))
-    pooled = said.sum(0) + _LEAST
-    counts = said + shrink * (pooled / pooled.sum(1, keepdims=True)) / labels
-    counts = np.clip(counts, _LEAST, None)
+        return np.asarray(np.clip(shares, _EPS, 1 - _EPS))
+    pooled = counts.sum(0) + _EPS
+    counts = counts + shrink * (pooled / pooled.sum(1, keepdims=True)) / labels
+    counts = np.clip(counts, _EPS, None)
     return np.asarray(counts / counts.sum(2, keepdims=True))
 
 
-def _normalised(log: np.ndarray) -> np.ndarray:
+def _normalise(log: np.ndarray) -> np.ndarray:
     shifted = np.exp(log - log.max(1, keepdims=True))
     return np.asarray(shifted / shifted.sum(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Smooth losses brought to their minimum."""
+"""Minimisation of smooth losses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor], iterations: int, tolerance: float = 1e-6) -> float:
-    """Bring the loss to its minimum by L-BFGS with a line search, from where the parameters stand; returns the loss there.
+    """Minimise the loss in place by L-BFGS with a line search; return the final loss.
 
     Args:
-        iterations: how many at most.
-        tolerance: it ends when no derivative is larger.
+        iterations: maximum.
+        tolerance: on the largest derivative.
     """
     optimiser = torch.optim.LBFGS(
         parameters, max_iter=iterations, line_search_fn="strong_wolfe", history_size=20, tolerance_grad=tolerance, tolerance_change=1e-10

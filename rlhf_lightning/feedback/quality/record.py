@@ -1,17 +1,17 @@
-"""What is measured of the quality of some feedback, as plain values."""
+"""Records of feedback quality, as plain values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlhf_lightning.feedback.quality.agreement import Agreement
+from rlhf_lightning.feedback.quality.agreement import AnnotatorAgreement
 from rlhf_lightning.feedback.quality.bias import Bias, Contradictions
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A judgement that is probably wrong: where it was read, its kind and annotator, the probability, and what says so."""
+    """A judgement that is probably wrong: its origin, kind, annotator, probability and evidence."""
 
     origin: str | None
     data_set: str
@@ -26,10 +26,10 @@ class NoiseSummary:
     """Label noise of some feedback.
 
     Attributes:
-        scored: how many judgements have a score at all.
-        suspects: how many are suspect, by route ("others", "text", "both").
-        text_accuracy: how often words alone agree with what was said, by kind.
-        examples: the surest, at most 50.
+        scored: number of judgements with a score.
+        suspects: number of suspects by route ("others", "text", "both").
+        text_accuracy: accuracy of the text model by kind.
+        examples: those with the highest scores, at most 50.
     """
 
     scored: int
@@ -40,15 +40,15 @@ class NoiseSummary:
 
 @dataclass(frozen=True)
 class DataSetQuality:
-    """What `measure_quality` finds in one data set, or in all together.
+    """The quality of one data set, or of all together.
 
     Attributes:
-        name: the data set's; "all" for everything.
-        judgements, kinds: how many there are, and of each kind.
-        measured: how many of them were looked at: all, or a sample by prompt.
-        named: how many of these have an annotator's name.
-        agreement: Krippendorff's alpha where several judged the same.
-        annotators: by name; for all together an annotator is who has that name in any data set.
+        name: the data set's; "all" for all.
+        judgements, kinds: number of judgements, and of each kind.
+        measured: number of measured judgements: all, or a sample by prompt.
+        named: number of these with an annotator's name.
+        agreement: Krippendorff's alpha of units judged by several annotators.
+        annotators: sorted by name; for all data sets, annotators with one name are one person.
     """
 
     name: str
@@ -56,7 +56,7 @@ class DataSetQuality:
     kinds: dict[str, int]
     measured: int
     named: int
-    agreement: list[Agreement]
+    agreement: list[AnnotatorAgreement]
     annotators: list[AnnotatorReliability]
     bias: Bias
     contradictions: Contradictions

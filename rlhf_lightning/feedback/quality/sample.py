@@ -1,4 +1,4 @@
-"""A part of very much feedback that keeps together what was said about one prompt."""
+"""Sampling of large feedback by prompt."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlhf_lightning.flow import Feedback, Ranking
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Some of the feedback, and how much there was in all.
+class FeedbackSample:
+    """A sample of feedback, and counts of all feedback.
 
     Attributes:
-        index: which records, in their order. records: the records.
-        judgements: how many there were in all, by data set and kind.
+        index: of the records, in their order. records: the records.
+        judgements: total counts by data set and kind.
     """
 
     index: list[int]
@@ -27,11 +27,11 @@ class Sample:
     judgements: dict[str, Counter[str]] = field(default_factory=dict)
 
 
-def sampled(feedback: Sequence[Feedback], cap: int) -> Sample:
-    """The feedback about as many prompts as the cap allows, by a number made of the prompt; everything where it fits.
+def sample_by_prompt(feedback: Sequence[Feedback], cap: int) -> FeedbackSample:
+    """Sample feedback by a hash of its prompt up to the cap; all of it if it fits.
 
-    The same prompts are drawn in whatever order the feedback comes; of the last one a part may be left out. Where there is no prompt,
-    the response that is alphabetically first stands for it. A ranking of K costs its K (K - 1) / 2 pairs, everything else 1.
+    The prompts don't depend on the order of the feedback; the last one may be partial. Without a prompt, the alphabetically first
+    response is hashed. A ranking of K costs its K (K - 1) / 2 pairs, other judgements 1.
     """
     judgements: dict[str, Counter[str]] = {}
     share, cost = np.empty(len(feedback)), np.empty(len(feedback))
@@ -41,7 +41,7 @@ def sampled(feedback: Sequence[Feedback], cap: int) -> Sample:
         ranked = len(record.responses) if isinstance(record.judgement, Ranking) else 2
         cost[index] = ranked * (ranked - 1) / 2
     if cost.sum() <= cap:
-        return Sample(list(range(len(feedback))), list(feedback), judgements)
+        return FeedbackSample(list(range(len(feedback))), list(feedback), judgements)
     order = np.argsort(share, kind="stable")
-    chosen = np.sort(order[: int(np.searchsorted(np.cumsum(cost[order]), cap, side="right"))])
-    return Sample(chosen.tolist(), [feedback[int(i)] for i in chosen], judgements)
+    rows = np.sort(order[: int(np.searchsorted(np.cumsum(cost[order]), cap, side="right"))])
+    return FeedbackSample(rows.tolist(), [feedback[int(i)] for i in rows], judgements)

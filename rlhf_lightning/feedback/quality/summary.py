@@ -1,4 +1,4 @@
-"""Quality in sentences: only what a user should look at or can rely on."""
+"""Sentences on feedback quality: notable results only."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ UNRELIABLE = 0.25
 TOO_FAST = 0.1
 
 
-def findings(quality: DataSetQuality) -> list[str]:
-    """Sentences about agreement, annotators, wrong judgements, biases and haste, in this order."""
+def summary_lines(quality: DataSetQuality) -> list[str]:
+    """Summarise agreement, annotators, wrong judgements, biases and haste, in this order."""
     return [*_agreement(quality), *_annotators(quality), *_noise(quality), *_biases(quality)]
 
 
 def _agreement(quality: DataSetQuality) -> list[str]:
-    told = []
-    for one in quality.agreement:
-        if one.alpha is not None:
-            of = f"{one.kind}s of {one.aspect}" if one.aspect else {"thumbs": "thumbs"}.get(one.kind, f"{one.kind}s")
-            range_ = f" (95 %: {one.low:.2f} to {one.high:.2f})" if one.low is not None else ""
-            word = "good" if one.alpha >= 0.8 else "fair" if one.alpha >= 0.667 else "weak" if one.alpha >= 0.2 else "hardly any"
-            told.append(f"{word} agreement on {of}: Krippendorff's alpha {one.alpha:.2f}{range_}, {one.units:,} units judged by several")
+    lines = []
+    for result in quality.agreement:
+        if result.alpha is not None:
+            units = f"{result.kind}s of {result.aspect}" if result.aspect else {"thumbs": "thumbs"}.get(result.kind, f"{result.kind}s")
+            interval = f" (95 %: {result.low:.2f} to {result.high:.2f})" if result.low is not None else ""
+            word = "good" if result.alpha >= 0.8 else "fair" if result.alpha >= 0.667 else "weak" if result.alpha >= 0.2 else "hardly any"
+            alpha = f"Krippendorff's alpha {result.alpha:.2f}{interval}"
+            lines.append(f"{word} agreement on {units}: {alpha}, {result.units:,} units judged by several")
     if not quality.agreement:
-        told.append("nothing was judged by two named annotators: neither agreement nor reliability can be measured")
-    return told
+        lines.append("nothing was judged by two named annotators: neither agreement nor reliability can be measured")
+    return lines
 
 
 def _annotators(quality: DataSetQuality) -> list[str]:
-    known = [person for person in quality.annotators if person.combined is not None and person.overlap >= ENOUGH_OVERLAP]
-    poor = [person for person in known if person.combined is not None and person.combined < UNRELIABLE]
-    told = []
+    measured = [person for person in quality.annotators if person.combined is not None and person.overlap >= ENOUGH_OVERLAP]
+    poor = [person for person in measured if person.combined is not None and person.combined < UNRELIABLE]
+    lines = []
     if poor:
-        shown = ", ".join(f"{person.name} ({person.combined:.2f})" for person in sorted(poor, key=lambda p: p.combined or 0.0)[:5])
+        names = ", ".join(f"{person.name} ({person.combined:.2f})" for person in sorted(poor, key=lambda p: p.combined or 0.0)[:5])
         more = f" and {len(poor) - 5} more" if len(poor) > 5 else ""
-        told.append(f"{len(poor)} of {len(known)} annotators with enough overlap are hardly better than chance: {shown}{more}")
-    few = sum(person.combined is not None for person in quality.annotators) - len(known)
-    if few:
-        told.append(
-            f"the reliability of {few} annotators is uncertain: fewer than {ENOUGH_OVERLAP} of their judgements overlap with others'"
+        lines.append(f"{len(poor)} of {len(measured)} annotators with enough overlap are hardly better than chance: {names}{more}")
+    uncertain = sum(person.combined is not None for person in quality.annotators) - len(measured)
+    if uncertain:
+        lines.append(
+            f"the reliability of {uncertain} annotators is uncertain: fewer than {ENOUGH_OVERLAP} of their judgements overlap with others'"
         )
-    return told
+    return lines
 
 
 def _noise(quality: DataSetQuality) -> list[str]:
@@ -54,23 +55,23 @@ def _noise(quality: DataSetQuality) -> list[str]:
 
 def _biases(quality: DataSetQuality) -> list[str]:
     bias, pairs = quality.bias, quality.contradictions
-    told = _leaning("the response shown first", bias.first_wins) + _leaning("the longer response", bias.longer_wins)
-    for one in bias.length_ratings:
-        if abs(one.correlation) >= 0.3 and (one.low > 0 or one.high < 0):
-            what = f"ratings of {one.aspect}" if one.aspect else "ratings"
-            told.append(f"{what} {'rise' if one.correlation > 0 else 'fall'} with length (Spearman {one.correlation:.2f})")
+    lines = _leaning("the response shown first", bias.first_wins) + _leaning("the longer response", bias.longer_wins)
+    for rating in bias.length_ratings:
+        if abs(rating.correlation) >= 0.3 and (rating.low > 0 or rating.high < 0):
+            subject = f"ratings of {rating.aspect}" if rating.aspect else "ratings"
+            lines.append(f"{subject} {'rise' if rating.correlation > 0 else 'fall'} with length (Spearman {rating.correlation:.2f})")
     if bias.time and bias.time.too_fast >= TOO_FAST:
-        told.append(f"{100 * bias.time.too_fast:.0f} % of the judgements were made faster than the texts can be read")
+        lines.append(f"{100 * bias.time.too_fast:.0f} % of the judgements were made faster than the texts can be read")
     if pairs.within:
-        told.append(f"{pairs.within:,} of {pairs.repeated:,} pairs that an annotator judged again were judged the other way")
+        lines.append(f"{pairs.within:,} of {pairs.repeated:,} pairs that an annotator judged again were judged the other way")
     if pairs.between:
-        told.append(f"{pairs.between:,} of {pairs.shared:,} pairs that several annotators compared were judged both ways")
-    return told
+        lines.append(f"{pairs.between:,} of {pairs.shared:,} pairs that several annotators compared were judged both ways")
+    return lines
 
 
-def _leaning(what: str, share: Share | None) -> list[str]:
-    """Only where the interval excludes one half by a margin that matters."""
+def _leaning(subject: str, share: Share | None) -> list[str]:
+    """Report a share whose interval excludes one half, if it differs by at least 0.03."""
     if share is None or share.low <= 0.5 <= share.high or abs(share.share - 0.5) < 0.03:
         return []
     verb = "wins" if share.share > 0.5 else "wins only"
-    return [f"{what} {verb} {100 * share.share:.0f} % of comparisons (95 %: {100 * share.low:.0f} to {100 * share.high:.0f} %)"]
+    return [f"{subject} {verb} {100 * share.share:.0f} % of comparisons (95 %: {100 * share.low:.0f} to {100 * share.high:.0f} %)"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.flow import ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import ScoredRollout
+from rlhf_lightning.tensors import score_on_last_token
 
 
 def rescored(scored: ScoredRollout, change: Callable[[Tensor], Tensor], name: str) -> ScoredRollout:

@@ -4,8 +4,9 @@ import dataclasses
 
 from pydantic import NonNegativeFloat
 
-from rlhf_lightning.flow import ScoredRollout, score_on_last_token
+from rlhf_lightning.flow import ScoredRollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.tensors import score_on_last_token
 
 
 @register("rollout_shaping", "missing_eos")

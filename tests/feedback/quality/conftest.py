@@ -61,14 +61,14 @@ def gather(
             else:
                 judgement = Ranking(ranks=tuple(int(rank) for rank in np.argsort(np.argsort(-felt))))
             order = rng.permutation(size)
-            shown = tuple(int(i) for i in np.argsort(order))
+            display_order = tuple(int(i) for i in np.argsort(order))
             feedback.append(
                 Feedback(
                     prompt=f"question {unit}",
                     responses=texts,
                     judgement=judgement,
                     annotator=f"a{a:02d}",
-                    positions=shown,
+                    positions=display_order,
                     origin=f"crowd.jsonl:{len(feedback) + 1}",
                 )
             )

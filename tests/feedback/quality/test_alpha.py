@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.feedback.quality.alpha import LEVELS, Level, alpha_interval, krippendorff_alpha
+from rlhf_lightning.feedback.quality.alpha import LEVELS, MeasurementLevel, alpha_interval, krippendorff_alpha
 
 N = np.nan
 # K. Krippendorff, "Computing Krippendorff's alpha-reliability", 2011, section C: four observers, twelve units.
@@ -26,13 +26,13 @@ PUBLISHED = np.array(
 
 
 @pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
-def test_the_published_example(level: Level, alpha: float) -> None:
+def test_the_published_example(level: MeasurementLevel, alpha: float) -> None:
     assert krippendorff_alpha(PUBLISHED, level) == pytest.approx(alpha, abs=5e-4)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_the_reference_library_s(level: Level, seed: int) -> None:
+def test_it_is_the_reference_library_s(level: MeasurementLevel, seed: int) -> None:
     rng = np.random.default_rng(seed)
     raters, units, values = rng.integers(2, 7), rng.integers(2, 40), rng.integers(2, 9)
     truth = rng.integers(values, size=units)
@@ -75,7 +75,7 @@ def test_an_unknown_level_is_refused() -> None:
     seed=st.integers(0, 100),
 )
 def test_the_order_of_raters_and_units_and_the_unit_of_measurement_do_not_matter(
-    values: list[list[float]], level: Level, seed: int
+    values: list[list[float]], level: MeasurementLevel, seed: int
 ) -> None:
     data = np.array(values)
     rng = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ def test_units_that_hang_together_are_drawn_together() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_perfect_agreement_has_no_width_and_few_units_no_interval(level: Level) -> None:
+def test_perfect_agreement_has_no_width_and_few_units_no_interval(level: MeasurementLevel) -> None:
     data = np.tile(np.arange(20.0), (3, 1))
     assert (found := alpha_interval(*listed(data), level)).alpha == found.low == found.high == 1
     few = alpha_interval(*listed(data[:, :9]), level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.quality.annotator_stats import Habits, habits_of
+from rlhf_lightning.feedback.quality.annotator_stats import AnnotatorStats, annotator_stats
 from rlhf_lightning.feedback.quality.votes import tables_of
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 
@@ -31,7 +31,7 @@ def test_habits_by_hand() -> None:
         said("bob", Thumbs(up=True), "t"),
         said("bob", Thumbs(up=False), "u"),
     ]
-    ann, bob = habits_of(tables_of(feedback))
-    assert ann == Habits(first=2 / 3, same_rating=4 / 6, up=None, contradicts_itself=1.0)
-    assert bob == Habits(first=None, same_rating=None, up=2 / 3, contradicts_itself=0.0)
-    assert habits_of(tables_of([])) == []
+    ann, bob = annotator_stats(tables_of(feedback))
+    assert ann == AnnotatorStats(first=2 / 3, same_rating=4 / 6, up=None, contradicts_itself=1.0)
+    assert bob == AnnotatorStats(first=None, same_rating=None, up=2 / 3, contradicts_itself=0.0)
+    assert annotator_stats(tables_of([])) == []

@@ -82,8 +82,8 @@ def test_equal_data_give_equal_values_and_swapped_sides_change_nothing() -> None
     data = simulated(2)
     one, again = fitted(data), fitted(data)
     np.testing.assert_array_equal(one.skill, again.skill)
-    shown = -np.ones(len(data["first"]))
-    swapped = noisy_bradley_terry(data["second"], data["first"], data["annotator"], 1 - data["outcome"], shown=shown)
+    display_order = -np.ones(len(data["first"]))
+    swapped = noisy_bradley_terry(data["second"], data["first"], data["annotator"], 1 - data["outcome"], display_order=display_order)
     np.testing.assert_allclose(swapped.skill, one.skill, atol=1e-3)
     np.testing.assert_allclose(swapped.bias, one.bias, atol=1e-3)
 

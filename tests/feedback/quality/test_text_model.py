@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from rlhf_lightning.feedback.judgements import prompt_share
-from rlhf_lightning.feedback.quality.text_model import Texts, as_said, better_than, features, log_odds
+from rlhf_lightning.feedback.quality.text_model import FeatureRows, feature_difference, features, log_odds, signed_features
 
 RNG = np.random.default_rng(0)
 WORTH = RNG.normal(size=40)
@@ -19,7 +19,7 @@ def worlds(n: int) -> tuple[list[dict[int, float]], list[str], np.ndarray, np.nd
     for i in range(n):
         words = RNG.integers(40, size=(2, 8))
         better, worse = sorted(words, key=lambda one: -WORTH[one].sum())
-        rows.append(better_than(*(features(" ".join(f"w{w}" for w in one)) for one in (better, worse))))
+        rows.append(feature_difference(*(features(" ".join(f"w{w}" for w in one)) for one in (better, worse))))
         prompts.append(f"question {i}")
         counts.append(np.bincount(better, minlength=40) - np.bincount(worse, minlength=40))
     return rows, prompts, np.array(counts), np.array(counts) @ WORTH
@@ -29,7 +29,7 @@ def test_each_fold_is_scikit_learn_s_regression_on_the_others() -> None:
     rows, prompts, _, _ = worlds(300)
     flip = RNG.random(300) < 0.2
     signed = [{c: -v if f else v for c, v in row.items()} for row, f in zip(rows, flip, strict=True)]
-    found = log_odds(Texts.of(signed), prompts, np.ones(300), ridge=1.0, folds=4)
+    found = log_odds(FeatureRows.of(signed), prompts, np.ones(300), ridge=1.0, folds=4)
     columns = sorted({c for row in rows for c in row})
     dense = np.zeros((300, len(columns)))
     for i, row in enumerate(rows):
@@ -52,7 +52,7 @@ def test_log_odds_tell_right_from_wrong_where_words_decide() -> None:
     rows, prompts, _, _ = worlds(800)
     flip = RNG.random(800) < 0.1
     found = log_odds(
-        Texts.of({c: -v if f else v for c, v in row.items()} for row, f in zip(rows, flip, strict=True)), prompts, np.ones(800)
+        FeatureRows.of({c: -v if f else v for c, v in row.items()} for row, f in zip(rows, flip, strict=True)), prompts, np.ones(800)
     )
     assert (found[flip] < 0).mean() > 0.85
     assert (found[~flip] > 0).mean() > 0.85
@@ -61,30 +61,30 @@ def test_log_odds_tell_right_from_wrong_where_words_decide() -> None:
 def test_words_that_tell_nothing_say_nothing() -> None:
     rows, prompts, _, _ = worlds(400)
     sign = np.where(RNG.random(400) < 0.5, 1, -1)
-    found = log_odds(Texts.of({c: s * v for c, v in row.items()} for row, s in zip(rows, sign, strict=True)), prompts, np.ones(400))
+    found = log_odds(FeatureRows.of({c: s * v for c, v in row.items()} for row, s in zip(rows, sign, strict=True)), prompts, np.ones(400))
     assert np.abs(found).mean() < 0.25
 
 
 def test_too_few_prompts_say_nothing() -> None:
     rows, _, _, _ = worlds(100)
-    assert not log_odds(Texts.of(rows), ["the same"] * 100, np.ones(100)).any()
+    assert not log_odds(FeatureRows.of(rows), ["the same"] * 100, np.ones(100)).any()
 
 
 def test_rows_taken_are_the_rows() -> None:
     rows = [{3: 1.0, 1: 2.0}, {}, {0: -1.0}, {2: 5.0, 0: 1.0}]
-    texts = Texts.of(rows)
+    texts = FeatureRows.of(rows)
     import torch
 
     vector = torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64)
     assert texts.times(vector).tolist() == [1020.0, 0.0, -1.0, 501.0]
     assert texts.take(np.array([3, 1, 0])).times(vector).tolist() == [501.0, 0.0, 1020.0]
-    assert Texts.of([{}, {}]).times(vector).tolist() == [0.0, 0.0]
+    assert FeatureRows.of([{}, {}]).times(vector).tolist() == [0.0, 0.0]
 
 
 def test_a_difference_of_equal_texts_is_nothing_and_the_opposite_judgement_the_negative() -> None:
     one, other = features("Good, good day"), features("bad day")
-    assert better_than(one, one) == {}
-    assert better_than(one, other) == {c: -v for c, v in better_than(other, one).items()}
-    assert as_said(one, False) == {c: -v for c, v in as_said(one, True).items()}
+    assert feature_difference(one, one) == {}
+    assert feature_difference(one, other) == {c: -v for c, v in feature_difference(other, one).items()}
+    assert signed_features(one, False) == {c: -v for c, v in signed_features(one, True).items()}
     assert features("GOOD good DAY!") != features("good day")
     assert {c for c in features("Day, GOOD")} == set(one)

@@ -18,7 +18,7 @@ def test_a_pair_is_the_same_in_either_order() -> None:
     ).pairs
     assert len(set(pairs.unit)) == 1
     assert pairs.value[0] == pairs.value[1]
-    assert sorted(pairs.shown) == [-1, 1]
+    assert sorted(pairs.display_order) == [-1, 1]
     assert pairs.annotator.tolist() == [0, 1]
     assert (pairs.first_at + pairs.second_at).tolist() == [1, 1]
     assert pairs.first_at[0] != pairs.first_at[1]
@@ -35,8 +35,8 @@ def test_a_ranking_is_its_pairs_and_weighs_one_less_than_its_responses() -> None
         assert one is not None
         assert other is not None
         assert pairs.value[i] == (1.0 if one < other else 0.0 if one > other else 0.5)
-    assert sorted(tables.places.value) == [0, 1, 1, 2]
-    assert len(set(tables.places.unit)) == 4
+    assert sorted(tables.ranks.value) == [0, 1, 1, 2]
+    assert len(set(tables.ranks.unit)) == 4
 
 
 def test_places_are_of_a_response_among_the_same_responses_in_any_order() -> None:
@@ -44,8 +44,8 @@ def test_places_are_of_a_response_among_the_same_responses_in_any_order() -> Non
     same = said(Ranking(ranks=(0, 1, 2)), "c", "a", "b", annotator="bob")
     other = said(Ranking(ranks=(0, 1, 2)), "a", "b", "d", annotator="bob")
     tables = tables_of([one, same, other])
-    assert len(set(tables.among)) == 2
-    assert len(set(tables.places.unit)) == 6
+    assert len(set(tables.response_set)) == 2
+    assert len(set(tables.ranks.unit)) == 6
 
 
 def test_units_of_ratings_are_by_data_set_aspect_turn_prompt_and_response() -> None:
@@ -88,14 +88,14 @@ def test_who_gave_no_name_counts_as_one_and_other_kinds_as_nothing() -> None:
     tables = tables_of(records)
     assert tables.annotators == ["ann"]
     assert tables.thumbs.annotator.tolist() == [1, 1, 1, 0]
-    assert tables.thumbs.shared().tolist() == [False, False, True, True]
-    assert (len(tables.pairs), len(tables.ratings), len(tables.places)) == (0, 0, 0)
+    assert tables.thumbs.is_shared().tolist() == [False, False, True, True]
+    assert (len(tables.pairs), len(tables.ratings), len(tables.ranks)) == (0, 0, 0)
     assert len(tables.pairs.take(np.zeros(0, dtype=bool))) == 0
 
 
 def test_nothing_is_empty_columns() -> None:
     tables = tables_of([])
-    assert len(tables.pairs.shared()) == 0
+    assert len(tables.pairs.is_shared()) == 0
     assert tables.groups == []
 
 
