@@ -52,7 +52,7 @@ def read_feedback(rows: Iterable[Row | BadLine], formats: Sequence[Format], **se
 
 
 class Reader:
-    """Iterates over the feedback of the rows; results are valid only if the iteration ends without an error.
+    """Iterates over the rows' feedback; valid only if the iteration ends without an error.
 
     Args:
         rows: of a source.

@@ -20,7 +20,7 @@ from rlhf_lightning.registry import register
 
 @dataclass(frozen=True)
 class Person:
-    """A simulated annotator who rates gain * feeling + bias, in standard deviations of utility, or at random."""
+    """A simulated annotator who rates gain * feeling + bias (in sd of utility), or at random."""
 
     name: str
     bias: float

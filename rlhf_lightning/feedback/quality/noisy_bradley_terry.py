@@ -74,10 +74,8 @@ def noisy_bradley_terry(
         bias_logit = bias_spread * values[2][annotator_index] * side
         first_wins = torch.logaddexp(logsigmoid(skill) + logsigmoid(difference), logsigmoid(-skill) + logsigmoid(bias_logit))
         second_wins = torch.logaddexp(logsigmoid(skill) + logsigmoid(-difference), logsigmoid(-skill) + logsigmoid(-bias_logit))
-        return (
-            -(weights * (outcome_tensor * first_wins + (1 - outcome_tensor) * second_wins)).sum()
-            + sum((value**2).sum() for value in values) / 2
-        )
+        log_likelihood = (weights * (outcome_tensor * first_wins + (1 - outcome_tensor) * second_wins)).sum()
+        return -log_likelihood + sum((value**2).sum() for value in values) / 2
 
     minimise(values, loss, iterations)
     scores, deviation, bias_logit, mean = (value.detach() for value in values)

@@ -91,7 +91,7 @@ class Tables:
 
 
 def data_set(record: Feedback) -> str:
-    """Return the name of the record's data set: its source, else the file it was read from, else "unnamed"."""
+    """Return the record's data set: its source, else the file it was read from, else "unnamed"."""
     return record.source or origin_key(record)[0] or "unnamed"
 
 
