@@ -27,8 +27,8 @@ from rlhf_lightning.tokenization.vocabulary import check_end_tokens, check_token
 class EncoderDecoder(LanguageModel):
     """An encoder-decoder: its encoder reads the prompt, its decoder writes the response.
 
-    Prompts are right-padded, since BART counts positions from the first column. The decoder starts with decoder_start_token_id and what
-    the tokenizer's template puts before a text (BART's <s>), on which no loss is taken.
+    Prompts are right-padded, since BART counts positions from the first column. The decoder starts with decoder_start_token_id and the
+    tokenizer's opening tokens (BART's <s>), on which no loss is taken.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""LoRA: low-rank adapters beside a model's frozen weights; peft makes them."""
+"""LoRA: low-rank adapters for a model's frozen weights, by peft."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from rlhf_lightning.model.attention_buckets import BucketLayout
 
 IMPLEMENTATION = "packed_sdpa"
 NOT_PACKED = ("position_bias", "softcap", "s_aux", "sliding_window")
-"""Arguments of an attention that reach beyond softmax(q·k)·v over a whole text."""
+"""Arguments of an attention beyond softmax(q·k)·v over a text."""
 
 
 class NotPackedError(Exception):

@@ -89,7 +89,7 @@ def regression_tables(regression: ScoreRegression) -> list[Table]:
         "the family; added: over the families above it; only it: what is lost without it."
     )
     effects_note = (
-        "Coefficient: deviations of the score for one deviation of the feature, the others held. Given the others: partial correlation, "
+        "Coefficient: deviations of the score for one deviation of the feature, the others fixed. Given the others: partial correlation, "
         "given the features of all other families."
     )
     heads = [["features", "number", "alone", "added", "only it"], ["feature", "coefficient", "correlation", "given the others"]]
@@ -107,7 +107,7 @@ def words_table(cases: Sequence[ExplainedCase]) -> Table:
             name = f"{number} {'preferred' if index == 0 else 'other'}" if len(item.sides) == 2 else str(number)
             words = [", ".join(f"{_shorten(word)} {value}" for word, value in strongest_words(side, sign, 2)) for sign in (1, -1)]
             rows.append([f"{name}: {_shorten(' '.join(side.response.split()))}", side.score, *words, side.agreement])
-    note = "Words with what they add to the score. Occlusion: rank correlation with what the score loses without a word; low: doubt both."
+    note = "Words with their effects on the score. Occlusion: rank correlation with the score's loss without a word; low: doubt both."
     heads = ["text", "score", "raise it", "lower it", "occlusion"]
     return Table(title="What carried the scores", heads=heads, rows=rows, part="Words", note=note)
 

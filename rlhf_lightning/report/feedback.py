@@ -38,7 +38,7 @@ def quality_metrics(quality: Quality) -> list[Metric]:
         metrics.append(Metric(label="Judgements that are probably wrong", after=share, unit="%", better=None, note=note))
     for label, wins in (("Won by the longer response", overall.bias.longer_wins), ("Won by the first shown", overall.bias.first_wins)):
         if wins is not None:
-            metrics.append(Metric(label=label, after=_interval(wins), unit="%", better=None, note="50 % says no bias", headline=False))
+            metrics.append(Metric(label=label, after=_interval(wins), unit="%", better=None, note="50 % is no bias", headline=False))
     return metrics
 
 
@@ -48,7 +48,7 @@ def quality_curves(quality: Quality) -> list[Curve]:
     if len(reliability) < 3:
         return []
     ranks = [float(rank) for rank in range(1, len(reliability) + 1)]
-    note = "0 says no more than a coin, 1 is always right."
+    note = "0 is a coin, 1 is always right."
     line = Series("reliability", ranks, reliability)
     return [Curve("Reliability of the annotators", "annotator, best first", "", [line], levels=[Level("a coin", 0.0)], note=note)]
 
@@ -114,8 +114,8 @@ def _annotators(quality: DataSetQuality) -> Table:
     rows = [_annotator(person) for person in people[:MAX_ANNOTATORS]]
     heads = ["annotator", "judgements", "overlap", "reliability", "comparisons", "ratings", "thumbs", "same rating", "seconds"]
     note = (
-        "Reliability: 0 says no more than a coin, 1 is always right; by kind where others judged the same. Overlap: judgements that others "
-        "can be held against."
+        "Reliability: 0 is a coin, 1 is always right; by kind if others judged the same. Overlap: judgements that can be compared with "
+        "those of others."
     )
     if len(people) > MAX_ANNOTATORS:
         note += f" The {MAX_ANNOTATORS} who judged most, of {len(people):,}; quality.json has all."
@@ -142,9 +142,7 @@ def _suspects(quality: DataSetQuality) -> Table:
         for suspect in quality.noise.examples
     ]
     heads = ["where", "kind", "annotator", "probability", "because of"]
-    note = (
-        "How probable it is that the judgement says the opposite of the truth. Look before you throw away: rare opinions stand here, too."
-    )
+    note = "Probability that the judgement is the opposite of the truth. Look at them before you remove any: rare opinions are among them."
     return Table(title="Judgements that are probably wrong", heads=heads, rows=rows, part="Suspicious", note=note, in_terminal=False)
 
 

@@ -78,7 +78,7 @@ def render_template(template: str, *styles: str, **parts: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(style=Markup(style), style_hash=digest, plots=plots, wording=formatting)
+    environment.globals.update(style=Markup(style), style_hash=digest, plots=plots, formatting=formatting)
     return visible(environment.get_template(template).render(**parts))
 
 

@@ -92,7 +92,7 @@ def parallel_coordinates(axes: Sequence[Axis], hover_texts: Sequence[str]) -> Ma
                 class_="run",
             )
         )
-    parts += [part for x, axis in zip(xs, axes, strict=True) for part in _axis(axis, x)]  # above the lines, which would hide the labels
+    parts += [part for x, axis in zip(xs, axes, strict=True) for part in _axis(axis, x)]  # over the lines
     width = xs[-1] + SIDE
     names = ", ".join(axis.name for axis in axes)
     text = f"Parallel coordinates of {len(hover_texts)} jobs over {names}; the numbers are in the tables below."

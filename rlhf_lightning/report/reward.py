@@ -82,7 +82,7 @@ def held_out_tables(held_out: HeldOut) -> list[Table]:
     ]
     length_rows: list[Cells] = [[what, *_bounds(value)] for what, value in lines if value is not None]
     if length_rows:
-        note = "Length in characters. A model that knows length alone is right wherever the better response is longer, and nowhere else."
+        note = "Length in characters. A model of length only is right exactly where the better response is longer."
         heads = ["what", "value", "from", "to", "n"]
         tables.append(Table(title="Length", heads=heads, rows=length_rows, part=PART, note=note, digits=3))
     if held_out.calibration is not None:
@@ -92,7 +92,7 @@ def held_out_tables(held_out: HeldOut) -> list[Table]:
             ["Brier score", calibration.brier, 0.25],
             ["negative log-likelihood, nats", calibration.nll, 0.693],
         ]
-        note = "Beside the error: that of a calibrated model on so many comparisons. Beside the others: a coin's."
+        note = "For comparison: the error of a calibrated model on as many comparisons; for the others, a coin's."
         heads = ["what", "value", "for comparison"]
         tables.append(Table(title="Calibration", heads=heads, rows=calibration_rows, part=PART, note=note, digits=3, in_terminal=False))
     return tables
