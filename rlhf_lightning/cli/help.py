@@ -96,7 +96,10 @@ def print_section(name: str) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("setting", "type", "default", title=literal((section_class(name).__doc__ or name).split("\n")[0], console))
+    table = Table(title=literal((section_class(name).__doc__ or name).split("\n")[0], console))
+    table.add_column("setting", no_wrap=True)
+    for head in ("type", "default"):
+        table.add_column(head, overflow="fold")
     for setting in settings_of(section_class(name)):
         cells = (f"{name}.{setting.name}", type_name(setting.type), default_text(setting))
         table.add_row(*(literal(cell, console) for cell in cells))

@@ -78,10 +78,10 @@ def without_secrets(node: Any, name: str = "") -> Any:
     return LEFT_OUT if node and _NAMED.search(name) else without_secret(node)
 
 
-def _is_value(words: Sequence[Any], i: int) -> bool:
+def _is_value(items: Sequence[Any], i: int) -> bool:
     """Return whether an item is the value of the flag before it."""
-    flag, word = words[i - 1] if i else None, words[i]
-    return isinstance(flag, str) and _FLAG.fullmatch(flag) is not None and isinstance(word, str) and not word.startswith(("-", "${"))
+    flag, item = items[i - 1] if i else None, items[i]
+    return isinstance(flag, str) and _FLAG.fullmatch(flag) is not None and isinstance(item, str) and not item.startswith(("-", "${"))
 
 
 def missing_secret(node: Any, key: str = "") -> str | None:

@@ -25,6 +25,15 @@ def shown(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.parametrize(("name", "written"), [("reward_loss", "reward_loss=plackett_luce"), ("ppo", "ppo.learning_rate_schedule")])
+def test_names_are_complete_at_80_columns(capsys, monkeypatch, name, written):
+    monkeypatch.setenv("COLUMNS", "80")
+    help.print_components(name)
+    text = capsys.readouterr().out
+    assert written in text
+    assert "…" not in text
+
+
 def test_help_is_one_screen(capsys):
     help.print_help()
     lines = capsys.readouterr().out.splitlines()

@@ -110,21 +110,21 @@ def _positions(tree: ast.AST, name: str, lines: Sequence[str]) -> Iterator[tuple
             yield node.lineno - 1, re.match(r"(?:class|def)\s+", lines[node.lineno - 1]).end()  # type: ignore[union-attr]
 
 
-def test_of(group: str, name: str, whole: bool) -> str:
+def test_of(group: str, name: str, with_contract: bool) -> str:
     """The test of a new component.
 
     Args:
-        whole: with what the group's contract promises; without it where the component begins from an option that needs more than others.
+        with_contract: check the group's contract; False for an option that needs more than others.
     """
     contract = CONTRACTS[group]
     chosen = f"[{name}]" if GROUPS[group].many else name
     node = f"config.{group}.{name}" if GROUPS[group].many else f"config.{group}"
     text = TEST.format(group=group, name=name, chosen=chosen, node=node)
-    imports = {line for line in contract.imports.strip().splitlines() if whole}
+    imports = {line for line in contract.imports.strip().splitlines() if with_contract}
     heading, _, rest = text.partition("# imports\n")
     mine = _import_lines([*imports, *rest.partition("# end\n")[0].splitlines()])
     body = rest.partition("# end\n")[2]
-    return heading + mine + body + ("\n\n" + contract.test.strip().replace("NAME", name) + "\n" if whole else "")
+    return heading + mine + body + ("\n\n" + contract.test.strip().replace("NAME", name) + "\n" if with_contract else "")
 
 
 def _import_lines(lines: Sequence[str]) -> str:
