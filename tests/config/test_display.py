@@ -135,7 +135,7 @@ def test_a_reward_model_of_hostile_texts(command, tmp_path, head):
         card = (outcome.folder / "reward_model" / "README.md").read_text(encoding="utf-8")
         assert card.count("---\n") == 2
         assert [line for line in card.splitlines() if line.startswith("#")] == [
-            "# A reward model", "## How to load it", "## What it learned from", "## On feedback that it had not seen", "## Limits",
+            "# A reward model", "## How to load it", "## Training data", "## Metrics on held-out feedback", "## Limits",
             "## Licence",
         ]  # fmt: skip
         assert not re.search(r"<|\]\(|evil", uncoded(card))
