@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -125,15 +125,15 @@ class PlannedRun(Run):
             reference: the policy itself if its adapters are trained; None without one.
             scorer: the trunk of a frozen reward model.
         """
-        setup, fake = self.setup, partial(to_fake, self.mode)
-        fake(policy.model.eval())
+        setup = self.setup
+        to_fake(self.mode, policy.model.eval())
         trained, frozen = [Part.of("policy", policy.model, setup.shards)], []
         if critic is not None:
             trained.append(Part.of("critic", critic, setup.shards))
         if reference is not None and reference is not policy:
             frozen.append(Part.of("reference", reference.model.requires_grad_(False), setup.frozen_shards))
         if scorer is not None:
-            frozen.append(Part.of("reward model", scorer.requires_grad_(False), setup.frozen_shards))
+            frozen.append(Part.of("reward model", to_fake(self.mode, scorer).requires_grad_(False), setup.frozen_shards))
         critic_trunk = None if critic is None or critic.trunk is None else Trunk.of(critic.trunk)
         passes = PolicyPasses(
             self.mode, policy, Trunk.of(policy.trunk), setup.precision, setup.host, critic_trunk, has_critic=critic is not None
@@ -151,12 +151,12 @@ class PlannedRun(Run):
         """The critic chosen by policy_critic.
 
         Args:
-            scorer: the fake trunk of the reward model.
+            scorer: the trunk of the reward model.
         """
         to_fake(self.mode, policy.model)
         with self.mode:
             if "reward_model" in self.component_of("policy_critic").needs:  # its weights don't matter, only their shapes
-                return Critic(zero_init_value_head(policy.width), copy.deepcopy(scorer).requires_grad_(True))
+                return Critic(zero_init_value_head(policy.width), copy.deepcopy(to_fake(self.mode, scorer)).requires_grad_(True))
             critic: Critic = self.build("policy_critic")(policy, None)
             return critic
 
@@ -175,12 +175,12 @@ class PlannedRun(Run):
         return RewardModel(ComposedScore(trunk, no_module, no_module), tokenizer, clamp_length(trunk, self.settings("reward").max_length))
 
     def scorer_trunk(self) -> Any:
-        """The fake trunk of rollout_scorer=reward_model; None of a scorer without a trunk."""
+        """The trunk of rollout_scorer=reward_model; None of a scorer without a trunk."""
         path = Path(str(self.config.rollout_scorer.get("path", "")))
         has_trunk = not path.is_dir() or (path / "config.json").is_file()
         if self.component_of("rollout_scorer").name != "reward_model" or not has_trunk:
             return None
-        return to_fake(self.mode, on_meta(trunk_of_path)(str(path)))
+        return on_meta(trunk_of_path)(str(path))
 
     def texts(self, loader: Iterable[Any]) -> list[Texts]:
         """The sizes of a loader's first batches of packed texts."""

@@ -188,7 +188,7 @@ def rehearse_with_scorer(run: PlannedRun, scorer: Any) -> Plan:
     """The phases of PPO.
 
     Args:
-        scorer: the fake trunk of the reward model; None for a scorer without one.
+        scorer: the trunk of the reward model; None for a scorer without one.
     """
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
 
