@@ -46,8 +46,8 @@ class Examples:
     def __len__(self) -> int:
         return len(self.weight)
 
-    def texts(self) -> np.ndarray:
-        """The places of all texts, each once."""
+    def rows(self) -> np.ndarray:
+        """The table rows of all texts, each once."""
         return np.unique(np.concatenate(list(self.places.values())))
 
 
@@ -149,7 +149,7 @@ def _fitting(sides: dict[str, list[int]], weight: list[float], prompt: list[int]
     return Examples(kept, np.array(weight)[fits], numbers[fits], thumbs, int((~fits).sum()))
 
 
-def not_learned(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dict[str, int]:
+def count_unused(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dict[str, int]:
     """How many judgements of each kind the loss can't learn from."""
     learned = {*(("thumbs",) if thumbs else ()), *(COMPARING if from_pairs or not thumbs else ())}
     counts: dict[str, int] = {}

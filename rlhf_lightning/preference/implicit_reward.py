@@ -69,7 +69,7 @@ class HeldOutRatios:
     worse: Interval
 
 
-def in_table(judged: Judgements, table: TextTable) -> tuple[Judgements, np.ndarray]:
+def fitting_judgements(judged: Judgements, table: TextTable) -> tuple[Judgements, np.ndarray]:
     """The judgements all of whose texts fit into the table, and the places of these texts, which are added to it."""
     placed = [[table.place((record.feedback.prompt, text)) for text in record.feedback.responses] for record in judged]
     fits = np.array([LEFT_OUT not in places for places in placed], dtype=bool)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlhf_lightning.feedback.intake import Intake
+    from rlhf_lightning.feedback.judgements import Judgements
+    from rlhf_lightning.feedback.split import Split
     from rlhf_lightning.flow import Feedback, Prompt
 
 
-def read(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
+def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
     """The feedback that the command names, read strictly and cleaned; it stands in the run's folder as feedback.jsonl.
 
     Args:
@@ -37,7 +39,7 @@ def read(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
             f"there are: {names}"
         )
     rows = chain.from_iterable(source() for source in sources.values())
-    return taken(run, rows, list(run.build_all("feedback_format").values()), check=chat_check(tokenizers))
+    return ingest(run, rows, list(run.build_all("feedback_format").values()), check=chat_check(tokenizers))
 
 
 def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
@@ -66,7 +68,7 @@ def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
     return check
 
 
-def taken(
+def ingest(
     run: Run,
     rows: Iterable[Any],
     formats: Sequence[Any],
@@ -104,3 +106,25 @@ def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
     settings = run.settings("feedback")
     weights = annotator_weights(feedback) if settings.annotator_weights == "reliability" else {}
     return WeightedFeedback(feedback, weights, run.build("feedback_comment"), settings.comment_weight)
+
+
+def log_counts(run: Run, intake: Intake) -> None:
+    """Log how many judgements of each kind there are."""
+    run.log(f"{sum(intake.remaining.values())} judgements: {', '.join(f'{n} {kind}' for kind, n in sorted(intake.remaining.items()))}")
+
+
+def train_val_split(judged: Judgements, fraction: float, section: str = "reward") -> Split:
+    """Split off a held-out part with which the training part shares no prompt, or no text (feedback.split).
+
+    Raises:
+        ConfigError: one of the parts would be empty.
+    """
+    from rlhf_lightning.feedback.split import split_judgements
+
+    division = split_judgements(judged, fraction)
+    if not division.training or not division.held_out:
+        raise ConfigError(
+            f"{len(judged)} judgements are too few, or share too many texts, to learn from some and hold others out: give feedback on more "
+            f"prompts or texts, or change {section}.validation_fraction={fraction:g}"
+        )
+    return division

@@ -30,7 +30,7 @@ from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import backbone_tokenizer, read, with_weights
+from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, with_weights
 from rlhf_lightning.training.trainer import processes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Inputs:
 
     @cached_property
     def judgements(self) -> Judgements:
-        return standardise(with_weights(self.run, read(self.run, backbone_tokenizer(self.run)).feedback))
+        return standardise(with_weights(self.run, load_feedback(self.run, backbone_tokenizer(self.run)).feedback))
 
 
 class PlannedRun(Run):

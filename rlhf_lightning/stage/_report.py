@@ -14,7 +14,7 @@ from rlhf_lightning.config.redaction import without_secrets
 from rlhf_lightning.runtime.run import Run
 
 
-def end(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
+def write_report(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
     """Write report.html and report.json into the run's folder and print the table; the first process alone.
 
     Args:

@@ -45,7 +45,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.report.policy import policy_metrics, result_metrics, side_by_side
     from rlhf_lightning.stage._fitting_task import fitting_task
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     task = run.build("task")
     scorer = build_scorer(run) if run.config.get("rollout_scorer") else None
@@ -58,7 +58,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     with run.time_stage("evaluate"):
         before = None if start is None else evaluate_policy(run, task, start, scorer, start)
         after = evaluate_policy(run, task, policy, scorer, start)
-    end(
+    write_report(
         run,
         "Evaluation",
         metrics=policy_metrics(before, after),

@@ -10,7 +10,7 @@ from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import read, with_weights
+from rlhf_lightning.stage._feedback import load_feedback, with_weights
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.judgements import Judgements
@@ -36,12 +36,12 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     from rlhf_lightning.report import reward as report
     from rlhf_lightning.report.policy import feedback_counts
     from rlhf_lightning.reward.storage.folder import is_feature_score
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     if not models or len(set(models)) < len(models):
         raise ConfigError(f"stage.models=[{','.join(models)}] names {'a model twice' if models else 'no model'}: give each model once")
     with run.time_stage("read"):
-        intake = read(run, [path for path in models if not is_feature_score(path)])
+        intake = load_feedback(run, [path for path in models if not is_feature_score(path)])
         judged = standardise(with_weights(run, intake.feedback))
     judged.by_text = len(set(judged.rows["prompt"].tolist())) == 1
     if prompts == "held_out":
@@ -49,7 +49,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
         intake.notes += [note] if note else []
     by_model, agreements = _measure_models(run, models, judged)
     first, several = next(iter(by_model.values())), len(models) > 1
-    end(
+    write_report(
         run,
         "Reward models on feedback" if several else "A reward model on feedback",
         metrics=report.reward_model_metrics(by_model) if several else report.reward_metrics(first),

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import read
+from rlhf_lightning.stage._feedback import load_feedback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def explain(
     from rlhf_lightning.reward.storage.folder import is_feature_score
 
     with run.time_stage("read"):
-        intake = read(run, [] if is_feature_score(model) else [model])
+        intake = load_feedback(run, [] if is_feature_score(model) else [model])
         records = sample_records(intake.feedback, texts, run.seed)
     net = load_model(run, model)
     with run.time_stage("features"):
@@ -97,7 +97,7 @@ def _write_report(run: Run, model: str, cases: Sequence[ExplainedCase], regressi
         words_table,
         write_explanation,
     )
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     sides = [side for case in cases for side in case.sides]
     incomplete = sum(side.is_complete is False for side in sides)
@@ -109,7 +109,7 @@ def _write_report(run: Run, model: str, cases: Sequence[ExplainedCase], regressi
     run.write_json("explanation.json", explanation_json(model, cases, regression))
     if run.is_rank_zero:
         write_explanation(run.folder / "explanation.html", TITLE, model, cases, regression)
-    end(
+    write_report(
         run,
         TITLE,
         metrics=explanation_metrics(cases, regression),

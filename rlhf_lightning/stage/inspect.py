@@ -6,7 +6,7 @@ import dataclasses
 
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import read
+from rlhf_lightning.stage._feedback import load_feedback
 
 
 @register("stage", "inspect")
@@ -18,15 +18,15 @@ def inspect(run: Run) -> float:
     from rlhf_lightning.feedback.quality.quality import measure_quality
     from rlhf_lightning.report.feedback import cleaning_table, quality_curves, quality_metrics, quality_tables
     from rlhf_lightning.report.policy import feedback_counts
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     with run.time_stage("read"):
-        intake = read(run)
+        intake = load_feedback(run)
     with run.time_stage("measure"):
         quality = measure_quality(intake.feedback)
     count = sum(intake.remaining.values())
     run.write_json("quality.json", dataclasses.asdict(quality))
-    end(
+    write_report(
         run,
         "Quality of the feedback",
         metrics=quality_metrics(quality),

@@ -37,7 +37,7 @@ def plan(run: Run) -> float:
     from rlhf_lightning.plan.device import device_named
     from rlhf_lightning.plan.process_memory import bytes_after_imports
     from rlhf_lightning.stage._planned_run import Inputs, PlannedRun
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage._switches import memory_switches
     from rlhf_lightning.training.trainer import kind_of
 
@@ -51,7 +51,7 @@ def plan(run: Run) -> float:
         switches = memory_switches(planned) if settings.switches else {}
         others: dict[str, Plan] = {words: rehearse(planned.with_changes(changes)) for words, changes in switches.items()}
     run.write_json("plan.json", as_json(job, others, device))
-    end(
+    write_report(
         run,
         f"Plan of stage={settings.job} on {device.name}",
         metrics=plan_metrics(job, device),

@@ -38,7 +38,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 
     scorer = build_scorer(run)
@@ -54,7 +54,7 @@ def ppo(run: Run) -> float:
     before = evaluate_policy(run, task, policy, scorer, reference)
     module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
     after = evaluate_policy(run, task, policy, scorer, reference)
-    end(
+    write_report(
         run,
         "PPO",
         metrics=policy_metrics(before, after),

@@ -17,14 +17,13 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._feedback import taken
+from rlhf_lightning.stage._feedback import ingest
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import evaluate_policy
 from rlhf_lightning.stage.ppo import held_out_scorers, rehearse_with_scorer, train_ppo
 from rlhf_lightning.stage.reward import rehearse as rehearse_reward
-from rlhf_lightning.stage.reward import train_reward
 from rlhf_lightning.stage.sft import rehearse as rehearse_sft
 from rlhf_lightning.stage.sft import train_sft
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.stage._planned_run import PlannedRun
-    from rlhf_lightning.stage.reward import TrainedReward
+    from rlhf_lightning.stage._reward_training import TrainedReward
 
 
 @dataclass
@@ -86,6 +85,8 @@ def rounds(
         target: stop once the mean utility has risen by so many standard deviations of the start's.
         prompts, responses: in each round so many times a training prompt is drawn, answered so often, and the answers judged together.
     """
+    from rlhf_lightning.stage._reward_training import train_reward
+
     task: Task = run.build("task")
     if not task.has_utility:
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
@@ -156,7 +157,7 @@ def _can_be_shown(text: str) -> bool:
 def load_feedback_so_far(run: Run, rounds: int) -> Intake:
     """The feedback of every round so far, through the same door as a user's own files."""
     files = tuple(str(run.folder / f"round_{number}" / "feedback.jsonl") for number in range(1, rounds + 1))
-    return taken(run, make("feedback_source", "jsonl", {"path": files})(), [make("feedback_format", "record", {})])
+    return ingest(run, make("feedback_source", "jsonl", {"path": files})(), [make("feedback_format", "record", {})])
 
 
 def ceiling_of(task: Task, reward: TrainedReward) -> float:
@@ -180,7 +181,7 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.report.report import FeedbackCount, Target
     from rlhf_lightning.report.reward import held_out_notes, reliability_curve, reward_metrics
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     last = story.rounds[-1]
     story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
@@ -188,7 +189,7 @@ def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
     improvement, accuracy = story.improvement(), last.reward.measured.accuracy.get("all")
     counted = Counter(last.intake.collected)
     histories = {f"round {r.number}": r.history for r in story.rounds}
-    end(
+    write_report(
         run,
         "From feedback to a better policy",
         metrics=[

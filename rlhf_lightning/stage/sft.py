@@ -29,7 +29,7 @@ def check_combination(choices: ComposedConfig) -> None:
 def sft(run: Run) -> float:
     """Supervised fine-tuning of the backbone on the task's demonstrations; leaves the folder policy/. Returns the final loss."""
     from rlhf_lightning.report.policy import curve, mean_of_last
-    from rlhf_lightning.stage._report import end
+    from rlhf_lightning.stage._report import write_report
 
     task = run.build("task")
     demonstrations_of(task)  # refused before the model loads
@@ -37,7 +37,7 @@ def sft(run: Run) -> float:
     module = train_sft(run, task, language_model, run.folder / "policy")
     loss = mean_of_last(module.history, "sft/loss")
     curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss")]
-    end(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
+    write_report(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
     run.log(f"policy: {run.folder / 'policy'}")
     return loss
 

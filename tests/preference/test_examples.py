@@ -8,7 +8,7 @@ import torch
 
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
-from rlhf_lightning.preference.examples import batch_of, compared_examples, not_learned, preference_loader, thumbed_examples
+from rlhf_lightning.preference.examples import batch_of, compared_examples, count_unused, preference_loader, thumbed_examples
 from rlhf_lightning.preference.texts import TextTable
 
 
@@ -102,9 +102,9 @@ def test_a_judgement_of_a_text_that_is_too_long_is_left_out(feedback, tiny_of):
 
 def test_what_the_loss_does_not_learn_from_is_counted(feedback):
     judged = standardise(feedback)
-    assert not_learned(judged, thumbs=False, from_pairs=False) == {"thumbs": 3}
-    assert not_learned(judged, thumbs=True, from_pairs=False) == {"pair": 1, "ranking": 1, "edit": 1, "rating": 3}
-    assert not_learned(judged, thumbs=True, from_pairs=True) == {}
+    assert count_unused(judged, thumbs=False, from_pairs=False) == {"thumbs": 3}
+    assert count_unused(judged, thumbs=True, from_pairs=False) == {"pair": 1, "ranking": 1, "edit": 1, "rating": 3}
+    assert count_unused(judged, thumbs=True, from_pairs=True) == {}
 
 
 def test_a_batch_holds_each_text_once_and_points_at_the_right_ones(feedback, table):

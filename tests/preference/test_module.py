@@ -11,7 +11,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
-from rlhf_lightning.preference.implicit_reward import ImplicitReward, in_table
+from rlhf_lightning.preference.implicit_reward import ImplicitReward, fitting_judgements
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.loss.ipo import IPO
 from rlhf_lightning.preference.loss.kto import KTO
@@ -134,7 +134,7 @@ def test_the_implicit_reward_scores_texts_by_the_loss_s_rewards(tiny_of, feedbac
     loss = DPO(beta=0.5)
     start = {text: alone(language_model, text) for text in judged.texts()}
     module, table, _ = fitted(language_model, feedback, loss, epochs=3, learning_rate=3e-3)
-    kept, places = in_table(standardise([r for r in feedback if r.judgement.kind in ("ranking", "edit")]), table)
+    kept, places = fitting_judgements(standardise([r for r in feedback if r.judgement.kind in ("ranking", "edit")]), table)
     implicit = ImplicitReward(language_model, loss, table, module.reference, places)
     texts = kept.texts()
     scores = implicit.score_texts([p for p, _ in texts], [r for _, r in texts])

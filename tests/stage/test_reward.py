@@ -114,15 +114,15 @@ def test_a_backbone_made_on_the_spot_is_kept_beside(command, world):
 
 
 def test_scores_are_normalised_on_a_draw_of_many_texts(monkeypatch):
-    """Beyond REFERENCES texts a fixed draw of so many, the same for a seed."""
+    """Beyond MAX_REFERENCES texts a fixed draw of so many, the same for a seed."""
     from rlhf_lightning.feedback.judgements import standardise
     from rlhf_lightning.flow import Feedback, Ranking
-    from rlhf_lightning.stage import reward as module
+    from rlhf_lightning.stage import _reward_training as module
 
     judged = standardise([Feedback(prompt=f"p{i}", responses=(f"a{i}", f"b{i}"), judgement=Ranking(ranks=(0, 1))) for i in range(50)])
     assert module.reference_texts(judged, 0) == judged.texts()
     for most in (70, 20):  # more texts than that, and more records
-        monkeypatch.setattr(module, "REFERENCES", most)
+        monkeypatch.setattr(module, "MAX_REFERENCES", most)
         found = module.reference_texts(judged, 0)
         assert len(set(found)) == len(found) == most
         assert set(found) < set(judged.texts())
