@@ -151,18 +151,18 @@ def test_processes_that_lightning_starts_have_the_command_as_it_was(monkeypatch,
     """Lightning itself repeats the words that Hydra was given, and the folder between double quotes."""
     monkeypatch.delenv(launch.COMMAND, raising=False)
     words = ["stage=sft", f"backbone.path={quote_value(name)}", "-m"]
-    launch.hand_on(words=words)
-    launch.hand_on(folder=f"/runs/{name}")
+    launch.export_command(words=words)
+    launch.export_command(folder=f"/runs/{name}")
     record = json.loads(os.environ[launch.COMMAND])
     monkeypatch.setenv(launch.COMMAND, json.dumps(record | {"process": os.getppid()}))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.inherited_words(["mangled"]) == [*words, f"hydra.run.dir={quote_value(f'/runs/{name}')}"]
-    launch.hand_on(words=[f"resume={name}x"])
+    assert launch.inherited_overrides(["mangled"]) == [*words, f"hydra.run.dir={quote_value(f'/runs/{name}')}"]
+    launch.export_command(words=[f"resume={name}x"])
     monkeypatch.setenv(launch.COMMAND, json.dumps(record | {"process": os.getppid(), "words": [f"resume={name}x"]}))
-    assert launch.inherited_words(["mangled"]) == [f"resume={name}x"]
+    assert launch.inherited_overrides(["mangled"]) == [f"resume={name}x"]
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert launch.inherited_words(["mine"]) == ["mine"]
+    assert launch.inherited_overrides(["mine"]) == ["mine"]
     assert launch.COMMAND not in os.environ
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rlhf_lightning.training.launch import this_launch
+from rlhf_lightning.training.launch import detect_launch
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 DEBOUNCE_SECONDS = 1.0
@@ -59,7 +59,7 @@ def handle_signals() -> Iterator[None]:
     A training handles signals by itself meanwhile (checkpoint.graceful_stop).
     """
     parent = _parent()
-    if parent is not None or this_launch().by == "torchrun":
+    if parent is not None or detect_launch().by == "torchrun":
         _watch(os.getppid() if parent is None else parent)
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     if threading.current_thread() is not threading.main_thread():
@@ -84,7 +84,7 @@ def raise_pending(number: int) -> None:
 
 def requeue() -> None:
     """Let SLURM requeue this job, from its first process."""
-    launch = this_launch()
+    launch = detect_launch()
     if launch.by != "SLURM" or launch.rank() or "SLURM_JOB_ID" not in os.environ:
         return
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
@@ -98,8 +98,8 @@ def requeue() -> None:
 
 
 def _parent() -> int | None:
-    launch = this_launch()
-    return int(os.environ[PARENT_VARIABLE]) if not launch.outside and launch.local and PARENT_VARIABLE in os.environ else None
+    launch = detect_launch()
+    return int(os.environ[PARENT_VARIABLE]) if not launch.is_external and launch.local and PARENT_VARIABLE in os.environ else None
 
 
 def _watch(parent: int) -> None:

@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: --plugins without a folder.
     """
-    return launch.inherited_words(expand_home(take_flag(argv)))
+    return launch.inherited_overrides(expand_home(take_flag(argv)))
 
 
 def hydra_args(args: Sequence[str]) -> list[str]:
@@ -45,9 +45,9 @@ def hydra_args(args: Sequence[str]) -> list[str]:
     """
     check_arguments(args)
     check_working_folder()
-    launch.hand_on(words=list(args))
+    launch.export_command(words=list(args))
     args = absolute_config_path(expand_resume(args))
-    return move_flags_last([*launch.no_files(), *store_saved_config(args)])
+    return move_flags_last([*launch.rank_overrides(), *store_saved_config(args)])
 
 
 def absolute_config_path(args: Sequence[str]) -> list[str]:

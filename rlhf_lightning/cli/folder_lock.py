@@ -52,7 +52,7 @@ class FolderLock(Callback):
             return
         with raise_as_exit():  # Hydra would turn an error of a callback into a warning
             folder = Path(config.hydra[mode].dir)
-            if not launch.this_launch().rank():
+            if not launch.detect_launch().rank():
                 folder = self._unused_folder(config, mode, folder)
                 check_free(folder)  # first: other checks fail in a folder in use, for a reason that misleads
                 check(config, folder)
@@ -60,15 +60,15 @@ class FolderLock(Callback):
                     resume.check_settings(config, folder, lambda text: None)  # before Hydra writes this command's overrides there
                 self.stack.enter_context(lock_folder(folder))
                 check(config, folder)  # again: another process may have had the lock meanwhile
-            launch.hand_on(folder=os.path.abspath(folder))
+            launch.export_command(folder=os.path.abspath(folder))
             self._store(config, mode, folder)
 
     def _unused_folder(self, config: DictConfig, mode: str, folder: Path) -> Path:
         """The folder; if it is named by the time and another run began at that time, the next free name."""
         raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
         by_time = any(clock in str(raw["dir"]) for clock in CLOCKS)
-        starts = launch.this_launch()
-        together = starts.outside or starts.world is not None or OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
+        starts = launch.detect_launch()
+        together = starts.is_external or starts.world is not None or OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
         if not by_time or together or resume.is_resumed(folder):
             return folder
         try:

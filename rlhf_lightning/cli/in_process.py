@@ -77,7 +77,7 @@ def run(overrides: Sequence[str]) -> RunResult:
 
     with restored_process(), _raise_user_errors():
         mask_logs()
-        launch.started.cache_clear()  # a second run gets a folder by its own time
+        launch.run_name.cache_clear()  # a second run gets a folder by its own time
         args = parse_args(overrides)
         for complaint in load_components():
             warnings.warn(complaint, stacklevel=2)

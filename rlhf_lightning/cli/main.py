@@ -98,7 +98,7 @@ def load_components_frozen() -> list[str]:
 
 def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> None:
     """Print why plugins are left out: on rank 0 only, and not during shell completion."""
-    if not COMPLETION_FLAGS & set(args) and launch.this_launch().rank() == 0:
+    if not COMPLETION_FLAGS & set(args) and launch.detect_launch().rank() == 0:
         print("".join(f"{safe_message(line)}\n" for line in complaints), end="", file=sys.stderr)
 
 

@@ -24,7 +24,7 @@ from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gathe
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.rollout.scoring import agreed_scores, name_of
 from rlhf_lightning.tensors import score_on_last_token
-from rlhf_lightning.training.sharding import whole
+from rlhf_lightning.training.sharding import unsharded_weights
 
 P = TypeVar("P", bound=Prompts)
 
@@ -61,7 +61,7 @@ class ExperienceMaker:
         Returns:
             The responses that have a score, with advantages; and metrics of the rollout.
         """
-        with whole(self.policy):
+        with unsharded_weights(self.policy):
             rollout = self.generate(expand_prompts(prompts, self.settings.responses_per_prompt, generator, rank, world))
             baseline_scores = self.greedy_scores(prompts)
         scored = gather_rollouts(self.score(rollout, baseline_scores), rank, world)

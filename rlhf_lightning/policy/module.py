@@ -24,7 +24,7 @@ from rlhf_lightning.rollout.scorer.reward_model import scorer_shared_out
 from rlhf_lightning.training.distributed import all_reduce_metrics, all_reduce_sum, batch_at, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard, clip
 from rlhf_lightning.training.optimizer import check_steps
-from rlhf_lightning.training.sharding import FullySharded, shard, whole
+from rlhf_lightning.training.sharding import FullySharded, shard, unsharded_weights
 
 MAX_UPDATES = 1_000_003
 """More than any run has, for distinct random numbers of distinct seeds."""
@@ -90,7 +90,7 @@ class PPOModule(NonFiniteGuard):
             update=len(self.history) + 1,
             reports_unscored=not any(metrics.get("objective/unscorable") for metrics in self.history),
             reduced_batch_sizes=self.reduced_batch_sizes,
-            describe_weights=self.of_weights,
+            describe_weights=self.non_finite_weights,
         )
 
     def check_first_batch(self, experience: Experience) -> None:
@@ -100,7 +100,7 @@ class PPOModule(NonFiniteGuard):
         components, resumed = self.components, self.global_step > 0
         starts_at_reference = components.starts_at_reference and not resumed
         first = FirstBatch(self.policy, components.sampler, components.scorer, starts_at_reference, components.has_correction)
-        with whole(self.policy):
+        with unsharded_weights(self.policy):
             checks = first.checks(experience)
         report_checks(checks, components.log, lambda passed: self.trainer.strategy.reduce_boolean_decision(passed, all=True))
 
@@ -203,7 +203,7 @@ class PPOModule(NonFiniteGuard):
             self.language_model.model.zero_grad()  # Adam skips parameters without a gradient, and doesn't count the step
         norm = self.checked_grad_norm(loss)
         if norm is None:
-            self.drop(loss, minibatch)
+            self.skip_update(loss, minibatch)
         else:
             clip(self.policy.parameters(), self.settings.max_grad_norm, norm)
             optimizer.step()
@@ -246,7 +246,7 @@ class PPOModule(NonFiniteGuard):
 
     def configure_model(self) -> None:
         strategy = self.trainer.strategy
-        if isinstance(strategy, FullySharded) and strategy.frozen_too and not self.sharded:
+        if isinstance(strategy, FullySharded) and strategy.shard_frozen and not self.is_sharded:
             if not isinstance(self._reference[0], StartPolicy):
                 self._reference = (shard(self._reference[0], strategy.device_mesh),)
             self.components = replace(self.components, scorer=scorer_shared_out(self.components.scorer, strategy.device_mesh))

@@ -20,7 +20,7 @@ from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, 
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.training.distributed import all_reduce_sum
-from rlhf_lightning.training.sharding import whole
+from rlhf_lightning.training.sharding import unsharded_weights
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 TOGETHER = 64
@@ -64,7 +64,7 @@ class PreferenceModule(SupervisedModule):
         if self.reference is None:
             mine = self.to_refer[self.trainer.global_rank :: self.trainer.world_size]
             # As the steps compute: in another precision the log-ratios wouldn't be 0 at the start.
-            with self.trainer.precision_plugin.forward_context(), whole(self.log_probs_of):
+            with self.trainer.precision_plugin.forward_context(), unsharded_weights(self.log_probs_of):
                 said = text_log_probs(self.log_probs_of.language_model, self.table, mine)
             self.reference = self.trainer.strategy.reduce(said.to(self.device), reduce_op="sum").cpu()
 

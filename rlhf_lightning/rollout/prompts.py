@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.training.distributed import Places
+from rlhf_lightning.training.distributed import SequentialResumableSampler
 
 ENCODED_TOGETHER = 256
 """Prompts whose lengths are checked at a time."""
@@ -105,4 +105,4 @@ def prompt_loader(
     def encode(batch: Sequence[int]) -> Prompts:
         return language_model.encode_prompts([prompts[i] for i in batch], room)
 
-    return DataLoader(batches, batch_size=None, sampler=Places(len(batches)), collate_fn=encode)  # type: ignore[arg-type]
+    return DataLoader(batches, batch_size=None, sampler=SequentialResumableSampler(len(batches)), collate_fn=encode)  # type: ignore[arg-type]

@@ -121,7 +121,7 @@ def check(config: DictConfig) -> None:
             for option in node.values() if declared.many else [node]:
                 _check_option(group, option)
     is_for_another_machine = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).component_of("stage").needs
-    check_trainer(config.trainer, here=not is_for_another_machine)
+    check_trainer(config.trainer, on_this_machine=not is_for_another_machine)
     logger_settings(config.logger)
     ComposedConfig(config).require("stage")
 

@@ -30,7 +30,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.runtime import stopwatch
 from rlhf_lightning.runtime.composition import path_settings
 from rlhf_lightning.runtime.saved_config import FILE
-from rlhf_lightning.training.launch import this_launch
+from rlhf_lightning.training.launch import detect_launch
 
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -104,8 +104,8 @@ def _may_change_on_resume(argument: str) -> bool:
 def _resume_automatically(args: Sequence[str]) -> list[str]:
     if {"-m", "--multirun"} & set(args):
         raise ConfigError("a sweep resumes by itself when it is given the same overrides and hydra.sweep.dir: leave resume=auto out")
-    launch = this_launch()
-    if not any(argument.startswith("hydra.run.dir=") for argument in args) and not (launch.job or launch.meets):
+    launch = detect_launch()
+    if not any(argument.startswith("hydra.run.dir=") for argument in args) and not (launch.job or launch.has_store):
         raise ConfigError(
             "resume=auto looks for checkpoints in the run's folder, and a folder named by the time is a new one at each start: name it, "
             "hydra.run.dir=runs/mine"

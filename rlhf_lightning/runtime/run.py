@@ -24,7 +24,7 @@ from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.stopwatch import Stopwatch
 from rlhf_lightning.training.distributed import global_rank
-from rlhf_lightning.training.trainer import devices_on_a_node, lightning_trainer
+from rlhf_lightning.training.trainer import devices_per_node, lightning_trainer
 
 if TYPE_CHECKING:
     import lightning as L
@@ -131,7 +131,7 @@ class Run(ComposedConfig):
 
         hush_hints()
         settings: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
-        L.seed_everything(self.seed + global_rank(devices_on_a_node(settings)), verbose=False)
+        L.seed_everything(self.seed + global_rank(devices_per_node(settings)), verbose=False)
         return lightning_trainer(
             settings,
             max_epochs=epochs,
@@ -149,10 +149,10 @@ class Run(ComposedConfig):
         """Train from the newest checkpoint of this training, if any, and save checkpoints on the way."""
         from rlhf_lightning.checkpoint.fit import fit
         from rlhf_lightning.checkpoint.watchdog import Watchdog
-        from rlhf_lightning.training.nonfinite import FOLDER, Aside, NonFiniteGuard
+        from rlhf_lightning.training.nonfinite import FOLDER, BatchDump, NonFiniteGuard
 
         if isinstance(module, NonFiniteGuard):
-            module.aside = Aside(self.folder / FOLDER, name.replace(" ", "_"), self.log)
+            module.batch_dump = BatchDump(self.folder / FOLDER, name.replace(" ", "_"), self.log)
         checkpoint = self.settings("checkpoint")
         if checkpoint.stalled_after is not None:
             stacks = self.folder / f"stalled_{trainer.global_rank}.txt"

@@ -16,7 +16,7 @@ from rlhf_lightning.runtime.output_folder import output_folder
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.training import launch
 from rlhf_lightning.training.distributed import barrier
-from rlhf_lightning.training.trainer import devices_on_a_node
+from rlhf_lightning.training.trainer import devices_per_node
 
 
 def run_stage(config: DictConfig, node: Any) -> Run:
@@ -32,7 +32,7 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     check(config)
     expand_paths(config)
     raw: Any = OmegaConf.to_container(node.run, resolve=False)
-    launch.check_folder(raw["dir"], devices_on_a_node(config.trainer), config.trainer.num_nodes)
+    launch.check_folder(raw["dir"], devices_per_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, output_folder(node))
     if run.is_rank_zero:
         resume.prepare(config, run.folder, run.log)

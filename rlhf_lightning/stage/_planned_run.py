@@ -31,7 +31,7 @@ from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, with_weights
-from rlhf_lightning.training.trainer import processes
+from rlhf_lightning.training.trainer import process_count
 
 if TYPE_CHECKING:
     from rlhf_lightning.interfaces import Task
@@ -104,7 +104,7 @@ class PlannedRun(Run):
     def setup(self) -> Setup:
         """Processes, strategy and precision."""
         trainer: Any = OmegaConf.to_container(self.config.trainer, resolve=True)
-        world_size, strategy, host = processes(trainer), str(trainer.get("strategy", "auto")), self.device.host
+        world_size, strategy, host = process_count(trainer), str(trainer.get("strategy", "auto")), self.device.host
         kind = "single" if world_size == 1 else "fsdp2" if strategy.startswith("fsdp") else "ddp"
         return Setup(
             precision=str(trainer.get("precision", "32-true")),

@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of
 from rlhf_lightning.runtime.composition import ComposedConfig
-from rlhf_lightning.training.trainer import processes
+from rlhf_lightning.training.trainer import process_count
 
 PROVIDED = ("values", "groups", "greedy")
 """Inputs of advantage estimators that PPO provides."""
@@ -58,7 +58,7 @@ def _check_advantage(choices: ComposedConfig) -> None:
 
 
 def _check_batch(choices: ComposedConfig) -> None:
-    settings, world = choices.settings("ppo"), processes(choices.config.trainer)
+    settings, world = choices.settings("ppo"), process_count(choices.config.trainer)
     responses = settings.prompts_per_update * settings.responses_per_prompt
     if responses < settings.num_minibatches:
         raise ConfigError(

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.registry import option
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.training.trainer import processes
+from rlhf_lightning.training.trainer import process_count
 
 Changes = dict[str, Any]
 
@@ -20,7 +20,7 @@ def memory_switches(run: Run) -> dict[str, Changes]:
     switches = {**_tuning_switches(run, job), **(_ppo_switches(run) if job in ("ppo", "rounds") else _batch_switch(run, job))}
     if run.config.trainer.get("precision") == "32-true":
         switches |= _setting("trainer.precision", "bf16-mixed")
-    if processes(run.config.trainer) == 1:
+    if process_count(run.config.trainer) == 1:
         switches["trainer=fsdp2 trainer.devices=2"] = {"trainer.strategy": "fsdp2", "trainer.devices": 2}
     return switches
 
@@ -42,7 +42,7 @@ def _ppo_switches(run: Run) -> dict[str, Changes]:
         switches |= _choose("policy_critic", "shared")
     if micro_batch > 1:
         switches |= _setting("ppo.micro_batch_size", -(-micro_batch // 4))
-    if settings.prompts_per_update % (2 * processes(run.config.trainer)) == 0:
+    if settings.prompts_per_update % (2 * process_count(run.config.trainer)) == 0:
         switches |= _setting("ppo.prompts_per_update", settings.prompts_per_update // 2)
     if run.max_response_tokens > 1:
         switches |= _setting("rollout_sampler.max_new_tokens", run.max_response_tokens // 2)

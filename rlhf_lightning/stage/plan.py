@@ -39,13 +39,13 @@ def plan(run: Run) -> float:
     from rlhf_lightning.stage._planned_run import Inputs, PlannedRun
     from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage._switches import memory_switches
-    from rlhf_lightning.training.trainer import kind_of
+    from rlhf_lightning.training.trainer import device_kind
 
     settings = run.settings("plan")
     base = bytes_after_imports()
     rehearse = importlib.import_module(option("stage", settings.job).target.__module__).rehearse
     with run.time_stage("plan"):
-        device = device_named(settings.device, kind_of(run.config.trainer.get("accelerator", "auto")))
+        device = device_named(settings.device, device_kind(run.config.trainer.get("accelerator", "auto")))
         planned = PlannedRun(run.config, Inputs(run), device, base)
         job: Plan = rehearse(planned)
         switches = memory_switches(planned) if settings.switches else {}

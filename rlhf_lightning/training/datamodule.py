@@ -1,4 +1,4 @@
-"""Data for any stage's Trainer: each process makes the loader of its own share."""
+"""The data module of every training: each rank makes its own data loader."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from rlhf_lightning.training.distributed import begin_at
 
 
 class ShardedData(L.LightningDataModule):
-    """A loader made from (rank, world size), once those are known. Every batch is shared by rank, so that two processes with half a
-    batch each see what one process sees whole. A training that is resumed in an epoch goes on at the batch after its last."""
+    """Makes the data loader of (rank, world size), and resumes a training in the middle of an epoch.
+
+    Ranks take disjoint rows of each batch: two processes see together what one process sees.
+    """
 
     def __init__(self, loader: Callable[[int, int], DataLoader[Any]]) -> None:
         super().__init__()
@@ -23,7 +25,7 @@ class ShardedData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         loader = self.loader(self.trainer.global_rank, self.trainer.world_size)
-        # A loader draws a number at each pass; from torch's own generator it would shift what the model draws after a resume.
+        # A loader draws a number in each epoch; torch's global generator would then differ after a resume.
         loader.generator = torch.Generator()
         fit_loop: Any = self.trainer.fit_loop
         epoch = fit_loop.epoch_progress.current.processed

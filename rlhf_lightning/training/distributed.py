@@ -1,4 +1,4 @@
-"""What processes do together: they share batches, the same rows in the same order however many they are, and sum what each found."""
+"""Distributed batches and reductions: the same batches for any world size."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.training.launch import this_launch
+from rlhf_lightning.training.launch import detect_launch
 
 T = TypeVar("T")
-EPOCHS_OF_A_SEED = 1_000_003
-"""No run has as many epochs, so that no two seeds share an order."""
+MAX_EPOCHS = 1_000_003
+"""Of a run, so that no two seeds share an order of rows."""
 
 
 class ResumableSampler(Sampler[T]):
-    """A sampler whose next pass may begin at a later place than the first: a training that is resumed goes on there."""
+    """A sampler whose next epoch may begin in its middle, where a training is resumed.
+
+    Attributes:
+        first: index at which the next epoch begins.
+        epoch: its number, set by Lightning.
+    """
 
     first = 0
     epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Where Lightning tells the number of the pass."""
         self.epoch = epoch
 
-    def taken_first(self) -> int:
-        """Where this pass begins; the ones after it begin at 0 again."""
+    def pop_first(self) -> int:
+        """Return `first` and reset it to 0 for the epochs after."""
         first, self.first = self.first, 0
         return first
 
 
-class Places(ResumableSampler[int]):
-    """0, 1, ... in their order."""
+class SequentialResumableSampler(ResumableSampler[int]):
+    """0, 1, ... in order."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -45,26 +49,26 @@ class Places(ResumableSampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        yield from range(self.taken_first(), self.count)
+        yield from range(self.pop_first(), self.count)
 
 
 class DistributedBatchSampler(ResumableSampler[list[int]]):
-    """This process's rows of every batch; an empty list where a batch has fewer rows than there are processes.
+    """This rank's rows of each shuffled batch; none if a batch has fewer rows than processes.
 
-    An epoch's order depends on its number and the seed alone: Lightning tells the number (`set_epoch`).
+    The order of an epoch depends on its number and the seed.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world: int) -> None:
         self.rows, self.batch_size, self.seed, self.rank, self.world = rows, batch_size, seed, rank, world
-        self.sampler = self  # where Lightning looks for set_epoch
+        self.sampler = self  # Lightning calls batch_sampler.sampler.set_epoch
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * EPOCHS_OF_A_SEED + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed * MAX_EPOCHS + self.epoch)
         order = torch.randperm(self.rows, generator=generator).tolist()
-        for start in range(self.taken_first() * self.batch_size, self.rows, self.batch_size):
+        for start in range(self.pop_first() * self.batch_size, self.rows, self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.world]
 
 
@@ -98,16 +102,16 @@ def shared_loader(
 
 
 def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:
-    """Let the loader's next pass be this one, and begin at this batch; its length stays that of a whole pass.
+    """Let a loader's next epoch be number `epoch` and begin at `batch`; its length stays the same.
 
     Raises:
         ConfigError: it has no such batch.
-        TypeError: neither its batches nor its rows are drawn by an `ResumableSampler` sampler.
+        TypeError: the loader has no `ResumableSampler`.
     """
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     if not isinstance(sampler, ResumableSampler):
         raise TypeError(
-            f"{type(sampler).__name__} can't begin in the middle: make the loader by shared_loader, or of a sampler of type Onward"
+            f"{type(sampler).__name__} can't begin in the middle: make the loader with shared_loader, or with a ResumableSampler"
         )
     if batch >= len(loader):
         raise ConfigError(
@@ -118,29 +122,29 @@ def begin_at(loader: DataLoader[Any], epoch: int, batch: int) -> None:
 
 
 def batch_at(loader: DataLoader[Any], step: int) -> Any:
-    """The step-th batch of a `shared_loader` that passes over its rows again and again."""
+    """Batch number `step` of a `shared_loader` that is repeated without end."""
     batches: Any = loader.batch_sampler
-    epoch, place = divmod(step, len(batches))
+    epoch, index = divmod(step, len(batches))
     batches.set_epoch(epoch)
-    chosen = next(itertools.islice(batches, place, None))
+    rows = next(itertools.islice(batches, index, None))
     collate: Any = loader.collate_fn
-    return collate([loader.dataset[row] for row in chosen])
+    return collate([loader.dataset[row] for row in rows])
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where there is no process group."""
+    """Number of processes in the group; 1 without a group."""
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 
 def global_rank(devices: int = 1) -> int:
-    """This process's number among all, from 0, also before they have met.
+    """This process's rank, also before the process group exists.
 
     Args:
-        devices: processes on each node. Whether this is the first doesn't depend on it.
+        devices: processes on each node; rank 0 is rank 0 for any number.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    return this_launch().rank(devices)
+    return detect_launch().rank(devices)
 
 
 def barrier() -> None:
@@ -150,32 +154,32 @@ def barrier() -> None:
 
 
 def all_gather(mine: T, world: int) -> list[T]:
-    """One object of each of the processes, by rank."""
+    """The object of each rank, in order."""
     if world == 1:
         return [mine]
-    found: list[Any] = [None] * world
-    torch.distributed.all_gather_object(found, mine)
-    return found
+    gathered: list[Any] = [None] * world
+    torch.distributed.all_gather_object(gathered, mine)
+    return gathered
 
 
 def raise_on_all_ranks(action: Callable[[], T]) -> T:
-    """What each process does for itself, none of them waiting for another meanwhile; a UserError of one is an error of all."""
-    failure, done = None, None
+    """Run a local action, without collectives, on each rank; a UserError on one rank is raised on all."""
+    error, result = None, None
     try:
-        done = action()
+        result = action()
     except UserError as cause:
-        failure = cause
-    told = all_gather("" if failure is None else str(failure), world_size())
-    if failure is not None:
-        raise failure
-    for rank, text in enumerate(told):
-        if text:
-            raise UserError(f"process {rank}: {text}")
-    return cast(T, done)
+        error = cause
+    messages = all_gather("" if error is None else str(error), world_size())
+    if error is not None:
+        raise error
+    for rank, message in enumerate(messages):
+        if message:
+            raise UserError(f"process {rank}: {message}")
+    return cast(T, result)
 
 
 def all_reduce_sum(numbers: Tensor) -> Tensor:
-    """Each number's sum over the processes, without a gradient."""
+    """Sum each number over the processes, without gradient."""
     total = numbers.detach().clone()
     if world_size() > 1:
         torch.distributed.all_reduce(total)
@@ -183,11 +187,11 @@ def all_reduce_sum(numbers: Tensor) -> Tensor:
 
 
 def all_reduce_metrics(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Metrics of which each process has a part."""
+    """Sum metrics of which each process has a part."""
     return dict(zip(parts, all_reduce_sum(torch.stack(list(parts.values()))).unbind(), strict=True)) if parts else {}
 
 
 def no_sync(model: Any) -> AbstractContextManager[None]:
-    """Gradients of this process alone, which the next ones are added to: where processes share a model, they wait for the last part."""
+    """Accumulate gradients locally inside: DDP averages them in the next backward pass outside."""
     context: AbstractContextManager[None] = model.no_sync() if hasattr(model, "no_sync") else nullcontext()
     return context

@@ -1,4 +1,7 @@
-"""How this process was started, which of them all it is before they have met, and the name that they give to their run's folder."""
+"""Detect the launcher, this process's rank, and a run-folder name that all ranks share.
+
+Lightning's own detection takes seconds to import, which `--help` can't spend.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ from rlhf_lightning.errors import ConfigError
 
 FOLDER_KEY = "rlhf_lightning/started"
 COMMAND = "RLHF_LIGHTNING_COMMAND"
-"""The environment variable with the words of the first process's command, and the folder of its run."""
+"""Environment variable with the command of rank 0 and the folder of its run."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Who starts the processes of this command, and this one's place among them.
+    """The launcher of this command's processes, and this process's rank.
 
     Attributes:
-        by: torchrun, SLURM, LSF, MPI, or Lightning, which starts the processes of a node from its first one.
-        number: this process's among all; None where Lightning gives it, who counts on from the devices of the nodes before.
-        node: this process's machine, where Lightning starts the processes.
-        local: this process's place on its machine, where Lightning starts the processes.
-        world: processes that were started; None where that isn't known.
-        job: a name for the run that every process of it finds by itself, also after it was queued again; '' for none.
-        meets: the processes can agree before they train: torchrun's agent has a store that they reach.
+        by: torchrun, SLURM, LSF, MPI, or Lightning, which starts the other processes of a node from its first one.
+        number: this process's global rank; None under Lightning, which computes it from node and local.
+        node: node rank, under Lightning.
+        local: local rank, under Lightning.
+        world: number of processes; None if unknown.
+        job: the scheduler's name of the run, equal on all processes and after a requeue; '' for none.
+        has_store: torchrun's agent has a store through which the processes can agree before they train.
     """
 
     by: str
@@ -41,29 +44,29 @@ class Launch:
     local: int = 0
     world: int | None = None
     job: str = ""
-    meets: bool = False
+    has_store: bool = False
 
     @property
-    def outside(self) -> bool:
-        """Whether something other than Lightning started the processes."""
+    def is_external(self) -> bool:
+        """True unless Lightning starts the processes."""
         return self.by != "Lightning"
 
     def rank(self, devices: int = 1) -> int:
-        """This process's number among all, from 0, with so many devices on each node. The first is the first whatever they are."""
+        """Global rank, with this number of devices on each node; rank 0 is rank 0 for any number."""
         return self.node * devices + self.local if self.number is None else self.number
 
 
-def this_launch(about: Mapping[str, str] | None = None) -> Launch:
-    """Who started this process, by its environment, in the order in which Lightning asks.
+def detect_launch(environment: Mapping[str, str] | None = None) -> Launch:
+    """Detect the launcher from the environment, in Lightning's order.
 
-    SLURM is passed over in a job named bash or interactive, as Lightning does, and MPI without mpi4py.
+    As in Lightning, SLURM is ignored in a job named bash or interactive, and MPI without mpi4py.
     """
-    env: Mapping[str, str] = os.environ if about is None else about
-    for find in (_torchrun, _slurm, _lsf, _mpi):
-        found = find(env)
-        if found is not None:
-            return found
-    # RANK is nothing that Lightning reads here.
+    env: Mapping[str, str] = os.environ if environment is None else environment
+    for detect in (_torchrun, _slurm, _lsf, _mpi):
+        launch = detect(env)
+        if launch is not None:
+            return launch
+    # Lightning doesn't read RANK.
     world = int(env["WORLD_SIZE"]) if "LOCAL_RANK" in env and "WORLD_SIZE" in env else None
     return Launch("Lightning", None, int(env.get("NODE_RANK", env.get("GROUP_RANK", 0))), int(env.get("LOCAL_RANK", 0)), world)
 
@@ -71,13 +74,13 @@ def this_launch(about: Mapping[str, str] | None = None) -> Launch:
 def _torchrun(env: Mapping[str, str]) -> Launch | None:
     if "TORCHELASTIC_RUN_ID" not in env:
         return None
-    return Launch("torchrun", int(env["RANK"]), world=int(env["WORLD_SIZE"]), meets=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
+    return Launch("torchrun", int(env["RANK"]), world=int(env["WORLD_SIZE"]), has_store=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
 
 
 def _slurm(env: Mapping[str, str]) -> Launch | None:
     if "SLURM_NTASKS" not in env or env.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
-    step = env.get("SLURM_STEP_ID", env.get("SLURM_STEPID"))  # without srun none: commands of one job are told apart by nothing
+    step = env.get("SLURM_STEP_ID", env.get("SLURM_STEPID"))  # without srun, commands of one job have no name each
     job = f"slurm_{env['SLURM_JOB_ID']}{'' if step == '0' else f'_{step}'}" if step is not None and "SLURM_JOB_ID" in env else ""
     return Launch("SLURM", int(env.get("SLURM_PROCID", 0)), world=int(env["SLURM_NTASKS"]), job=job)
 
@@ -95,8 +98,8 @@ def _mpi(env: Mapping[str, str]) -> Launch | None:
     return None
 
 
-def check_launch(devices: int, nodes: int, about: Mapping[str, str] | None = None) -> None:
-    """Hold what was started to what the trainer's settings ask for: where they differ, processes wait for others that never come.
+def check_launch(devices: int, nodes: int, environment: Mapping[str, str] | None = None) -> None:
+    """Compare the started processes with the trainer's settings, since missing ones would block.
 
     Args:
         devices: processes on each node.
@@ -104,8 +107,8 @@ def check_launch(devices: int, nodes: int, about: Mapping[str, str] | None = Non
     Raises:
         ConfigError: another number of processes or nodes, a node without an address, SLURM's tasks without srun.
     """
-    env: Mapping[str, str] = os.environ if about is None else about
-    launch = this_launch(env)
+    env: Mapping[str, str] = os.environ if environment is None else environment
+    launch = detect_launch(env)
     asked = f"trainer.devices={devices} on trainer.num_nodes={nodes}"
     if launch.by == "SLURM":
         _check_slurm(env, devices, nodes)
@@ -114,7 +117,7 @@ def check_launch(devices: int, nodes: int, about: Mapping[str, str] | None = Non
             f"{launch.by} started {launch.world} processes, and {asked} asks for {devices * nodes}: trainer.devices is the number on each "
             "node, trainer.num_nodes that of the nodes; start as many as the settings ask for, or set them to what is started"
         )
-    if not launch.outside:
+    if not launch.is_external:
         _check_nodes(env, launch, devices, nodes)
 
 
@@ -143,30 +146,30 @@ def _check_nodes(env: Mapping[str, str], launch: Launch, devices: int, nodes: in
             f"trainer.num_nodes={nodes} needs {', '.join(missing)} in the environment of each node: the first one's address, a free port "
             "of it, and 0, 1, ... by node; or start the nodes by torchrun or srun"
         )
-    for name, found, most, key in (
+    for name, rank, size, key in (
         ("NODE_RANK", launch.node, nodes, "trainer.num_nodes"),
         ("LOCAL_RANK", launch.local, devices, "trainer.devices"),
     ):
-        if found >= most:
-            raise ConfigError(f"the environment has {name}={found} and {key} is {most}: numbers begin at 0; set {key}, or unset {name}")
+        if rank >= size:
+            raise ConfigError(f"the environment has {name}={rank} and {key} is {size}: ranks begin at 0; set {key}, or unset {name}")
 
 
-def check_folder(folder: str, devices: int, nodes: int, about: Mapping[str, str] | None = None) -> None:
-    """Refuse a folder named by the time, where each process would look at its own clock.
+def check_folder(folder: str, devices: int, nodes: int, environment: Mapping[str, str] | None = None) -> None:
+    """Reject a folder named by the time if each process would read its own clock.
 
     Args:
-        folder: hydra.run.dir as it was written, with its interpolations.
+        folder: hydra.run.dir with its interpolations unresolved.
         devices: processes on each node.
 
     Raises:
-        ConfigError: with what to write.
+        ConfigError: with a folder to write.
     """
-    env: Mapping[str, str] = os.environ if about is None else about
-    launch = this_launch(env)
-    # Lightning tells the folder to the processes that it starts.
-    alone = devices * nodes == 1 or (not launch.outside and nodes == 1 and "LOCAL_RANK" not in env)
-    own = "${now" in folder or ("${started" in folder and not launch.job and not launch.meets)
-    if own and not alone:
+    env: Mapping[str, str] = os.environ if environment is None else environment
+    launch = detect_launch(env)
+    # Processes that Lightning starts inherit the folder.
+    shares_folder = devices * nodes == 1 or (not launch.is_external and nodes == 1 and "LOCAL_RANK" not in env)
+    reads_clock = "${now" in folder or ("${started" in folder and not launch.job and not launch.has_store)
+    if reads_clock and not shares_folder:
         raise ConfigError(
             f"hydra.run.dir={folder} has the time in it, and each of the {devices * nodes} processes reads its own clock: name the folder, "
             "one that all nodes share, as in hydra.run.dir=runs/mine"
@@ -174,17 +177,17 @@ def check_folder(folder: str, devices: int, nodes: int, about: Mapping[str, str]
 
 
 @functools.cache
-def started(pattern: str) -> str:
-    """What tells a run's folder from others': the scheduler's job, else the time at which the first process looked at its clock.
+def run_name(pattern: str) -> str:
+    """Name of a run's folder, equal on all processes: the scheduler's job, else the start time.
 
     Args:
-        pattern: strftime's.
+        pattern: for strftime.
     """
-    launch = this_launch()
+    launch = detect_launch()
     if launch.job:
         return launch.job
     mine = time.strftime(pattern)
-    if not launch.meets or launch.world == 1:
+    if not launch.has_store or launch.world == 1:
         return mine
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -193,19 +196,19 @@ def started(pattern: str) -> str:
     return name.decode()
 
 
-def hand_on(**parts: Any) -> None:
-    """Let the processes that Lightning starts from this one read its command, and its run's folder, as they are."""
+def export_command(**parts: Any) -> None:
+    """Export the command, or the run's folder, to the processes that Lightning starts from this one."""
     record = {"process": os.getpid(), **json.loads(os.environ.get(COMMAND, "{}")), **parts}
     os.environ[COMMAND] = json.dumps(record)
 
 
-def inherited_words(words: Sequence[str]) -> list[str]:
-    """The command of the process that started this one, where Lightning did, with its run's folder; else `words`.
+def inherited_overrides(words: Sequence[str]) -> list[str]:
+    """The parent's exported command and folder, if Lightning started this process; else `words`.
 
-    Lightning repeats the folder between plain double quotes, which hold few of the names that a folder may have.
+    Lightning repeats the folder between double quotes, which break on some folder names.
     """
-    launch = this_launch()
-    record = {} if launch.outside or not launch.local else json.loads(os.environ.get(COMMAND, "{}"))
+    launch = detect_launch()
+    record = {} if launch.is_external or not launch.local else json.loads(os.environ.get(COMMAND, "{}"))
     if record.get("process") != os.getppid():
         os.environ.pop(COMMAND, None)
         return list(words)
@@ -213,11 +216,11 @@ def inherited_words(words: Sequence[str]) -> list[str]:
     return record["words"] if names_run else [*record["words"], f"hydra.run.dir={quote_value(record['folder'])}"]
 
 
-def no_files() -> list[str]:
-    """What a process that isn't the first adds to its command: Hydra's files of the run are written once."""
-    return [] if this_launch().rank() == 0 else ["hydra.output_subdir=null"]
+def rank_overrides() -> list[str]:
+    """The overrides of a rank above 0, so that Hydra writes its files once."""
+    return [] if detect_launch().rank() == 0 else ["hydra.output_subdir=null"]
 
 
 def register() -> None:
     """Let conf/config.yaml write ${started:PATTERN}."""
-    OmegaConf.register_new_resolver("started", started, replace=True)
+    OmegaConf.register_new_resolver("started", run_name, replace=True)

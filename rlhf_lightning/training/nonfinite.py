@@ -1,5 +1,4 @@
-"""Numbers that went wrong: an update whose loss or gradient isn't finite is not applied, its batch is written aside, and a run of them ends
-the training."""
+"""Skip updates with a non-finite loss or gradient, dump their batches, and stop after three in a row."""
 
 from __future__ import annotations
 
@@ -18,31 +17,31 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.training.distributed import all_reduce_sum
 from rlhf_lightning.training.sharding import Shardable, full_tensor
 
-IN_A_ROW = 3
-"""So many updates one after the other that couldn't be applied end the training."""
-WRITTEN = 10
-"""Batches of a training that are written aside; later ones are only counted."""
+MAX_SKIPS_IN_A_ROW = 3
+"""Skipped updates in a row that end the training."""
+MAX_DUMPS = 10
+"""Batches of a training that are dumped; later ones are only counted."""
 FOLDER = "bad_batches"
 
 
 @dataclass(frozen=True)
-class Aside:
-    """Where a training's bad batches are written, and how it is said."""
+class BatchDump:
+    """Writes a training's bad batches into a folder, and logs them."""
 
     folder: Path
     training: str
     log: Callable[[str], None] = lambda text: None
 
-    def write(self, place: str, about: Mapping[str, Any], batch: Any) -> str:
-        """A readable .json, and the batch's tensors beside it as .safetensors; returns where they stand, or why they don't."""
+    def write(self, name: str, record: Mapping[str, Any], batch: Any) -> str:
+        """Write a record and the batch's tensors; returns a clause with the path or the error."""
         from safetensors.torch import save_file
 
-        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors_in(batch)}
-        file = self.folder / f"{self.training}_{place}.json"
-        shown = {**about, "tensors": {name: summary(value) for name, value in tensors.items()}}
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in named_tensors(batch)}
+        file = self.folder / f"{self.training}_{name}.json"
+        content = {**record, "tensors": {key: summarise(value) for key, value in tensors.items()}}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(plain(shown), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write_text(json.dumps(to_json(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             save_file(tensors, file.with_suffix(".safetensors"))
         except OSError as cause:
             return f"its batch couldn't be written to {file}: {cause}"
@@ -50,19 +49,18 @@ class Aside:
 
 
 class NonFiniteGuard(Shardable):
-    """A training that applies an update only where its loss and its gradient are finite on all processes.
+    """Applies an update only if its loss and its gradient are finite on all processes.
 
-    A dropped update leaves the weights, the optimiser's state and the schedule of the learning rate as they were; the next batch follows.
-    Three in a row end the training. Under 16-mixed a gradient that overflows its scale is the scaler's to mend, and isn't counted
-    until the scale is down to 1.
-    DeepSpeed holds the gradients itself, so that its updates can't be dropped: there the first loss that isn't finite ends the training.
+    A skipped update leaves weights, optimizer state and learning-rate schedule as they were; the next batch follows. Three in a row end
+    the training. Under 16-mixed the scaler handles a gradient that overflows, which is counted only once the scale is down to 1.
+    DeepSpeed owns the gradients, so that its updates can't be skipped: the first non-finite loss ends the training.
 
     Attributes:
-        history: the metrics of each step; bad_updates among them is the number of dropped ones so far.
-        bad_updates, bad_in_a_row: dropped so far, and since the last that was applied.
-        applied: whether the last update was.
-        aside: where bad batches are written; None writes none.
-        advice: what usually helps, for the message that ends the training.
+        history: the metrics of each step; bad_updates among them is the number of skipped updates so far.
+        bad_updates, bad_in_a_row: skipped so far, and since the last applied update.
+        applied: whether the last update was applied.
+        batch_dump: writes bad batches; None writes none.
+        advice: the usual remedy, for the message that ends the training.
     """
 
     counters: tuple[str, ...] = ("history", "bad_updates", "bad_in_a_row")
@@ -72,63 +70,63 @@ class NonFiniteGuard(Shardable):
         super().__init__()
         self.history: list[dict[str, float]] = []
         self.bad_updates = self.bad_in_a_row = 0
-        self.aside: Aside | None = None
+        self.batch_dump: BatchDump | None = None
         self.applied = True
         self._batch: Any = None
         self._loss = torch.zeros(())
 
     def texts_of(self, batch: Any) -> list[Any]:
-        """A batch's texts, for a person to read."""
+        """The texts of a batch, for its dump."""
         return []
 
     def batch_metrics(self, batch: Any) -> dict[str, Any]:
-        """What else tells why a batch went wrong."""
+        """Further values for a batch's dump."""
         return {}
 
     def checked_grad_norm(self, loss: Tensor) -> Tensor | None:
-        """The gradient's norm where loss and norm are finite on all processes, which must ask together. None: drop this update (`drop`).
+        """The gradient's norm, or None if the update must be skipped. Collective: call it on every rank.
 
         Args:
-            loss: this process's, whose gradient is there.
+            loss: of this process, after its backward pass.
         """
-        self.average_numbers()
+        self.average_scalar_gradients()
         norm = total_norm(parameter.grad for parameter in self.parameters() if parameter.grad is not None)
         self.applied = not bool(all_reduce_sum((~(loss.isfinite() & norm.isfinite())).float()) > 0)
         self.bad_in_a_row = 0 if self.applied else self.bad_in_a_row
         return norm if self.applied else None
 
-    def drop(self, loss: Tensor, batch: Any) -> None:
-        """Let the optimiser pass over every parameter, count it and write the batch aside; all processes together.
+    def skip_update(self, loss: Tensor, batch: Any) -> None:
+        """Drop the gradients, count the update and dump its batch. Collective: call it on every rank.
 
         Raises:
-            UserError: it is the third in a row.
+            UserError: too many in a row.
         """
         gradients = {name: parameter.grad for name, parameter in self.named_parameters() if parameter.grad is not None}
-        norm, first = total_norm(gradients.values()).item(), _first_bad(gradients.items())
+        norm, first = total_norm(gradients.values()).item(), _first_non_finite(gradients.items())
         self.zero_grad()  # an optimiser has no step for what has no gradient
         self.bad_updates += 1
         self.bad_in_a_row += 1
         step = self.trainer.fit_loop.total_batch_idx + 1
-        what = f"step {step}: the loss is {loss.item():g}, the gradient's norm {norm:g}{f', first at {first}' if first else ''}"
-        about = {"step": step, "loss": loss.item(), "gradient_norm": norm, "first_parameter_with_a_bad_gradient": first}
-        what += self.of_weights() + self._write_aside(about, batch)
-        if self.bad_in_a_row >= (1 if _keeps_gradients(self.trainer.strategy) else IN_A_ROW):
+        summary = f"step {step}: the loss is {loss.item():g}, the gradient's norm {norm:g}{f', first at {first}' if first else ''}"
+        record = {"step": step, "loss": loss.item(), "gradient_norm": norm, "first_parameter_with_a_bad_gradient": first}
+        summary += self.non_finite_weights() + self._dump(record, batch)
+        if self.bad_in_a_row >= (1 if _owns_gradients(self.trainer.strategy) else MAX_SKIPS_IN_A_ROW):
             raise UserError(
-                f"{self.bad_in_a_row} updates in a row had a loss or a gradient that isn't finite and were not applied, the last at {what}"
-                f"; {self.advice}"
+                f"{self.bad_in_a_row} updates in a row had a loss or a gradient that isn't finite and were not applied, the last at "
+                f"{summary}; {self.advice}"
             )
-        if self.aside is not None and self.bad_updates <= WRITTEN:
-            self.aside.log(f"the update isn't applied: {what}")
+        if self.batch_dump is not None and self.bad_updates <= MAX_DUMPS:
+            self.batch_dump.log(f"the update isn't applied: {summary}")
 
     def check_weights(self) -> None:
-        """Refuse weights that nothing can be computed with; all processes together.
+        """Check that the weights are finite. Collective: call it on every rank.
 
         Raises:
             UserError: a weight isn't finite, or its square is beyond float32.
         """
-        wrong = self.of_weights()
-        if wrong:
-            raise UserError(f"after step {self.trainer.fit_loop.total_batch_idx + 1} nothing is saved{wrong}; {self.advice}")
+        clause = self.non_finite_weights()
+        if clause:
+            raise UserError(f"after step {self.trainer.fit_loop.total_batch_idx + 1} nothing is saved{clause}; {self.advice}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._batch = batch
@@ -139,14 +137,14 @@ class NonFiniteGuard(Shardable):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Where Lightning steps the optimiser: between the backward pass and the step."""
+        """Check and clip the gradients before Lightning steps the optimizer."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         loss, batch, self._batch = self._loss / scale, self._batch, None
         if self.checked_grad_norm(loss) is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif scale <= 1 or not bool(all_reduce_sum((~loss.isfinite()).float()) == 0):
-            self.drop(loss, batch)
+            self.skip_update(loss, batch)
         self.log_step()
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -154,53 +152,55 @@ class NonFiniteGuard(Shardable):
             super().lr_scheduler_step(scheduler, metric)
 
     def log_step(self) -> None:
-        """Log the newest metrics of the history."""
+        """Log the metrics of the last step."""
         metrics = self.history[-1]
         metrics["bad_updates"] = float(self.bad_updates)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=len(self.history))
 
     def on_train_end(self) -> None:
-        if self.bad_updates and self.aside is not None:
-            self.aside.log(f"{self.aside.training}: {self.bad_updates} updates had a loss or a gradient that isn't finite: not applied")
+        if self.bad_updates and self.batch_dump is not None:
+            self.batch_dump.log(
+                f"{self.batch_dump.training}: {self.bad_updates} updates had a loss or a gradient that isn't finite: not applied"
+            )
 
-    def _write_aside(self, about: dict[str, Any], batch: Any) -> str:
-        """A clause that says where the batch now stands."""
-        if self.aside is None or self.bad_updates > WRITTEN:
+    def _dump(self, record: dict[str, Any], batch: Any) -> str:
+        """Dump the batch; returns a clause with its path."""
+        if self.batch_dump is None or self.bad_updates > MAX_DUMPS:
             return ""
-        shown = {"training": self.aside.training, "process": self.trainer.global_rank, **about, **self.batch_metrics(batch)}
-        place = f"step_{about['step']}_bad_{self.bad_updates}_rank_{self.trainer.global_rank}"
-        return "; " + self.aside.write(place, {**shown, "texts": self.texts_of(batch)}, batch)
+        content = {"training": self.batch_dump.training, "process": self.trainer.global_rank, **record, **self.batch_metrics(batch)}
+        name = f"step_{record['step']}_bad_{self.bad_updates}_rank_{self.trainer.global_rank}"
+        return "; " + self.batch_dump.write(name, {**content, "texts": self.texts_of(batch)}, batch)
 
-    def of_weights(self) -> str:
-        """A clause for a message, where the weights themselves aren't finite (of all processes, which must ask together)."""
-        # Not those in eight bits or fewer, of which there is no norm.
+    def non_finite_weights(self) -> str:
+        """Name the first non-finite weights in a clause; empty for none. Collective: call it on every rank."""
+        # Weights in eight bits or fewer have no norm.
         weights = {name: weight for name, weight in self.named_parameters() if weight.is_floating_point() and weight.itemsize > 1}
         if not bool(all_reduce_sum((~total_norm(weights.values()).isfinite()).float()) > 0):
             return ""
-        return f"; the weights themselves aren't finite, the first are {_first_bad(weights.items()) or 'on another process'}"
+        return f"; the weights themselves aren't finite, the first are {_first_non_finite(weights.items()) or 'on another process'}"
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The 2-norm of all elements of tensors, whole or shared out between processes; then all of them must ask."""
-    whole: list[Tensor] = []
-    shared: list[Tensor] = []
+    """Global L2 norm of tensors and DTensors. Collective: call it on every rank."""
+    plain: list[Tensor] = []
+    sharded: list[Tensor] = []
     for tensor in tensors:
-        (shared if hasattr(tensor, "full_tensor") else whole).append(tensor.detach())
-    norms = [full_tensor(nn.utils.get_total_norm(part)) for part in (whole, shared) if part]
+        (sharded if hasattr(tensor, "full_tensor") else plain).append(tensor.detach())
+    norms = [full_tensor(nn.utils.get_total_norm(part)) for part in (plain, sharded) if part]
     return norms[0] if len(norms) == 1 else torch.stack(norms).norm() if norms else torch.zeros(())
 
 
 @torch.no_grad()
 def clip(parameters: Iterable[nn.Parameter], max_norm: float, norm: Tensor) -> None:
-    """Scale gradients of this norm down to max_norm, as torch.nn.utils.clip_grads_with_norm_; also those shared out between processes."""
-    gradients = [_own(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    """Scale gradients of a known norm down to max_norm, as torch's clip_grads_with_norm_; also DTensors."""
+    gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if gradients:
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
-def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a record, of records in it, of mappings and lists, by name: "tokens.ids"."""
+def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors inside a dataclass, mapping or list, by path ("tokens.ids")."""
     if isinstance(value, Tensor):
         yield name or "batch", value
         return
@@ -212,39 +212,39 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list):
         parts = dict(zip(map(str, range(len(value))), value, strict=True))
     for key, part in parts.items():
-        yield from tensors_in(part, f"{name}.{key}" if name else str(key))
+        yield from named_tensors(part, f"{name}.{key}" if name else str(key))
 
 
-def summary(tensor: Tensor) -> dict[str, Any]:
-    """Its shape and what its finite elements span, and how many aren't finite."""
+def summarise(tensor: Tensor) -> dict[str, Any]:
+    """Shape, range of the finite elements, and number of non-finite ones."""
     finite = tensor[tensor.isfinite()]
     spans = [finite.min().item(), finite.max().item()] if finite.numel() else []
     return {"shape": list(tensor.shape), "from_to": spans, "not_finite": tensor.numel() - finite.numel()}
 
 
-def plain(value: Any) -> Any:
-    """Numbers that JSON hasn't got as their names: "nan", "inf"."""
+def to_json(value: Any) -> Any:
+    """Replace numbers that JSON lacks by strings ("nan", "inf")."""
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [to_json(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _first_bad(named: Iterable[tuple[str, Tensor]]) -> str:
-    """The first whose part on this process isn't finite, or too large to compute with; "" for none."""
+def _first_non_finite(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Name of the first tensor with a non-finite norm on this process; "" for none."""
     for name, tensor in named:
-        if not bool(_own(tensor.detach()).norm().isfinite()):
+        if not bool(_local(tensor.detach()).norm().isfinite()):
             return name
     return ""
 
 
-def _own(tensor: Any) -> Any:
-    """This process's part of a tensor."""
+def _local(tensor: Any) -> Any:
+    """This process's part of a DTensor; a plain tensor unchanged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _keeps_gradients(strategy: Any) -> bool:
+def _owns_gradients(strategy: Any) -> bool:
     from lightning.pytorch.strategies import DeepSpeedStrategy
 
     return isinstance(strategy, DeepSpeedStrategy)

@@ -11,29 +11,31 @@ from torch import nn
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.training.settings import SupervisedSettings
 
-MOVES = 0.5
-"""The least share of weights in half precision that a step must be able to change."""
+MIN_MOVED = 0.5
+"""Smallest fraction of half-precision weights that a step must change."""
 
 
 def adamw(
     parameters: Iterable[nn.Parameter],
     settings: SupervisedSettings,
     steps: int,
-    beside: Iterable[nn.Parameter] = (),
-    beside_learning_rate: float = 0.0,
+    loss_parameters: Iterable[nn.Parameter] = (),
+    loss_learning_rate: float = 0.0,
 ) -> dict[str, Any]:
-    """AdamW (betas 0.9, 0.95, as language models are trained) on the parameters that are trained, its learning rate rising over the first
-    steps and then constant or falling linearly to 0 over `steps`, as Lightning takes it.
+    """AdamW and its learning-rate schedule, as Lightning takes them.
+
+    Betas are 0.9 and 0.95, as language models are trained. The learning rate rises over the warm-up, then stays or falls linearly to 0.
 
     Args:
-        beside: parameters with a learning rate of their own, on the same schedule, and without weight decay.
+        steps: of the training.
+        loss_parameters: with a learning rate of their own, on the same schedule, and without weight decay.
 
     Raises:
         ConfigError: `check_steps`.
     """
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in parameters if parameter.requires_grad]},
-        {"params": [p for p in beside if p.requires_grad], "lr": beside_learning_rate, "weight_decay": 0.0},
+        {"params": [p for p in loss_parameters if p.requires_grad], "lr": loss_learning_rate, "weight_decay": 0.0},
     ]
     trained = [group for group in groups if group["params"]]
     check_steps(groups[0]["params"], settings.learning_rate)
@@ -45,28 +47,29 @@ def adamw(
 
     warmup = settings.warmup_fraction * steps
 
-    def share(step: int) -> float:
+    def learning_rate_factor(step: int) -> float:
         rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
         falling = max(0.0, 1.0 - step / steps) if settings.learning_rate_schedule == "linear" else 1.0
         return rising * falling
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 @torch.no_grad()
 def check_steps(parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
-    """Refuse to train half-precision weights at a learning rate that rounding swallows: Adam's steps are hardly larger than it, and
-    bfloat16 has no number between a weight and 1/256 more. All processes together.
+    """Check that steps of half-precision weights aren't rounded away. Collective: call it on every rank.
+
+    Adam's steps are hardly larger than the learning rate, and bfloat16 has no number between a weight and 1/256 more.
 
     Raises:
-        ConfigError: fewer than MOVES of these weights would be changed by a step of that size.
+        ConfigError: fewer than MIN_MOVED of these weights would be changed by a step of that size.
     """
     halves = [parameter for parameter in parameters if parameter.dtype in (torch.bfloat16, torch.float16)]
-    found: list[Any] = [(parameter + learning_rate != parameter).sum() for parameter in halves]
-    moved = sum(int(number.full_tensor() if hasattr(number, "full_tensor") else number) for number in found)  # of all shards
+    changed: list[Any] = [(parameter + learning_rate != parameter).sum() for parameter in halves]
+    moved = sum(int(number.full_tensor() if hasattr(number, "full_tensor") else number) for number in changed)  # of all shards
     count = sum(parameter.numel() for parameter in halves)
-    if moved < MOVES * count:
+    if moved < MIN_MOVED * count:
         raise ConfigError(
             f"the weights to train are in {str(halves[0].dtype).removeprefix('torch.')}, where a step of learning_rate={learning_rate:g} "
             f"changes {moved / count:.0%} of them and rounds away in the others: load them in float32 (backbone.dtype=float32) under "

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 @dataclass
 class SupervisedSettings:
-    """How a supervised training optimises. The defaults suit models of about a million parameters.
+    """Optimization of a supervised training. The defaults suit models of about a million parameters.
 
     Attributes:
         epochs: passes over the data.

@@ -1,7 +1,7 @@
-"""Weights shared out between processes (FSDP2, trainer.strategy=fsdp2): each keeps a part, and a layer's parts meet while it runs.
+"""Sharded training of a model's weights (FSDP2, trainer.strategy=fsdp2).
 
-Outside of a fit every process holds its models whole. In a fit a copy of what is trained is shared out, with its gradients and the
-optimiser's states; at the end the whole model takes the copy's weights.
+Outside of a fit each process has the full model. A fit trains a sharded copy, with sharded gradients and optimizer states; at its end the
+full model gets the copy's weights.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP2 over all processes (Zhao et al. 2023). A checkpoint is one file of whole weights, as under the other strategies.
+    """FSDP2 over all processes (Zhao et al. 2023), with checkpoints of full weights in one file.
 
     Args:
         processes: on all nodes together.
-        frozen_too: share out the reference and the reward model of PPO as well.
+        shard_frozen: also shard the reference and the reward model of PPO.
     """
 
-    def __init__(self, processes: int, frozen_too: bool = False) -> None:
+    def __init__(self, processes: int, shard_frozen: bool = False) -> None:
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
-        self.frozen_too = frozen_too
+        self.shard_frozen = shard_frozen
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Lightning's, and the states of modules that aren't tensors, which it passes over: of a KL control, of running statistics."""
+        """Load a checkpoint, with the extra states of modules that Lightning leaves out."""
         rest = super().load_checkpoint(checkpoint_path, weights_only)
         state = torch.load(self.broadcast(checkpoint_path), map_location="cpu", mmap=True, weights_only=weights_only)["state_dict"]
         assert self.model is not None
@@ -47,56 +47,56 @@ class FullySharded(ModelParallelStrategy):
 
 
 class Shardable(L.LightningModule):
-    """A LightningModule whose model's weights FullySharded may share out while it is fitted.
+    """A LightningModule whose model FullySharded can shard during a fit.
 
     Attributes:
-        trained: the attribute with the model that is trained; all work that has gradients goes through its calls.
-        calls: methods of that model, each of which brings the outermost weights together.
+        trained: name of the attribute with the trained model, through whose calls all gradients flow.
+        calls: methods of that model that unshard its outermost weights.
     """
 
     trained: str
     calls: tuple[str, ...] = ("forward",)
-    _whole: tuple[nn.Module, ...] = ()
-    """What is trained, whole, while a copy of it is trained in shares."""
+    _full_model: tuple[nn.Module, ...] = ()
+    """The full model while a sharded copy of it is trained; in a tuple, so that it is no submodule."""
 
     @property
-    def sharded(self) -> bool:
-        """Whether each process has its share now."""
-        return bool(self._whole)
+    def is_sharded(self) -> bool:
+        """True during a fit under FullySharded."""
+        return bool(self._full_model)
 
     def configure_model(self) -> None:
         strategy = self.trainer.strategy
-        if isinstance(strategy, FullySharded) and not self.sharded:
-            self._whole = (getattr(self, self.trained),)
-            setattr(self, self.trained, shard(self._whole[0], strategy.device_mesh, self.calls))
+        if isinstance(strategy, FullySharded) and not self.is_sharded:
+            self._full_model = (getattr(self, self.trained),)
+            setattr(self, self.trained, shard(self._full_model[0], strategy.device_mesh, self.calls))
 
-    def average_numbers(self) -> None:
-        """Average over the processes the gradients of what can't be shared out, single numbers, as those of the shares are averaged."""
-        whole = [parameter for parameter in getattr(self, self.trained).parameters() if parameter.requires_grad and parameter.dim() == 0]
-        for number in whole if self.sharded else ():
+    def average_scalar_gradients(self) -> None:
+        """Average the gradients of scalar parameters, which can't be sharded, over the processes."""
+        scalars = [parameter for parameter in getattr(self, self.trained).parameters() if parameter.requires_grad and parameter.dim() == 0]
+        for number in scalars if self.is_sharded else ():
             mine = torch.zeros(2, device=number.device)
             if number.grad is not None:
                 mine = torch.stack([number.grad.float(), torch.ones_like(number.grad)])
-            total, known = all_reduce_sum(mine)
-            if known > 0:
+            total, count = all_reduce_sum(mine)
+            if count > 0:
                 number.grad = (total / world_size()).to(number)
 
     def on_fit_end(self) -> None:
-        if self.sharded:
-            copy_full_weights(self._whole[0], getattr(self, self.trained))
-            setattr(self, self.trained, self._whole[0])
-            self._whole = ()
+        if self.is_sharded:
+            copy_full_weights(self._full_model[0], getattr(self, self.trained))
+            setattr(self, self.trained, self._full_model[0])
+            self._full_model = ()
 
 
 def shard(model: M, mesh: DeviceMesh, calls: tuple[str, ...] = ("forward",)) -> M:
-    """A copy of a model of which each process of the mesh keeps its part; layers come together one at a time.
+    """A sharded copy of a model, whose layers are unsharded one at a time.
 
     Args:
-        calls: the methods by which it is called, on every process as often as on the others.
+        calls: the methods by which it is called, equally often on every rank.
     """
     sharded = copy.deepcopy(model)
-    numbers = {parameter for parameter in sharded.parameters() if parameter.dim() == 0}  # every process has them (`average_numbers`)
-    parts: list[nn.Module] = [*layers(sharded), sharded]
+    numbers = {parameter for parameter in sharded.parameters() if parameter.dim() == 0}  # not sharded (`average_scalar_gradients`)
+    parts: list[nn.Module] = [*transformer_layers(sharded), sharded]
     for part in parts:
         fully_shard(part, mesh=mesh, ignored_params=numbers)
     for call in calls:
@@ -105,21 +105,21 @@ def shard(model: M, mesh: DeviceMesh, calls: tuple[str, ...] = ("forward",)) -> 
     return sharded
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of the transformers inside a model: what each of them says mustn't be split over devices."""
+def transformer_layers(model: nn.Module) -> list[nn.Module]:
+    """The modules that the transformers inside a model declare as not to be split over devices."""
     names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     return [module for module in model.modules() if type(module).__name__ in names and any(True for _ in module.parameters())]
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Inside, every process holds all weights of a model and may call it, or its parts, as often as it likes, without gradients."""
+def unsharded_weights(model: nn.Module) -> Iterator[None]:
+    """Unshard a model inside: each rank may call it and its parts, without gradients, any number of times."""
     parts: list[Any] = [part for part in model.modules() if isinstance(part, FSDPModule)]
     if not parts:
         yield
         return
     root, *inner = parts
-    # What runs first would else be taken for the outermost module. The first pass through it does the same.
+    # As the first forward pass does: a part that runs before it would become the root.
     root._get_fsdp_state()._lazy_init()
     for part in inner:
         part.set_reshard_after_forward(False, recurse=False)
@@ -136,13 +136,13 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def copy_full_weights(model: nn.Module, sharded: nn.Module) -> None:
-    """Give a model the parameters and buffers of its sharded copy; all processes together."""
-    for own, other in ((model.parameters(), sharded.parameters()), (model.buffers(), sharded.buffers())):
-        for kept, part in zip(own, other, strict=True):
-            kept.copy_(full_tensor(part))
+    """Copy the parameters and buffers of a sharded copy into its model. Collective: call it on every rank."""
+    for targets, sources in ((model.parameters(), sharded.parameters()), (model.buffers(), sharded.buffers())):
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(full_tensor(source))
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor whole, of which each process may have a part."""
+    """The full tensor of a DTensor; a plain tensor unchanged."""
     gather: Callable[[], torch.Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()

@@ -81,7 +81,7 @@ class SupervisedModule(NonFiniteGuard):
         return loss + self._rescale(totals, weight[0]) if totals else loss
 
     def _backward(self, micro_batch: Any) -> Tensor:
-        """Add a micro-batch's gradient to this process's parameters, divided by batch_size: the batch's weight isn't known yet."""
+        """Accumulate a micro-batch's gradient, divided by batch_size until the batch's weight is known."""
         with no_sync(self.trainer.strategy.model):
             sums = self.loss_sums(micro_batch)
             with torch.autocast(self.device.type, enabled=False):
@@ -89,14 +89,14 @@ class SupervisedModule(NonFiniteGuard):
         return sums.totals()
 
     def _rescale(self, totals: list[Tensor], weight: Tensor) -> Tensor:
-        """Divide the accumulated gradient by the batch's weight; returns this process's part of the loss that belongs to it."""
+        """Divide the accumulated gradient by the batch's weight; returns its part of the loss."""
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(self.settings.batch_size / weight)
         return torch.stack(totals).sum(0)[0, 0] * world_size() / weight
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Keep the gradients of micro-batches: Lightning zeroes gradients between the training step and its backward pass."""
+        """Keep the gradients of micro-batches, which Lightning would zero after the training step."""
         if not self._accumulates:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 

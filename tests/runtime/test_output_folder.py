@@ -261,7 +261,7 @@ def test_the_folder_of_another_hydra_program_stays_with_a_lock(command, top):
 def test_runs_of_the_same_second_get_folders_of_their_own(command, top, monkeypatch):
     from rlhf_lightning.training import launch
 
-    launch.started.cache_clear()
+    launch.run_name.cache_clear()
     monkeypatch.setattr(launch.time, "strftime", lambda pattern: "2026-11-23_12-00-00")
     name = "hydra.run.dir=runs/${started:%Y}"
     folders = []
@@ -269,7 +269,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(command, top, monkeypa
         outcome, new = run(command, top, [*STUB, name])
         assert outcome.code == 0, outcome.error
         folders += {Path(path).relative_to("work/runs").parts[0] for path in new}
-    launch.started.cache_clear()
+    launch.run_name.cache_clear()
     assert folders == ["2026-11-23_12-00-00", "2026-11-23_12-00-00_2", "2026-11-23_12-00-00_3"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.training.distributed import DistributedBatchSampler, Places, begin_at, shared_loader
+from rlhf_lightning.training.distributed import DistributedBatchSampler, SequentialResumableSampler, begin_at, shared_loader
 
 SIZES = {"rows": st.integers(1, 30), "batch_size": st.integers(1, 12), "world": st.integers(1, 5), "seed": st.integers(0, 3)}
 
@@ -61,7 +61,7 @@ def test_a_pass_that_begins_in_its_middle_is_the_rest_of_the_whole_one(rows, bat
 
 
 def test_places_begin_where_they_are_told_once():
-    loader = DataLoader([[0], [1], [2]], batch_size=None, sampler=Places(3))
+    loader = DataLoader([[0], [1], [2]], batch_size=None, sampler=SequentialResumableSampler(3))
     begin_at(loader, 0, 2)
     assert len(loader) == 3
     assert [list(loader), list(loader)] == [[[2]], [[0], [1], [2]]]

@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.training import launch
-from rlhf_lightning.training.launch import check_folder, check_launch, no_files, started, this_launch
+from rlhf_lightning.training.launch import check_folder, check_launch, detect_launch, rank_overrides, run_name
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1",
@@ -35,10 +35,10 @@ def here(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        started.cache_clear()
+        run_name.cache_clear()
 
     yield put
-    started.cache_clear()
+    run_name.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_who_started_it_and_which_one_it_is(env, by, rank, here):
     """As Lightning's own environments say, of which the first that finds itself counts."""
     from lightning.fabric.plugins.environments import LightningEnvironment, LSFEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-    found = this_launch(env)
+    found = detect_launch(env)
     assert (found.by, found.rank(devices=2)) == (by, rank)
     assert (found.rank() == 0) is (rank == 0), "who is the first doesn't depend on the number of devices"
     here(env)
-    assert this_launch() == found
+    assert detect_launch() == found
     kinds = {"torchrun": TorchElasticEnvironment, "SLURM": SLURMEnvironment, "LSF": LSFEnvironment, "Lightning": LightningEnvironment}
     assert next(name for name, kind in kinds.items() if kind.detect()) == by
     if by in ("torchrun", "SLURM"):
@@ -76,16 +76,16 @@ def test_who_started_it_and_which_one_it_is(env, by, rank, here):
     if by == "Lightning":
         theirs = LightningEnvironment()
         assert theirs.node_rank() * 2 + theirs.local_rank() == rank
-    assert no_files() == ([] if rank == 0 else ["hydra.output_subdir=null"])
+    assert rank_overrides() == ([] if rank == 0 else ["hydra.output_subdir=null"])
 
 
 def test_mpi_counts_where_lightning_can_ask_it(monkeypatch):
     env = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
     for there, by in ((None, "Lightning"), (object(), "MPI")):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, there=there: there)
-        assert this_launch(env).by == by
-    assert this_launch(env).rank() == 1
-    assert this_launch({**env, "OMPI_COMM_WORLD_SIZE": "1"}).by == "Lightning"
+        assert detect_launch(env).by == by
+    assert detect_launch(env).rank() == 1
+    assert detect_launch({**env, "OMPI_COMM_WORLD_SIZE": "1"}).by == "Lightning"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_folder_that_each_process_would_name_by_its_own_clock_is_refused(folde
 def test_a_run_is_named_by_its_job_or_by_its_time(env, name, here, monkeypatch):
     here(env)
     monkeypatch.setattr(launch, "time", SimpleNamespace(strftime=lambda pattern: f"{pattern} by the clock"))
-    assert started("%H") == name
+    assert run_name("%H") == name
 
 
 def test_processes_of_torchrun_take_the_name_of_the_first_that_asks(here, monkeypatch):
@@ -174,6 +174,6 @@ def test_processes_of_torchrun_take_the_name_of_the_first_that_asks(here, monkey
     names = []
     for clock in ("first", "second"):
         monkeypatch.setattr(launch, "time", SimpleNamespace(strftime=lambda pattern, clock=clock: clock))
-        names.append(started("%H"))
-        started.cache_clear()
+        names.append(run_name("%H"))
+        run_name.cache_clear()
     assert names == ["first", "first"]

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from rlhf_lightning.checkpoint.fit import fit
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.training.nonfinite import WRITTEN, Aside, clip, total_norm
+from rlhf_lightning.training.nonfinite import MAX_DUMPS, BatchDump, clip, total_norm
 from tests.fork_server import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def trained(
     if learning_rate is not None:
         module.settings.learning_rate = learning_rate
     said: list[str] = []
-    module.aside = Aside(aside or folder / "bad_batches", kind, said.append)
+    module.batch_dump = BatchDump(aside or folder / "bad_batches", kind, said.append)
     trainer = trainings.trainer_of(epochs, *callbacks, clip=module.automatic_optimization)
     module.kept_trainer = (trainer,)
     fit(trainer, module, data, folder=folder / "checkpoints", every=1, keep=2)
@@ -237,8 +237,8 @@ def test_only_so_many_batches_are_written(trainings, tmp_path, monkeypatch):
     bad = tuple(number for number in range(1, 31) if number % 2)
     module, said = trained(trainings, "sft", tmp_path, Poison(trainings, bad, "gradient"))
     assert module.bad_updates == 15
-    assert len(list((tmp_path / "bad_batches").glob("*.json"))) == WRITTEN
-    assert len(said) == WRITTEN + 1
+    assert len(list((tmp_path / "bad_batches").glob("*.json"))) == MAX_DUMPS
+    assert len(said) == MAX_DUMPS + 1
 
 
 def test_a_batch_that_can_not_be_written_is_said_and_no_reason_to_stop(trainings, tmp_path):

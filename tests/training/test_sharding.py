@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf_lightning.training.sharding import full_tensor, layers, whole
+from rlhf_lightning.training.sharding import full_tensor, transformer_layers, unsharded_weights
 from tests.fork_server import run
 
 SHARES = '''
@@ -21,7 +21,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.training.sharding import Shardable, layers, shard, copy_full_weights, whole
+from rlhf_lightning.training.sharding import Shardable, layers, shard, copy_full_weights, unsharded_weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
 torch.distributed.init_process_group("gloo")
@@ -54,7 +54,7 @@ assert all(torch.equal(kept[name], value) for name, value in model.state_dict().
 assert sharded.model.lm_head.weight is sharded.model.transformer.wte.weight, "what was one weight is one weight"
 
 ids = torch.arange(6)[None]
-with whole(sharded), torch.no_grad():  # as often as each process likes, and parts by themselves
+with unsharded_weights(sharded), torch.no_grad():  # as often as each process likes, and parts by themselves
     for _ in range(1 + 2 * rank):
         assert torch.allclose(sharded.model(input_ids=ids).logits, model.model(input_ids=ids).logits, atol=1e-6)
     assert sharded.model.transformer.wte.weight.shape == (50, 8)
@@ -71,7 +71,7 @@ mine = ids + 3 * rank
 for call, times in ((sharded, 1), (sharded.more, 2)):
     sharded.zero_grad()
     call(mine).backward()
-    training.average_numbers()
+    training.average_scalar_gradients()
     wanted = torch.zeros(2)
     for place in range(2):
         model.zero_grad()
@@ -104,7 +104,7 @@ def test_two_processes_share_a_model_out_and_bring_it_together(tmp_path):
 @pytest.mark.parametrize(("family", "expected"), [("gpt2", 2), ("llama", 2), ("bert", 2)])
 def test_layers_of_transformers_are_found(tiny_of, family, expected):
     model = nn.ModuleList([tiny_of(family).model, nn.Linear(2, 2)])
-    found = layers(model)
+    found = transformer_layers(model)
     assert len(found) == expected
     assert len({type(layer) for layer in found}) == 1
     inside = sum(parameter.numel() for layer in found for parameter in layer.parameters())
@@ -113,5 +113,5 @@ def test_layers_of_transformers_are_found(tiny_of, family, expected):
 
 def test_a_model_that_was_never_shared_out_is_whole():
     model = nn.Linear(2, 2)
-    with whole(model):
+    with unsharded_weights(model):
         assert torch.equal(full_tensor(model.weight), model.weight)

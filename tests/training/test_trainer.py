@@ -11,7 +11,16 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.config.presets import CONF
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.training.trainer import LENGTHS, OWN, REFUSED, STRATEGIES, TrainerSettings, check_trainer, lightning_trainer, processes
+from rlhf_lightning.training.trainer import (
+    LOOP_SETTINGS,
+    STAGE_SETTINGS,
+    STRATEGIES,
+    UNSUPPORTED_STRATEGIES,
+    TrainerSettings,
+    check_trainer,
+    lightning_trainer,
+    process_count,
+)
 
 
 @pytest.fixture(params=[0, 1, 4])
@@ -35,8 +44,8 @@ def test_every_setting_of_lightning_s_is_one_of_ours_or_the_stage_s():
 
     theirs = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
     ours = set(TrainerSettings.__dataclass_fields__)
-    assert ours - {"shard_frozen"} | LENGTHS | OWN == theirs
-    assert not ours & (LENGTHS | OWN)
+    assert ours - {"shard_frozen"} | LOOP_SETTINGS | STAGE_SETTINGS == theirs
+    assert not ours & (LOOP_SETTINGS | STAGE_SETTINGS)
 
 
 def test_strategies_are_lightning_s():
@@ -46,7 +55,7 @@ def test_strategies_are_lightning_s():
     assert theirs | {"fsdp2"} >= set(STRATEGIES)
     forked = {"ddp_spawn", "ddp_fork", "ddp_notebook"}  # leave their results in another process
     left_out = {name for name in theirs - set(STRATEGIES) if not name.startswith(("xla", "single_", *forked))}
-    assert {name for name in left_out if not name.startswith(tuple(REFUSED))} == set(), "each is refused with its reason"
+    assert {name for name in left_out if not name.startswith(tuple(UNSUPPORTED_STRATEGIES))} == set(), "each is refused with its reason"
 
 
 @pytest.mark.parametrize("key", ["max_steps", "max_epochs", "limit_train_batches", "fast_dev_run"])
@@ -124,11 +133,11 @@ def test_ppo_takes_no_deepspeed(stage, gpus, world, command, monkeypatch, tmp_pa
 
 
 def test_the_number_of_processes(gpus):
-    assert processes({}) == max(1, gpus)
-    assert processes({"accelerator": "cpu"}) == 1
-    assert processes({"accelerator": "cpu", "devices": 3, "num_nodes": 2}) == 6
-    assert processes({"accelerator": "gpu", "devices": [0, 2]}) == 2
-    assert processes({"accelerator": "gpu", "devices": -1}) == max(1, gpus)
+    assert process_count({}) == max(1, gpus)
+    assert process_count({"accelerator": "cpu"}) == 1
+    assert process_count({"accelerator": "cpu", "devices": 3, "num_nodes": 2}) == 6
+    assert process_count({"accelerator": "gpu", "devices": [0, 2]}) == 2
+    assert process_count({"accelerator": "gpu", "devices": -1}) == max(1, gpus)
 
 
 def test_what_lightning_refuses_is_told_in_the_command_s_words():
@@ -148,4 +157,4 @@ def test_every_preset_says_what_a_machine_with_four_gpus_can_do(preset, gpus, mo
         monkeypatch.setenv(name, value)
     check_trainer(about)
     expected = {"multi_node": 8, "deepspeed": 4}
-    assert processes(about) == expected.get(preset, about["devices"])
+    assert process_count(about) == expected.get(preset, about["devices"])

@@ -15,7 +15,7 @@ from rlhf_lightning.cli.sweep.resume import refuse_another_sweep
 from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime.composition import check
-from rlhf_lightning.training.trainer import processes
+from rlhf_lightning.training.trainer import process_count
 
 
 class SweepCheck(Callback):
@@ -63,7 +63,7 @@ def refuse_processes(config: DictConfig) -> None:
     Raises:
         ConfigError: more than one process.
     """
-    if processes(config.trainer) > 1:
+    if process_count(config.trainer) > 1:
         requested = " ".join(f"trainer.{name}={config.trainer.get(name)}" for name in ("devices", "num_nodes"))
         raise ConfigError(
             f"-m with {requested} would start the whole sweep again in every process: run the jobs one by one, or sweep with "
