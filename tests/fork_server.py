@@ -149,7 +149,9 @@ def _become(connection: socket.socket, request: dict[str, Any], files: list[int]
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=-number, closefd=False) for number in (1, 2))  # noqa: SIM115
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        buffering = 1 if name == "stderr" or "PYTHONUNBUFFERED" in os.environ else -1
+        setattr(sys, name, open(number, "w", encoding="utf-8", buffering=buffering, closefd=False))  # noqa: SIM115
     SparePopen.spares = [_spare() for _ in range(request["spares"])]
     for module in ("subprocess", "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"):
         setattr(sys.modules[module], "Popen", SparePopen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -110,7 +111,7 @@ def test_a_signal_of_slurm_to_one_node_stops_both_and_the_job_is_queued_again_on
     assert called.read_text() == "requeue 4711\n"
     said = nodes[0].out.read_text()
     assert said.count("stopped by SIGUSR1 after step ") == 1
-    step = said.partition("stopped by SIGUSR1 after step ")[2].partition(",")[0]
+    step = re.search(r"stopped by SIGUSR1 after step (\d+)", said)[1]
     assert len(list(checkpoints.glob(f"*/step_{step}"))) == 1
 
 

@@ -217,5 +217,6 @@ if __name__ == "__main__":
     except SystemExit as stop:
         code = stop.code
     if isinstance(code, int) and torch.distributed.is_initialized():
+        sys.stdout.flush()
         os._exit(code)  # as the program does (cli.program)
     sys.exit(code)  # type: ignore[arg-type]
