@@ -1,4 +1,4 @@
-"""Where Hydra looks for sweepers, and nowhere else: `hydra/sweeper=optuna`."""
+"""`hydra/sweeper=optuna`, in the one package where Hydra looks for sweepers."""
 
 from __future__ import annotations
 

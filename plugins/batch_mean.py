@@ -1,4 +1,4 @@
-"""An example of an advantage estimator as a plugin: this one file makes `advantage=batch_mean` an option."""
+"""Example plugin: `advantage=batch_mean`, an advantage estimator in one file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlhf_lightning.registry import register
 
 @register("advantage", "batch_mean")
 def batch_mean(scored: ScoredRollout, *, scale_by_std: bool = False) -> Experience:
-    """A response's total reward less the batch's mean, the same for all of its tokens (REINFORCE with a mean baseline)."""
+    """REINFORCE with a mean baseline: total reward less the batch's mean, on every token."""
     totals = (scored.rewards * scored.response_mask).sum(1)
     advantages = totals - totals.mean()
     if scale_by_std:

@@ -16,29 +16,38 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 HEAVY = ["lightning", "transformers", "wandb", "datasets", "torchmetrics", "tensorboard"]
 
 
+MODULE_LINES, FUNCTION_LINES = 300, 50
+LONG_MODULES = {
+    "rlhf_lightning.cli.scaffold.contracts", "rlhf_lightning.flow", "rlhf_lightning.model.packing", "rlhf_lightning.stage._assembly",
+    "rlhf_lightning.stage.preference", "rlhf_lightning.stage.reward",
+}  # fmt: skip
+LONG_FUNCTIONS = {
+    "rlhf_lightning.checkpoint.fit.fit", "rlhf_lightning.rollout.sampler.continuous.continuous",
+    "rlhf_lightning.stage.evaluate_reward.evaluate_reward",
+}  # fmt: skip
+"""Those that are longer for now."""
+
+
 def test_modules_are_short():
-    long = {name: lines for name, file in MODULES.items() if (lines := len(file.read_text().splitlines())) > 350}
-    assert long == {}
+    long = {name for name, file in MODULES.items() if len(file.read_text().splitlines()) > MODULE_LINES}
+    assert long - LONG_MODULES == set()
 
 
 def test_functions_are_short():
-    long = {}
+    long = set()
     for name, file in MODULES.items():
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                lines = (node.end_lineno or 0) - node.lineno + 1
-                if lines > 60:
-                    long[f"{name}.{node.name}"] = lines
-    assert long == {}
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if is_function and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES:
+                long.add(f"{name}.{node.name}")
+    assert long - LONG_FUNCTIONS == set()
 
 
 def imports_of(name: str, file: Path) -> set[str]:
-    """The package's modules that this one imports when it is imported: not inside functions, not for type checkers."""
+    """The package's modules that this one imports, inside functions too, but not for type checkers."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):

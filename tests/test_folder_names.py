@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.runtime import resume
+from rlhf_lightning.runtime.saved_config import FILE
 from rlhf_lightning.training import launch
 
 NAMES = [
@@ -23,6 +24,8 @@ NAMES = [
     "${x}", "a${b", "${oc.env:HOME}", "${", "$${x}", "a%b", "%20", "back\\slash", "end\\", "\\${x}", "-dash", "--config-path", "-m", "a|b",
     "a&b", "a?b", "a*b", "a<b>c", "a:b", "@a", "a+b", "`a`", "schön", "файл 文件 🙂", "null", "true", "1e5", "run.yaml", "auto",
 ]  # fmt: skip
+ODD = ["[a]", "${x}", "a${b", "it's", "-m", "end\\", "файл 文件 🙂", " blanks around "]
+"""Those that go through whole commands; the others are read as words of a command."""
 STAGE = '''
 from __future__ import annotations
 from rlhf_lightning.registry import register
@@ -54,6 +57,14 @@ def finished(tmp_path_factory):
     return tmp_path_factory.mktemp("finished") / "run"
 
 
+def value_in_config(word: str) -> object:
+    """The value of an override, as a configuration has it."""
+    override = OverridesParser.create().parse_override(word)
+    config = OmegaConf.create()
+    OmegaConf.update(config, override.key_or_group, override.value())
+    return OmegaConf.select(config, override.key_or_group)
+
+
 def in_parent(folder):
     return sorted(path.name for path in folder.parent.iterdir())
 
@@ -63,6 +74,18 @@ def test_there_are_sixty_names():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_words_of_a_resumed_run_name_its_folder_whatever_it_is_called(tmp_path, monkeypatch, name):
+    monkeypatch.delenv(resume.FLAG, raising=False)
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text("seed: 0\n")
+    words = resume.expand_resume([f"resume={folder}", "checkpoint.every=5"])
+    assert words[0] == "checkpoint.every=5"
+    assert value_in_config(words[1]) == str(folder)
+    assert words[2:] == ["--config-path", str(folder)]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.full] * (name not in ODD)) for name in NAMES])
 def test_a_run_goes_on_and_is_run_again_whatever_its_folder_is_called(command, stub, finished, tmp_path, name):
     if not finished.exists():
         assert command(*stub, "seed=3", folder=finished).code == 0
@@ -80,9 +103,6 @@ def test_a_run_goes_on_and_is_run_again_whatever_its_folder_is_called(command, s
     assert f"{folder} is already complete" in command(f"resume={folder}").out
     assert in_parent(folder) == [name]
     assert sorted(os.listdir(folder)) == [".hydra", "begun.json", "config.yaml", "made.json", "result.json"]
-
-
-ODD = ["a=b,c", "[a]", "${x}", "a${b", 'it\'s "it"', "-m", "#é ~;!\\"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -140,10 +160,7 @@ def test_a_folder_of_presets_that_hydra_cannot_take_is_refused(command, stub, tm
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1) | st.text("ab\\${}'\"=,", min_size=1))
 def test_a_quoted_text_is_read_as_it_is(text):
-    config = OmegaConf.create({"hydra": {"run": {"dir": ""}}})
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={quote_value(text)}")
-    OmegaConf.update(config, "hydra.run.dir", override.value())
-    assert OmegaConf.select(config, "hydra.run.dir") == text
+    assert value_in_config(f"hydra.run.dir={quote_value(text)}") == text
 
 
 @pytest.mark.parametrize("name", NAMES)
