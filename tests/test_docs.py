@@ -373,6 +373,21 @@ def test_the_names_of_metrics_are_those_that_a_logger_writes():
         assert {row[0]: row[column] for row in rows if row[column]} == dict(NAMINGS[naming])
 
 
+def test_the_details_of_ppo_name_code_and_tests_that_there_are():
+    missing = []
+    for file, test in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / "ppo_details.md").read_text()):
+        path = ROOT / ("tests" if Path(file).name.startswith("test_") else "rlhf_lightning") / file
+        if not path.is_file() or f"def {test}" not in path.read_text():
+            missing.append(f"{file}::{test}")
+    assert missing == []
+
+
+def test_the_readme_s_map_names_every_package():
+    tree = (ROOT / "README.md").read_text().partition("rlhf_lightning/\n")[2].partition("```")[0]
+    packages = {file.parent.name for file in (ROOT / "rlhf_lightning").glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
+
+
 def test_the_site_builds_without_a_broken_link(tmp_path):
     """As .ci/run builds it: a link, an anchor or a page of the navigation that leads nowhere is an error."""
     if shutil.which("mkdocs", path=str(Path(sys.executable).parent)) is None:
