@@ -27,7 +27,6 @@ UNFINISHED_NAMES: tuple[str, ...] = (
     "report",
     "reward",
     "rollout",
-    "runtime",
     "stage",
     "task",
     "tensors.py",
