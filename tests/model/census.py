@@ -1,7 +1,7 @@
-"""Every family of the installed transformers, tiny: each stage's numbers against plain transformers, or the reason for its rejection.
+"""Census of the families of the installed transformers: each stage compared with plain transformers on tiny models.
 
-`python -m tests.model.census > docs/models.md` writes the page; with names of families behind it, a line for each of them.
-`--jobs 4` examines four families at a time; each has a process of its own and a limit on its CPU time.
+`python -m tests.model.census > docs/models.md` writes the page; with names of families as arguments, it prints a line for each.
+`--jobs 4` examines four families at a time, each in a process with a limit on its CPU time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.pooling.last import last
-from rlhf_lightning.reward.storage.folder import load_reward_model
+from rlhf_lightning.reward.storage.folder import load_reward_model, save_reward_model
 from rlhf_lightning.rollout.sampler import _decoder
 from rlhf_lightning.rollout.sampler.native import draw, native
 from rlhf_lightning.sft.module import SFTModule
@@ -67,7 +67,7 @@ from rlhf_lightning.sft.settings import SFTSettings
 from tests.model.families import AUTO_MODELS, FAMILIES, PAD, Kind, plain_run, tiny_model
 
 TOLERANCE = 1e-4
-"""Of a response's summed log-probability in nats, and of a score."""
+"""Maximum difference of a response's summed log-probability in nats, and of a score."""
 PROMPTS = ["It", "A lamp:\n", "The kettle", "A fan, "]
 RESPONSES = [" is a good lamp", " no", "ok then it goes", " bad"]
 OPTIONS: dict[Kind, Any] = {"causal": causal, "encoder_decoder": encoder_decoder}
@@ -78,29 +78,29 @@ DECODERS = {
 
 
 class WrongError(Exception):
-    """A number that differs from plain transformers'."""
+    """A number differs from plain transformers."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a family: "correct", "rejected", "not runnable" in transformers itself, or "wrong"."""
+    """The result of a family: "correct", "rejected", "not runnable" in transformers itself, or "wrong"."""
 
     family: str
     result: str
-    input_format: str = ""
+    batching: str = ""
     sampling: str = ""
     logits: str = ""
     note: str = ""
 
 
 def examine(family: str, kind: Kind) -> Row:
-    """Everything that is done with a model of the family, each result against plain transformers'."""
+    """Run every stage with a model of the family, and compare the results with plain transformers."""
     with tempfile.TemporaryDirectory() as folder:
-        row = examine_in(family, kind, Path(folder))
+        row = examine_family(family, kind, Path(folder))
         return replace(row, note=row.note.replace(f"{folder}/", ""))
 
 
-def examine_in(family: str, kind: Kind, folder: Path) -> Row:
+def examine_family(family: str, kind: Kind, folder: Path) -> Row:
     """`examine` with a folder for the models that it saves."""
     try:
         try:
@@ -117,7 +117,7 @@ def examine_in(family: str, kind: Kind, folder: Path) -> Row:
             plain_run(plain, kind)
         except Exception as cause:
             return Row(family, "not runnable", note=f"saved and loaded by transformers: {first_line(cause)}")
-        return examine_encoder(family, plain, folder) if kind == "encoder" else examine_writer(family, kind, plain, folder)
+        return examine_encoder(family, plain, folder) if kind == "encoder" else examine_generator(family, kind, plain, folder)
     except UserError as cause:
         return Row(family, "rejected", note=first_line(cause))
     except WrongError as cause:
@@ -133,14 +133,14 @@ def first_line(cause: BaseException) -> str:
     return line if isinstance(cause, UserError) else f"{type(cause).__name__}: {line}"
 
 
-def hold(what: str, values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Raise WrongError where values differ from those expected by more than the tolerance."""
+def check_close(what: str, values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Raise WrongError if values differ by more than the tolerance."""
     difference = (values.detach() - expected.detach()).abs().max().item()
     if not difference <= tolerance:
         raise WrongError(f"{what} differs by {difference:.1g}")
 
 
-def in_eval(language_model: LanguageModel) -> LanguageModel:
+def eval_mode(language_model: LanguageModel) -> LanguageModel:
     language_model.model.eval()
     return language_model
 
@@ -148,26 +148,26 @@ def in_eval(language_model: LanguageModel) -> LanguageModel:
 # Policies: decoder-only models and encoder-decoders.
 
 
-def examine_writer(family: str, kind: Kind, plain: Any, folder: Path) -> Row:
+def examine_generator(family: str, kind: Kind, plain: Any, folder: Path) -> Row:
     path = str(folder / "model")
     language_model: LanguageModel = OPTIONS[kind]([], path=path)
     check_log_probs(language_model, plain)
     check_sampler(language_model, plain)
-    notes = rejection("reward", lambda: examine_reward(path, kind))
-    for learn in (sft_step, dpo_step, ppo_step):
+    notes = rejection_notes("reward", lambda: examine_reward(path, kind))
+    for check_step in (check_sft_step, check_dpo_step, check_ppo_step):
         trained = copy.deepcopy(language_model)
-        learn(trained, copy.deepcopy(plain))
-        if learn is sft_step:
+        check_step(trained, copy.deepcopy(plain))
+        if check_step is check_sft_step:
             check_saved(trained, kind, folder / "saved")
-    notes += rejection("LoRA", lambda: check_lora(copy.deepcopy(language_model), kind, folder / "lora"))
+    notes += rejection_notes("LoRA", lambda: check_lora(copy.deepcopy(language_model), kind, folder / "lora"))
     form = logit_form(language_model.model)
-    logits = "own head" if form is None else "" if form == LogitForm() else logit_words(form)
+    logits = "own head" if form is None else "" if form == LogitForm() else describe_form(form)
     sampling = DECODERS[_decoder._choose(language_model).__name__]
     return Row(family, "correct", batching(language_model.trunk).value, sampling, logits, "; ".join(notes))
 
 
-def rejection(what: str, check: Callable[[], Any]) -> list[str]:
-    """The reason for which something else than the model itself is rejected."""
+def rejection_notes(what: str, check: Callable[[], Any]) -> list[str]:
+    """The reason for rejecting a use of the model, if any."""
     try:
         check()
     except UserError as cause:
@@ -175,19 +175,19 @@ def rejection(what: str, check: Callable[[], Any]) -> list[str]:
     return []
 
 
-def logit_words(form: LogitForm) -> str:
+def describe_form(form: LogitForm) -> str:
     words = [f"times {form.scale:g}"] if form.scale != 1 else []
     words += ["biased"] if form.is_biased else []
     return ", ".join(words + ([f"capped at {form.cap:g}"] if form.cap else []))
 
 
-def texts_of(language_model: LanguageModel) -> PackedTokens:
+def encode_texts(language_model: LanguageModel) -> PackedTokens:
     rows, starts, contexts = zip(*[language_model.text_ids(p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)], strict=True)
     return PackedTokens.of(rows, starts, context=None if contexts[0] is None else PackedTokens.of(contexts))
 
 
 def plain_log_probs(model: Any, tokens: PackedTokens) -> Tensor:
-    """Summed log-probabilities [U] of responses by the model's own forward, each text alone."""
+    """Summed log-probabilities [U] of responses by the model's own forward, without batching."""
     rows = tokens.ids.split(tokens.lengths.tolist())
     contexts = [None] * len(rows) if tokens.context is None else tokens.context.ids.split(tokens.context.lengths.tolist())
     assert tokens.response_start is not None
@@ -207,19 +207,19 @@ def plain_row(model: Any, row: Tensor, start: int, context: Tensor | None) -> Te
 
 @torch.no_grad()
 def check_log_probs(language_model: LanguageModel, plain: Any) -> None:
-    tokens = texts_of(language_model)
-    hold("log-probability of a response", response_log_probs(in_eval(language_model), tokens)[0], plain_log_probs(plain, tokens))
+    tokens = encode_texts(language_model)
+    check_close("log-probability of a response", response_log_probs(eval_mode(language_model), tokens)[0], plain_log_probs(plain, tokens))
 
 
-def sampled(language_model: LanguageModel, prompts: Any, temperature: float = 1.0) -> Any:
-    """Responses of 6 tokens at most; without the padding's token where the model counts positions by it.
+def sample_responses(language_model: LanguageModel, prompts: Any, temperature: float = 1.0) -> Any:
+    """Sample responses of up to 6 tokens, without the padding token if the model counts positions by it.
 
-    RoBERTa, M2M-100 and their kin number a text's tokens by `cumsum(ids != pad)`: behind a drawn padding token, `generate` with a cache
-    counts on and a forward pass over the text doesn't, in plain transformers too, so that there is no number to compare with.
+    RoBERTa, M2M-100 and similar models number a text's tokens by `cumsum(ids != pad)`: after a sampled padding token, `generate` with a
+    cache counts on and a forward pass over the text doesn't, in plain transformers too, so that there is no reference.
     """
     if not counts_padding(language_model.model):
         return native(language_model, prompts, max_new_tokens=6, temperature=temperature)
-    with patch("rlhf_lightning.rollout.sampler.native.draw", draw_but_padding):
+    with patch("rlhf_lightning.rollout.sampler.native.draw", draw_without_padding):
         return native(language_model, prompts, max_new_tokens=6, temperature=temperature)
 
 
@@ -227,54 +227,56 @@ def counts_padding(model: Any) -> bool:
     return any(hasattr(part, "create_position_ids_from_input_ids") for part in model.modules())
 
 
-def draw_but_padding(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """`draw` of another token than PAD; log-probabilities stay those of the full distribution."""
+def draw_without_padding(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """`draw` without PAD; log-probabilities are those of the full distribution."""
     token, _ = draw(logits.index_fill(1, torch.tensor([PAD]), -torch.inf), draws, temperature, top_p)
     return token, (logits.float() / (temperature or 1.0)).log_softmax(-1).gather(-1, token[:, None])[:, 0]
 
 
 @torch.no_grad()
 def check_sampler(language_model: LanguageModel, plain: Any) -> None:
-    """Sampled and greedy responses, of which some end early, against each row's plain forward pass."""
+    """Compare sampled and greedy responses, some of which end early, with each row's plain forward pass."""
     settings: Any = language_model.model.generation_config
     settings.eos_token_id = list(range(1, 290, 3))
     prompts = language_model.encode_prompts(PROMPTS, 6)
     for temperature in (1.0, 0.0):
-        rollout = sampled(language_model, prompts.repeat(2), temperature=temperature)
+        rollout = sample_responses(language_model, prompts.repeat(2), temperature=temperature)
         for i in range(len(rollout)):
             response = rollout.response_ids[i][rollout.response_mask[i].bool()]
-            read = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()]
+            prompt = rollout.prompt_ids[i][rollout.prompt_mask[i].bool()]
             context, prefix = (
-                (None, read) if language_model.decoder_prefix is None else (read, read.new_tensor(language_model.decoder_prefix))
+                (None, prompt) if language_model.decoder_prefix is None else (prompt, prompt.new_tensor(language_model.decoder_prefix))
             )
             text = torch.cat([prefix, response])
             expected = plain_row(plain, text, len(prefix), context)
-            hold("log-probability of a drawn response", rollout.sampled_log_probs[i, : len(response)].sum(), expected.sum())
+            check_close("log-probability of a sampled response", rollout.sampled_log_probs[i, : len(response)].sum(), expected.sum())
             if temperature == 0:
                 inputs = {"input_ids": text[None]} if context is None else {"input_ids": context[None], "decoder_input_ids": text[None]}
                 best = plain(**inputs, use_cache=False).logits[0].float().log_softmax(-1)[len(prefix) - 1 : -1]
-                hold("greedy token's log-probability", expected, best[:, PAD + 1 :].amax(-1) if counts_padding(plain) else best.amax(-1))
+                check_close(
+                    "greedy token's log-probability", expected, best[:, PAD + 1 :].amax(-1) if counts_padding(plain) else best.amax(-1)
+                )
     settings.eos_token_id = 1
 
 
-def hold_gradients(what: str, ours: Any, theirs: Any) -> None:
-    """Raise WrongError where the gradients of two copies of a model differ."""
+def check_gradients(what: str, ours: Any, theirs: Any) -> None:
+    """Raise WrongError if the gradients of two copies of a model differ."""
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     largest = max((grad.abs().max().item() for grad in expected.values() if grad is not None), default=0.0)
     for name, parameter in ours.named_parameters():
         if not parameter.requires_grad:
             continue
-        own, other = parameter.grad, expected[name]
-        own = torch.zeros_like(parameter) if own is None else own
-        other = torch.zeros_like(parameter) if other is None else other
-        difference = (own - other).abs().max().item()
+        grad, reference = parameter.grad, expected[name]
+        grad = torch.zeros_like(parameter) if grad is None else grad
+        reference = torch.zeros_like(parameter) if reference is None else reference
+        difference = (grad - reference).abs().max().item()
         if not difference <= 1e-3 * max(1.0, largest):
             raise WrongError(f"{what}: the gradient of {name} differs by {difference:.1g} of {largest:.1g}")
 
 
-def sft_step(language_model: LanguageModel, plain: Any) -> None:
-    """In training mode, as stage=sft learns."""
-    tokens = texts_of(language_model)
+def check_sft_step(language_model: LanguageModel, plain: Any) -> None:
+    """Compare a step of SFT, in training mode."""
+    tokens = encode_texts(language_model)
     module = SFTModule(language_model, SFTSettings(), steps=10)
     module.train(), plain.train()
     loss = module.training_step(tokens, 0)
@@ -282,15 +284,15 @@ def sft_step(language_model: LanguageModel, plain: Any) -> None:
     counts = tokens.lengths - tokens.response_start.clamp(min=1)
     expected = -plain_log_probs(plain, tokens).sum() / counts.sum()
     expected.backward()
-    hold("SFT's loss", loss, expected)
-    hold_gradients("SFT", language_model.model, plain)
+    check_close("SFT's loss", loss, expected)
+    check_gradients("SFT", language_model.model, plain)
     step(language_model.model)
     module.eval()
 
 
-def dpo_step(language_model: LanguageModel, plain: Any) -> None:
-    in_eval(language_model)
-    tokens = texts_of(language_model)
+def check_dpo_step(language_model: LanguageModel, plain: Any) -> None:
+    eval_mode(language_model)
+    tokens = encode_texts(language_model)
     log_probs, counts = response_log_probs(language_model, tokens)
     reference = log_probs.detach() - torch.tensor([0.1, 0.4, -0.2, 0.3])
     chosen, rejected = torch.tensor([0, 2]), torch.tensor([1, 3])
@@ -299,22 +301,22 @@ def dpo_step(language_model: LanguageModel, plain: Any) -> None:
     expected = plain_log_probs(plain, tokens)
     margin = (expected - reference)[chosen] - (expected - reference)[rejected]
     (-logsigmoid(0.1 * margin).mean()).backward()
-    hold_gradients("DPO", language_model.model, plain)
+    check_gradients("DPO", language_model.model, plain)
     step(language_model.model)
 
 
-def ppo_step(language_model: LanguageModel, plain: Any) -> None:
-    in_eval(language_model)
+def check_ppo_step(language_model: LanguageModel, plain: Any) -> None:
+    eval_mode(language_model)
     torch.manual_seed(0)
     critic = shared(language_model, None)
-    parts = PPOComponents(sampled, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
+    parts = PPOComponents(sample_responses, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     reference.__class__ = type(language_model)
     module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(num_minibatches=1))
-    rollout = sampled(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2))
+    rollout = sample_responses(language_model, language_model.encode_prompts(PROMPTS, 6).repeat(2))
     experience = gae(module.experience_maker.score(rollout))
-    hold("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))
-    hold("the reference's log-probabilities", experience.ref_log_probs.sum(1), experience.old_log_probs.sum(1))
+    check_close("PPO's log-probabilities", experience.old_log_probs.sum(1), rollout.sampled_log_probs.sum(1))
+    check_close("the reference's log-probabilities", experience.ref_log_probs.sum(1), experience.old_log_probs.sum(1))
     mask = experience.response_mask
     loss, _ = module.loss(experience, token_weights(token_mean, mask), mask / mask.sum())
     loss.backward()
@@ -326,7 +328,7 @@ def score_ids(rollout: Any) -> Tensor:
 
 
 def step(model: Any) -> None:
-    """One step of gradient descent that moves log-probabilities by more than the tolerance."""
+    """Take a step of gradient descent that changes log-probabilities by more than the tolerance."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.grad is not None]
     size = torch.stack([parameter.grad.square().sum() for parameter in trained]).sum().sqrt()
     if not torch.isfinite(size) or size == 0:
@@ -337,22 +339,22 @@ def step(model: Any) -> None:
 
 @torch.no_grad()
 def check_saved(language_model: LanguageModel, kind: Kind, folder: Path) -> None:
-    """Plain transformers loads the saved folder without a missing or an unexpected key, and computes the same."""
-    in_eval(language_model).save(folder)
+    """Check that plain transformers loads the saved folder without other keys, and computes the same."""
+    eval_mode(language_model).save(folder)
     again, report = AUTO_MODELS[kind].from_pretrained(folder, output_loading_info=True)
     wrong = [key for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[name]]
     if wrong:
         raise WrongError(f"the saved folder has other tensors than the model: {wrong[:3]}")
-    tokens = texts_of(language_model)
-    hold("after saving, a log-probability", response_log_probs(language_model, tokens)[0], plain_log_probs(again.eval(), tokens))
+    tokens = encode_texts(language_model)
+    check_close("after saving, a log-probability", response_log_probs(language_model, tokens)[0], plain_log_probs(again.eval(), tokens))
 
 
 def check_lora(language_model: LanguageModel, kind: Kind, folder: Path) -> None:
-    before = response_log_probs(in_eval(language_model), texts_of(language_model))[0].detach()
+    before = response_log_probs(eval_mode(language_model), encode_texts(language_model))[0].detach()
     lora(language_model.model, rank=2)
-    in_eval(language_model)
-    tokens = texts_of(language_model)
-    for _ in range(2):  # at first B = 0 alone learns
+    eval_mode(language_model)
+    tokens = encode_texts(language_model)
+    for _ in range(2):  # A has no gradient until B differs from 0
         (-response_log_probs(language_model, tokens)[0].sum()).backward()
         step(language_model.model)
     with torch.no_grad():
@@ -371,7 +373,7 @@ def examine_encoder(family: str, plain: Any, folder: Path) -> Row:
 
 
 def examine_reward(path: str, kind: Kind) -> Any:
-    """Scores alone and together, the gradient of a step, LoRA, and the saved folder."""
+    """Compare scores, the gradient of a step, and the saved folder."""
     kinds: dict[Kind, Any] = {"causal": "decoder", "encoder": "encoder", "encoder_decoder": "encoder_decoder"}
     trunk, tokenizer = load_trunk(path, kinds[kind])
     torch.manual_seed(0)
@@ -381,15 +383,15 @@ def examine_reward(path: str, kind: Kind) -> Any:
     scores = model(tokens)
     plain: Any = AUTO_MODELS["encoder"].from_pretrained(path).eval()
     plain.resize_token_embeddings(len(tokenizer)) if plain.get_input_embeddings().weight.shape[0] < len(tokenizer) else None
-    hold("a score", scores, plain_scores(plain, model, tokens))
+    check_close("a score", scores, plain_scores(plain, model, tokens))
     scores.square().sum().backward()
     plain_scores(plain, model, tokens).square().sum().backward()
-    hold_gradients("reward", trunk, plain)
+    check_gradients("reward", trunk, plain)
     model.zero_grad()
     target = Path(path).with_name("reward")
     parts = {"head": "linear", "head_settings": {}, "pooling": "last", "pooling_settings": {}, "tuning": "full", "losses": []}
-    model.save(target, parts)
-    hold("after saving, a score", load_reward_model(str(target)).eval()(tokens), scores)
+    save_reward_model(model, target, parts)
+    check_close("after saving, a score", load_reward_model(str(target)).eval()(tokens), scores)
     return trunk
 
 
@@ -404,25 +406,25 @@ def plain_scores(plain: Any, model: RewardModel, tokens: PackedTokens) -> Tensor
             encoded = plain.get_encoder()(input_ids=text.context.ids[None]).last_hidden_state
             vectors = plain.get_decoder()(input_ids=text.ids[None], encoder_hidden_states=encoded).last_hidden_state
         head: Any = model.net.head
-        found = head(last(vectors, torch.ones(vectors.shape[:2], dtype=torch.long)))
-        scores.append(getattr(found, "scores", found).reshape(()))
+        output = head(last(vectors, torch.ones(vectors.shape[:2], dtype=torch.long)))
+        scores.append(getattr(output, "scores", output).reshape(()))
     return torch.stack(scores)
 
 
 HEAD = """# Models
 
-Every family of transformers {version} of the auto classes for causal, masked and sequence-to-sequence language models, made tiny with
-random weights and compared with plain transformers: log-probabilities of responses and of drawn responses (1e-4 nats, summed), scores, the
+Every family of transformers {version} of the auto classes for causal, masked and sequence-to-sequence language models, as a tiny model with
+random weights compared with plain transformers: log-probabilities of given and of sampled responses (1e-4 nats, summed), scores, the
 gradients of a step of SFT, DPO and reward training, an update of PPO, LoRA, and the saved folder, loaded by plain transformers.
 
 - **correct**: all of these agree.
-- **rejected**: loading ends with the message in the last column.
-- **not runnable**: transformers itself can't make, run, or save and load the model from token ids on a CPU; its message is in the last
+- **rejected**: loading fails with the message in the last column.
+- **not runnable**: transformers itself can't create, run, or save and load the model from token ids on a CPU; its message is in the last
   column.
-- **wrong**: a number differs, or a step ends in an error of the last column; **timeout**: it took longer than the census allows.
+- **wrong**: a number differs, or a step fails with the error in the last column; **timeout**: it exceeded the census's time limit.
 
-Reading: texts without padding in one row (packed), right-padded, or in groups of equal lengths. Sampling: the decoder of
-`rollout_sampler=native`. Logits: what the model does to the output layer's product; "own head" runs the model's own code.
+Batching: texts without padding in one row (packed), right-padded, or in groups of equal lengths. Sampling: the decoder of
+`rollout_sampler=native`. Logits: the model's transformation of the output layer's product; "own head" runs the model's own code.
 
 `python -m tests.model.census > docs/models.md` writes this page; `pytest -m census` runs a test for each family.
 """
@@ -441,7 +443,7 @@ def page(rows: dict[Kind, list[Row]]) -> str:
     for kind, title in TITLES.items():
         counts = Counter(row.result for row in rows[kind])
         summary = ", ".join(f"{count} {result}" for result, count in counts.most_common())
-        parts.append(f"\n## {title}\n\n{len(rows[kind])} families: {summary}.\n\n| family | result | reading | sampling | logits | note |")
+        parts.append(f"\n## {title}\n\n{len(rows[kind])} families: {summary}.\n\n| family | result | batching | sampling | logits | note |")
         parts.append("|---|---|---|---|---|---|")
         parts += [f"| {' | '.join(cell(text) for text in vars(row).values())} |" for row in rows[kind]]
     return "\n".join(parts) + "\n"
@@ -452,12 +454,12 @@ def cell(text: str) -> str:
 
 
 def examine_all(tasks: list[tuple[Kind, str]], jobs: int, seconds: int, finished: Path | None) -> dict[tuple[Kind, str], Row]:
-    """The rows of families, `jobs` at a time, each in a process forked from this one with a limit on its CPU time.
+    """Examine families, `jobs` at a time, each in a forked process with a limit on its CPU time.
 
     Args:
-        finished: a file of rows, JSON lines, that aren't examined again; rows are added to it as they come.
+        finished: a JSON-lines file of finished rows, which are skipped; new ones are appended.
     """
-    context = multiprocessing.get_context("fork")  # what this process has imported is imported once
+    context = multiprocessing.get_context("fork")  # imports are shared
     rows: dict[tuple[Kind, str], Row] = {}
     if finished is not None and finished.exists():
         for line in finished.read_text().splitlines():
@@ -468,7 +470,7 @@ def examine_all(tasks: list[tuple[Kind, str]], jobs: int, seconds: int, finished
         while waiting and len(running) < jobs:
             task = waiting.pop()
             reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=examine_alone, args=(*task, writer, seconds), daemon=True)
+            process = context.Process(target=examine_in_child, args=(*task, writer, seconds), daemon=True)
             process.start()
             writer.close()
             running[reader] = task, process
@@ -489,8 +491,8 @@ def examine_all(tasks: list[tuple[Kind, str]], jobs: int, seconds: int, finished
     return rows
 
 
-def examine_alone(kind: Kind, family: str, writer: Connection, seconds: int) -> None:
-    """Send a family's row from a process of its own; the kernel ends it after `seconds` of CPU time, or ten times as many of waiting."""
+def examine_in_child(kind: Kind, family: str, writer: Connection, seconds: int) -> None:
+    """Examine a family in a child process; the kernel kills it after `seconds` of CPU time or 10 * `seconds` of wall time."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
     signal.alarm(10 * seconds)
@@ -503,16 +505,16 @@ def main(arguments: list[str]) -> None:
     from transformers.utils import logging
 
     parser = argparse.ArgumentParser(prog="python -m tests.model.census", description=__doc__)
-    parser.add_argument("families", nargs="*", help="examine only these, and write no page")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="families that are examined at a time")
+    parser.add_argument("families", nargs="*", help="examine only these, without writing a page")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of families examined at a time")
     parser.add_argument("--seconds", type=int, default=120, help="CPU time of a family")
-    parser.add_argument("--rows", type=Path, help="file of an interrupted census of the same code: go on from its rows")
+    parser.add_argument("--rows", type=Path, help="file of rows of an interrupted census of the same code, to resume it")
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    examine("gpt2", "causal")  # what this imports, the processes forked from this one needn't: half of their time
+    examine("gpt2", "causal")  # its imports, half of the time, are shared with the forked processes
     gc.freeze()
     chosen = set(options.families)
     tasks = [(kind, family) for kind, families in FAMILIES.items() for family in families if not chosen or family in chosen]
