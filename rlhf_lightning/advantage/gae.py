@@ -9,7 +9,7 @@ from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
+from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_values
 
 
 @register("advantage", "gae", needs=["values"])
@@ -44,5 +44,5 @@ def gae(
     following = torch.cat([at_or_after[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     advantages = discounted_sum(scored.rewards + gamma * following - values, mask, gamma * lam)
     returns = advantages + values
-    advantages = whitened(advantages, mask) if whiten else advantages
+    advantages = whiten_values(advantages, mask) if whiten else advantages
     return to_experience(scored, advantages if advantage_clip is None else advantages.clamp(-advantage_clip, advantage_clip), returns)

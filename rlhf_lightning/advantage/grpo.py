@@ -5,7 +5,7 @@ from pydantic import PositiveFloat
 from rlhf_lightning.advantage._credit import group_centered_rewards, group_sum, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow
+from rlhf_lightning.rollout.shaping.whiten_rewards import check_finite
 
 
 @register("advantage", "grpo", needs=["groups"])
@@ -26,5 +26,5 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
     """
     centred, size = group_centered_rewards(scored)
     std = (group_sum(centred**2, scored.group) / (size - 1).clamp(min=1)).sqrt()
-    refuse_overflow(std)
+    check_finite(std)
     return to_experience(scored, (centred / (std + eps))[:, None])

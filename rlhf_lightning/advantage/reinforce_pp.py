@@ -7,7 +7,7 @@ from pydantic import Field
 from rlhf_lightning.advantage._credit import discounted_sum, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
+from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_values
 
 
 @register("advantage", "reinforce_pp")
@@ -25,4 +25,4 @@ def reinforce_pp(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, l
         DataError: advantages not finite, or too large to whiten.
     """
     returns = discounted_sum(scored.rewards, scored.response_mask, gamma, reset=True)
-    return to_experience(scored, whitened(returns, scored.response_mask))
+    return to_experience(scored, whiten_values(returns, scored.response_mask))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from rlhf_lightning.advantage._credit import group_centered_rewards, to_experience
 from rlhf_lightning.flow import Experience, ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping.whiten_rewards import whitened
+from rlhf_lightning.rollout.shaping.whiten_rewards import whiten_values
 
 
 @register("advantage", "reinforce_pp_baseline", needs=["groups"])
@@ -22,4 +22,4 @@ def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
     """
     centred, _ = group_centered_rewards(scored)
     mask = scored.response_mask
-    return to_experience(scored, whitened(centred[:, None].expand(mask.shape), mask))
+    return to_experience(scored, whiten_values(centred[:, None].expand(mask.shape), mask))

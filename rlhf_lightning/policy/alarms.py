@@ -158,7 +158,7 @@ def _ends(values: Sequence[float]) -> str:
 
 
 def _start_and_now(history: History, name: str) -> tuple[float, float]:
-    """A metric's mean over the first and over the last updates; NaN (false in comparisons) for a short history."""
+    """A metric's mean over the first and the last updates; NaN for a short history."""
     if len(history) < 2 * AROUND:
         return math.nan, math.nan
     start, now = ([step.get(name, math.nan) for step in part] for part in (history[:AROUND], history[-AROUND:]))

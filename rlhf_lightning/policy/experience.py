@@ -22,7 +22,7 @@ from rlhf_lightning.policy.value_ranges import with_checked_ranges
 from rlhf_lightning.rollout.drop_unscored import drop_unscored
 from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
 from rlhf_lightning.rollout.sampling import Sampler
-from rlhf_lightning.rollout.scoring import agreed_scores, name_of
+from rlhf_lightning.rollout.scoring import scorer_name, scores_on_all_ranks
 from rlhf_lightning.tensors import score_on_last_token
 from rlhf_lightning.training.sharding import unsharded_weights
 
@@ -92,7 +92,7 @@ class ExperienceMaker:
 
     def drop_unscored(self, scored: ScoredRollout) -> ScoredRollout:
         """Drop the responses without a score; log the first time that there are some."""
-        rows, note = drop_unscored(scored, self.settings.max_unscorable, name_of(self.components.scorer))
+        rows, note = drop_unscored(scored, self.settings.max_unscorable, scorer_name(self.components.scorer))
         if note and self.reports_unscored:
             self.components.log(f"update {self.update}: {note}")
         return rows
@@ -117,7 +117,7 @@ class ExperienceMaker:
     @halve_on_oom("the scorer")
     def _call_scorer(self, rollout: Rollout, *, split: int = 1) -> Tensor:
         """Scores [B] of this process's responses."""
-        scores = torch.cat([agreed_scores(self.components.scorer, part) for part in split_rows(rollout, split)])
+        scores = torch.cat([scores_on_all_ranks(self.components.scorer, part) for part in split_rows(rollout, split)])
         return scores.to(rollout.prompt_ids.device)
 
     @halve_on_oom("scoring", lambda maker, rollout: -(-len(rollout) // min(maker.settings.num_minibatches, len(rollout))))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Rollout, ScoredRollout
-from rlhf_lightning.rollout.scoring import Scorer, agreed_scores
+from rlhf_lightning.rollout.scoring import Scorer, scores_on_all_ranks
 from rlhf_lightning.tensors import kl_estimate
 from rlhf_lightning.training.distributed import all_reduce_sum
 
@@ -68,9 +68,9 @@ def response_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
 
 
 def variety(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fractions of distinct tokens and pairs over all rows, and of distinct triples within rows; 1 without any.
+    """Fractions of distinct tokens and pairs over all rows, and of distinct triples within rows.
 
-    ids and mask are [B, T].
+    1 without any. ids and mask are [B, T].
     """
     rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)[mask]
     tokens, count = _dense_ids(ids[mask]), len(rows)
@@ -87,7 +87,7 @@ def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[st
     """
     means: dict[str, Tensor] = {}
     for name, scorer in scorers.items():
-        scores = agreed_scores(scorer, rollout).to(rollout.prompt_ids.device)
+        scores = scores_on_all_ranks(scorer, rollout).to(rollout.prompt_ids.device)
         is_scored = scores.isfinite()
         total, count = all_reduce_sum(torch.stack([scores.nan_to_num().sum(), is_scored.sum()])).unbind()
         if count:

@@ -35,7 +35,7 @@ def zero_init_value_head(width: int) -> nn.Linear:
 
 
 class Critic(nn.Module):
-    """A linear value head on the hidden states of the policy's trunk or of a separate one (policy/critic/).
+    """A linear value head on the policy's trunk or on a separate one (policy/critic/).
 
     Args:
         head: from vectors [n, D] to values [n, 1].

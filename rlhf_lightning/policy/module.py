@@ -20,7 +20,7 @@ from rlhf_lightning.policy.self_checks import FirstBatch, report_checks
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
 from rlhf_lightning.policy.value_ranges import value_ranges
-from rlhf_lightning.rollout.scorer.reward_model import scorer_shared_out
+from rlhf_lightning.rollout.scorer.reward_model import shard_scorer
 from rlhf_lightning.training.distributed import all_reduce_metrics, all_reduce_sum, batch_at, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard, clip
 from rlhf_lightning.training.optimizer import check_steps
@@ -249,7 +249,7 @@ class PPOModule(NonFiniteGuard):
         if isinstance(strategy, FullySharded) and strategy.shard_frozen and not self.is_sharded:
             if not isinstance(self._reference[0], StartPolicy):
                 self._reference = (shard(self._reference[0], strategy.device_mesh),)
-            self.components = replace(self.components, scorer=scorer_shared_out(self.components.scorer, strategy.device_mesh))
+            self.components = replace(self.components, scorer=shard_scorer(self.components.scorer, strategy.device_mesh))
         super().configure_model()
 
     def on_fit_start(self) -> None:

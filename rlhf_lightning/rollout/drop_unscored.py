@@ -1,4 +1,4 @@
-"""Responses that their scorer couldn't score: left out of what is learned from, counted, and too many of them stop the run."""
+"""Exclusion of responses without a score from the update."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import ScoredRollout
 
 
-def drop_unscored(scored: ScoredRollout, most: float, scorer: str) -> tuple[ScoredRollout, str]:
-    """The rows whose score, and whose baseline's score where there is one, is a number.
+def drop_unscored(scored: ScoredRollout, max_fraction: float, scorer: str) -> tuple[ScoredRollout, str]:
+    """Keep the rows with a finite score, and a finite baseline score if there are baselines.
 
-    A row that is left out is in no gradient, baseline, group's mean, whitening or running statistic.
+    A dropped row is in no gradient, baseline, group mean, whitening or running statistic.
 
     Args:
-        scored: of all processes, so that each of them leaves out the same rows.
-        most: the share of rows that may be left out, at least one.
-        scorer: its name, for what is said.
+        scored: of all processes: each of them drops the same rows.
+        max_fraction: of rows that may be dropped; one is always allowed.
+        scorer: its name, for messages.
 
     Returns:
-        The other rows, and a sentence on what was left out; empty where all are there.
+        The other rows, and a sentence on the dropped ones; empty if there are none.
 
     Raises:
-        UserError: a larger share.
+        UserError: a larger fraction.
     """
-    kept = scored.scores.isfinite()
+    is_scored = scored.scores.isfinite()
     if scored.baseline_scores is not None:
-        kept &= scored.baseline_scores.isfinite()
-    lost = (~kept).nonzero().flatten().tolist()
-    if not lost:
+        is_scored &= scored.baseline_scores.isfinite()
+    unscored = (~is_scored).nonzero().flatten().tolist()
+    if not unscored:
         return scored, ""
-    found = f"scorer {scorer} couldn't score {len(lost)} of {len(scored)} responses (NaN or None), as {scored.responses[lost[0]][:80]!r}"
-    if len(lost) == len(scored) or len(lost) > max(1.0, most * len(scored)):
-        raise UserError(f"{found}: more than ppo.max_unscorable={most:g} of an update; mend the scorer, or raise that limit")
-    return scored.select(torch.nonzero(kept).flatten()), f"{found}; they are left out (objective/unscorable)"
+    example = scored.responses[unscored[0]][:80]
+    note = f"scorer {scorer} couldn't score {len(unscored)} of {len(scored)} responses (NaN or None), as {example!r}"
+    if len(unscored) == len(scored) or len(unscored) > max(1.0, max_fraction * len(scored)):
+        raise UserError(f"{note}: more than ppo.max_unscorable={max_fraction:g} of an update; fix the scorer, or raise that limit")
+    return scored.select(torch.nonzero(is_scored).flatten()), f"{note}; they are left out (objective/unscorable)"

@@ -1,4 +1,4 @@
-"""What several processes draw together: the same responses, in the same order, as one process alone would have."""
+"""Rollouts of several processes: the responses and their order are those of a single process."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ PADDED_LEFT = ("prompt_ids", "prompt_mask")
 
 
 def expand_prompts(prompts: Prompts, responses: int, generator: torch.Generator, rank: int, world: int) -> Prompts:
-    """Each prompt `responses` times, every row with a seed of its own.
+    """Each prompt `responses` times, each row with its seed.
 
     Args:
-        prompts: this process's share of a batch, every `world`-th prompt from the `rank`-th on.
-        generator: in the same state on every process; the seeds of all of them are drawn from it.
+        prompts: this process's part of a batch: every `world`-th prompt, starting at the `rank`-th.
+        generator: in the same state on every process; draws the seeds of all of them.
     """
     seeds = torch.randint(2**62, (len(prompts), world, responses), generator=generator)[:, rank].flatten()
     return dataclasses.replace(prompts.repeat(responses), seeds=seeds)
 
 
 def gather_rollouts(scored: ScoredRollout, rank: int, world: int) -> ScoredRollout:
-    """The rows of all processes, on each of them.
+    """Gather the rows of all processes on each of them.
 
-    What is compared over a batch (a group's mean, whitening, running statistics, the weight of a token) is then compared over the whole
-    of it. A few numbers a token travel: little beside the gradients of one update.
+    Group means, whitening, running statistics and token weights then cover the complete batch. The traffic, a few numbers per token, is
+    small compared with the gradients of one update.
 
     Returns:
-        Rows in the order of one process alone; `group` counts the prompts of the whole batch.
+        Rows in the order of a single process; `group` counts the prompts of the complete batch.
     """
     if world == 1:
         return scored
-    own = dataclasses.replace(scored.to("cpu"), group=scored.group.cpu() * world + rank)
-    whole = concat_rollouts(all_gather(own, world))
-    return whole.select(whole.group.argsort(stable=True)).to(scored.group.device)
+    local = dataclasses.replace(scored.to("cpu"), group=scored.group.cpu() * world + rank)
+    gathered = concat_rollouts(all_gather(local, world))
+    return gathered.select(gathered.group.argsort(stable=True)).to(scored.group.device)
 
 
 def concat_rollouts(parts: Sequence[R]) -> R:
-    """Records one after the other, padded to a common width; what isn't a row's (temperature, kl_coef) is the first one's."""
+    """Concatenate records, padded to a common width; scalars (temperature, kl_coef) are the first one's."""
     if len(parts) == 1:
         return parts[0]
-    chosen: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for field in dataclasses.fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
         if isinstance(values[0], torch.Tensor):
             width = max(value.shape[-1] for value in values)
-            left = field.name in PADDED_LEFT
+            pad_left = field.name in PADDED_LEFT
             short = [width - value.shape[-1] if value.dim() > 1 else 0 for value in values]
-            values = [pad(value, (missing, 0) if left else (0, missing)) for value, missing in zip(values, short, strict=True)]
-            chosen[field.name] = torch.cat(values)
+            values = [pad(value, (missing, 0) if pad_left else (0, missing)) for value, missing in zip(values, short, strict=True)]
+            columns[field.name] = torch.cat(values)
         elif isinstance(values[0], list):
-            chosen[field.name] = [text for texts in values for text in texts]
+            columns[field.name] = [text for texts in values for text in texts]
         else:
-            chosen[field.name] = values[0]
-    return type(parts[0])(**chosen)
+            columns[field.name] = values[0]
+    return type(parts[0])(**columns)

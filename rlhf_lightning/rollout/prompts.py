@@ -1,4 +1,4 @@
-"""The prompts of every update, in an order that depends on the seed alone."""
+"""The prompts of every update, in an order that depends only on the seed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.training.distributed import SequentialResumableSampler
 
-ENCODED_TOGETHER = 256
-"""Prompts whose lengths are checked at a time."""
+CHUNK = 256
+"""Prompts per length check."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FittingPrompts:
 
 
 class PromptEncoder(Protocol):
-    """A `LanguageModel`, or another reader of its prompts. Raises OverlongPrompt where one of them doesn't fit."""
+    """A `LanguageModel`, or another encoder of its prompts. Raises OverlongPrompt if one doesn't fit."""
 
     def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts: ...
 
@@ -47,24 +47,24 @@ def fitting_prompts(prompts: Sequence[str], encoders: Sequence[PromptEncoder], r
     Raises:
         DataError: none of them fits, naming the limit; a prompt that can't be encoded for another reason than its length.
     """
-    kept: list[str] = []
+    fitting: list[str] = []
     reason = ""
-    for start in range(0, len(prompts), ENCODED_TOGETHER):
-        chunk = list(prompts[start : start + ENCODED_TOGETHER])
+    for start in range(0, len(prompts), CHUNK):
+        chunk = list(prompts[start : start + CHUNK])
         if not _overlong(chunk, encoders, room):
-            kept += chunk
+            fitting += chunk
             continue
         for prompt in chunk:
             problem = _overlong([prompt], encoders, room)
             reason = reason or problem
-            kept += [] if problem else [prompt]
-    if prompts and not kept:
+            fitting += [] if problem else [prompt]
+    if prompts and not fitting:
         raise DataError(f"none of the {len(prompts)} {what} fits: {reason}")
-    return FittingPrompts(kept, len(prompts) - len(kept), reason)
+    return FittingPrompts(fitting, len(prompts) - len(fitting), reason)
 
 
 def _overlong(prompts: Sequence[str], encoders: Sequence[PromptEncoder], room: int) -> str:
-    """Why the prompts don't all fit; empty where they do."""
+    """Reason why a prompt doesn't fit; empty if all fit."""
     try:
         for encoder in encoders:
             encoder.encode_prompts(prompts, room)
@@ -84,13 +84,13 @@ def prompt_loader(
     rank: int,
     world: int,
 ) -> DataLoader[Any]:
-    """`updates` batches of prompts, passing over a new shuffle of all of them again and again; this rank's share of each batch.
+    """This rank's part of `updates` batches of prompts, shuffled anew in each pass over them.
 
     Args:
         room: tokens kept for the response.
 
     Raises:
-        ConfigError: no prompts, or a batch that the processes can't share evenly.
+        ConfigError: no prompts, or a batch that can't be divided among the processes.
     """
     if not prompts:
         raise ConfigError("there are no prompts to learn on: see the `task` group")

@@ -1,4 +1,4 @@
-"""What a rollout sampler is, once its settings are bound."""
+"""Interface of a rollout sampler with its settings bound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from rlhf_lightning.model.language_model import LanguageModel
 
 
 class Sampler(Protocol):
-    """Draws one response for each prompt."""
+    """Samples one response for each prompt."""
 
     def __call__(self, language_model: LanguageModel, prompts: Prompts, /) -> Rollout: ...

@@ -1,4 +1,4 @@
-"""What scores a response, and the check that every score passes."""
+"""Interface of a scorer, and the validation of its scores."""
 
 from __future__ import annotations
 
@@ -21,39 +21,38 @@ from rlhf_lightning.training.distributed import raise_on_all_ranks
 class Scorer(Protocol):
     """Scores [B] for a rollout, from its texts or its tokens; higher is better.
 
-    Taken are a tensor [B] of any dtype on any device, an array, or a list of B numbers. NaN, and None in a list, say that a response can't
-    be scored: it is left out of what is learned from.
+    It returns a tensor [B] of any dtype on any device, an array, or a list of B numbers. NaN, and None in a list, mean that a response
+    can't be scored: it is excluded from the update.
     """
 
     def __call__(self, rollout: Rollout, /) -> Tensor | Sequence[float | None]: ...
 
 
-def agreed_scores(scorer: Scorer, rollout: Rollout) -> Tensor:
-    """`checked_scores` of this process's share; an error on one process is an error on all, so that none waits for another."""
+def scores_on_all_ranks(scorer: Scorer, rollout: Rollout) -> Tensor:
+    """`checked_scores` of this process's responses; an error on one process is raised on all."""
     return raise_on_all_ranks(lambda: checked_scores(scorer, rollout))
 
 
 def checked_scores(scorer: Scorer, rollout: Rollout) -> Tensor:
-    """The scorer's scores as float32 [B], finite or NaN: a response that can't be scored.
+    """Score a rollout and validate the scores: float32 [B], finite, or NaN for no score.
 
-    The scorer gets a copy of the rollout, and what it changes around it is put back: the working directory, torch's default dtype, whether
-    gradients are taken.
+    The scorer gets a copy of the rollout. Its changes to the working directory, torch's default dtype and grad mode are undone.
 
     Raises:
-        UserError: the scorer raised or called sys.exit; another number of scores than of responses; what is no number; an infinite score.
+        UserError: the scorer raised or called sys.exit; another number of scores than responses; a score that is no number or infinite.
             The message names the scorer and the response.
     """
-    name, copied = name_of(scorer), rollout.select(torch.arange(len(rollout), device=rollout.group.device))
+    name, copied = scorer_name(scorer), rollout.select(torch.arange(len(rollout), device=rollout.group.device))
     try:
-        with _surroundings_kept():
-            given = scorer(copied)
+        with _environment_restored():
+            output = scorer(copied)
     except UserError:
         raise
     except (Exception, SystemExit) as cause:
-        asked = f"{len(rollout)} responses, the first {_short(rollout.responses[0])}" if len(rollout) else "no response"
+        sizes = f"{len(rollout)} responses, the first {_short(rollout.responses[0])}" if len(rollout) else "no response"
         frames = "".join(traceback.format_tb(cause.__traceback__)[1:])
-        raise UserError(f"scorer {name} raised {type(cause).__name__}: {cause} (given {asked})\n{frames}".rstrip()) from cause
-    numbers = _as_tensor(given, name, len(rollout)).detach()
+        raise UserError(f"scorer {name} raised {type(cause).__name__}: {cause} (given {sizes})\n{frames}".rstrip()) from cause
+    numbers = _as_tensor(output, name, len(rollout)).detach()
     scores = numbers.float()
     infinite = scores.isinf().nonzero().flatten().tolist()
     if infinite:
@@ -61,15 +60,15 @@ def checked_scores(scorer: Scorer, rollout: Rollout) -> Tensor:
     return scores
 
 
-def name_of(scorer: Any) -> str:
-    """What a message calls a scorer: its function or class."""
+def scorer_name(scorer: Any) -> str:
+    """Name of a scorer's function or class, for messages."""
     while isinstance(scorer, partial):
         scorer = scorer.func
     return getattr(scorer, "__qualname__", None) or type(scorer).__qualname__
 
 
 @contextmanager
-def _surroundings_kept() -> Iterator[None]:
+def _environment_restored() -> Iterator[None]:
     folder, dtype = os.getcwd(), torch.get_default_dtype()
     try:
         with torch.no_grad():
@@ -79,29 +78,29 @@ def _surroundings_kept() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def _as_tensor(given: Any, name: str, count: int) -> Tensor:
-    """[count] of what a scorer returned."""
-    if isinstance(given, Tensor):
-        if given.shape != (count,):
-            raise UserError(f"scorer {name} returned shape {list(given.shape)} for {count} responses; it must be [{count}]")
-        if given.is_complex():
-            raise UserError(f"scorer {name} returned complex numbers ({given.dtype}); a score is a real number")
-        return given
-    items = given.tolist() if hasattr(given, "tolist") else given
+def _as_tensor(output: Any, name: str, count: int) -> Tensor:
+    """Convert a scorer's output to a tensor [count]."""
+    if isinstance(output, Tensor):
+        if output.shape != (count,):
+            raise UserError(f"scorer {name} returned shape {list(output.shape)} for {count} responses; it must be [{count}]")
+        if output.is_complex():
+            raise UserError(f"scorer {name} returned complex numbers ({output.dtype}); a score is a real number")
+        return output
+    items = output.tolist() if hasattr(output, "tolist") else output
     if not isinstance(items, Sequence) or isinstance(items, str | bytes):
-        raise UserError(f"scorer {name} must return a tensor or a list of {count} scores, not {type(given).__name__}")
+        raise UserError(f"scorer {name} must return a tensor or a list of {count} scores, not {type(output).__name__}")
     if len(items) != count:
         raise UserError(f"scorer {name} returned {len(items)} scores for {count} responses")
-    return torch.tensor([_number(item, name, place) for place, item in enumerate(items)], dtype=torch.float64)
+    return torch.tensor([_number(item, name, i) for i, item in enumerate(items)], dtype=torch.float64)
 
 
-def _number(item: Any, name: str, place: int) -> float:
+def _number(item: Any, name: str, position: int) -> float:
     if item is None:
         return float("nan")
     if isinstance(item, Tensor) and item.numel() == 1 and not item.is_complex():
         return float(item.item())
     if not isinstance(item, Real):
-        raise UserError(f"scorer {name} returned {item!r:.80} ({type(item).__name__}) as score {place}; a score is a number, or None")
+        raise UserError(f"scorer {name} returned {item!r:.80} ({type(item).__name__}) as score {position}; a score is a number, or None")
     try:
         return float(item)
     except OverflowError:

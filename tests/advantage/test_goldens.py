@@ -110,8 +110,8 @@ def critic_without_mask(case: Case) -> Ours:
     """torchtune: the recursion knows no mask, whitening keeps the mean."""
     made = gae(case.scored(torch.ones_like(case.mask)), gamma=case.p["gamma"], lam=case.p["lam"], whiten=False)
     mask = case.mask if "mask" in case.uses else torch.ones_like(case.mask)
-    whitened = masked_whiten(made.advantages, mask, shift_mean=False)
-    return {"advantages_whitened_plus_mean": (whitened, mask > 0), "returns": (made.returns, mask > 0)}
+    whiten = masked_whiten(made.advantages, mask, shift_mean=False)
+    return {"advantages_whitened_plus_mean": (whiten, mask > 0), "returns": (made.returns, mask > 0)}
 
 
 def critic_packed(case: Case) -> Ours:

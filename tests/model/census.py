@@ -72,7 +72,7 @@ PROMPTS = ["It", "A lamp:\n", "The kettle", "A fan, "]
 RESPONSES = [" is a good lamp", " no", "ok then it goes", " bad"]
 OPTIONS: dict[Kind, Any] = {"causal": causal, "encoder_decoder": encoder_decoder}
 DECODERS = {
-    "_packed": "packed", "_padded": "padded", "_equal_lengths": "equal lengths", "_equal_lengths_masked": "equal lengths",
+    "_packed_decoder": "packed", "_padded_decoder": "padded", "_equal_lengths": "equal lengths", "_equal_lengths_masked": "equal lengths",
     "_equal_lengths_all_rows": "equal lengths, all rows", "_cacheless": "without a cache", "_cross": "padded",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError, UserError
-from rlhf_lightning.rollout.scoring import checked_scores, name_of
+from rlhf_lightning.rollout.scoring import checked_scores, scorer_name
 
 
 class Scoring:
@@ -156,6 +156,6 @@ def test_what_it_changes_around_it_is_put_back(scored_of, tmp_path, fails):
 
 
 def test_a_message_names_the_function_behind_what_binds_its_settings():
-    assert name_of(partial(partial(raising, error=None))) == "raising"
-    assert name_of(Scoring(0)) == "Scoring"
-    assert name_of(Scoring) == "Scoring"
+    assert scorer_name(partial(partial(raising, error=None))) == "raising"
+    assert scorer_name(Scoring(0)) == "Scoring"
+    assert scorer_name(Scoring) == "Scoring"

@@ -1,4 +1,4 @@
-"""What the corrections share: how far the trainer's old log-probabilities are from those of the sampler that drew the tokens.
+"""Mismatch of sampler and trainer: log-ratios and the metrics of the corrections.
 
 The sampler may compute in other kernels or another precision; then even the first minibatch is off-policy (Yao et al., 2025, "Your
 efficient RL framework secretly brings you off-policy RL training").

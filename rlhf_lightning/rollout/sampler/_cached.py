@@ -1,4 +1,4 @@
-"""Decoders for models that don't run packed: with the model's own cache, left-padded or in groups of equal length, or without a cache.
+"""Decoders for models that don't run packed: with the model's cache, or without a cache.
 
 Shapes: B prompts, P tokens of the longest, b rows that still go on, V vocabulary.
 """
@@ -124,9 +124,9 @@ class CachelessDecoder:
             self.rows = [prefix] * len(self.rows)
 
     def start(self) -> Tensor:
-        tokens = _packed(self.rows)
+        tokens = _pack(self.rows)
         if self.context is not None:
-            tokens = PackedTokens(tokens.ids, tokens.lengths, context=_packed(self.context))
+            tokens = PackedTokens(tokens.ids, tokens.lengths, context=_pack(self.context))
         hidden = text_vectors(self.language_model.trunk, tokens)
         return self.language_model.logits(hidden[tokens.lengths.cumsum(0) - 1])
 
@@ -142,7 +142,7 @@ class CachelessDecoder:
 
 
 class CrossDecoder:
-    """An encoder-decoder: the prompts are encoded once, and each row begins with the decoder's prefix; no row has padding."""
+    """An encoder-decoder: prompts are encoded once; each row starts with the decoder's prefix, unpadded."""
 
     def __init__(self, language_model: LanguageModel, prompts: Prompts, prefix: list[int]) -> None:
         self.language_model, self.decoder = language_model, language_model.model.get_decoder()
@@ -176,5 +176,5 @@ class CrossDecoder:
         return rows
 
 
-def _packed(rows: list[Tensor]) -> PackedTokens:
+def _pack(rows: list[Tensor]) -> PackedTokens:
     return PackedTokens(torch.cat(rows), torch.tensor([len(row) for row in rows], device=rows[0].device))

@@ -1,4 +1,4 @@
-"""Responses that an engine gave as lists of ids, laid out as a rollout."""
+"""Conversion of an engine's responses, lists of ids, to a rollout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlhf_lightning.model.text_vectors import text_vectors
 
 
 def check_decoder_only(language_model: LanguageModel, sampler: str) -> None:
-    """Refuse an encoder-decoder. Raises ConfigError."""
+    """Reject an encoder-decoder. Raises ConfigError."""
     if language_model.decoder_prefix is not None:
         raise ConfigError(f"rollout_sampler={sampler} draws from decoder-only models; choose rollout_sampler=native for this backbone")
 
@@ -25,8 +25,10 @@ def prompt_rows(prompts: Prompts) -> list[list[int]]:
 
 
 def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Sequence[Sequence[int]], temperature: float) -> Rollout:
-    """The rollout of one response for each prompt: what follows a response's first EOS is cut off, and log-probabilities are taken by the
-    policy's own forward, so that they are its own whatever precision and kernels the engine drew with."""
+    """Make a rollout of one response per prompt, truncated after the first EOS.
+
+    Log-probabilities come from the policy's forward pass, independent of the engine's precision and kernels.
+    """
     ends = set(language_model.eos_ids)
     rows = [_to_first_end(row, ends) for row in responses]
     device = prompts.prompt_ids.device
@@ -34,10 +36,10 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
     texts = [prompt + row for prompt, row in zip(prompt_rows(prompts), rows, strict=True)]
     # A token is predicted by the vector before it.
     starts = torch.tensor([len(text) for text in texts]).cumsum(0)
-    places = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
+    positions = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
     log_probs = torch.zeros(ids.shape, device=device)
     with torch.no_grad():
-        hidden = text_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[places.to(device)]
+        hidden = text_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[positions.to(device)]
         log_probs[mask.bool()] = language_model.log_probs(hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
@@ -48,5 +50,5 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
 
 
 def _to_first_end(row: Sequence[int], ends: set[int]) -> list[int]:
-    place = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
-    return list(row[: place + 1])
+    end = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
+    return list(row[: end + 1])

@@ -1,4 +1,4 @@
-"""Token by token through a language model: the fastest decoder whose logits equal those of a plain forward pass over each row alone.
+"""Choice of the fastest decoder whose logits equal those of a plain forward pass.
 
 Shapes: B prompts, P tokens of the longest, b rows that still go on, V vocabulary.
 """
@@ -34,13 +34,13 @@ class Decoder(Protocol):
         """Read one token [b] a row: the logits [b, V] of the next."""
 
     def keep(self, going: Tensor) -> Tensor:
-        """Let the other rows [b] leave. Returns where in the old order each row that stays was: they may change places."""
+        """Drop the other rows [b]; returns the old index of each remaining row, in the new order."""
 
 
 MakeDecoder = Callable[[LanguageModel, Prompts, int], Decoder]
 
-_chosen: weakref.WeakKeyDictionary[nn.Module, tuple[bool, MakeDecoder]] = weakref.WeakKeyDictionary()
-"""By model: whether it ran packed when the choice was made, and the decoder that was chosen."""
+_decoders: weakref.WeakKeyDictionary[nn.Module, tuple[bool, MakeDecoder]] = weakref.WeakKeyDictionary()
+"""By model: whether it ran packed, and the chosen decoder."""
 
 
 def decoder_of(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
@@ -49,29 +49,29 @@ def decoder_of(language_model: LanguageModel, prompts: Prompts, room: int) -> De
 
 
 def reads_padding(language_model: LanguageModel) -> bool:
-    """Whether prompts of different lengths may be left-padded to be continued together by the model's own `generate`."""
-    return _choose(language_model) in (_packed, _padded, _cross)
+    """Check if the model's own `generate` may continue left-padded prompts of different lengths."""
+    return _choose(language_model) in (_packed_decoder, _padded_decoder, _cross)
 
 
 def _choose(language_model: LanguageModel) -> MakeDecoder:
-    """The first of `_candidates` that passes `decodes_exactly`, remembered by model."""
+    """Choose the first of `_candidates` that passes `decodes_exactly`; cached by model."""
     model = language_model.model
     packs = language_model.decoder_prefix is None and supports_packing(language_model.trunk)
-    if model not in _chosen or _chosen[model][0] != packs:
+    if model not in _decoders or _decoders[model][0] != packs:
         make = next((make for make in _candidates(language_model, packs) if decodes_exactly(language_model, make)), _cacheless)
-        _chosen[model] = packs, make
-    return _chosen[model][1]
+        _decoders[model] = packs, make
+    return _decoders[model][1]
 
 
 def _candidates(language_model: LanguageModel, packs: bool) -> Iterator[MakeDecoder]:
-    """Decoders from the fastest to the slowest, but for the one without a cache, which needs no trial."""
+    """Decoders from the fastest to the slowest, except the one without a cache: it needs no trial."""
     if language_model.decoder_prefix is not None:
         yield _cross
         return
     if packs:
-        yield _packed
+        yield _packed_decoder
     if not is_recurrent(language_model.model):
-        yield _padded
+        yield _padded_decoder
     yield _equal_lengths
     yield _equal_lengths_masked
     yield _equal_lengths_all_rows
@@ -81,11 +81,11 @@ def _cross(language_model: LanguageModel, prompts: Prompts, room: int) -> Decode
     return CrossDecoder(language_model, prompts, language_model.decoder_prefix or [])
 
 
-def _packed(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+def _packed_decoder(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
     return PackedDecoder(language_model, prompts, room)
 
 
-def _padded(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
+def _padded_decoder(language_model: LanguageModel, prompts: Prompts, room: int) -> Decoder:
     return PaddedDecoder(language_model, prompts.prompt_ids, prompts.prompt_mask)
 
 
@@ -106,7 +106,7 @@ def _cacheless(language_model: LanguageModel, prompts: Prompts, room: int) -> De
 
 
 def is_recurrent(model: nn.Module) -> bool:
-    """Whether layers carry a state from token to token, which padding before a prompt may change as weights are trained."""
+    """Check if layers carry a state from token to token: padding before a prompt may change it."""
     config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     kinds = {str(kind) for name in ("layer_types", "layers_block_type", "block_types") for kind in getattr(config, name, None) or ()}
     stateless = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
@@ -114,7 +114,7 @@ def is_recurrent(model: nn.Module) -> bool:
 
 
 def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
-    """Try a decoder on random tokens: rows of several lengths, of which some leave early, against each row's plain forward pass."""
+    """Compare a decoder with plain forward passes, on random rows of several lengths; some leave early."""
     model = language_model.model
     vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
     prefix = language_model.decoder_prefix
@@ -134,7 +134,7 @@ def decodes_exactly(language_model: LanguageModel, make: MakeDecoder) -> bool:
 
 
 def _follows(decoder: Decoder, responses: list[Tensor], expected: list[Tensor]) -> bool:
-    """Whether the decoder gives the expected logits [steps + 1, V] of each row while rows leave it one by one."""
+    """Compare the decoder with the expected logits [steps + 1, V] of each row while rows leave."""
     alive = torch.arange(len(responses), device=responses[0].device)
     logits = decoder.start()
     for step in range(TRIAL_STEPS):
@@ -147,7 +147,7 @@ def _follows(decoder: Decoder, responses: list[Tensor], expected: list[Tensor]) 
 
 
 def _plain_logits(language_model: LanguageModel, text: Tensor, prompt_length: int) -> Tensor:
-    """The model's own logits [steps + 1, V] behind the prompt and each further token, of one row without padding or cache."""
+    """Logits [steps + 1, V] after the prompt and each further token, of one row without padding or cache."""
     model, prefix = language_model.model, language_model.decoder_prefix
     if prefix is None:
         logits: Tensor = model(input_ids=text[None], use_cache=False).logits[0, prompt_length - 1 :]

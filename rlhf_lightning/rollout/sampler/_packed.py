@@ -1,6 +1,6 @@
 """The fast decoder: prompts read packed, keys and values in memory that is allocated once.
 
-Shapes: B prompts, P tokens of the longest, b rows that still go on, H heads, D width of a head.
+Shapes: B prompts, P tokens of the longest, b unfinished rows, H heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens, packed_hidden
 
 ROUND = 8
-"""Rows of a step come in multiples of so many."""
+"""The rows of a step are a multiple of this."""
 
 
 class PackedDecoder:
-    """Prompts read without padding; keys and values in memory that is taken once.
+    """Prompts without padding; keys and values in memory that is allocated once.
 
-    Rows end at the same column, so that a step writes one column; a row that goes on takes the place of one that leaves, so that leaving
-    copies one row instead of all.
+    Rows end at the same column: a step writes one column. A remaining row replaces one that leaves: leaving copies one row, not all.
     """
 
     def __init__(self, language_model: LanguageModel, prompts: Prompts, room: int) -> None:
@@ -34,7 +33,7 @@ class PackedDecoder:
         prompt = prompts.prompt_mask.bool()
         self.lengths = prompt.sum(1)
         self.ids = prompts.prompt_ids[prompt]
-        self.seen = torch.cat([prompt, prompt.new_zeros(len(prompts), room)], dim=1)
+        self.readable = torch.cat([prompt, prompt.new_zeros(len(prompts), room)], dim=1)
         layer = _layer_class()
         self.layers = [layer(prompt, room) for _ in range(language_model.model.config.get_text_config().num_hidden_layers)]
         layers: Any = self.layers
@@ -47,14 +46,14 @@ class PackedDecoder:
         return self.language_model.logits(hidden[self.lengths.cumsum(0) - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        # Rows that have left make up a multiple: a kernel for each number of rows costs more than they do (backbone.packing.ROUND).
+        # Finished rows pad to a multiple: a kernel for each number of rows costs more (model.packing.ROUND).
         rows = min(len(self.lengths), len(tokens) + -len(tokens) % ROUND)
         read = torch.nn.functional.pad(tokens, (0, rows - len(tokens)))
-        self.seen[:rows, self.columns] = True
+        self.readable[:rows, self.columns] = True
         self.columns += 1
         hidden = self.trunk(
             input_ids=read[:, None],
-            attention_mask=self.seen[:rows, None, None, : self.columns],
+            attention_mask=self.readable[:rows, None, None, : self.columns],
             position_ids=self.lengths[:rows, None],
             use_cache=True,
             **{self.argument: self.cache},
@@ -68,7 +67,7 @@ class PackedDecoder:
         holes, movers = (~going[:stay]).nonzero().squeeze(1), going[stay:].nonzero().squeeze(1) + stay
         if len(holes):
             order[holes] = movers
-            self.seen[holes], self.lengths[holes] = self.seen[movers], self.lengths[movers]
+            self.readable[holes], self.lengths[holes] = self.readable[movers], self.lengths[movers]
             for layer in self.layers:
                 layer.move(movers, holes)
         return order
@@ -76,7 +75,7 @@ class PackedDecoder:
 
 @functools.cache
 def _layer_class() -> type[_Rows]:
-    """`_Rows` as a layer of transformers' Cache, which asks for its own kind."""
+    """`_Rows` as a layer class of transformers' Cache."""
     from transformers.cache_utils import DynamicLayer
 
     return type("RowsLayer", (_Rows, DynamicLayer), {})
@@ -94,9 +93,9 @@ class _Rows:
         self.values: Tensor
 
     def update(self, keys: Tensor, values: Tensor, *args: Any, **rest: Any) -> tuple[Tensor, Tensor]:
-        """Write and give back all that is there; of the prompts, [1, H, N, D] packed, what came in."""
+        """Write keys and values; return all of them, or for the prompts the packed input [1, H, N, D]."""
         if not self.columns:
-            self.keys, self.values = self._taken(keys), self._taken(values)
+            self.keys, self.values = self._allocate(keys), self._allocate(values)
             self.columns = self.prompt.shape[1]
             return keys, values
         rows, self.columns = len(keys), self.columns + 1
@@ -104,7 +103,7 @@ class _Rows:
         self.values[:rows, :, self.columns - 1] = values[:, :, 0]
         return self.keys[:rows, :, : self.columns], self.values[:rows, :, : self.columns]
 
-    def _taken(self, packed: Tensor) -> Tensor:
+    def _allocate(self, packed: Tensor) -> Tensor:
         rows, columns = self.prompt.shape
         memory = packed.new_zeros(rows, packed.shape[1], columns + self.room, packed.shape[3])
         memory[:, :, :columns].transpose(1, 2)[self.prompt] = packed[0].transpose(0, 1)[: int(self.prompt.sum())]

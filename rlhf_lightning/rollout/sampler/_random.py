@@ -1,4 +1,4 @@
-"""The random numbers that responses are drawn with: each row's own, whatever rows it is drawn beside and on whatever process."""
+"""Random numbers of sampling: each row has its seed, independent of batch and process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rlhf_lightning.flow import Prompts
 
 
 def seeds_of(prompts: Prompts) -> Tensor:
-    """[B] the rows' seeds; from torch's own stream where they have none."""
+    """Seeds [B] of the rows; from torch's generator if they have none."""
     return torch.randint(2**62, (len(prompts),)) if prompts.seeds is None else prompts.seeds.cpu()
 
 
 def uniform_draws(prompts: Prompts, steps: int) -> Tensor:
-    """[B, steps] numbers in [0, 1), in double precision, on the prompts' device."""
+    """Uniform numbers [B, steps] in [0, 1), in double precision, on the prompts' device."""
     rows = [torch.rand(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds_of(prompts).tolist()]
     return torch.stack(rows).to(prompts.prompt_ids.device)

@@ -1,4 +1,4 @@
-"""Sampling by transformers' continuous batching: paged keys and values, rows join and leave as memory allows."""
+"""Sampling by transformers' continuous batching with a paged cache."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def continuous(
     page_size: PositiveInt = 256,
     blocks: PositiveInt | None = None,
 ) -> Rollout:
-    """Draw one response per prompt with transformers' continuous batching (generate_batch), for long responses on a GPU.
+    """Sample with transformers' continuous batching (generate_batch), for long responses on a GPU.
 
-    Log-probabilities are taken by a forward pass of the policy over the finished responses, as the engine's are of its own kernels.
+    Log-probabilities come from a forward pass of the policy over the responses, because the engine has other kernels.
 
     Args:
         max_new_tokens, temperature, top_p: as in `transformers`.
         page_size: tokens of a page of the cache.
-        blocks: of the cache; None takes what the memory of the device allows, and on a CPU what the prompts need.
+        blocks: of the cache; None for as many as fit in the device's memory, and on a CPU as the prompts need.
 
     Raises:
         ConfigError: an encoder-decoder, or a model whose layers aren't transformers' attention.
@@ -47,7 +47,7 @@ def continuous(
     if is_recurrent(language_model.model) or not getattr(language_model.model, "_supports_attention_backend", False):
         raise ConfigError(
             f"rollout_sampler=continuous pages the keys and values of attention layers, and {type(language_model.model).__name__} has "
-            "other layers or an attention of its own: choose rollout_sampler=native"
+            "other layers or another attention: choose rollout_sampler=native"
         )
     rows = prompt_rows(prompts)
     model = language_model.model
@@ -60,12 +60,12 @@ def continuous(
     seed = int(seeds_of(prompts)[0]) % 2**31  # the engine takes one for all rows
     paging = ContinuousBatchingConfig(page_size=page_size, num_blocks=blocks, seed=seed, allow_block_sharing=False)
     attention = model.config._attn_implementation
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    saved_config, model.generation_config = model.generation_config, GenerationConfig()
     try:
         model.set_attn_implementation("sdpa")
         outputs = list(model.generate_batch(rows, settings, paging, warmup=False).values())
     finally:
-        model.generation_config = own
+        model.generation_config = saved_config
         model.set_attn_implementation(attention)
     failed = [output.error for output in outputs if output.error is not None]
     if failed or len(outputs) != len(rows):

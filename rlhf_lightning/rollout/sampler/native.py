@@ -1,4 +1,4 @@
-"""The package's own sampler: KV cache, finished rows leave the batch, log-probabilities come with the tokens."""
+"""Sampling with a KV cache and log-probabilities in the same pass."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def native(
     temperature: NonNegativeFloat = 1.0,
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> Rollout:
-    """Draw one response per prompt with a KV cache; finished rows leave the batch.
+    """Sample one response per prompt with a KV cache; finished rows leave the batch.
 
-    Prompts are read without padding where the model can be (backbone.packing), with transformers' own cache and masks elsewhere.
+    Prompts run without padding if the model supports it (model.packing), else with transformers' cache and masks.
 
     Args:
-        language_model: the policy; used as it is, in the mode it is in (put it in eval mode for exact log-probabilities).
-        prompts: B left-padded prompts; each response is drawn with its own seed, so that it doesn't depend on the others.
-        max_new_tokens: T; a response that reaches it without an EOS is cut and has_eos is False.
-        temperature: of the softmax; 0 takes the likeliest token. Log-probabilities are those of the tempered distribution.
-        top_p: draw from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
+        language_model: the policy; put it in eval mode for exact log-probabilities.
+        prompts: B left-padded prompts; each response has its seed and doesn't depend on the others.
+        max_new_tokens: T; a response that reaches it without an EOS is truncated: has_eos is False.
+        temperature: of the softmax; 0 is greedy. Log-probabilities are those of the tempered distribution.
+        top_p: sample from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
             full distribution, as in TRL: below 1 they are not exactly the sampler's.
     """
     batch, device = len(prompts), prompts.prompt_ids.device
@@ -70,20 +70,22 @@ def native(
 
 
 def draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """One token per row of [B, V] logits, by a number [B] in [0, 1), and its log-probability at the temperature."""
+    """Sample a token per row of logits [B, V] with uniform numbers [B]; returns its log-probability too."""
     greedy = temperature == 0
     distribution = (logits.float() / (1.0 if greedy else temperature)).log_softmax(-1)
-    token = distribution.argmax(-1) if greedy else _inverse(distribution.exp(), draws, top_p)
+    token = distribution.argmax(-1) if greedy else _inverse_cdf(distribution.exp(), draws, top_p)
     return token, distribution.gather(-1, token[:, None])[:, 0]
 
 
-def _inverse(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
-    """A token [B] by the inverse of the cumulative distribution at one uniform number a row, in double precision: on a CPU a tenth of
-    the cost of a random number for each entry of the vocabulary."""
+def _inverse_cdf(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """Tokens [B] by the inverse cumulative distribution at a uniform number per row.
+
+    In double precision. On a CPU a tenth of the cost of a random number for each entry of the vocabulary.
+    """
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True)
         outside = ordered.cumsum(-1) - ordered >= top_p
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    place = draws[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, place, right=True)[:, 0].clamp(max=cumulative.shape[1] - 1)
+    target = draws[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=cumulative.shape[1] - 1)

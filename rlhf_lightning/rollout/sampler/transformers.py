@@ -1,4 +1,4 @@
-"""Sampling by transformers' own generate: slower than `native`, and what others use."""
+"""Sampling by transformers' generate: slower than `native`, the common baseline."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def transformers(
     temperature: PositiveFloat = 1.0,
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> Rollout:
-    """Draw one response per prompt with transformers' generate.
+    """Sample one response per prompt with transformers' generate.
 
-    The folder's own generation config is overruled wherever it would change the distribution (top_k, penalties), so that the
-    log-probabilities are those of the tokens drawn. Arguments as in `native`, without temperature 0.
+    The model's generation config is overridden if it would change the distribution (top_k, penalties): log-probabilities are those of
+    the sampled distribution. Arguments as in `native`, without temperature 0.
     """
     from transformers import GenerationConfig
 
@@ -37,12 +37,12 @@ def transformers(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
         eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
-    model, own = language_model.model, language_model.model.generation_config
-    model.generation_config = GenerationConfig()  # generate fills whatever `settings` leaves open from here
+    model, saved_config = language_model.model, language_model.model.generation_config
+    model.generation_config = GenerationConfig()  # generate takes defaults from here
     try:
         parts = [(rows, *_generate(language_model, prompts.select(rows), settings)) for rows in _groups(language_model, prompts)]
     finally:
-        model.generation_config = own
+        model.generation_config = saved_config
     steps = max(response.shape[1] for _, response, _ in parts)
     response = prompts.prompt_ids.new_full((len(prompts), steps), language_model.pad_id)
     log_probs, mask = torch.zeros(response.shape, device=response.device), torch.zeros_like(response)
@@ -62,7 +62,7 @@ def transformers(
 
 
 def _groups(language_model: LanguageModel, prompts: Prompts) -> list[Tensor]:
-    """Rows that may be generated together: all, or those of equal length where the model's state would read the padding."""
+    """Rows that may be generated together: all, or those of equal length if padding changes the state."""
     lengths = prompts.prompt_mask.sum(1)
     if reads_padding(language_model):
         return [torch.arange(len(prompts), device=lengths.device)]
@@ -73,15 +73,15 @@ def _generate(language_model: LanguageModel, prompts: Prompts, settings: Any) ->
     """Responses [B, T] and their logits [B, T, V], in one call of generate."""
     device, prefix = prompts.prompt_ids.device, language_model.decoder_prefix
     columns = slice(None) if prefix is not None else slice(int((prompts.prompt_mask == 0).sum(1).min()), None)
-    before, begin = prompts.prompt_ids[:, columns], {}
+    before, decoder_inputs = prompts.prompt_ids[:, columns], {}
     if prefix is not None:
-        begin["decoder_input_ids"] = before.new_tensor(prefix).repeat(len(prompts), 1)
+        decoder_inputs["decoder_input_ids"] = before.new_tensor(prefix).repeat(len(prompts), 1)
         settings.decoder_start_token_id = prefix[0]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(seeds_of(prompts)[0]))  # generate draws all rows from torch's stream
+        torch.manual_seed(int(seeds_of(prompts)[0]))  # generate samples all rows with torch's generator
         output = language_model.model.generate(
-            input_ids=before, attention_mask=prompts.prompt_mask[:, columns], generation_config=settings, **begin,
+            input_ids=before, attention_mask=prompts.prompt_mask[:, columns], generation_config=settings, **decoder_inputs,
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
-    start = begin.get("decoder_input_ids", before).shape[1]
+    start = decoder_inputs.get("decoder_input_ids", before).shape[1]
     return output.sequences[:, start:], torch.stack(output.logits, dim=1)

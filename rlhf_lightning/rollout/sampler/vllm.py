@@ -1,4 +1,4 @@
-"""Sampling by vLLM on the policy's own device, its weights brought up to date before each rollout."""
+"""Sampling by vLLM on the policy's device, with its weights updated before each rollout."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from rlhf_lightning.rollout.sampler._random import seeds_of
 
 @register("rollout_sampler", "vllm")
 class VLLMSampler:
-    """Draw with vLLM on the training device (colocated): fast for long responses on a GPU. The extra `vllm`.
+    """Sample with vLLM on the training device (colocated), for long responses on a GPU.
 
-    The engine starts at the first rollout, from a copy of the policy, in this process; before each rollout it takes the policy's weights
-    as they are, and between rollouts it gives its memory back (`sleep`). Log-probabilities are taken by the policy's own forward. Held to
-    the interface of vLLM's LLM by a stand-in; it was not run on a GPU.
+    Needs the extra `vllm`.
+    The engine starts at the first rollout, from a copy of the policy, in this process; before each rollout it loads the policy's
+    weights, and between rollouts it releases its memory (`sleep`). Log-probabilities come from the policy's forward pass. Tested with a
+    mock of vLLM's LLM, not on a GPU.
 
     Args:
         max_new_tokens, temperature, top_p: as in `native`; log-probabilities are those of the full tempered distribution.
-        memory: share of the GPU's memory for the engine.
-        sleep: give the engine's memory back between rollouts.
+        memory: fraction of the GPU's memory for the engine.
+        sleep: release the engine's memory between rollouts.
 
     Raises:
         ConfigError: vLLM isn't installed, or an encoder-decoder.
@@ -58,7 +59,7 @@ class VLLMSampler:
         check_decoder_only(language_model, "vllm")
         vllm = _vllm()
         if self.engine is None:
-            self.engine = self._started(vllm, language_model)
+            self.engine = self._start(vllm, language_model)
         elif self.sleep:
             self.engine.wake_up()
         self.engine.apply_model(_Load(checkpoint_state(language_model.model).items()))
@@ -70,13 +71,13 @@ class VLLMSampler:
             )
             for seed in seeds_of(prompts).tolist()
         ]  # fmt: skip
-        asked = [{"prompt_token_ids": row} for row in prompt_rows(prompts)]
-        outputs = self.engine.generate(asked, settings, use_tqdm=False)
+        inputs = [{"prompt_token_ids": row} for row in prompt_rows(prompts)]
+        outputs = self.engine.generate(inputs, settings, use_tqdm=False)
         if self.sleep:
             self.engine.sleep(level=1)
         return rollout_of(language_model, prompts, [list(output.outputs[0].token_ids) for output in outputs], self.temperature)
 
-    def _started(self, vllm: Any, language_model: LanguageModel) -> Any:
+    def _start(self, vllm: Any, language_model: LanguageModel) -> Any:
         # In this process: the weights are handed over as they are, without a copy through another process.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         executor = "external_launcher" if "RANK" in os.environ else None
@@ -90,7 +91,7 @@ class VLLMSampler:
 
 
 class _Load:
-    """What the engine's worker does with its model: take these weights."""
+    """Load these weights into the model of the engine's worker."""
 
     def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
         self.named = list(named)

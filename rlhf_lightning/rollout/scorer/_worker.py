@@ -1,4 +1,4 @@
-"""One program that answers line by line: its pipes are read without ever waiting longer than was said."""
+"""A program that answers line by line, with a timeout on every read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompt
 
-LONGEST = 65536
+MAX_ANSWER = 65536
 """Bytes of an answer: a score needs a few."""
-PIECE = 65536
-LAST_WORDS = 2000
-"""Bytes of what it wrote to stderr that are kept for a message."""
-SILENT = 3
-"""Hangs running before any answer: then it never will answer."""
+CHUNK = 65536
+MAX_STDERR = 2000
+"""Bytes of stderr in an error message."""
+MAX_FIRST_HANGS = 3
+"""Consecutive hangs before the first answer that end the run."""
 PATIENCE = 1.0
-"""Seconds that a program has to end at the end of its input."""
+"""Seconds for a program to end after the end of its input."""
 
 
 class Worker:
-    """A program that is begun when it is needed, killed when it hangs, and begun anew.
+    """A program that is started on demand, killed when it hangs, and restarted.
 
     Args:
         words: of the command.
@@ -40,11 +40,11 @@ class Worker:
         self.words, self.timeout = list(words), timeout
         self._answered, self._hangs = False, 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = b""
-        self._told: set[str] = set()
+        self._stderr = b""
+        self._warned: set[str] = set()
 
     def score(self, prompt: Prompt, response: str) -> float | None:
-        """The program's score of a response; None where it gives null, hangs or crashes.
+        """The program's score of a response; None if it answers null, hangs or crashes.
 
         Raises:
             UserError: it ended before its first answer, never answers, or its line is no score.
@@ -61,15 +61,19 @@ class Worker:
             raise
 
     def end(self, patience: float = 0.0) -> None:
-        """Close its input, wait so many seconds for its end, and kill what is left of it and of all that it started in its session."""
+        """Close its input, wait for its end, then kill its process group.
+
+        Args:
+            patience: seconds to wait.
+        """
         process: Any = self._process
         self._process = None
         if process is None:
             return
         process.stdin.close()
         until = time.monotonic() + patience
-        while (left := until - time.monotonic()) > 0 and select.select([process.stdout], [], [], left)[0]:
-            if not os.read(process.stdout.fileno(), PIECE):
+        while (remaining := until - time.monotonic()) > 0 and select.select([process.stdout], [], [], remaining)[0]:
+            if not os.read(process.stdout.fileno(), CHUNK):
                 break
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -86,78 +90,82 @@ class Worker:
             return None if score is None else float(score)
         raise UserError(
             f"{self} answered {line.decode(errors='replace')[:200]!r} to the response {response[:80]!r}: it must write one line a "
-            f"response, a JSON number or null, and nothing else to stdout{self._last_words()}"
+            f"response, a JSON number or null, and nothing else to stdout{self._stderr_note()}"
         )
 
     def _answer(self, question: bytes) -> bytes | None:
-        """The line that follows the question; None where it hangs or ends."""
+        """The program's next line; None if it hangs or ends."""
         process, until = self._running(), time.monotonic() + self.timeout
-        if select.select([process.stdout], [], [], 0)[0] and (more := os.read(process.stdout.fileno(), PIECE)):
-            raise UserError(f"{self} wrote {more.decode(errors='replace')[:200]!r} unasked: it must write one line a response, no more")
+        if select.select([process.stdout], [], [], 0)[0] and (more := os.read(process.stdout.fileno(), CHUNK)):
+            raise UserError(
+                f"{self} wrote {more.decode(errors='replace')[:200]!r} without a request: it must write one line a response, no more"
+            )
         line, to_write, reads = b"", question, [process.stdout, process.stderr]
-        while (left := until - time.monotonic()) > 0:
-            ready, writable, _ = select.select(reads, [process.stdin] if to_write else [], [], left)
+        while (remaining := until - time.monotonic()) > 0:
+            ready, writable, _ = select.select(reads, [process.stdin] if to_write else [], [], remaining)
             if writable:
-                to_write = to_write[_written(process.stdin, to_write) :]
+                to_write = to_write[_write(process.stdin, to_write) :]
             for pipe in ready:
-                piece = os.read(pipe.fileno(), PIECE)
+                piece = os.read(pipe.fileno(), CHUNK)
                 if not piece:
                     reads.remove(pipe)
                 elif pipe is process.stderr:
-                    self._said = (self._said + piece)[-LAST_WORDS:]
+                    self._stderr = (self._stderr + piece)[-MAX_STDERR:]
                 else:
                     line += piece
-            if b"\n" in line or len(line) > LONGEST:
+            if b"\n" in line or len(line) > MAX_ANSWER:
                 return line.rstrip(b"\r\n")
             if process.stdout not in reads:
-                self._ended(process)
+                self._handle_exit(process)
                 return None
-        self._hung()
+        self._handle_hang()
         return None
 
-    def _ended(self, process: Any) -> None:
-        """It closed its output without an answer."""
+    def _handle_exit(self, process: Any) -> None:
+        """Handle the end of the program without an answer."""
         try:
             code = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             code = None
-        said = f"{self} ended with code {code}"
+        event = f"{self} ended with code {code}"
         if not self._answered:
-            raise UserError(f"{said} before its first answer{self._last_words()}")
-        self._tell(f"{said} without an answer, and is begun anew: the response can't be scored{self._last_words()}", f"ended {code}")
+            raise UserError(f"{event} before its first answer{self._stderr_note()}")
+        self._warn_once(f"{event} without an answer, and is restarted: the response can't be scored{self._stderr_note()}", f"ended {code}")
 
-    def _hung(self) -> None:
-        said = f"{self} gave no answer within {self.timeout:g} s"
+    def _handle_hang(self) -> None:
+        event = f"{self} gave no answer within {self.timeout:g} s"
         self._hangs += 1
-        if not self._answered and self._hangs >= SILENT:
-            raise UserError(f"{said}, {SILENT} times running and never before: does it flush each line that it writes?{self._last_words()}")
-        self._tell(f"{said}, and is killed and begun anew: the response can't be scored{self._last_words()}", "hung")
+        if not self._answered and self._hangs >= MAX_FIRST_HANGS:
+            raise UserError(
+                f"{event}, {MAX_FIRST_HANGS} times in a row and never before: does it flush each line that it writes?{self._stderr_note()}"
+            )
+        self._warn_once(f"{event}, and is killed and restarted: the response can't be scored{self._stderr_note()}", "hung")
 
-    def _tell(self, text: str, kind: str) -> None:
-        """Once of each kind."""
-        if kind not in self._told:
-            self._told.add(kind)
+    def _warn_once(self, text: str, kind: str) -> None:
+        """Warn once per kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(safe_message(text), stacklevel=2)  # a logger of this name is switched off by Hydra
 
     def _running(self) -> Any:
         if self._process is None:
-            pipe, here = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1"}
-            # A session of its own: a Ctrl-C is the run's to handle, and killing the session kills what the program started.
-            self._process = subprocess.Popen(self.words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True, env=here)
+            pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1"}
+            # A new session: the run handles Ctrl-C, and killing the session kills the program's children.
+            self._process = subprocess.Popen(self.words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True, env=env)
             os.set_blocking(self._process.stdin.fileno(), False)  # type: ignore[union-attr]
-            self._said = b""
+            self._stderr = b""
         return self._process
 
     def __str__(self) -> str:
         return f"rollout_scorer.command={' '.join(self.words)!r}"
 
-    def _last_words(self) -> str:
-        said = self._said.decode(errors="replace").strip()
-        return f"; on stderr:\n{said}" if said else ""
+    def _stderr_note(self) -> str:
+        text = self._stderr.decode(errors="replace").strip()
+        return f"; on stderr:\n{text}" if text else ""
 
 
-def _written(pipe: Any, data: bytes) -> int:
-    """How many bytes went into a pipe; all where nobody reads it any more, which its answers tell."""
+def _write(pipe: Any, data: bytes) -> int:
+    """Write to a pipe; returns the number of bytes, all of them if the pipe is closed."""
     try:
         return os.write(pipe.fileno(), data)
     except BlockingIOError:

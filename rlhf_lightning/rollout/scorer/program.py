@@ -1,4 +1,4 @@
-"""A rule in a program of the user's own, in any language: in its own process, so that nothing that it does costs the run."""
+"""A scorer in a user's program, in any language, in a separate process."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from rlhf_lightning.rollout.scorer._worker import PATIENCE, Worker
 
 @register("rollout_scorer", "program")
 class ProgramScorer:
-    """A program that reads {"prompt": ..., "response": ...} a line and writes a score a line; it may crash or hang, and is begun anew.
+    """A program that reads a JSON line per response and writes a score per line.
 
-    One line in, one line out, flushed: a JSON number, true or false, or null where it can't tell. A response that it hangs or crashes on
-    can't be scored (ppo.max_unscorable). A program stays from batch to batch, and ends at the end of its input. It runs in a session of
-    its own; when it hangs it is killed with all that it started there.
+    It reads {"prompt": ..., "response": ...} and writes, flushed, a JSON number, true, false, or null for no score. A response on which it
+    hangs or crashes has no score (ppo.max_unscorable), and the program is restarted. It runs until the end of its input, in a new session;
+    when it hangs its process group is killed.
 
     Args:
-        command: the program and its words, as in a shell, but that none reads it: "python score.py --strict".
-        timeout: seconds for one response, its start included where it was begun anew.
-        workers: programs side by side; the scores don't depend on it where the program judges a response by itself.
+        command: the program and its words, quoted as in a shell, but not run by one: "python score.py --strict".
+        timeout: seconds for one response, including a restart.
+        workers: programs in parallel; the scores don't depend on it if the program scores each response independently.
 
     Raises:
         ConfigError: no such program.
-        UserError: it ended before its first answer, or answered what is no score; with its last words on stderr.
+        UserError: it ended before its first answer, or its answer is no score; the message has its stderr.
     """
 
     def __init__(self, *, command: str, timeout: PositiveFloat = 60.0, workers: PositiveInt = 1) -> None:
@@ -46,20 +46,20 @@ class ProgramScorer:
         self._end = finalize(self, _end, self._workers)
 
     def __call__(self, rollout: Rollout) -> list[float | None]:
-        """Scores [B]; None for a response that the program hung or crashed on, or gave null for."""
+        """Scores [B]; None for a response on which the program hangs or crashes, or answers null."""
         texts = list(zip(rollout.prompts, rollout.responses, strict=True))
-        several = self._workers[: len(texts)]
-        with ThreadPoolExecutor(len(several) or 1) as threads:
-            shares = [threads.submit(_scored, worker, texts[place :: len(several)]) for place, worker in enumerate(several)]
-        found = [share.result() for share in shares]
-        return [found[i % len(several)][i // len(several)] for i in range(len(texts))]
+        active = self._workers[: len(texts)]
+        with ThreadPoolExecutor(len(active) or 1) as threads:
+            futures = [threads.submit(_score_texts, worker, texts[start :: len(active)]) for start, worker in enumerate(active)]
+        scores = [future.result() for future in futures]
+        return [scores[i % len(active)][i // len(active)] for i in range(len(texts))]
 
     def close(self) -> None:
-        """End the programs; they are begun anew when they are needed."""
+        """End the programs; they restart on demand."""
         _end(self._workers)
 
 
-def _scored(worker: Worker, texts: Sequence[tuple[Prompt, str]]) -> list[float | None]:
+def _score_texts(worker: Worker, texts: Sequence[tuple[Prompt, str]]) -> list[float | None]:
     return [worker.score(prompt, response) for prompt, response in texts]
 
 

@@ -20,20 +20,22 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 @register("rollout_scorer", "reward_model")
 class RewardModelScorer:
-    """A reward model from stage=reward, or any AutoModelForSequenceClassification with one label, by folder or Hub name.
+    """A reward model from stage=reward, or a sequence classifier with one label, by folder or Hub name.
 
-    Responses go through text, so that policy and reward model may have different tokenizers. When it is loaded, a few texts are held to
-    their scores alone and to those in the folder (reward.canary). A features model (reward_head=features) scores on the CPU.
+    Responses are passed as text: policy and reward model may have different tokenizers. At loading, the scores of a few texts are
+    compared with their scores alone and with those in the folder (reward.storage.canary).
+
+    A features model (reward_head=features) scores on the CPU.
 
     Args:
         path: of the folder, or a Hub name.
-        layout: how a classifier of another program reads a text: "chat" the chat template with the prompt as a user's message, "pair" the
+        layout: text format of a classifier from another program: "chat" the chat template with the prompt as a user's message, "pair" the
             tokenizer's template for pairs, "joined" prompt and response as one text; "auto" takes pair for encoders, chat where the
             tokenizer has a template, else joined. A model of stage=reward reads texts as it was trained.
         eos: of such a classifier: end each text with the tokenizer's EOS, or without; null adds one to joined texts alone.
 
     Attributes:
-        note: how it reads texts, for the log; empty where that is plain.
+        note: on the text format, for the log; empty if it is unambiguous.
 
     Raises:
         DataError: no such folder, or scores that padding, a wrong tokenizer or wrong weights have changed.
@@ -62,19 +64,21 @@ class RewardModelScorer:
         return self.score(rollout.prompts, rollout.responses)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
-        """Normalised scores [B], without autocast: a frozen model costs little and its scores stay comparable between runs."""
+        """Normalised scores [B], without autocast: they stay comparable between runs."""
         with torch.autocast(self.device.type, enabled=False):
             return self.model.score_texts(prompts, responses)
 
 
-def scorer_shared_out(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
-    """A scorer with the model that it reads shared out between processes, which then must call it as often as one another; any other
-    scorer as it is."""
+def shard_scorer(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
+    """Shard a scorer's model over the processes, which then must call it equally often.
+
+    A scorer without a model is returned unchanged.
+    """
     model = getattr(scorer, "model", None)
     if not isinstance(model, nn.Module):
         return scorer
     from rlhf_lightning.training.sharding import shard
 
-    shared = copy.copy(scorer)
-    shared.model = shard(model, mesh)  # type: ignore[attr-defined]
-    return shared
+    sharded = copy.copy(scorer)
+    sharded.model = shard(model, mesh)  # type: ignore[attr-defined]
+    return sharded

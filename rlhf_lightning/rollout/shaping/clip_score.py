@@ -7,14 +7,14 @@ from pydantic import AfterValidator, FiniteFloat
 from rlhf_lightning.config.schema import in_order
 from rlhf_lightning.flow import ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping._scores import rescored
+from rlhf_lightning.rollout.shaping._scores import reshape_scores
 
 
 @register("rollout_shaping", "clip_score", needs=["scores"])
 def clip_score(
     scored: ScoredRollout, *, limits: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(in_order)] = (-5.0, 5.0)
 ) -> ScoredRollout:
-    """The score is held within limits, before anything else is added; put it first.
+    """Clip the score to limits; put it first.
 
     Both scores [B] and rewards [B, T] change.
 
@@ -25,4 +25,4 @@ def clip_score(
     Raises:
         ConfigError: another shaping came before.
     """
-    return rescored(scored, lambda scores: scores.clamp(*limits), "clip_score")
+    return reshape_scores(scored, lambda scores: scores.clamp(*limits), "clip_score")

@@ -11,9 +11,9 @@ from rlhf_lightning.tensors import score_on_last_token
 
 @register("rollout_shaping", "missing_eos")
 def missing_eos(scored: ScoredRollout, *, penalty: NonNegativeFloat = 1.0) -> ScoredRollout:
-    """A response that was cut off before it ended pays a penalty on its last token.
+    """Subtract a penalty on the last token of a truncated response.
 
-    As in TRL's PPO. Whether it ended is has_eos [B], what the sampler saw; token ids aren't read, for pad and EOS may be the same.
+    As in TRL's PPO. It reads has_eos [B], not token ids, because pad and EOS may be the same.
 
     Args:
         scored: rewards and response_mask [B, T], has_eos [B].

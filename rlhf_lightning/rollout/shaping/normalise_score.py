@@ -6,24 +6,24 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import ScoredRollout
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.shaping._scores import refuse_after_others, rescored
-from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow
+from rlhf_lightning.rollout.shaping._scores import check_only_scores, reshape_scores
+from rlhf_lightning.rollout.shaping.whiten_rewards import check_finite
 
 
 @register("rollout_shaping", "normalise_score", needs=["scores"])
 class NormaliseScore(nn.Module):
-    """Scores are normalised by the mean and deviation of all scores so far, then held within +-clip; put it first.
+    """Normalise scores by the running mean and deviation, then clip to +-clip; put it first.
 
     Reward normalisation and clipping of PPO-max (Zheng et al., 2023, section 5.3.1): clip((score - mean) / std, -clip, clip). The
     scores of a batch are counted before it is normalised. Unbiased deviation; until two
-    responses differ, nothing is divided. With centre=false only the scale changes, as in baselines' VecNormalize: where responses can
-    end early, a mean taken off turns a small reward for living into a penalty.
+    responses differ, nothing is divided. With centre=false only the scale changes, as in baselines' VecNormalize: if responses can
+    end early, subtracting the mean turns a small reward for length into a penalty.
 
-    The statistics are kept in double precision in the checkpoint and nowhere on a device, as FixedKL's coefficient is.
+    The statistics are in the checkpoint in double precision, on no device, like FixedKL's coefficient.
 
     Args:
-        clip: in standard deviations; None leaves them.
-        centre: whether to take off the mean.
+        clip: in standard deviations; None for no clipping.
+        centre: whether to subtract the mean.
     """
 
     def __init__(self, *, clip: PositiveFloat | None = 5.0, centre: bool = True) -> None:
@@ -33,34 +33,34 @@ class NormaliseScore(nn.Module):
 
     @property
     def std(self) -> float:
-        """The deviation of all scores so far; 1 while none is known, or only rounding."""
+        """Deviation of all scores so far; 1 if it is unknown or below rounding."""
         std = float((self.squares / max(self.count - 1, 1.0)) ** 0.5)
         return std if std > 1e-7 * abs(self.mean) else 1.0
 
     def forward(self, scored: ScoredRollout) -> ScoredRollout:
-        """Count the scores [B] and normalise them; the rewards [B, T] are laid anew.
+        """Count the scores [B] and normalise them; the rewards [B, T] are recomputed.
 
         Raises:
             ConfigError: a shaping other than of scores came before. DataError: scores too large to square, or not numbers.
         """
-        refuse_after_others(scored, "normalise_score")
+        check_only_scores(scored, "normalise_score")
         self._count(scored.scores)
-        return rescored(scored, self._normalised, "normalise_score")
+        return reshape_scores(scored, self._normalise, "normalise_score")
 
-    def _normalised(self, scores: Tensor) -> Tensor:
+    def _normalise(self, scores: Tensor) -> Tensor:
         normalised = (scores.cpu().double() - (self.mean if self.centre else 0.0)) / self.std
         return (normalised if self.clip is None else normalised.clamp(-self.clip, self.clip)).to(scores)
 
     def _count(self, scores: Tensor) -> None:
-        """Add a batch's scores: Chan et al. (1979), which loses no digits to a large mean."""
+        """Update the statistics by Chan et al. (1979), exact also for a large mean."""
         scores = scores.detach().cpu().double()
         count = float(len(scores))
         mean = scores.sum().item() / max(count, 1.0)
         squares = ((scores - mean) ** 2).sum()
-        refuse_overflow(squares)
-        away, both = mean - self.mean, max(self.count + count, 1.0)
-        self.squares += squares.item() + away**2 * self.count * count / both
-        self.mean += away * count / both
+        check_finite(squares)
+        delta, total = mean - self.mean, max(self.count + count, 1.0)
+        self.squares += squares.item() + delta**2 * self.count * count / total
+        self.mean += delta * count / total
         self.count += count
 
     def get_extra_state(self) -> Tensor:

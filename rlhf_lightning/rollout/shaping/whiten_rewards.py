@@ -13,8 +13,9 @@ from rlhf_lightning.tensors import masked_var, masked_whiten
 
 @register("rollout_shaping", "whiten_rewards", needs=["rewards"])
 def whiten_rewards(scored: ScoredRollout) -> ScoredRollout:
-    """Token rewards are scaled to variance 1 over the batch; their mean stays. Put it last;
-    the KL penalty of policy_kl=reward comes before it.
+    """Scale token rewards to variance 1 over the batch, keeping their mean; put it last.
+
+    The KL penalty of policy_kl=reward comes before it.
 
     As in TRL's PPO with whiten_rewards: unbiased variance over the response tokens, eps 1e-8 under the root. 0 outside the mask.
 
@@ -24,18 +25,18 @@ def whiten_rewards(scored: ScoredRollout) -> ScoredRollout:
     Raises:
         DataError: rewards too large to square, or not numbers.
     """
-    scaled = whitened(scored.rewards, scored.response_mask, shift_mean=False)
+    scaled = whiten_values(scored.rewards, scored.response_mask, shift_mean=False)
     return dataclasses.replace(scored, rewards=torch.where(scored.response_mask.bool(), scaled, torch.zeros_like(scaled)))
 
 
-def whitened(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
-    """masked_whiten of [B, T], for rewards and for advantages. Raises DataError where they are too large to square."""
-    refuse_overflow(masked_var(values, mask))
+def whiten_values(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """masked_whiten of [B, T]. Raises DataError if values are too large to square."""
+    check_finite(masked_var(values, mask))
     return masked_whiten(values, mask, shift_mean)
 
 
-def refuse_overflow(spread: Tensor) -> None:
-    """Raise DataError unless the variances or deviations are finite: dividing by infinity would silently teach nothing."""
+def check_finite(spread: Tensor) -> None:
+    """Check that variances or deviations are finite. Raises DataError."""
     if not bool(torch.isfinite(spread).all()):
         raise DataError(
             f"the rewards are too large to normalise in {spread.dtype}, or not numbers; "

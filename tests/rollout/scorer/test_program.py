@@ -82,7 +82,7 @@ def test_a_response_that_it_hangs_on_is_not_scored_and_costs_its_time_alone(prog
     scorer = program(LOOP + "    time.sleep(60 if 'hang' in text else 0)\n    print(len(text))\n", timeout=1.0)
     assert scorer(rollout("a")) == [1.0]
     start = time.monotonic()
-    with pytest.warns(UserWarning, match="gave no answer within 1 s, and is killed and begun anew") as told:
+    with pytest.warns(UserWarning, match="gave no answer within 1 s, and is killed and restarted") as told:
         assert scorer(rollout("ab", "hang", "abc", "hang")) == [2.0, None, 3.0, None]
     assert 2.0 < time.monotonic() - start < 50
     assert len(told) == 1
@@ -130,7 +130,7 @@ CRASHES = {
 def test_a_crash_costs_the_response_and_at_the_start_stops_the_run(program, rollout, crash, told):
     text = LOOP + f"    if 'crash' in text:\n        {crash}\n    print(len(text))\n"
     scorer = program(text)
-    with pytest.warns(UserWarning, match=f"(?s)is begun anew: the response can't be scored.*{told}|{told}"):
+    with pytest.warns(UserWarning, match=f"(?s)is restarted: the response can't be scored.*{told}|{told}"):
         assert scorer(rollout("a", "crash", "bc", "crash")) == [1.0, None, 2.0, None]
     with pytest.raises(UserError, match=r"rollout_scorer.command=.* before its first answer"):
         program(text)(rollout("crash", "a"))
@@ -143,7 +143,7 @@ def test_a_crash_costs_the_response_and_at_the_start_stops_the_run(program, roll
         ("print('0.5 0.7')", "answered '0.5 0.7'"),
         ("print('[1]')", r"answered '\[1\]'"),
         ("print()", "answered ''"),
-        ("print('1\\n2')", r"answered '1\\n2'|wrote '2\\n' unasked"),
+        ("print('1\\n2')", r"answered '1\\n2'|wrote '2\\n' without a request"),
         ("sys.stdout.buffer.write(bytes([255, 10]))", "answered"),
         ("sys.stdout.write('x' * 1000000)", "answered 'xxx"),
         ("print('Infinity')", "returned inf for the response 'a'"),
@@ -156,7 +156,7 @@ def test_what_is_no_score_stops_the_run(program, rollout, line, message):
 
 
 def test_a_program_that_never_answers_is_told_from_one_that_hangs_now_and_then(program, rollout):
-    with pytest.raises(UserError, match="3 times running and never before: does it flush"):
+    with pytest.raises(UserError, match="3 times in a row and never before: does it flush"):
         program(LOOP, timeout=0.3)(rollout("a", "b", "c", "d"))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.rollout.shaping.whiten_rewards import refuse_overflow, whiten_rewards
+from rlhf_lightning.rollout.shaping.whiten_rewards import check_finite, whiten_rewards
 
 
 def test_the_variance_becomes_1_and_the_mean_stays(scored_of: Any) -> None:
@@ -34,6 +34,6 @@ def test_a_batch_of_equal_rewards_or_without_tokens_stays(scored_of: Any) -> Non
 
 @pytest.mark.parametrize("wild", [float("inf"), float("nan")])
 def test_one_wild_deviation_among_others_is_refused(wild: float) -> None:
-    refuse_overflow(torch.tensor([1.0, 0.0]))
+    check_finite(torch.tensor([1.0, 0.0]))
     with pytest.raises(DataError, match=r"too large to normalise in torch\.float32"):
-        refuse_overflow(torch.tensor([1.0, wild]))
+        check_finite(torch.tensor([1.0, wild]))
