@@ -188,11 +188,11 @@ def _check_spans(judgement: Judgement, length: int) -> None:
         offsets = [(span.start, span.end) for span in judgement.spans]
     elif isinstance(judgement, Comment) and (judgement.start is not None or judgement.end is not None):
         if judgement.start is None or judgement.end is None:
-            raise ValueError("a comment on a stretch needs its start and its end")
+            raise ValueError("a comment on a span needs its start and its end")
         offsets = [(judgement.start, judgement.end)]
     for start, end in offsets:
         if not start < end <= length:
-            raise ValueError(f"the stretch {start} to {end} is not inside the response of {length} characters")
+            raise ValueError(f"the span {start} to {end} is not inside the response of {length} characters")
 
 
 @dataclass(kw_only=True)

@@ -99,7 +99,7 @@ def _message(item: Any, where: str, extra_keys: Collection[str]) -> Message:
     if isinstance(item["content"], list):
         kinds = sorted({str(part.get("type")) for part in item["content"] if isinstance(part, dict)})
         of_kinds = f" of type {list_names(kinds)}" if kinds else ""
-        raise DataError(f"{where}.content must be text, not a list of parts{of_kinds}: models here read texts alone")
+        raise DataError(f"{where}.content must be text, not a list of parts{of_kinds}: models here read only text")
     return Message(role=item["role"], content=nonblank_text(item["content"], f"{where}.content"))
 
 
@@ -145,7 +145,7 @@ def _check_last_turn(row: Row, names: Sequence[str], texts: Sequence[str], share
         if HUMAN in text[end:]:
             difference = "inside a turn of the human" if HUMAN in texts[0][end:shared] else "before their last turn"
             raise DataError(
-                f"{row.where}{name} goes on with {HUMAN!r} behind the dialogue that {' and '.join(names)} share: they differ {difference}, "
-                "and a response is one turn of the assistant to the same prompt; give the prompt in a field of its own, or leave such "
-                "rows out"
+                f"{row.where}{name} continues with {HUMAN!r} after the dialogue that {' and '.join(names)} share: they differ "
+                f"{difference}, and a response is one turn of the assistant to the same prompt; give the prompt in a field of its own, "
+                "or leave such rows out"
             )

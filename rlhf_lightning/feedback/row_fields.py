@@ -54,10 +54,10 @@ def reject_unread(row: Mapping[str, Any], read: Collection[str], fields: Mapping
     Raises:
         DataError: naming the field, its meaning and the remedies.
     """
-    for name, says in fields.items():
+    for name, meaning in fields.items():
         if name in row and name not in read and row[name] not in (None, "", [], {}):
             remedy = f"{remedies[name]}; " if name in remedies else ""
-            raise DataError(f"field {name!r} holds {says}, which is not read here: {remedy}{last.format(name=name)}")
+            raise DataError(f"field {name!r} holds {meaning}, which is not read here: {remedy}{last.format(name=name)}")
     for name, first in COMPANIONS.items():
         if name in row and name not in read and first in read and row[name] not in (None, "", [], {}):
             raise DataError(f"field {name!r} is the second half of the prompt in {first!r} and is not read: join them into one field")

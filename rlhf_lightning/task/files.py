@@ -194,7 +194,7 @@ def _text(record: dict[str, object], field: str, where: str) -> str:
     value = record[field]
     if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
         raise DataError(
-            f"{where}: field {field!r} is a chat, and task=files takes texts: write the last user message alone as text, and the chat "
+            f"{where}: field {field!r} is a chat, and task=files takes texts: write only the last user message as text, and the chat "
             r"""format around it as task.prefix="<|im_start|>user\n" task.suffix="<|im_end|>\n<|im_start|>assistant\n" """
             "(the special tokens of your model); stage=preference and stage=reward read chats"
         )

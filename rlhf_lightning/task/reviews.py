@@ -56,7 +56,7 @@ class Reviews:
         aspect          a true, specific opinion ("The switch is very soft."): 0.7 the first, then 0.4, 0.2, nothing
         evidence        what it did ("It is ready fast."): 0.7, then 0.2, nothing
         fit             a remark on the situation ("It costs very little." for a student): 0.3 once
-        drawback        beside an aspect or evidence: 0.4 once, -0.2 each further; alone: nothing
+        drawback        with an aspect or evidence: 0.4 once, -0.2 each further; otherwise nothing
         recommendation  as the last sentence: 0.6
         opener          as the first sentence: 0.2
         misplaced       an opener or recommendation elsewhere: -0.2 each
@@ -65,7 +65,7 @@ class Reviews:
         spam            "Buy it now!!!": -0.9 each
         wrong           a sentence that is true only of another product or situation: -0.3 each
         repeated        the same fact again: -0.4 each, without its own positive term
-        too_long        each sentence beyond five: -0.4, beside its own term
+        too_long        each sentence beyond five: -0.4, besides its own term
         ungrammatical   a sentence that the grammar can't produce: -0.7 each
         cut_off         a last sentence that doesn't end: -0.5
         empty           no sentence at all: -2

@@ -126,7 +126,7 @@ HH = "\n\nHuman: hi\n\nAssistant: hello"
         (f"{HH}\n\nHuman: and a cat?\n\nAssistant: yes", f"{HH}\n\nHuman: and a dog?\n\nAssistant: no", "inside a turn of the human"),
         (f"{HH}\n\nHuman: one\n\nAssistant: a", f"{HH} there\n\nHuman: one\n\nAssistant: b", "before their last turn"),
         (f"{HH}\n\nHuman: one\n\nAssistant: a", f"{HH} there", "before their last turn"),
-        (f"{HH} there", f"{HH}\n\nHuman: one\n\nAssistant: a", "rejected goes on with"),
+        (f"{HH} there", f"{HH}\n\nHuman: one\n\nAssistant: a", "rejected continues with"),
     ],
 )
 def test_dialogues_that_differ_before_their_last_turn_are_rejected(chosen: str, rejected: str, words: str) -> None:
@@ -145,7 +145,7 @@ def test_dialogues_that_share_all_but_their_last_turn_are_read() -> None:
     [
         (
             [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": "u"}],
-            "parts of type image_url, text: models here read texts alone",
+            "parts of type image_url, text: models here read only text",
         ),
         (["hi"], "must be text, not a list of parts"),
     ],

@@ -74,7 +74,7 @@ class SimulatedAnnotators:
         seed: int = 0,
     ) -> None:
         if not task.has_utility:
-            raise ConfigError("feedback_annotator=simulated needs a task whose utility is known, like task=reviews")
+            raise ConfigError("feedback_annotator=simulated needs a task with a utility, like task=reviews")
         if rating_scale[0] >= rating_scale[1]:
             raise ConfigError(f"feedback_annotator.rating_scale={list(rating_scale)}: the lowest rating comes first, like [1, 7]")
         utilities = [task.utility(prompt, response) for prompt, response in task.demonstrations()]

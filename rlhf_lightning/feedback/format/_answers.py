@@ -22,7 +22,7 @@ class AnswerReader:
         texts: for a question about another text than `response`, the field with that text.
         scale: [lowest, highest] of the ratings.
         up, down: the choices that are thumbs up, and thumbs down.
-        spans: for each label of a stretch, how good it is, -1 bad to 1 good.
+        spans: for each label of a span, its value, -1 bad to 1 good.
 
     Raises:
         ConfigError: a scale that isn't lowest, highest, or a choice that is up and down.
@@ -82,10 +82,10 @@ class AnswerReader:
             except UnicodeDecodeError:
                 quoted = None
             if quoted != mark_text:
-                raise DataError(f"{mark.where}text is not what stands in the response from {start} to {end}")
+                raise DataError(f"{mark.where}text differs from the response's text from {start} to {end}")
             start, end = len(before), len(before) + len(quoted)
         if not start < end <= len(text):
-            raise DataError(f"{mark.where}start {start} to end {end} is no stretch of the response of {len(text)} characters")
+            raise DataError(f"{mark.where}start {start} to end {end} is not a span of the response of {len(text)} characters")
         return start, end
 
 

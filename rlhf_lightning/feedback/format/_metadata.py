@@ -97,7 +97,7 @@ def parse_seconds(value: Any, name: str) -> float:
     """Parse seconds: a finite number of at least 0."""
     seconds = finite_number(value, name)
     if seconds < 0:
-        raise DataError(f"{name} is {seconds:g}; it says how many seconds the judgement took, so it can't be below 0")
+        raise DataError(f"{name} is {seconds:g}; the seconds of a judgement can't be below 0")
     return seconds
 
 
@@ -105,7 +105,7 @@ def parse_weight(value: Any, name: str) -> float:
     """Parse a weight: a finite number of at least 0."""
     weight = finite_number(value, name)
     if weight < 0:
-        raise DataError(f"{name} is {weight:g}; it says how much the judgement counts, so it can't be below 0")
+        raise DataError(f"{name} is {weight:g}; the weight of a judgement can't be below 0")
     return weight
 
 

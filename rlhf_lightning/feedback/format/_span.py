@@ -54,10 +54,10 @@ class SpanReader:
         if any(row.get(name) is not None for name in ENDS):
             start, end = (self._end(row, name) for name in ENDS)
             if not start < end <= len(text):
-                raise DataError(f"{row.where}{ENDS[0]} {start} to {end} is no stretch of the response of {len(text)} characters")
+                raise DataError(f"{row.where}{ENDS[0]} {start} to {end} is not a span of the response of {len(text)} characters")
             if span is not None and text[start:end] != span:
                 raise DataError(
-                    f"{row.where}{self.span} is {describe_value(span)}, but at {start} to {end} stands {describe_value(text[start:end])}"
+                    f"{row.where}{self.span} is {describe_value(span)}, but at {start} to {end} is {describe_value(text[start:end])}"
                 )
             return start, end
         return self._find(row, span, text)
@@ -69,8 +69,8 @@ class SpanReader:
         if self.unclear == "refuse":
             count = "several times" if start >= 0 else "nowhere"
             raise DataError(
-                f"{row.where}{self.span} is {describe_value(span)}, which stands in the response {count}; give its {' and '.join(ENDS)}, "
-                f"or choose feedback_format.{self.option}.unclear=first (leaves out what stands nowhere) or drop (leaves out both)"
+                f"{row.where}{self.span} is {describe_value(span)}, which is in the response {count}; give its {' and '.join(ENDS)}, "
+                f"or choose feedback_format.{self.option}.unclear=first (leaves out what is nowhere) or drop (leaves out both)"
             )
         return None
 

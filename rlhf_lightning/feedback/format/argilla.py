@@ -38,7 +38,7 @@ class ArgillaFormat:
         ranked: {name in a ranking: field with the text}, for names that aren't the fields' own.
         scale: [lowest, highest] of the ratings.
         up, down: the labels that are thumbs up, and thumbs down.
-        spans: {label: how good a stretch with it is, -1 bad to 1 good}.
+        spans: {label: value of a span with it, -1 bad to 1 good}.
 
     Raises:
         ConfigError: ratings without a scale, a scale upside down, or a label that is up and down.
@@ -76,7 +76,7 @@ class ArgillaFormat:
                 continue
             if question not in self.questions:
                 raise DataError(
-                    f"{answer_row.where}{question}: what its responses are is not said: add "
+                    f"{answer_row.where}{question}: the kind of its responses is unknown: add "
                     f"`feedback_format.argilla.questions={{{question}: rating}}`, or what else it is, or ignore"
                 )
             for response in responses:
@@ -107,8 +107,8 @@ class ArgillaFormat:
                 return self.answers.thumbs(value, name)
             case "comment":
                 return Comment(text=nonblank_text(value, name))
-        stretches = [response.inside(item, f"value[{i}]") for i, item in enumerate(optional_list(response, "value"))]
-        return Spans(spans=tuple(self.answers.span(stretch, stretch.get("label"), text) for stretch in stretches))
+        marks = [response.inside(item, f"value[{i}]") for i, item in enumerate(optional_list(response, "value"))]
+        return Spans(spans=tuple(self.answers.span(mark, mark.get("label"), text) for mark in marks))
 
     def _ranking(self, task: Row, response: Row) -> dict[str, Any]:
         order: dict[str, int | None] = {}
@@ -121,7 +121,7 @@ class ArgillaFormat:
                 raise DataError(f"{where}.rank must be a whole number, not {describe_value(rank)}")
             name = label(item, where)
             if name in order:
-                raise DataError(f"{where} is {name!r}, which stands in the ranking twice")
+                raise DataError(f"{where} is {name!r}, which is in the ranking twice")
             order[name] = rank
         task_prompt = self.answers.task_prompt(task)
         texts = tuple(response_of(task, self.ranked.get(name, name), task_prompt) for name in order)

@@ -97,6 +97,6 @@ class DialogueFormat:
     def _before(self, row: Row, turns: tuple[Message, ...], turn: int) -> Prompt:
         where = f"{row.where}{self.messages}"
         if turns[turn].role != "assistant":
-            raise DataError(f"{where}[{turn}] is rated, but it is the {turns[turn].role}'s; only what the assistant says can be")
+            raise DataError(f"{where}[{turn}] is rated, but it is the {turns[turn].role}'s; only the assistant's messages can be")
         # Without earlier messages the prompt is the empty text, not an empty chat.
         return chat_before_answer(turns[:turn], f"{where} before the rated [{turn}]") or ""

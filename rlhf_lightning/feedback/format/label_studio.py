@@ -45,7 +45,7 @@ class LabelStudioFormat:
             aspect that the control is called; what a TextArea holds; a control to leave out.
         scale: [lowest, highest] of the ratings; a Rating of five stars goes from 1 to 5.
         up, down: the choices that are thumbs up, and thumbs down.
-        spans: {label: how good a stretch with it is, -1 bad to 1 good}.
+        spans: {label: value of a span with it, -1 bad to 1 good}.
 
     Raises:
         ConfigError: a scale upside down, or a choice that is up and down.
@@ -106,9 +106,7 @@ class LabelStudioFormat:
                     f"{item.where}type is {kind!r}, which is not read: leave it out by `{SETTING}.controls={{{control}: ignore}}`"
                 )
             if "start" in value.data and kind != "textarea":
-                raise DataError(
-                    f"{item.where}value judges a stretch by {kind}, which is not read: `{SETTING}.controls={{{control}: ignore}}`"
-                )
+                raise DataError(f"{item.where}value judges a span by {kind}, which is not read: `{SETTING}.controls={{{control}: ignore}}`")
             text_written = self.readers[kind](task, value, control)
             if text_written is not None:
                 yield Feedback(**text_written, **metadata)
@@ -145,7 +143,7 @@ class LabelStudioFormat:
             return {"responses": (text, text_written), "judgement": Edit()}
         if meaning != "comment":
             either = "comment" if is_region else "edit}` or `{control: comment"
-            raise DataError(f"what the TextArea {control!r} holds is not said: add `{SETTING}.controls={{{control}: {either}}}`")
+            raise DataError(f"the meaning of the TextArea {control!r} is unknown: add `{SETTING}.controls={{{control}: {either}}}`")
         start, end = self.answers.offsets(value, text) if is_region else (None, None)
         return {"responses": (text,), "judgement": Comment(text=text_written, start=start, end=end)}
 

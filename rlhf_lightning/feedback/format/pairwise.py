@@ -17,7 +17,7 @@ class PairwiseFormat:
     Prompt and responses are texts or lists of {"role", "content"} messages: TRL's preference rows, with a prompt or with one that
     chosen and rejected share. Texts without the prompt field that share a beginning up to a last "\\n\\nAssistant:" are taken as
     Anthropic's HH-RLHF stores them: the shared dialogue is the prompt, what follows, without surrounding blanks, the responses. An
-    empty rejected response is refused like an empty chosen one: it is mostly a failed export, and would teach little but that texts
+    empty rejected response is rejected like an empty chosen one: it is mostly a failed export, and would teach little more than that texts
     have words. Ties are for the format `verdict`.
 
     Args:
@@ -51,5 +51,5 @@ class PairwiseFormat:
         if self.margin is not None and row.get(self.margin) is not None:
             margin = row.number(self.margin)
             if margin < 0:
-                raise DataError(f"{self.margin} is {margin:g}; it says how much better the chosen one is, so it can't be below 0")
+                raise DataError(f"{self.margin} is {margin:g}; the margin of the chosen response can't be below 0")
         return [Feedback(prompt=prompt, responses=responses, judgement=Ranking(ranks=(0, 1), margin=margin), **self.metadata(row))]

@@ -52,7 +52,7 @@ class SpansFormat:
         model: str | None = "model",
     ) -> None:
         if raters and rater is None:
-            raise ConfigError("feedback_format.spans.raters needs feedback_format.spans.rater, the field that says who made a mark")
+            raise ConfigError("feedback_format.spans.raters needs feedback_format.spans.rater, the field with the author of a mark")
         self.prompt, self.response, self.spans, self.value, self.values = prompt, response, spans, value, values
         self.label, self.rater, self.raters = label, rater, raters
         self.span_reader, self.metadata = SpanReader("spans", span, unclear), JudgementMetadata(annotator, [model])

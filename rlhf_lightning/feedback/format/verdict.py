@@ -96,7 +96,5 @@ class VerdictFormat:
         margin = finite_number(strength, str(self.strength))
         margin = abs(margin) if is_signed else margin
         if margin < 0 or (margin > 0 and ranks == (0, 0)):
-            raise DataError(
-                f"{self.strength} is {margin:g}; it says how much better the winner is, so it can't be below 0, and a tie has none"
-            )
+            raise DataError(f"{self.strength} is {margin:g}; the strength of the winner can't be below 0, and a tie has none")
         return Ranking(ranks=ranks, margin=margin if ranks != (0, 0) else None)

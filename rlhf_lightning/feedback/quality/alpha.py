@@ -98,7 +98,7 @@ class _Pairable:
         if level not in LEVELS:
             raise ConfigError(f"level={level!r}: the levels of alpha are {', '.join(LEVELS)}")
         if not np.isfinite(value).all():
-            raise ConfigError("alpha takes finite values; NaN stands for a missing one in krippendorff_alpha alone")
+            raise ConfigError("alpha takes finite values; only krippendorff_alpha takes NaN, for a missing one")
         unit = np.unique(unit, return_inverse=True)[1]
         self.rows = np.flatnonzero(np.bincount(unit)[unit] > 1) if len(unit) else np.zeros(0, dtype=np.int64)
         self.unit = np.unique(unit[self.rows], return_inverse=True)[1]

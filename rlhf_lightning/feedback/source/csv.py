@@ -97,7 +97,7 @@ class _Table:
                 count += 1
                 yield self._row(header, cells, typed)
             if not count:
-                raise _Broken("no rows: the file has a header alone")
+                raise _Broken("no rows: the file has only a header")
         except _Broken as broken:
             yield BadLine(self.origin, str(broken), bytes(self.raw[:1024]), "fatal")
 
@@ -208,5 +208,5 @@ def _explain(error: Error) -> str:
     if "expected after" in message:
         return f"in the row that starts here something other than a delimiter follows a closing quote ({message})"
     if "new-line character" in message:
-        return "in the row that starts here a carriage return stands inside an unquoted cell; end lines with LF or CRLF"
+        return "in the row that starts here a carriage return is inside an unquoted cell; end lines with LF or CRLF"
     return message

@@ -103,7 +103,7 @@ def test_what_gives_nothing_and_what_is_not_mine() -> None:
 @pytest.mark.parametrize(
     ("meaning", "value", "words"),
     [
-        (None, 4, r"responses\.q: what its responses are is not said.*questions=\{q: rating\}"),
+        (None, 4, r"responses\.q: the kind of its responses is unknown.*questions=\{q: rating\}"),
         ("rating", 9, r"responses\.q\[0\]\.value is 9, off the scale"),
         ("rating", "4", "must be a finite number"),
         ("rating", None, "value is null"),
@@ -114,11 +114,11 @@ def test_what_gives_nothing_and_what_is_not_mine() -> None:
         (
             "spans",
             [{"start": 0, "end": 40, "label": "praise"}],
-            r"value\[0\]\.start 0 to end 40 is no stretch of the response",
+            r"value\[0\]\.start 0 to end 40 is not a span of the response",
         ),
         ("spans", "praise", "value must be a list"),
         ("ranking", ["response"], "at least two"),
-        ("ranking", ["response", "response"], "stands in the ranking twice"),
+        ("ranking", ["response", "response"], "is in the ranking twice"),
         ("ranking", ["response", "third"], r"'fields\.third' is missing"),
         ("ranking", [{"value": "response", "rank": "1"}, {"value": "response-2", "rank": 2}], "rank must be a whole number"),
     ],

@@ -77,7 +77,7 @@ def test_not_mine() -> None:
         ([{"txt": "x"}], {}, r"'comment\[0\].text' is missing"),
         ([{"text": None}], {}, r"comment\[0\].text is null"),
         ("x", {"start": 1}, "end must be a whole number from 0, not null"),
-        ("x", {"start": 1, "end": 12}, "no stretch of the response of 11 characters"),
+        ("x", {"start": 1, "end": 12}, "not a span of the response of 11 characters"),
         ("x", {"response": None}, "response is null"),
     ],
 )

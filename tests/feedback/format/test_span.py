@@ -47,9 +47,9 @@ def test_ends_come_before_the_text() -> None:
         ({"start": True, "end": 2}, "start must be a whole number from 0, not true"),
         ({"start": 0, "end": 2.0}, "end must be a whole number"),
         ({"start": -1, "end": 2}, "start must be a whole number from 0"),
-        ({"start": 2, "end": 2}, "2 to 2 is no stretch of the response of 4 characters"),
-        ({"start": 0, "end": 5}, "no stretch"),
-        ({"start": 0, "end": 2, "span": "ba"}, "at 0 to 2 stands text"),
+        ({"start": 2, "end": 2}, "2 to 2 is not a span of the response of 4 characters"),
+        ({"start": 0, "end": 5}, "not a span"),
+        ({"start": 0, "end": 2, "span": "ba"}, "at 0 to 2 is text"),
     ],
 )
 def test_refused_whatever_is_chosen(data: dict[str, Any], words: str, unclear: Unclear) -> None:
@@ -59,5 +59,5 @@ def test_refused_whatever_is_chosen(data: dict[str, Any], words: str, unclear: U
 
 def test_null_stands_nowhere() -> None:
     assert read("abab", "first", span=None) is None
-    with pytest.raises(DataError, match=r"span is null, which stands in the response nowhere; .*feedback_format.spans.unclear=first"):
+    with pytest.raises(DataError, match=r"span is null, which is in the response nowhere; .*feedback_format.spans.unclear=first"):
         read("abab", span=None)
