@@ -62,6 +62,7 @@ def _explain_key(match: re.Match[str], presets: Presets) -> str:
     key = match["key"].lstrip("+~")
     top, _, rest = key.partition(".")
     tops = [*GROUPS, *section_names(), *presets, "seed"]
+    # A name that doesn't exist at the top.
     if top == "hydra":
         return f"Hydra has no setting {rest!r}; `--cfg hydra` shows those it has"
     if top not in tops:
@@ -71,11 +72,13 @@ def _explain_key(match: re.Match[str], presets: Presets) -> str:
             f"a saved configuration takes settings, as in {top}.NAME=VALUE, and no options but its own and those of trainer and logger: "
             f"leave {top}=... out"
         )
+    # A setting of an option that isn't chosen.
     of_option = _settings(top, presets)
     owners = [option for option, settings in of_option.items() if rest in settings]
     if owners:
         adding = f"{top}=[...,{owners[0]}]" if top in GROUPS and GROUPS[top].many else f"{top}={owners[0]}"
         return f"{key} is a setting of {top}={' and '.join(owners)}, which the command doesn't choose: add {adding}, or leave it out"
+    # A setting without its option, or a misspelt one.
     settings = list(dict.fromkeys(name for names in of_option.values() for name in names))
     candidates = [f"{top}.{name}" for name in settings if name.partition(".")[2] == rest]
     if candidates:

@@ -65,12 +65,14 @@ def print_components(name: str | None) -> None:
     Raises:
         ConfigError: no such group or section.
     """
+    # A section, or a name that is neither section nor group.
     if name in section_names():
         print_section(str(name))
         return
     if name is not None and name not in GROUPS:
         names = [*GROUPS, *section_names()]
         raise ConfigError(f"no group {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+    # A row for each component.
     from rich.console import Console
     from rich.table import Table
 

@@ -76,6 +76,7 @@ def run(overrides: Sequence[str]) -> RunResult:
         return runs[-1].objective
 
     with restored_process(), _raise_user_errors():
+        # The steps of cli.main.main, without its output.
         mask_logs()
         launch.run_name.cache_clear()  # a second run gets a folder by its own time
         args = parse_args(overrides)
@@ -117,6 +118,7 @@ def _raise_user_errors() -> Iterator[None]:
 @contextmanager
 def restored_process() -> Iterator[None]:
     """Restore sys.argv, environment, working folder, warnings, logging and Hydra's state."""
+    # Save.
     argv, environment, folder, factory = list(sys.argv), dict(os.environ), os.getcwd(), logging.getLogRecordFactory()
     loggers = [logging.getLogger(), *(item for item in logging.root.manager.loggerDict.values() if isinstance(item, logging.Logger))]
     states = [(logger, logger.level, list(logger.handlers), logger.propagate, logger.disabled) for logger in loggers]
@@ -126,6 +128,7 @@ def restored_process() -> Iterator[None]:
         with warnings.catch_warnings():
             yield
     finally:
+        # Restore.
         GlobalHydra.instance().hydra = hydra
         HydraConfig.instance().cfg = config
         for logger, level, handlers, propagate, disabled in states:

@@ -85,6 +85,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(folder) and not folder.is_dir() and not folder.is_symlink():
         raise FileExistsError(errno.EEXIST, "a file has the name of the folder to write", str(folder))
+    # Fill and flush the temporary folder, then give it the name.
     temporary = temporary_sibling(folder)
     if temporary.exists():  # of an earlier process with the same number
         shutil.rmtree(temporary)
@@ -97,6 +98,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    # Delete the folder that it replaced.
     sync(folder.parent)
     if replaced is not None:
         _retire(replaced, folder, names)

@@ -98,6 +98,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
     size, again = file.stat().st_size, "copy or download it again"
     if size < 8:
         raise DataError(f"{file} is empty: {again}" if size == 0 else f"{file} is truncated, {size} bytes long: {again}")
+    # Read the header.
     try:
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
@@ -109,6 +110,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} isn't a safetensors file, or its header is damaged: {again}") from cause
     if header is None:
         raise DataError(f"{file} is truncated inside its header, or isn't a safetensors file: {again}")
+    # Compare the size with the end of the last tensor.
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         state = "truncated" if size < expected else "damaged"

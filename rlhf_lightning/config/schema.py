@@ -83,6 +83,7 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown or missing setting, or a value that isn't allowed.
     """
+    # Resolve the node.
     try:
         content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except InterpolationResolutionError as error:
@@ -92,6 +93,7 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     path = f"{target.__module__}.{target.__qualname__}"
     address = ("_target_", "_partial_") if content.get("_target_") == path else ()
     values = {str(name): value for name, value in content.items() if name not in address}
+    # Reject unknown and missing settings.
     settings = {setting.name: setting for setting in settings_of(target)}
     for name in values:
         if name not in settings:
@@ -99,6 +101,7 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     for name, setting in settings.items():
         if values.get(name, setting.default) in ("???", REQUIRED):
             raise ConfigError(f"{key}.{name} must be given: add `{key}.{name}=...` to the command")
+    # Check types and ranges with pydantic.
     fields: dict[str, Any] = {name: (s.type, ... if s.default is REQUIRED else s.default) for name, s in settings.items()}
     model = pydantic.create_model("settings", __config__=pydantic.ConfigDict(allow_inf_nan=False), **fields)
     try:

@@ -79,6 +79,7 @@ def copy_component(model: Component, name: str) -> str:
     Raises:
         ConfigError: the file uses the name for something else.
     """
+    # The new name of the class or function, and the names that the file uses.
     source = Path(model.file).read_text()
     tree = ast.parse(source)
     old = model.target.__qualname__
@@ -88,6 +89,7 @@ def copy_component(model: Component, name: str) -> str:
     }
     if new in used - {old}:
         raise ConfigError(f"{new!r} is a name of something else in {model.file}, the file to copy: choose another name")
+    # Rename it, then its address in decorators and messages.
     lines = source.splitlines(keepends=True)
     for line, column in sorted(set(_positions(tree, old, lines)), reverse=True):
         text = lines[line].encode()

@@ -84,6 +84,7 @@ class OptunaSearch(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the whole search. Raises ConfigError for settings that can't be searched with."""
+        # Split the overrides into fixed ones and the search space.
         settings = OptunaSettings(**validate(OptunaSettings, self.settings, "hydra.sweeper"))
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -93,12 +94,14 @@ class OptunaSearch(Sweeper):
         swept = {key: override for key, override in overrides.items() if override.is_sweep_override()}
         if not swept:
             raise ConfigError("hydra/sweeper=optuna has nothing to search: add hparams=NAME, or a range such as 'seed=range(0,9)'")
+        # Open the study in the sweep's folder.
         assert self.config is not None
         folder = real_folder(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(without_secrets(self.config)), folder / "multirun.yaml")
         study = make_study(settings, folder)
         space = {key: distribution(override) for key, override in swept.items()}
+        # Run unfinished trials again, then new ones.
         trials = trials_of_folder(study, folder)
         for earlier in trials:
             if not earlier.state.is_finished():
