@@ -1,4 +1,4 @@
-"""What a preference loss learns from, out of feedback of any kind: comparisons or thumbs, as columns of places in a table of texts.
+"""The comparisons or thumbs that a preference loss learns from, as rows of a table of texts.
 
 Shapes: J judgements, U distinct texts of a batch.
 """
@@ -18,26 +18,28 @@ from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judged, Judgements, PromptResponse, judgement_kind, prompt_number
 from rlhf_lightning.flow import Ranking, Thumbs
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.preference.texts import LEFT_OUT, TextTable
+from rlhf_lightning.preference.texts import TOO_LONG, TextTable
 from rlhf_lightning.reward.evaluation.comparisons import weighted_comparisons
 
 GROUPS_IN_BATCH = 4
-"""A prompt with more judgements than this share of a batch comes in several groups: a batch should know more prompts than one."""
+"""Least number of groups in a batch: a prompt with more judgements is split, so that a batch has several prompts."""
 COMPARING = ("rating", "pair", "ranking", "edit")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """J judgements. chosen, rejected [J]: places of a pair's texts. For thumbs: given [J] the text, up [J] 1 or 0, mismatched [J] the place
-    of its prompt with the response to another one. weight [J]; prompt [J] its number, or that of a
-    text where judgements are independent by text.
+    """J judgements of texts of a table.
 
     Attributes:
-        places: "chosen" and "rejected", or "given" and "mismatched".
-        left_out: judgements of which a text is too long.
+        rows: [J] each, rows in the table: "chosen" and "rejected" of pairs; of thumbs "judged", and "mismatched", the same prompt with
+            the response to another one.
+        weight: [J].
+        prompt: [J] the prompt's number, or the text's if judgements are independent by text.
+        up: [J] 1 or 0, for thumbs.
+        left_out: number of judgements with a text that is too long.
     """
 
-    places: dict[str, np.ndarray]
+    rows: dict[str, np.ndarray]
     weight: np.ndarray
     prompt: np.ndarray
     up: np.ndarray | None = None
@@ -46,9 +48,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.weight)
 
-    def rows(self) -> np.ndarray:
-        """The table rows of all texts, each once."""
-        return np.unique(np.concatenate(list(self.places.values())))
+    def text_rows(self) -> np.ndarray:
+        """The rows of all texts, each once."""
+        return np.unique(np.concatenate(list(self.rows.values())))
 
 
 @dataclass(frozen=True)
@@ -56,64 +58,67 @@ class PreferenceBatch:
     """J judgements of U distinct texts.
 
     Attributes:
-        tokens: the U texts. text_places: [U] where they stand in the table.
-        index: [J] each, texts by their place in the batch: "chosen" and "rejected", or "given".
+        tokens: the U texts.
+        text_rows: [U] their rows in the table.
+        index: [J] each, into the U texts: "chosen" and "rejected", or "judged".
         weight: [J]. up: [J] thumbs, else None.
-        mismatched, mismatched_places: prompts with responses to other prompts, for thumbs.
+        mismatched, mismatched_rows: prompts with responses to other prompts, for thumbs.
     """
 
     tokens: PackedTokens
-    text_places: Tensor
+    text_rows: Tensor
     index: dict[str, Tensor]
     weight: Tensor
     up: Tensor | None = None
     mismatched: PackedTokens | None = None
-    mismatched_places: Tensor | None = None
+    mismatched_rows: Tensor | None = None
 
     def blank(self) -> PreferenceBatch:
-        """The same, and none of it counts."""
+        """This batch with weight 0."""
         return dataclasses.replace(self, weight=torch.zeros_like(self.weight))
 
     def to(self, device: torch.device | str) -> PreferenceBatch:
         index = {name: value.to(device) for name, value in self.index.items()}
-        rest = (self.up, self.mismatched, self.mismatched_places)
+        rest = (self.up, self.mismatched, self.mismatched_rows)
         moved = [None if value is None else value.to(device) for value in rest]
-        return PreferenceBatch(self.tokens.to(device), self.text_places.to(device), index, self.weight.to(device), *moved)  # type: ignore[arg-type]
+        return PreferenceBatch(self.tokens.to(device), self.text_rows.to(device), index, self.weight.to(device), *moved)  # type: ignore[arg-type]
 
 
-def compared_examples(judged: Judgements, table: TextTable, smallest_gap: float = 0.0) -> Examples:
-    """Every comparison that the feedback states, weighed as `weighted_comparisons` says; their texts are added to the table."""
-    found = list(weighted_comparisons(judged, smallest_gap))
+def compared_examples(judged: Judgements, table: TextTable, min_gap: float = 0.0) -> Examples:
+    """Weight all comparisons that the feedback states, and add their texts to the table."""
+    comparisons = list(weighted_comparisons(judged, min_gap))
     sides = {
-        "chosen": [table.place((one.prompt, one.better)) for one, _ in found],
-        "rejected": [table.place((one.prompt, one.worse)) for one, _ in found],
+        "chosen": [table.row_of((order.prompt, order.better)) for order, _ in comparisons],
+        "rejected": [table.row_of((order.prompt, order.worse)) for order, _ in comparisons],
     }
-    numbers = [prompt_number(one.better if judged.by_text else one.prompt) for one, _ in found]
-    return _fitting(sides, [weight for _, weight in found], numbers)
+    numbers = [prompt_number(order.better if judged.by_text else order.prompt) for order, _ in comparisons]
+    return _fitting(sides, [weight for _, weight in comparisons], numbers)
 
 
-def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, smallest_gap: float = 0.0, seed: int = 0) -> Examples:
-    """Every thumb, and a thumb down for each response of a ranking said to be all bad; equal thumbs for one text are one, of their summed
-    weight. Each gets the response of another prompt's thumb, drawn by `seed`.
+def thumbed_examples(judged: Judgements, table: TextTable, from_pairs: bool, min_gap: float = 0.0, seed: int = 0) -> Examples:
+    """All thumbs, with equal thumbs on a text merged into one of their total weight.
+
+    Responses that a ranking calls all bad get a thumb down. Each thumb is matched with the response of another prompt's thumb, sampled by
+    `seed`.
 
     Args:
         from_pairs: the sides of a comparison are thumbs of its weight, too.
     """
-    given: dict[tuple[PromptResponse, bool], float] = {}
-    for text, up, weight in _thumbs(judged, from_pairs, smallest_gap):
-        given[text, up] = given.get((text, up), 0.0) + weight
-    texts = [text for text, _ in given]
-    others = _from_elsewhere(texts, seed)
+    weights: dict[tuple[PromptResponse, bool], float] = {}
+    for text, up, weight in _thumbs(judged, from_pairs, min_gap):
+        weights[text, up] = weights.get((text, up), 0.0) + weight
+    texts = [text for text, _ in weights]
+    others = _mismatched_responses(texts, seed)
     sides = {
-        "given": [table.place(text) for text in texts],
-        "mismatched": [table.place((prompt, texts[other][1])) for (prompt, _), other in zip(texts, others, strict=True)],
+        "judged": [table.row_of(text) for text in texts],
+        "mismatched": [table.row_of((prompt, texts[other][1])) for (prompt, _), other in zip(texts, others, strict=True)],
     }
-    thumbs = [float(up) for _, up in given]
+    thumbs = [float(up) for _, up in weights]
     numbers = [prompt_number(response if judged.by_text else prompt) for prompt, response in texts]
-    return _fitting(sides, list(given.values()), numbers, thumbs)
+    return _fitting(sides, list(weights.values()), numbers, thumbs)
 
 
-def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterable[tuple[PromptResponse, bool, float]]:
+def _thumbs(judged: Judgements, from_pairs: bool, min_gap: float) -> Iterable[tuple[PromptResponse, bool, float]]:
     for record in judged:
         feedback = record.feedback
         if isinstance(feedback.judgement, Thumbs):
@@ -121,36 +126,36 @@ def _thumbs(judged: Judgements, from_pairs: bool, smallest_gap: float) -> Iterab
         if isinstance(feedback.judgement, Ranking) and feedback.judgement.all_bad:
             yield from (((feedback.prompt, text), False, feedback.weight) for text in dict.fromkeys(feedback.responses))
     if from_pairs:
-        for one, weight in weighted_comparisons(judged, smallest_gap):
-            yield (one.prompt, one.better), True, weight
-            yield (one.prompt, one.worse), False, weight
+        for order, weight in weighted_comparisons(judged, min_gap):
+            yield (order.prompt, order.better), True, weight
+            yield (order.prompt, order.worse), False, weight
 
 
-def _from_elsewhere(texts: Sequence[PromptResponse], seed: int) -> list[int]:
-    """For each text another one, to another prompt; its own neighbour where there is a single prompt."""
+def _mismatched_responses(texts: Sequence[PromptResponse], seed: int) -> list[int]:
+    """For each text the index of a text to another prompt; of a neighbour if there is a single prompt."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(texts)).tolist()
-    found = [0] * len(texts)
-    for at, text in enumerate(order):
-        following = (order[(at + step) % len(order)] for step in range(1, len(order)))
-        found[text] = next((other for other in following if texts[other][0] != texts[text][0]), order[(at + 1) % len(order)])
-    return found
+    matches = [0] * len(texts)
+    for i, text in enumerate(order):
+        following = (order[(i + step) % len(order)] for step in range(1, len(order)))
+        matches[text] = next((other for other in following if texts[other][0] != texts[text][0]), order[(i + 1) % len(order)])
+    return matches
 
 
 def _fitting(sides: dict[str, list[int]], weight: list[float], prompt: list[int], up: list[float] | None = None) -> Examples:
-    """The judgements whose texts are all in the table."""
-    places = {name: np.array(values, dtype=np.int64) for name, values in sides.items()}
+    """Select the judgements whose texts are all in the table."""
+    rows = {name: np.array(values, dtype=np.int64) for name, values in sides.items()}
     fits = np.ones(len(weight), dtype=bool)
-    for values in places.values():
-        fits &= values != LEFT_OUT
+    for values in rows.values():
+        fits &= values != TOO_LONG
     numbers = np.array(prompt, dtype=np.uint64)
     thumbs = None if up is None else np.array(up)[fits]
-    kept = {name: values[fits] for name, values in places.items()}
-    return Examples(kept, np.array(weight)[fits], numbers[fits], thumbs, int((~fits).sum()))
+    fitting_rows = {name: values[fits] for name, values in rows.items()}
+    return Examples(fitting_rows, np.array(weight)[fits], numbers[fits], thumbs, int((~fits).sum()))
 
 
 def count_unused(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> dict[str, int]:
-    """How many judgements of each kind the loss can't learn from."""
+    """Count the judgements of each kind that the loss can't learn from."""
     learned = {*(("thumbs",) if thumbs else ()), *(COMPARING if from_pairs or not thumbs else ())}
     counts: dict[str, int] = {}
     for record in judged:
@@ -164,8 +169,10 @@ def count_unused(judged: Iterable[Judged], thumbs: bool, from_pairs: bool) -> di
 def preference_loader(
     examples: Examples, table: TextTable, batch_size: int, seed: int, rank: int, world: int, micro_batch_size: int | None = None
 ) -> DataLoader[np.ndarray]:
-    """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch. What was said about
-    one prompt comes together, so that its responses are read once."""
+    """Shuffled batches of about `batch_size` judgements, sharded over the processes.
+
+    Judgements on one prompt are together, so that its responses are read once.
+    """
     largest = max(1, batch_size // GROUPS_IN_BATCH)
     return group_loader(
         examples.prompt,
@@ -178,15 +185,15 @@ def preference_loader(
     )
 
 
-def batch_of(examples: Examples, table: TextTable, rows: np.ndarray) -> PreferenceBatch:
-    """The judgements of these rows, each of their texts once."""
-    sides = {name: places[rows] for name, places in examples.places.items() if name != "mismatched"}
-    places, inverse = np.unique(np.concatenate(list(sides.values())), return_inverse=True)
+def batch_of(examples: Examples, table: TextTable, indices: np.ndarray) -> PreferenceBatch:
+    """Batch the judgements at these indices, with each of their texts once."""
+    sides = {name: rows[indices] for name, rows in examples.rows.items() if name != "mismatched"}
+    text_rows, inverse = np.unique(np.concatenate(list(sides.values())), return_inverse=True)
     index = {name: torch.from_numpy(part) for name, part in zip(sides, np.split(inverse, len(sides)), strict=True)}
-    weight = torch.from_numpy(examples.weight[rows]).float()
+    weight = torch.from_numpy(examples.weight[indices]).float()
     if examples.up is None:
-        return PreferenceBatch(table.packed(places), torch.from_numpy(places), index, weight)
-    up, others = torch.from_numpy(examples.up[rows]).float(), examples.places["mismatched"][rows]
+        return PreferenceBatch(table.pack(text_rows), torch.from_numpy(text_rows), index, weight)
+    up, others = torch.from_numpy(examples.up[indices]).float(), examples.rows["mismatched"][indices]
     return PreferenceBatch(
-        table.packed(places), torch.from_numpy(places), index, weight, up, table.packed(others), torch.from_numpy(others)
+        table.pack(text_rows), torch.from_numpy(text_rows), index, weight, up, table.pack(others), torch.from_numpy(others)
     )

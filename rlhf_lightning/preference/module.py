@@ -1,4 +1,4 @@
-"""Preference optimisation as a LightningModule: the policy learns from judgements of responses that are already there.
+"""Preference optimisation of a policy on judgements of existing responses, as a LightningModule.
 
 Shapes: J judgements and U distinct texts of a batch.
 """
@@ -23,20 +23,20 @@ from rlhf_lightning.training.distributed import all_reduce_sum
 from rlhf_lightning.training.sharding import unsharded_weights
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
-TOGETHER = 64
-"""Texts of like length that the reference reads at a time."""
+REFERENCE_BATCH = 64
+"""Texts of similar length that the reference reads at a time."""
 
 
 class PreferenceModule(SupervisedModule):
     """The weighted mean of a preference loss over the judgements of a batch.
 
-    Each distinct text of a batch is read once for all judgements of it. The reference is the policy as it starts: its log-probabilities
-    are taken before the first step, shared by the processes and kept, also in checkpoints. Dropout is off throughout (eval mode), so that
-    the implicit rewards are 0 at the start.
+    Each distinct text of a batch is read once for all its judgements. The reference is the policy at the start of the training: its
+    log-probabilities are computed before the first step and saved in checkpoints. Dropout is off throughout (eval mode), so that the
+    implicit rewards are 0 at the start.
 
     Args:
         loss: of the group preference_loss.
-        to_refer: places of the texts whose log-probabilities under the reference are needed.
+        reference_rows: rows of the texts whose log-probabilities under the reference are needed.
     """
 
     loss_name = "loss"
@@ -50,23 +50,23 @@ class PreferenceModule(SupervisedModule):
         settings: PreferenceSettings,
         steps: int,
         table: TextTable,
-        to_refer: np.ndarray,
+        reference_rows: np.ndarray,
     ) -> None:
         super().__init__(settings, steps)
         self.log_probs_of = ResponseLogProbs(language_model)
         self.loss: Any = loss
-        self.table, self.to_refer = table, to_refer
+        self.table, self.reference_rows = table, reference_rows
         self.reference: Tensor | None = None
         self.divergence: Tensor | None = None
 
     def on_train_start(self) -> None:
         self.log_probs_of.eval()
         if self.reference is None:
-            mine = self.to_refer[self.trainer.global_rank :: self.trainer.world_size]
-            # As the steps compute: in another precision the log-ratios wouldn't be 0 at the start.
+            rows = self.reference_rows[self.trainer.global_rank :: self.trainer.world_size]
+            # In the precision of the steps, so that the log-ratios are 0 at the start.
             with self.trainer.precision_plugin.forward_context(), unsharded_weights(self.log_probs_of):
-                said = text_log_probs(self.log_probs_of.language_model, self.table, mine)
-            self.reference = self.trainer.strategy.reduce(said.to(self.device), reduce_op="sum").cpu()
+                log_probs = text_log_probs(self.log_probs_of.language_model, self.table, rows)
+            self.reference = self.trainer.strategy.reduce(log_probs.to(self.device), reduce_op="sum").cpu()
 
     def prepare_step(self, micro_batches: list[PreferenceBatch]) -> None:
         self.log_probs_of.eval()
@@ -75,7 +75,7 @@ class PreferenceModule(SupervisedModule):
 
     def loss_sums(self, batch: PreferenceBatch) -> LossSums:
         log_probs, tokens = self.log_probs_of(batch.tokens)
-        answers = self._answers(log_probs, tokens, batch.text_places)
+        answers = self._answers(log_probs, tokens, batch.text_rows)
         if batch.up is None:
             judged = Compared(_at(answers, batch.index["chosen"]), _at(answers, batch.index["rejected"]))
             losses = self.loss(judged)
@@ -83,7 +83,7 @@ class PreferenceModule(SupervisedModule):
             weights = dict.fromkeys(metrics, batch.weight)
         else:
             assert self.divergence is not None
-            thumbed = Thumbed(_at(answers, batch.index["given"]), batch.up, self.divergence)
+            thumbed = Thumbed(_at(answers, batch.index["judged"]), batch.up, self.divergence)
             losses = self.loss(thumbed)
             metrics = thumb_metrics(thumbed, self.loss)
             weights = {name: batch.weight * counted for name, counted in thumb_sides(batch.up).items()}
@@ -103,8 +103,8 @@ class PreferenceModule(SupervisedModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.reference = checkpoint["reference"]
 
-    def _answers(self, log_probs: Tensor, tokens: Tensor, places: Tensor) -> Answers:
-        reference = None if self.reference is None else self.reference[places.cpu()].to(log_probs.device)
+    def _answers(self, log_probs: Tensor, tokens: Tensor, rows: Tensor) -> Answers:
+        reference = None if self.reference is None else self.reference[rows.cpu()].to(log_probs.device)
         return Answers(log_probs, tokens, reference)
 
     @torch.no_grad()
@@ -113,9 +113,9 @@ class PreferenceModule(SupervisedModule):
         sums = []
         for batch in micro_batches:
             assert batch.mismatched is not None
-            assert batch.mismatched_places is not None
+            assert batch.mismatched_rows is not None
             log_probs, tokens = self.log_probs_of(batch.mismatched)
-            ratios = self._answers(log_probs, tokens, batch.mismatched_places).log_ratio()
+            ratios = self._answers(log_probs, tokens, batch.mismatched_rows).log_ratio()
             counts = (batch.weight > 0).float()
             sums.append(torch.stack([(ratios * counts).sum(), counts.sum()]))
         total, count = all_reduce_sum(torch.stack(sums).sum(0))
@@ -124,16 +124,16 @@ class PreferenceModule(SupervisedModule):
 
 
 @torch.no_grad()
-def text_log_probs(language_model: LanguageModel, table: TextTable, places: Sequence[int] | np.ndarray) -> Tensor:
-    """[len(table)] the summed log-probabilities of the responses at these places, 0 elsewhere; on the CPU, float32 at least."""
-    order = sorted((int(place) for place in places), key=table.length)
+def text_log_probs(language_model: LanguageModel, table: TextTable, rows: Sequence[int] | np.ndarray) -> Tensor:
+    """[len(table)] summed log-probabilities of these rows' responses, 0 elsewhere; on the CPU."""
+    order = sorted((int(row) for row in rows), key=table.length)
     device = language_model.model.device
-    parts = [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
-    said = [response_log_probs(language_model, table.packed(part).to(device))[0].cpu() for part in parts]
-    found = torch.zeros(len(table), dtype=said[0].dtype if said else torch.float32)
-    if said:
-        found[torch.tensor(order)] = torch.cat(said)
-    return found
+    parts = [order[start : start + REFERENCE_BATCH] for start in range(0, len(order), REFERENCE_BATCH)]
+    log_probs = [response_log_probs(language_model, table.pack(part).to(device))[0].cpu() for part in parts]
+    summed = torch.zeros(len(table), dtype=log_probs[0].dtype if log_probs else torch.float32)
+    if log_probs:
+        summed[torch.tensor(order)] = torch.cat(log_probs)
+    return summed
 
 
 @torch.no_grad()
@@ -152,14 +152,14 @@ def comparison_metrics(judged: Compared, loss: PreferenceLoss) -> dict[str, Tens
 @torch.no_grad()
 def thumb_metrics(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
     """[J] of each thumb, counted as `thumb_sides` says; a response is a hit on its side of the divergence."""
-    rewards, up = loss.rewards(judged.given), judged.up
+    rewards, up = loss.rewards(judged.answers), judged.up
     neutral = loss.rewards(Answers(judged.divergence, torch.ones_like(up), torch.zeros_like(judged.divergence)))
     return {
         "rewards/chosen": rewards,
         "rewards/rejected": rewards,
         "rewards/accuracies": ((rewards > neutral) == (up > 0)).float(),
-        "logps/chosen": judged.given.log_probs,
-        "logps/rejected": judged.given.log_probs,
+        "logps/chosen": judged.answers.log_probs,
+        "logps/rejected": judged.answers.log_probs,
         "kl": judged.divergence.expand_as(up),
     }
 

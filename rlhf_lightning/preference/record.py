@@ -1,4 +1,4 @@
-"""What a preference loss is given: what policy and reference say about responses, and how people judged them.
+"""The inputs of a preference loss: log-probabilities of responses, and judgements of them.
 
 Shapes: J responses. Log-probabilities are natural and summed over a response's tokens, its end-of-text among them.
 """
@@ -55,19 +55,21 @@ class Thumbed:
         divergence: [] the KL from the reference in nats a response, estimated on mismatched pairs, never below 0; without gradient.
     """
 
-    given: Answers
+    answers: Answers
     up: Tensor
     divergence: Tensor
 
 
 class PreferenceLoss(Protocol):
-    """Registered in `preference_loss`. It takes `Compared`, or `Thumbed` where it is registered with needs=["thumbs"]; with
-    needs=["reference"] the answers know their `ref_log_probs`."""
+    """A component of the group `preference_loss`.
+
+    It takes `Compared`, or `Thumbed` if it is registered with needs=["thumbs"]; with needs=["reference"] the answers have `ref_log_probs`.
+    """
 
     def __call__(self, judged: Compared, /) -> Tensor:
         """[J] losses."""
         ...
 
     def rewards(self, answers: Answers) -> Tensor:
-        """[J] the rewards that the policy's probabilities imply; the difference of a pair's is its log-odds where the loss has some."""
+        """[J] rewards that the policy's probabilities imply; a pair's difference is its log-odds."""
         ...

@@ -14,7 +14,9 @@ from rlhf_lightning.training.settings import SupervisedSettings
 @section("preference")
 @dataclass
 class PreferenceSettings(SupervisedSettings):
-    """Preference optimisation of the policy. Judgements of texts longer than max_length are left out and counted.
+    """Preference optimisation of the policy.
+
+    Judgements of texts longer than max_length are left out and counted.
 
     Attributes:
         validation_fraction: fraction of the prompts that is held out.

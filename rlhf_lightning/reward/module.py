@@ -25,7 +25,7 @@ from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 
 class JudgementLoss(nn.Module):
-    """What a batch of judgements says under a model: model and losses as one, for a loss may have parameters of its own."""
+    """The summed losses of a batch of judgements under a model; losses may have parameters."""
 
     def __init__(self, model: RewardModel, losses: Sequence[nn.Module], by_text: bool = False) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class JudgementLoss(nn.Module):
         scored = self.model.raw_scores(batch.tokens)
         views = list(scored.views())
         terms = [loss(view, part) for view, part in zip(views, self._parts(batch, len(views)), strict=True) for loss in self.losses]
-        said = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum()
-        # A batch that says nothing (approvals only) still takes part in the gradient.
-        said = said + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
-        return said, torch.stack([weights.sum() for _, weights in terms]).sum(), scored.scores.detach().float()
+        total = torch.stack([(losses * weights).sum() for losses, weights in terms]).sum()
+        # A batch without terms (approvals only) still takes part in the gradient.
+        total = total + 0.0 * torch.stack([view.scores.sum() for view in views]).sum()
+        return total, torch.stack([weights.sum() for _, weights in terms]).sum(), scored.scores.detach().float()
 
     def _parts(self, batch: JudgementBatch, views: int) -> Iterable[JudgementBatch]:
-        """What each view learns from: all of the batch, or a member's own draw of it."""
+        """The batch of each view: bootstrapped for ensemble members, or all of it."""
         head = getattr(self.model.net, "head", None)
         if isinstance(head, EnsembleHead) and head.bootstrap:
             return bootstrap_batches(batch, views, head.seed, self.by_text)
@@ -87,7 +87,7 @@ class RewardModule(SupervisedModule):
 
 @torch.no_grad()
 def center_ensemble_members(model: RewardModel, texts: Sequence[PromptResponse], batch_size: int = 64) -> None:
-    """Let the members of an ensemble, where the head is one, have the mean score 0 each over these texts (EnsembleHead.level)."""
+    """Center each ensemble member's scores on these texts (EnsembleHead.level)."""
     head = getattr(model.net, "head", None)
     if not isinstance(head, EnsembleHead):
         return
@@ -101,7 +101,7 @@ def center_ensemble_members(model: RewardModel, texts: Sequence[PromptResponse],
 
 @torch.no_grad()
 def check_pooling(model: RewardModel) -> None:
-    """Refuse a pooling that reads the first token on a trunk whose first token reads nothing else.
+    """Reject a pooling of the first token on a decoder, whose first token reads nothing else.
 
     Raises:
         ConfigError: two texts that differ score alike.
@@ -110,10 +110,10 @@ def check_pooling(model: RewardModel) -> None:
         return
     training = {module: module.training for module in model.modules()}
     model.eval()
-    one, other = model.raw_scores(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
+    first, second = model.raw_scores(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
     for module, was in training.items():
         module.training = was
-    if abs(one - other) <= 1e-5 * (1 + abs(one)):
+    if abs(first - second) <= 1e-5 * (1 + abs(first)):
         raise ConfigError(
             "reward_pooling=cls reads the first token, which in this backbone's decoder has read nothing of the response: "
             "choose reward_pooling=last, or backbone=encoder"
@@ -126,7 +126,7 @@ def learned_kinds(losses: Iterable[Any]) -> set[str]:
 
 
 def check_kinds(losses: Sequence[Any], judged: Judgements) -> None:
-    """Refuse feedback that no chosen loss learns from: it would be dropped in silence."""
+    """Reject feedback that no chosen loss learns from. Raises ConfigError."""
     for kind in sorted(judged.kinds - learned_kinds(losses)):
         raise ConfigError(
             f"the feedback holds judgements of kind {kind!r}, and none of reward_loss=[{', '.join(type(x).__name__ for x in losses)}] "
@@ -144,18 +144,19 @@ def feedback_loader(
     kinds: Collection[str] = (),
     micro_batch_size: int | None = None,
 ) -> DataLoader[Any]:
-    """Batches of about `batch_size` judgements, new ones in every epoch; each process takes its share of every batch.
+    """Shuffled batches of about `batch_size` judgements, sharded over the processes.
 
-    What was said about one prompt stays in one batch, so that a response is scored once for all its judgements, and is not learned by
-    heart from being met again and again (Ouyang et al. 2022, section 3.5). Judgements are read when asked for.
+    All judgements of a prompt are in one batch, so that a response is scored once for all of them and isn't overfitted (Ouyang et al. 2022,
+    section 3.5). Judgements are read lazily.
 
     Args:
-        kinds: what is learned (`learned_kinds`): the tokens of marked and edited stretches are looked for if "spans" is.
+        kinds: kinds that the losses learn from (`learned_kinds`); "spans" locates the tokens of marked and edited spans.
+        micro_batch_size: judgements of a micro-batch, about, for batches that are lists of micro-batches.
     """
 
-    def collated(rows: np.ndarray) -> JudgementBatch:
+    def collate_rows(rows: np.ndarray) -> JudgementBatch:
         return collate(judged.select(rows), model, spans="spans" in kinds)
 
     return group_loader(
-        judged.rows["prompt"], batch_size, batch_size, (seed, rank, world), collated, JudgementBatch.blank, micro_batch_size
+        judged.rows["prompt"], batch_size, batch_size, (seed, rank, world), collate_rows, JudgementBatch.blank, micro_batch_size
     )

@@ -47,7 +47,7 @@ def demonstration_loader(
     world: int,
     micro_batch_size: int | None = None,
 ) -> tuple[DataLoader[Any], int]:
-    """Shuffled batches of demonstrations as packed tokens, and the number of demonstrations too long to use.
+    """Shuffled batches of demonstrations, and the number of demonstrations too long to use.
 
     Args:
         micro_batch_size: of demonstrations, for batches that are lists of micro-batches.

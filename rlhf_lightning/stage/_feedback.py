@@ -1,4 +1,4 @@
-"""How stages take feedback in: sources, formats and filters of the command, and what the reward model makes of the result."""
+"""The feedback of a command: read, filtered, weighted and split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
-    """The feedback that the command names, read strictly and cleaned; it stands in the run's folder as feedback.jsonl.
+    """Read and clean the feedback of the command's sources into feedback.jsonl of the run's folder.
 
     Args:
         tokenizers: folders or Hub names of the models that will read the chats: a row whose chat one of their templates rejects is bad.
@@ -43,7 +43,7 @@ def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
 
 
 def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
-    """A function that raises DataError for a record whose chat the chat template of one of the models rejects.
+    """Build a check that raises DataError for a chat that a model's chat template rejects.
 
     Their tokenizers are loaded at the first chat; texts need none.
     """
@@ -75,7 +75,7 @@ def ingest(
     file: str = "feedback.jsonl",
     check: Callable[[Feedback], None] | None = None,
 ) -> Intake:
-    """The rows as clean feedback in a file of the run's folder, of which one record at a time is in memory."""
+    """Read rows into a file of clean feedback in the run's folder, one record at a time in memory."""
     from rlhf_lightning.feedback.intake import ingest
     from rlhf_lightning.feedback.reading import Reader
     from rlhf_lightning.feedback.store import FeedbackFile
@@ -85,11 +85,11 @@ def ingest(
         rows, formats, on_bad=settings.on_bad, quarantine=run.folder / "quarantine.jsonl", max_bad_fraction=settings.max_bad_fraction,
         check=check,
     )  # fmt: skip
-    whole = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "all_records" in component_of(node).needs]
+    on_all_records = [name for name, node in (run.config.get("feedback_filter") or {}).items() if "all_records" in component_of(node).needs]
     # Under several processes each reads for itself; the first one's file stays.
     store = partial(FeedbackFile.write, path=run.folder / file, keep=run.is_rank_zero)
     between = partial(FeedbackFile.write, path=run.folder / f"{file}.filtering", keep=False)
-    return ingest(reader, run.build_all("feedback_filter"), whole, store, between)
+    return ingest(reader, run.build_all("feedback_filter"), on_all_records, store, between)
 
 
 def backbone_tokenizer(run: Run) -> list[str]:
@@ -99,7 +99,7 @@ def backbone_tokenizer(run: Run) -> list[str]:
 
 
 def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
-    """The feedback as the reward model takes it: comments as weak ratings, weights by annotator where the settings say so."""
+    """Weight the feedback by annotator as configured, with comments as weak ratings."""
     from rlhf_lightning.feedback.quality.reliability import annotator_weights
     from rlhf_lightning.feedback.weights import WeightedFeedback
 
@@ -114,7 +114,7 @@ def log_counts(run: Run, intake: Intake) -> None:
 
 
 def train_val_split(judged: Judgements, fraction: float, section: str = "reward") -> Split:
-    """Split off a held-out part with which the training part shares no prompt, or no text (feedback.split).
+    """Split off a held-out part that shares no prompt, or no text, with the training part.
 
     Raises:
         ConfigError: one of the parts would be empty.

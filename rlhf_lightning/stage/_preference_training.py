@@ -47,7 +47,7 @@ class TrainedPreference:
 
 
 def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None) -> TrainedPreference:
-    """Train the policy in place on the judgements of most prompts and save it as a plain Hugging Face folder.
+    """Train the policy in place on most prompts' judgements, and save a plain Hugging Face folder.
 
     Its implicit rewards are measured on the judgements of the other prompts.
 
@@ -68,7 +68,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
         examples = build_examples(run, division.training, table, limit)
         held_out, held_out_rows = fitting_judgements(division.held_out, table)
         needs_reference = "reference" in run.component_of("preference_loss").needs
-        reference_rows = np.union1d(examples.rows() if needs_reference else [], held_out_rows).astype(int)
+        reference_rows = np.union1d(examples.text_rows() if needs_reference else [], held_out_rows).astype(int)
         notes = log_unused(run, division, examples, limit, len(division.held_out) - len(held_out), table.rewritten)
 
         # Train.
@@ -105,7 +105,7 @@ def build_examples(run: Run, judged: Judgements, table: TextTable, limit: Length
 
 
 def takes_pairs(run: Run) -> bool:
-    """Whether a loss on thumbs learns from comparisons too."""
+    """True if a loss on thumbs learns from comparisons too."""
     return bool(getattr(run.build("preference_loss"), "from_pairs", False))
 
 

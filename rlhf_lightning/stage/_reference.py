@@ -1,4 +1,4 @@
-"""Which weights of a policy a stage trains, and what it is compared with."""
+"""The trained weights of a policy, and its reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def prepare_policy_and_reference(run: Run, policy: LanguageModel, copy: Callable[[], LanguageModel]) -> LanguageModel:
-    """Let policy_tuning choose what is trained. Returns the reference: the policy itself, read with its adapters off, or a copy.
+    """Apply policy_tuning; returns the reference: the policy with its adapters off, or a copy.
 
     Args:
         copy: loads the start a second time; not called where adapters are trained.
@@ -24,7 +24,7 @@ def prepare_policy_and_reference(run: Run, policy: LanguageModel, copy: Callable
 
 
 def tune(run: Run, policy: LanguageModel) -> None:
-    """Let policy_tuning choose what is trained, and say how much it is where it isn't all."""
+    """Apply policy_tuning, and log how many weights are trained unless all are."""
     run.build("policy_tuning")(policy.model)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in policy.model.parameters()]
     every, trained = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
@@ -33,8 +33,10 @@ def tune(run: Run, policy: LanguageModel) -> None:
 
 
 def apply_tuning_for_sft(run: Run, policy: LanguageModel) -> None:
-    """`tune` for a warm-up on demonstrations. A tuning that needs pretrained weights leaves those of a backbone that begins at random ones
-    to the training: adapters beside them would have nothing to adapt."""
+    """Apply policy_tuning for a warm-up on demonstrations.
+
+    A backbone at random weights is trained in full: adapters would have nothing to adapt.
+    """
     backbone, tuning = run.component_of("backbone"), run.component_of("policy_tuning")
     if "corpus" in backbone.needs and "pretrained" in tuning.needs:
         run.log(f"sft: backbone={backbone.name} begins at random weights and all are trained; policy_tuning={tuning.name} comes after that")

@@ -1,4 +1,4 @@
-"""How every stage ends: the report as page, JSON and terminal table, and result.json for sweeps."""
+"""The report of a stage as page, JSON and terminal table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlhf_lightning.runtime.run import Run
 
 
 def write_report(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
-    """Write report.html and report.json into the run's folder and print the table; the first process alone.
+    """Write report.html and report.json into the run's folder and print the table; only on rank 0.
 
     Args:
         results: metrics by name, for the table of a sweep.
@@ -47,15 +47,15 @@ def write_report(run: Run, title: str, results: Mapping[str, float], **parts: An
 
 
 def speed_tables(speeds: Mapping[str, Mapping[str, float]]) -> list[Any]:
-    """How fast each training went; none where nothing was trained. For the page: the terminal says the same for the same results."""
+    """The table of each training's speed, for the page only; none without a training."""
     from rlhf_lightning.report.report import Table
     from rlhf_lightning.tracking.throughput import PREFIX
 
     names = {"tokens a second": "tokens_per_second", "samples a second": "samples_per_second", "MFU": "mfu"}
-    shown = {head: name for head, name in names.items() if any(PREFIX + name in found for found in speeds.values())}
+    columns = {head: name for head, name in names.items() if any(PREFIX + name in speed for speed in speeds.values())}
     rows: list[list[str | float | None]] = [
-        [stage, *(found.get(PREFIX + name) for name in shown.values())] for stage, found in speeds.items()
+        [stage, *(speed.get(PREFIX + name) for name in columns.values())] for stage, speed in speeds.items()
     ]
     note = "means of each training; of PPO the tokens of the responses, else those of all texts"
-    table = Table(title="Speed", heads=["training", *shown], rows=rows, part="Speed", note=note, in_terminal=False)
+    table = Table(title="Speed", heads=["training", *columns], rows=rows, part="Speed", note=note, in_terminal=False)
     return [table] if rows else []

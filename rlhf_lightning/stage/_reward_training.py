@@ -94,9 +94,9 @@ def train_reward(
     name: str = "reward",
     utility: Utility | None = None,
 ) -> TrainedReward:
-    """Train on the judgements of most prompts, measure on those of the others, normalise the scores, and save.
+    """Train on most prompts' judgements, measure on the others, normalise the scores, and save.
 
-    Args: see `RewardTraining`.
+    The arguments are those of `RewardTraining`.
 
     Raises:
         ConfigError: too little feedback to hold some out, or a kind of judgement that no chosen loss learns from.
@@ -138,7 +138,7 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
 
 
 def fit_features(run: Run, training: RewardTraining) -> TrainedReward:
-    """Fit the linear regression on named features, without a base model; all ranks fit the same, rank 0 writes it."""
+    """Fit the linear regression on named features on all ranks; rank 0 writes it."""
     division = training.division
     features = {str(option): component_settings(node) for option, node in (run.config.get("reward_feature") or {}).items()}
     head = run.build("reward_head", features)
@@ -156,7 +156,7 @@ def fit_features(run: Run, training: RewardTraining) -> TrainedReward:
 
 
 def build_reward_model(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
-    """The chosen pooling and head on a base model (or the classifier that the backbone is), tuned as chosen."""
+    """Build the chosen pooling and head on a base model, or load a classifier, and apply reward_tuning."""
     chosen, pooling_name = run.component_of("backbone"), run.component_of("reward_pooling").name
     if "reading" in chosen.needs:
         trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
@@ -174,7 +174,7 @@ def build_reward_model(run: Run, backbone: str, aspects: Sequence[str | None]) -
 
 
 def normalise(run: Run, model: RewardModel, judged: Judgements, name: str, history: Sequence[Mapping[str, float]]) -> str:
-    """Bring the scores of training responses to mean 0 and variance 1, and log how many of them lost a part.
+    """Normalise the scores of training responses to mean 0 and variance 1, and log truncated texts.
 
     Returns:
         why the model is doubtful (`check_training`); empty for a sound one.

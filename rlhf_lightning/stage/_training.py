@@ -56,7 +56,7 @@ def train(
 
 @contextmanager
 def on_training_device(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
-    """Evaluate a model on the device that it was trained on; the trainer has moved it to the CPU, where it returns."""
+    """Put a model on the device that it was trained on, in eval mode; afterwards it is on the CPU."""
     model.eval()
     model.to(trainer.strategy.root_device)
     yield

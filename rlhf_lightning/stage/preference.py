@@ -149,7 +149,7 @@ def check_feedback(run: Run, intake: Intake) -> None:
 
 
 def is_on_task(intake: Intake, task: Task) -> bool:
-    """Whether the feedback is on the task's prompts; a task without a utility is the user's own and always is."""
+    """Compare the feedback's prompts with the task's; a task without a utility is the user's own."""
     if not task.has_utility:
         return True
     prompts = {*task.train_prompts(), *task.test_prompts()}
@@ -165,7 +165,7 @@ def measure_policy(run: Run, inputs: PreferenceInputs, scorer: Any) -> Measured:
 def write_preference_report(
     run: Run, inputs: PreferenceInputs, trained: TrainedPreference, before: Measured | None, after: Measured | None
 ) -> None:
-    """Write the report: the policy before and after, its implicit rewards on held-out feedback, and the training."""
+    """Write the report of the policy, its implicit rewards and the training."""
     from rlhf_lightning.report.policy import curve, feedback_counts, policy_metrics, result_metrics, side_by_side
     from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage._report import write_report
@@ -186,7 +186,7 @@ def write_preference_report(
 
 
 def preference_metrics(trained: TrainedPreference) -> Sequence[Any]:
-    """Accuracy of the implicit rewards on held-out feedback, their margin, and the policy's log-ratios to the reference."""
+    """Accuracy and margin of the implicit rewards, and the policy's log-ratios to the reference."""
     from rlhf_lightning.report.report import Metric
     from rlhf_lightning.report.reward import reward_metrics
 

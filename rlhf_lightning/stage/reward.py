@@ -79,7 +79,7 @@ def prepare_backbone(run: Run, feedback: Sequence[Feedback]) -> str:
 
 
 def rehearse(run: PlannedRun) -> Plan:
-    """The phases of this stage, for stage=plan. Raises ConfigError for reward_head=features, a regression without phases."""
+    """The phases of this stage, for stage=plan. Raises ConfigError for reward_head=features."""
     from rlhf_lightning.reward.module import feedback_loader
 
     if "texts" in run.component_of("reward_head").needs:

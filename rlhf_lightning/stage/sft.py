@@ -27,7 +27,7 @@ def check_combination(choices: ComposedConfig) -> None:
 
 @register("stage", "sft", check=check_combination)
 def sft(run: Run) -> float:
-    """Supervised fine-tuning of the backbone on the task's demonstrations; leaves the folder policy/. Returns the final loss."""
+    """Fine-tune the backbone on the task's demonstrations into policy/; returns the final loss."""
     from rlhf_lightning.report.policy import curve, mean_of_last
     from rlhf_lightning.stage._report import write_report
 
@@ -43,7 +43,7 @@ def sft(run: Run) -> float:
 
 
 def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path) -> SFTModule:
-    """Train on the demonstrations and save the policy as a plain Hugging Face folder. Adapters are merged into the policy.
+    """Train on the demonstrations, merge adapters, and save a plain Hugging Face folder.
 
     Raises:
         ConfigError: the task has no demonstrations.

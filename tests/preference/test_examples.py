@@ -18,14 +18,14 @@ def table(tiny_of) -> TextTable:
 
 
 def named(table: TextTable, place: int) -> tuple[str, str]:
-    return {table.place(text): text for text in list(table._places) if table.place(text) >= 0}[place]
+    return {table.row_of(text): text for text in list(table._rows_by_text) if table.row_of(text) >= 0}[place]
 
 
 def test_pairs_rankings_edits_and_ratings_become_weighed_pairs(feedback, table):
     examples = compared_examples(standardise(feedback), table)
     found = {
         (*named(table, better), named(table, worse)[1], round(weight, 6))
-        for better, worse, weight in zip(examples.places["chosen"], examples.places["rejected"], examples.weight, strict=True)
+        for better, worse, weight in zip(examples.rows["chosen"], examples.rows["rejected"], examples.weight, strict=True)
     }
     assert found == {
         ("It", " costs", " boils", 1.0),
@@ -66,7 +66,7 @@ def test_thumbs_are_taken_as_they_are_and_from_pairs_where_asked(feedback, table
     def found(from_pairs: bool) -> dict[tuple[str, str, float], float]:
         made = thumbed_examples(judged, table, from_pairs)
         assert made.up is not None
-        rows = zip(made.places["given"], made.up, made.weight, strict=True)
+        rows = zip(made.rows["judged"], made.up, made.weight, strict=True)
         return {(*named(table, place), up): weight for place, up, weight in rows}
 
     alone = {("A", " rug", 1.0): 1.0, ("A", " pen", 0.0): 2.0, ("It", " is", 1.0): 1.0, ("It", " costs", 0.0): 1.0, ("It", " x", 0.0): 1.0}
@@ -83,11 +83,11 @@ def test_a_mismatched_response_answers_another_prompt(table):
     records = [Feedback(prompt=p, responses=(f" to {p}",), judgement=Thumbs(up=True)) for p in ("It", "A", "The", "An")]
     for seed in range(5):
         made = thumbed_examples(standardise(records), table, False, seed=seed)
-        for given, other in zip(made.places["given"], made.places["mismatched"], strict=True):
+        for given, other in zip(made.rows["judged"], made.rows["mismatched"], strict=True):
             (prompt, _), (asked, answered) = named(table, given), named(table, other)
             assert asked == prompt
             assert answered != f" to {prompt}"
-    drawn = [thumbed_examples(standardise(records), table, False, seed=seed).places["mismatched"].tolist() for seed in (0, 0, 1, 2, 3)]
+    drawn = [thumbed_examples(standardise(records), table, False, seed=seed).rows["mismatched"].tolist() for seed in (0, 0, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len({tuple(one) for one in drawn}) > 1
 
@@ -111,10 +111,10 @@ def test_a_batch_holds_each_text_once_and_points_at_the_right_ones(feedback, tab
     examples = compared_examples(standardise(feedback), table)
     rows = np.array([3, 0, 1])
     batch = batch_of(examples, table, rows)
-    assert sorted(set(batch.text_places.tolist())) == batch.text_places.tolist()
+    assert sorted(set(batch.text_rows.tolist())) == batch.text_rows.tolist()
     for side in ("chosen", "rejected"):
-        assert batch.text_places[batch.index[side]].tolist() == examples.places[side][rows].tolist()
-    assert batch.tokens.ids.tolist() == table.packed(batch.text_places.tolist()).ids.tolist()
+        assert batch.text_rows[batch.index[side]].tolist() == examples.rows[side][rows].tolist()
+    assert batch.tokens.ids.tolist() == table.pack(batch.text_rows.tolist()).ids.tolist()
     assert torch.equal(batch.weight, torch.from_numpy(examples.weight[rows]).float())
 
 
@@ -124,12 +124,12 @@ def test_processes_share_every_epoch_without_overlap(table):
 
     def seen(rank: int, world: int, seed: int = 0) -> list[list[int]]:
         return [
-            sorted(batch.text_places[batch.index["chosen"]].tolist()) for batch in preference_loader(examples, table, 12, seed, rank, world)
+            sorted(batch.text_rows[batch.index["chosen"]].tolist()) for batch in preference_loader(examples, table, 12, seed, rank, world)
         ]
 
     shares = [seen(rank, 2) for rank in range(2)]
     assert len(shares[0]) == len(shares[1])
     everything = sorted(place for share in shares for batch in share for place in batch)
-    assert everything == sorted(examples.places["chosen"].tolist())
+    assert everything == sorted(examples.rows["chosen"].tolist())
     assert seen(0, 1) == seen(0, 1) != seen(0, 1, seed=1)
     assert all((batch.weight == 0).all() for batch in preference_loader(examples, table, 12, 0, 98, 99)), "who has no row has no say"

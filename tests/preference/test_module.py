@@ -67,8 +67,8 @@ def test_the_loss_is_the_weighted_mean_over_all_pairs(language_model, feedback):
         start[text] = alone(language_model, text)
     module, table, examples = fitted(language_model, feedback, DPO(beta=0.3), learning_rate=1e-3)
     total = weight = 0.0
-    places = {table.place(text): text for text in judged.texts()}
-    for better, worse, w in zip(examples.places["chosen"], examples.places["rejected"], examples.weight, strict=True):
+    places = {table.row_of(text): text for text in judged.texts()}
+    for better, worse, w in zip(examples.rows["chosen"], examples.rows["rejected"], examples.weight, strict=True):
         sides = [alone(language_model, places[p]) - start[places[p]] for p in (better, worse)]
         total += w * np.log1p(np.exp(-0.3 * (sides[0] - sides[1])))
         weight += w
@@ -95,10 +95,10 @@ def test_the_reference_is_the_start_and_stays_it(tiny_of, feedback):
     judged = standardise(feedback)
     start = {text: alone(language_model, text) for text in judged.texts()}
     module, table, _ = fitted(language_model, feedback, DPO(), epochs=3, learning_rate=1e-2)
-    known = [text for text in start if table.place(text) < len(module.reference)]
+    known = [text for text in start if table.row_of(text) < len(module.reference)]
     assert known
     for text in known:
-        assert module.reference[table.place(text)].item() == pytest.approx(start[text], rel=1e-4)
+        assert module.reference[table.row_of(text)].item() == pytest.approx(start[text], rel=1e-4)
     checkpoint: dict = {}
     module.on_save_checkpoint(checkpoint)
     again = PreferenceModule(language_model, DPO(), PreferenceSettings(), 1, table, np.arange(len(table)))
@@ -112,11 +112,11 @@ def test_kto_s_reference_point_is_the_mean_log_ratio_of_mismatched_pairs(tiny_of
     (batch,) = list(preference_loader(examples, table, 99, 0, 0, 1))
     module.training_step(batch, 0)
     now = text_log_probs(language_model, table, np.arange(len(table)))
-    mismatched = examples.places["mismatched"]
+    mismatched = examples.rows["mismatched"]
     mean = (now - module.reference)[mismatched].mean().item()
     assert module.history[-1]["kl"] == pytest.approx(max(0.0, mean), rel=1e-3, abs=1e-4)
     assert abs(mean) > 1e-3
-    assert set(mismatched.tolist()).isdisjoint(examples.places["given"].tolist())
+    assert set(mismatched.tolist()).isdisjoint(examples.rows["judged"].tolist())
 
 
 def test_a_loss_that_is_no_number_stops_with_its_remedy(tiny_of, feedback):

@@ -16,7 +16,9 @@ from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 
 @register("preference_loss", "dpo", needs=["reference"])
 class DPO:
-    """Bradley-Terry on the rewards that the policy implies, r = beta * log(policy / reference) (Rafailov et al. 2023, eq. 7).
+    """Bradley-Terry on implicit rewards, r = beta * log(policy / reference).
+
+    Rafailov et al. 2023, eq. 7.
 
     Args:
         beta: how much a nat away from the reference is worth; small values move further.
@@ -56,6 +58,9 @@ class DPO:
 
 
 def robust_loss(log_odds: Tensor, wrong: float) -> Tensor:
-    """-log sigmoid(log_odds) as it would be under right labels, estimated from labels of which the share `wrong` is wrong: its mean over
-    flips of that rate is the loss without them. May be negative."""
+    """Unbiased estimate of -log sigmoid(log_odds) under correct labels; may be negative.
+
+    Args:
+        wrong: fraction of wrong labels; the mean over flips of that rate is the loss without flips.
+    """
     return ((wrong - 1) * logsigmoid(log_odds) + wrong * logsigmoid(-log_odds)) / (1 - 2 * wrong)

@@ -11,7 +11,9 @@ from rlhf_lightning.registry import register
 
 @register("preference_loss", "ipo", needs=["reference"])
 class IPO:
-    """Squares the distance of a pair's log-ratios from 1 / (2 beta): a target, where dpo pushes for ever (Azar et al. 2024, eq. 17).
+    """Squared distance of a pair's log-ratios from the target 1 / (2 beta), which dpo doesn't have.
+
+    Azar et al. 2024, eq. 17.
 
     Args:
         beta: the paper's tau; the policy is to prefer the better response by 1 / (2 beta) nats more than the reference does.

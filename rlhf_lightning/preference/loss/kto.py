@@ -11,7 +11,9 @@ from rlhf_lightning.registry import register
 
 @register("preference_loss", "kto", needs=["reference", "thumbs"])
 class KTO:
-    """Thumbs up and down: the value of a response as a human sees it, against the KL as reference point (Ethayarajh et al. 2024, eq. 8).
+    """The human value of thumbs up and down, with the KL as reference point.
+
+    Ethayarajh et al. 2024, eq. 8.
 
     The loss of a response is w * sigmoid(beta * (z - log(policy / reference))) for a thumbs-up and that of the negated argument for a
     thumbs-down. z is the KL from the reference, estimated on prompts with responses to other prompts, one for each thumb and the same
@@ -35,7 +37,7 @@ class KTO:
         self.from_pairs = from_pairs
 
     def __call__(self, judged: Thumbed) -> Tensor:
-        gain = self.rewards(judged.given) - self.beta * judged.divergence
+        gain = self.rewards(judged.answers) - self.beta * judged.divergence
         up = judged.up > 0
         weight = self.desirable_weight * up + self.undesirable_weight * ~up
         losses: Tensor = weight * gain.where(~up, -gain).sigmoid()

@@ -1,4 +1,4 @@
-"""Odds-ratio preference optimisation: supervised fine-tuning and preference in one, without a reference."""
+"""Odds-ratio preference optimisation, with supervised fine-tuning and without a reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ NEAREST = -1e-6
 
 @register("preference_loss", "orpo")
 class ORPO:
-    """Negative log-likelihood of the better response + beta * (-log sigmoid of the log odds ratio), no reference (Hong et al. 2024, eq. 6).
+    """Negative log-likelihood of the better response + beta * (-log sigmoid of the log odds ratio).
+
+    Hong et al. 2024, eq. 6; without a reference.
 
     The odds are p / (1 - p), log p the mean log-probability of a response's tokens. The likelihood is that of the response given its
     prompt, as in the paper; TRL also counts the prompt's tokens, and averages over a batch's tokens rather than over its responses.

@@ -14,7 +14,9 @@ from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 
 @register("preference_loss", "simpo")
 class SimPO:
-    """Bradley-Terry with a margin on rewards that are mean log-probabilities of tokens, no reference (Meng et al. 2024, eq. 6).
+    """Bradley-Terry with a margin, on mean log-probabilities of tokens as rewards.
+
+    Meng et al. 2024, eq. 6; without a reference.
 
     Args:
         beta: reward of a nat per token.

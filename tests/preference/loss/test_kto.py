@@ -33,7 +33,7 @@ def test_the_loss_is_the_paper_s():
 def test_up_is_pulled_up_and_down_pushed_down_most_where_it_is_in_doubt():
     judged = thumbs([-2.0, -2.0, 40.0, 40.0], [1, 0, 1, 0])
     KTO(beta=1.0)(judged).sum().backward()
-    slope = judged.given.log_probs.grad.tolist()
+    slope = judged.answers.log_probs.grad.tolist()
     assert slope[:2] == pytest.approx([-0.25, 0.25])
     assert abs(slope[2]) < 1e-12
     assert abs(slope[3]) < 1e-12
@@ -42,5 +42,5 @@ def test_up_is_pulled_up_and_down_pushed_down_most_where_it_is_in_doubt():
 def test_a_weight_of_nothing_teaches_nothing():
     judged = thumbs([-1.0, -1.0], [1, 0])
     KTO(undesirable_weight=0.0)(judged).sum().backward()
-    assert judged.given.log_probs.grad[0] < 0
-    assert judged.given.log_probs.grad[1] == 0
+    assert judged.answers.log_probs.grad[0] < 0
+    assert judged.answers.log_probs.grad[1] == 0
