@@ -1,6 +1,6 @@
 """Confidence intervals of means, proportions, paired differences, clustered values and correlations.
 
-Own code beside scipy's quantiles: neither scipy nor torchmetrics has intervals of clustered values.
+Own code except for scipy's quantiles: neither scipy nor torchmetrics has intervals of clustered values.
 """
 
 from __future__ import annotations

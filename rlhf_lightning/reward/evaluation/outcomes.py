@@ -32,7 +32,7 @@ TEXT = np.dtype([("cluster", "i8"), ("score", "f8"), ("length", "i8"), ("z_score
 
 @dataclass
 class Outcomes:
-    """Tables of scores beside judgements: one row per comparison, ranking, rating, thumb and text.
+    """Tables of scores with judgements: one row per comparison, ranking, rating, thumb and text.
 
     A cluster is the number of a prompt. `batch_change` is that of `HeldOut`.
     """

@@ -24,7 +24,7 @@ def occlusions(view: View, score: float, method: OcclusionMethod = "remove", max
     """The drops of the score without each word, or each run of words.
 
     Args:
-        score: of the whole text, normalised.
+        score: of the full text, normalised.
         method: "remove" takes the words out of the text, "replace" puts `neutral_token` in the place of each token.
         max_occlusions: of more words, runs of several are removed at a time.
     """

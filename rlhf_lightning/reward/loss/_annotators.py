@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-Noise = Literal["none", "learned"]
+AnnotatorNoise = Literal["none", "learned"]
 ErrorRate = Annotated[float, Field(gt=0, lt=0.5)]
 
 ERROR_SPREAD = 1.5
@@ -102,6 +102,6 @@ class ErrorRates(NoErrors):
         return self.annotator_logit.penalty(annotator) + 0.5 * self.common**2 / self.annotator_logit.judgements.sum()
 
 
-def error_model(noise: Noise, judgements: Tensor | None, error_rate: float) -> NoErrors:
+def error_model(noise: AnnotatorNoise, judgements: Tensor | None, error_rate: float) -> NoErrors:
     """`ErrorRates` if the noise is learned, else `NoErrors`."""
     return ErrorRates(judgements, error_rate) if noise == "learned" else NoErrors()

@@ -7,7 +7,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
@@ -28,7 +28,7 @@ class PairsAndTies(nn.Module):
         annotators: Tensor | None = None,
         *,
         margin_coef: NonNegativeFloat = 0.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
         error_rate: ErrorRate = 0.1,
     ) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
@@ -49,7 +49,7 @@ class BradleyTerry(nn.Module):
         label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0,
         margin_coef: NonNegativeFloat = 0.0,
         centering: NonNegativeFloat = 0.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
         error_rate: ErrorRate = 0.1,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import Noise, PerAnnotator
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, PerAnnotator
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 NOISE_SPREAD = 1.0
@@ -50,7 +50,7 @@ class GaussianRating(nn.Module):
         target: Literal["z_score", "unit"] = "z_score",
         bias_spread: NonNegativeFloat = 0.0,
         slope_spread: NonNegativeFloat = 0.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
     ) -> None:
         super().__init__()
         self.target = target

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, error_model
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, PerAnnotator, error_model
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 MAX_LEVELS = 101
@@ -70,7 +70,7 @@ class Ordinal(nn.Module):
         levels: Annotated[int, Field(ge=2, le=MAX_LEVELS)] = 7,
         off_level: Literal["refuse", "round"] = "refuse",
         shift_spread: NonNegativeFloat = 1.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
         error_rate: ErrorRate = 0.1,
     ) -> None:
         super().__init__()

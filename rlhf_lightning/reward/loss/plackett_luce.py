@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, error_model
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
@@ -41,7 +41,7 @@ class PlackettLuce(nn.Module):
 
     kinds = ("ranking",)
 
-    def __init__(self, annotators: Tensor | None = None, *, annotator_noise: Noise = "none", error_rate: ErrorRate = 0.1) -> None:
+    def __init__(self, annotators: Tensor | None = None, *, annotator_noise: AnnotatorNoise = "none", error_rate: ErrorRate = 0.1) -> None:
         super().__init__()
         self.errors = error_model(annotator_noise, annotators, error_rate)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate
 from rlhf_lightning.reward.loss._ties import PairsAndTies
 
 START = 0.5
@@ -43,7 +43,7 @@ class RaoKupper(PairsAndTies):
         annotators: Tensor | None = None,
         *,
         margin_coef: NonNegativeFloat = 0.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
         error_rate: ErrorRate = 0.1,
     ) -> None:
         super().__init__(annotators, margin_coef=margin_coef, annotator_noise=annotator_noise, error_rate=error_rate)

@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import ErrorRate, Noise, PerAnnotator, error_model
+from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, PerAnnotator, error_model
 from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
@@ -17,7 +17,7 @@ from rlhf_lightning.reward.scored_batch import ScoredBatch
 class LogisticThumbs(nn.Module):
     """Thumbs up and down: the odds of a thumbs-up are exp(score - threshold), with a learned threshold.
 
-    The responses of a ranking said to be all bad count as thumbs-downs. The score is in log-odds, as Bradley-Terry's is, so that thumbs
+    The responses of a ranking marked as all bad count as thumbs-downs. The score is in log-odds, as Bradley-Terry's is, so that thumbs
     and comparisons train one score together.
 
     Args:
@@ -34,7 +34,7 @@ class LogisticThumbs(nn.Module):
         annotators: Tensor | None = None,
         *,
         threshold_spread: NonNegativeFloat = 0.0,
-        annotator_noise: Noise = "none",
+        annotator_noise: AnnotatorNoise = "none",
         error_rate: ErrorRate = 0.1,
     ) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ EXACT, ROUGH = 1e-8, 1e-5
 
 @dataclass(frozen=True)
 class Gradient:
-    """Adam on minibatches of judgements, instead of the closed form or the whole batch."""
+    """Adam on minibatches of judgements, instead of the closed form or the full batch."""
 
     epochs: int = 20
     batch_size: int = 256

@@ -13,7 +13,7 @@ from rlhf_lightning.flow import Message, Prompt
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.storage.card_schema import DIVERGED
 
-Score = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
+ScoreFunction = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 TEXTS: list[tuple[Prompt, str]] = [
     ("What is it?", " A lamp."),
     ("", "No."),
@@ -36,7 +36,7 @@ def score_canary(model: RewardModel) -> list[dict[str, Any]]:
     return [{"prompt": p, "response": r, "score": s} for p, r, s in zip(prompts, answers, scores, strict=True)]
 
 
-def check_canary(model: RewardModel, score: Score, path: str) -> None:
+def check_canary(model: RewardModel, score: ScoreFunction, path: str) -> None:
     """Compare a scorer's scores of the canary texts with those of each text alone, and with the card's.
 
     The first comparison catches padding and batching that change scores; the second, for folders of stage=reward, a tokenizer, template

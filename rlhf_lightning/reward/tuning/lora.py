@@ -1,4 +1,4 @@
-"""Low-rank adapters beside the trunk's frozen weights."""
+"""Train low-rank adapters of the trunk's frozen weights."""
 
 from __future__ import annotations
 
