@@ -10,7 +10,7 @@ from rlhf_lightning.preference.texts import TOO_LONG, TextTable
 TEXTS = [("It", " costs"), ("The kettle", ""), ("", "A quiet fan"), ("It", " costs"), ("It", " is")]
 
 
-def test_a_text_has_one_place_and_its_rows_are_those_of_text_rows(either_tokenizer):
+def test_a_text_has_one_place_and_its_rows_are_those_of_the_text_encoder(either_tokenizer):
     tokenizer = either_tokenizer.tokenizer
     table = TextTable(tokenizer, 64)
     places = [table.row_of(text) for text in TEXTS]
