@@ -30,6 +30,14 @@ def test_a_plan_names_models_phases_and_the_peak(command, world, job):
     assert "training" in outcome.out
 
 
+def test_the_plan_of_rounds_has_the_phases_of_its_stages(command):
+    outcome = command("stage=plan", "plan.job=rounds", "plan.switches=false", "plan.batches=2")
+    assert outcome.code == 0, outcome.error
+    phases = [phase["name"] for phase in json.loads((outcome.folder / "plan.json").read_text())["phases"]]
+    assert phases[0] == "sft: training"
+    assert phases.index("collecting") < phases.index("reward: training") < phases.index("rollout")
+
+
 def test_no_weights_are_read_and_switches_are_planned(command, world, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(world.policy, bare, ignore=shutil.ignore_patterns("*.safetensors"))
