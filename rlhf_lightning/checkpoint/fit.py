@@ -12,6 +12,7 @@ import lightning as L
 from rlhf_lightning.checkpoint.callback import FILE, CheckpointCallback
 from rlhf_lightning.checkpoint.graceful_stop import end_children
 from rlhf_lightning.checkpoint.lock import lock_folder
+from rlhf_lightning.checkpoint.manifest import Checkpoint
 from rlhf_lightning.checkpoint.signals import raise_pending
 from rlhf_lightning.checkpoint.store import CheckpointStore
 
@@ -60,10 +61,7 @@ def fit(
         trainer.callbacks.append(callback)  # type: ignore[attr-defined]
         over = newest is not None and bool(newest.metadata["over"])
         if newest is not None:
-            progress = "this training is already complete, no step is left" if over else f"continuing after step {newest.step}"
-            store.log(f"{newest.folder}: {progress}")
-            for message in MISLEADING_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
+            _announce_resume(store, newest, over)
         # Train, and end the processes of this training at a signal.
         try:
             trainer.fit(module, data, ckpt_path=None if newest is None else newest.folder / FILE, weights_only=True)
@@ -74,3 +72,11 @@ def fit(
         if callback.stop.number:
             raise_pending(callback.stop.number)  # it came after the last step
     return over
+
+
+def _announce_resume(store: CheckpointStore, newest: Checkpoint, over: bool) -> None:
+    """Log the checkpoint, and silence Lightning's misleading warnings."""
+    progress = "this training is already complete, no step is left" if over else f"continuing after step {newest.step}"
+    store.log(f"{newest.folder}: {progress}")
+    for message in MISLEADING_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
