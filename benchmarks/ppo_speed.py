@@ -48,7 +48,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.model.language_model import pad_rows
     from rlhf_lightning.policy.components import PPOComponents
     from rlhf_lightning.policy.critic.separate import separate
-    from rlhf_lightning.policy.critic.shared import shared
+    from rlhf_lightning.policy.critic.shared import shared_critic
     from rlhf_lightning.policy.experience import ExperienceMaker
     from rlhf_lightning.policy.kl.reward import RewardKL
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
@@ -57,7 +57,7 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.policy.reduction.token_mean import token_mean
     from rlhf_lightning.policy.settings import PPOSettings
-    from rlhf_lightning.policy.value_loss.clipped import clipped
+    from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
     from rlhf_lightning.rollout.sampler.native import native
     from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
     from rlhf_lightning.runtime.run import hush_hints
@@ -112,9 +112,10 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=RESPONSE), scorer=RewardModelScorer(path=str(models / size / "reward")),
         shapings=[RewardKL().shape_rewards],
-        advantage=partial(gae, gamma=1.0, lam=0.95), loss=ppo_clip, reduction=token_mean, value_loss=clipped, kl_control=FixedKL(),
+        advantage=partial(gae, gamma=1.0, lam=0.95), loss=ppo_clip, reduction=token_mean, value_loss=clipped_value_loss,
+        kl_control=FixedKL(),
     )  # fmt: skip
-    module = Timed(Policy(policy, (separate if side == "separate" else shared)(policy, None)), Policy(reference), parts, settings)
+    module = Timed(Policy(policy, (separate if side == "separate" else shared_critic)(policy, None)), Policy(reference), parts, settings)
     rows = json.loads((models / "prompts.json").read_text())
     texts = policy.tokenizer.batch_decode(rows)
 

@@ -75,7 +75,7 @@ def grpo(spec: Spec) -> Made:
     from rlhf_lightning.policy.objective import objective
     from rlhf_lightning.policy.reduction.token_mean import token_mean
     from rlhf_lightning.policy.settings import PPOSettings
-    from rlhf_lightning.policy.value_loss.clipped import clipped
+    from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
     from rlhf_lightning.rollout.sampler.native import native
     from rlhf_lightning.rollout.scorer.reward_model import RewardModelScorer
 
@@ -89,7 +89,7 @@ def grpo(spec: Spec) -> Made:
     loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, LossKL(estimator="k3", weighted=True).per_token_loss)
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=spec["tokens"]), scorer=RewardModelScorer(path=str(folder / "reward")), shapings=[],
-        advantage=partial(by_group, eps=spec["std_eps"]), loss=loss, reduction=token_mean, value_loss=clipped,
+        advantage=partial(by_group, eps=spec["std_eps"]), loss=loss, reduction=token_mean, value_loss=clipped_value_loss,
         kl_control=FixedKL(coef=spec["kl_coef"]),
     )  # fmt: skip
     module = PPOModule(Policy(policy), Policy(reference), parts, settings)

@@ -1,4 +1,4 @@
-"""Combinations of settings that stage=ppo and stage=rounds can't train with, checked before any model loads."""
+"""Checks of the settings of stage=ppo and stage=rounds before any model loads."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _check_rewards(choices: ComposedConfig) -> None:
 
 
 def misplaced_score_shaping(shapings: Iterable[Any]) -> str | None:
-    """Name of the first shaping of scores (needs "scores") after one of rewards; None if the order is right."""
+    """Name of the first shaping of scores (needs "scores") after one of rewards, or None."""
     after_rewards = False
     for shaping in map(component_of, shapings):
         if "scores" in shaping.needs and after_rewards:

@@ -68,7 +68,7 @@ def ppo(run: Run) -> float:
 
 
 def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
-    """Scorers for monitoring, by the metric of their mean: ppo.held_out_scorer, and the task's hidden utility if it has one."""
+    """Scorers for monitoring, by metric: ppo.held_out_scorer, and the task's hidden utility if known."""
     from functools import partial
 
     from rlhf_lightning.evaluation.metric.utility import utility
@@ -172,7 +172,7 @@ def ppo_components(
 
 
 def reward_shapings(run: Run, kl_penalty: KLPenalty) -> list[Shaping]:
-    """The shapings in their order, with the KL penalty before the first that needs the complete rewards (needs "rewards")."""
+    """The shapings in order, with the KL penalty before those that need complete rewards (whitening)."""
     shapings: list[Shaping] = list(run.build_all("rollout_shaping").values())
     nodes = (run.config.get("rollout_shaping") or {}).values()
     position = next((i for i, node in enumerate(nodes) if "rewards" in component_of(node).needs), len(shapings))

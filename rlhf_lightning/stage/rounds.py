@@ -1,4 +1,4 @@
-"""stage=rounds: collect feedback, train a reward model, tune the policy, measure; again until the target is met."""
+"""stage=rounds: collect feedback, train reward model and policy, evaluate; repeat until the target."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Round:
-    """What one round left behind."""
+class RoundOutcome:
+    """Results of one round."""
 
     number: int
     intake: Intake
     reward: TrainedReward
     ceiling: float
-    history: list[dict[str, float]]
+    metrics: list[dict[str, float]]
     measured: Measured
 
 
 @dataclass
-class Story:
-    """The whole run so far."""
+class RoundsHistory:
+    """The start and the rounds so far."""
 
     start: Measured
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[RoundOutcome] = field(default_factory=list)
 
     def improvement(self) -> float:
-        """By how many standard deviations of the start's utility the mean utility has risen."""
+        """Rise of the mean utility, in standard deviations of the start's utility."""
         before = self.start.values["utility"]
         mean = sum(before) / len(before)
         deviation = (sum((u - mean) ** 2 for u in before) / (len(before) - 1)) ** 0.5
@@ -66,24 +66,24 @@ class Story:
 
 
 def check_combination(choices: ComposedConfig) -> None:
-    """Refuse settings that don't go together, before any model loads. Raises ConfigError."""
+    """Check the combination of settings before any model loads. Raises ConfigError."""
     choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric")
     check_policy_training(choices)
     if "utility" not in (choices.config.get("evaluation_metric") or {}):
-        raise ConfigError("stage=rounds holds the utility to its target: keep it among the metrics, evaluation_metric=[utility,...]")
+        raise ConfigError("stage=rounds compares the utility with its target: keep it among the metrics, evaluation_metric=[utility,...]")
 
 
 @register("stage", "rounds", check=check_combination)
 def rounds(
     run: Run, *, max_rounds: PositiveInt = 2, target: PositiveFloat = 1.5, prompts: PositiveInt = 560, responses: PositiveInt = 4
 ) -> float:
-    """The whole loop with the chosen annotators. Returns the improvement in standard deviations of the start's utility.
+    """Run the complete loop; returns the improvement in standard deviations of the start's utility.
 
     Args:
-        max_rounds: the most rounds to run.
-        target: stop once the mean utility has risen by so many standard deviations of the start's.
-        prompts, responses: in each round so many times a training prompt is drawn, answered so often, and the answers judged together.
+        max_rounds: the maximal number of rounds.
+        target: rise of the mean utility that ends the run, in standard deviations of the start's.
+        prompts, responses: prompts per round, and responses per prompt, which are judged together.
     """
     from rlhf_lightning.stage._reward_training import train_reward
 
@@ -97,7 +97,7 @@ def rounds(
     task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
     start = prepare_policy_and_reference(run, policy, lambda: run.language_model(run.folder / "sft"))
-    story = Story(look(run, task, start, start))
+    history = RoundsHistory(evaluate(run, task, start, start))
     for number in range(1, max_rounds + 1):
         folder = run.folder / f"round_{number}"
         collect(run, task, policy, annotators, number, prompts, responses, folder / "feedback.jsonl")
@@ -105,26 +105,26 @@ def rounds(
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
         module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", starts_at_reference=number == 1)
-        after = look(run, task, policy, start, scorer)
-        story.rounds.append(Round(number, intake, reward, ceiling_of(task, reward), module.history, after))
-        run.log(f"round {number}: utility {story.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
-        if story.improvement() >= target:
+        after = evaluate(run, task, policy, start, scorer)
+        history.rounds.append(RoundOutcome(number, intake, reward, max_accuracy(task, reward), module.history, after))
+        run.log(f"round {number}: utility {history.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
+        if history.improvement() >= target:
             break
-    tell(run, story, target, notes)
-    run.log(f"policy: {run.folder / f'round_{len(story.rounds)}' / 'policy'}")
-    return story.improvement()
+    report_rounds(run, history, target, notes)
+    run.log(f"policy: {run.folder / f'round_{len(history.rounds)}' / 'policy'}")
+    return history.improvement()
 
 
-def look(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
+def evaluate(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
     with run.time_stage("evaluate"):
         return evaluate_policy(run, task, policy, scorer, start)
 
 
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
-    """Let the annotators judge the policy's own samples in all kinds, and write what they say as JSON Lines.
+    """Let the annotators judge the policy's samples, and write their feedback as JSON Lines.
 
-    A sample that is empty or holds a NUL, as files of feedback can't, is shown to nobody. Every process draws the same samples, so that
-    all have the same feedback; the first writes it.
+    Samples that are empty or contain a NUL are skipped: files of feedback can't hold them. Every process draws the same samples; the first
+    writes the feedback.
     """
     import torch
 
@@ -132,107 +132,107 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
 
     with run.time_stage("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
-        known = task.train_prompts()
-        random.Random(run.seed * 1000 + number).shuffle(known)
-        asked = list(itertools.islice(itertools.cycle(known), prompts))
+        shuffled = task.train_prompts()
+        random.Random(run.seed * 1000 + number).shuffle(shuffled)
+        sampled = list(itertools.islice(itertools.cycle(shuffled), prompts))
         policy.model.eval()
         policy.model.to("cpu")
-        batch = policy.encode_prompts(asked, run.max_response_tokens).repeat(responses)
+        batch = policy.encode_prompts(sampled, run.max_response_tokens).repeat(responses)
         texts = run.build("rollout_sampler")(policy, batch).responses
-        groups = [(prompt, list(filter(_can_be_shown, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(asked)]
-        feedback = annotators.judge([(prompt, answers) for prompt, answers in groups if answers])
+        groups = [
+            (prompt, list(filter(_is_valid_response, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(sampled)
+        ]
+        feedback = annotators.judge([(prompt, texts) for prompt, texts in groups if texts])
         if not feedback:
-            raise ConfigError(
-                f"round {number}: no feedback, for the annotators judge nothing (feedback_annotator) or all samples are empty"
-            )
+            raise ConfigError(f"round {number}: no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty")
         if run.is_rank_zero:
             write_atomic(file, "".join(record.model_dump_json() + "\n" for record in feedback), private=True)
         barrier()  # the others read it next
 
 
-def _can_be_shown(text: str) -> bool:
+def _is_valid_response(text: str) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
 def load_feedback_so_far(run: Run, rounds: int) -> Intake:
-    """The feedback of every round so far, through the same door as a user's own files."""
+    """Read the feedback of all rounds so far like a user's files."""
     files = tuple(str(run.folder / f"round_{number}" / "feedback.jsonl") for number in range(1, rounds + 1))
     return ingest(run, make("feedback_source", "jsonl", {"path": files})(), [make("feedback_format", "record", {})])
 
 
-def ceiling_of(task: Task, reward: TrainedReward) -> float:
-    """How often the hidden utility itself agrees with the held-out feedback: annotators err, so that no reward model reaches 1."""
+def max_accuracy(task: Task, reward: TrainedReward) -> float:
+    """Accuracy of the hidden utility on held-out feedback, an upper bound: annotators err."""
     from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 
     orders, utility = judged_comparisons(reward.division.held_out), utility_of(task)
-    return sum(utility(one.prompt, one.better) > utility(one.prompt, one.worse) for one in orders) / max(1, len(orders))
+    return sum(utility(order.prompt, order.better) > utility(order.prompt, order.worse) for order in orders) / max(1, len(orders))
 
 
 def utility_of(task: Task) -> Callable[[Prompt, str], float]:
-    """What the task finds a response worth, for any prompt that feedback has."""
+    """The task's utility as a function of prompt and response."""
     from rlhf_lightning.flow import prompt_text
 
     return lambda prompt, response: task.utility(prompt_text(prompt), response)
 
 
-def tell(run: Run, story: Story, target: float, notes: list[str]) -> None:
-    """The report of all rounds."""
+def report_rounds(run: Run, history: RoundsHistory, target: float, notes: list[str]) -> None:
+    """Write the report of all rounds."""
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.report.report import FeedbackCount, Target
     from rlhf_lightning.report.reward import held_out_notes, reliability_curve, reward_metrics
     from rlhf_lightning.stage._report import write_report
 
-    last = story.rounds[-1]
-    story.start.values["score"] = last.reward.model.score_texts(story.start.prompts, story.start.responses).tolist()
-    # none where nothing held out states an order
-    improvement, accuracy = story.improvement(), last.reward.measured.accuracy.get("all")
+    last = history.rounds[-1]
+    history.start.values["score"] = last.reward.model.score_texts(history.start.prompts, history.start.responses).tolist()
+    # The accuracy is None without held-out comparisons.
+    improvement, accuracy = history.improvement(), last.reward.measured.accuracy.get("all")
     counted = Counter(last.intake.collected)
-    histories = {f"round {r.number}": r.history for r in story.rounds}
+    histories = {f"round {r.number}": r.metrics for r in history.rounds}
     write_report(
         run,
         "From feedback to a better policy",
         metrics=[
-            *policy_metrics(story.start, last.measured),
+            *policy_metrics(history.start, last.measured),
             *reward_metrics(last.reward.measured, last.ceiling),
         ],
-        rounds=round_results(story),
+        rounds=round_results(history),
         curves=[
             *ppo_curves(histories),
-            *reliability_curve({f"round {r.number}": r.reward.measured for r in story.rounds}),
+            *reliability_curve({f"round {r.number}": r.reward.measured for r in history.rounds}),
         ],
-        samples=side_by_side(story.start, last.measured, run.settings("evaluation").samples),
+        samples=side_by_side(history.start, last.measured, run.settings("evaluation").samples),
         feedback=[FeedbackCount(kind, count, last.intake.remaining[kind]) for kind, count in sorted(counted.items())],
         target=Target(f"utility up by {target:g} standard deviations of the start", improvement >= target),
         notes=[*notes, *alarm_notes(histories), *last.intake.notes, *last.reward.notes, *held_out_notes(last.reward.measured)],
-        results=result_metrics(story.start, last.measured)
+        results=result_metrics(history.start, last.measured)
         | {"improvement": improvement, "rounds": float(last.number)}
         | ({} if accuracy is None else {"accuracy": accuracy.mean, "accuracy/ceiling": last.ceiling}),
     )
 
 
-def round_results(story: Story) -> list[Any]:
-    """A row for the start and for each round. The intake of a round holds all feedback so far; the row counts its own."""
+def round_results(history: RoundsHistory) -> list[Any]:
+    """Rows of the start and of each round; a row counts the feedback of its round only."""
     from rlhf_lightning.report.policy import prompt_means
     from rlhf_lightning.report.report import RoundResult
     from rlhf_lightning.statistics.intervals import mean_interval
 
-    rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(story.start, "utility").values())), kl=0.0)]
+    rows = [RoundResult(number=0, utility=mean_interval(list(prompt_means(history.start, "utility").values())), kl=0.0)]
     collected = remaining = 0
-    for done in story.rounds:
+    for outcome in history.rounds:
         rows.append(
             RoundResult(
-                number=done.number,
-                collected=done.intake.collected.total() - collected,
-                remaining=done.intake.remaining.total() - remaining,
-                accuracy=done.reward.measured.accuracy.get("all"),
-                ceiling=done.ceiling if "all" in done.reward.measured.accuracy else None,
-                score=done.measured.mean("score"),
-                utility=mean_interval(list(prompt_means(done.measured, "utility").values())),
-                kl=done.measured.kl,
+                number=outcome.number,
+                collected=outcome.intake.collected.total() - collected,
+                remaining=outcome.intake.remaining.total() - remaining,
+                accuracy=outcome.reward.measured.accuracy.get("all"),
+                ceiling=outcome.ceiling if "all" in outcome.reward.measured.accuracy else None,
+                score=outcome.measured.mean("score"),
+                utility=mean_interval(list(prompt_means(outcome.measured, "utility").values())),
+                kl=outcome.measured.kl,
             )
         )
-        collected, remaining = done.intake.collected.total(), done.intake.remaining.total()
+        collected, remaining = outcome.intake.collected.total(), outcome.intake.remaining.total()
     return rows
 
 

@@ -27,7 +27,7 @@ from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.components import PPOComponents
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -35,7 +35,7 @@ from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.preference.examples import compared_examples, preference_loader
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.module import PreferenceModule
@@ -120,9 +120,11 @@ def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool)
     )
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=5), scorer=low_ids, shapings=shapings, advantage=advantage, loss=ppo_clip,
-        reduction=token_mean, value_loss=clipped, kl_control=AdaptiveKL(coef=0.3, target=0.01, horizon=20),
+        reduction=token_mean, value_loss=clipped_value_loss, kl_control=AdaptiveKL(coef=0.3, target=0.01, horizon=20),
     )  # fmt: skip
-    module = PPOModule(Policy(language_model, shared(language_model, None) if critic else None), Policy(small_model()), parts, settings)
+    module = PPOModule(
+        Policy(language_model, shared_critic(language_model, None) if critic else None), Policy(small_model()), parts, settings
+    )
     loader = lambda rank, world: prompt_loader(PROMPTS, language_model, UPDATES, 4, 5, seed=0, rank=rank, world=world)  # noqa: E731
     return module, ShardedData(loader), 1
 

@@ -43,7 +43,7 @@ from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import batching
 from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
 from rlhf_lightning.policy.components import PPOComponents
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
@@ -52,7 +52,7 @@ from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights
 from rlhf_lightning.policy.tuning.lora import lora
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.record import Answers, Compared
 from rlhf_lightning.reward.head.linear import LinearHead
@@ -308,8 +308,8 @@ def check_dpo_step(language_model: LanguageModel, plain: Any) -> None:
 def check_ppo_step(language_model: LanguageModel, plain: Any) -> None:
     eval_mode(language_model)
     torch.manual_seed(0)
-    critic = shared(language_model, None)
-    parts = PPOComponents(sample_responses, score_ids, [], gae, ppo_clip, token_mean, clipped, FixedKL())
+    critic = shared_critic(language_model, None)
+    parts = PPOComponents(sample_responses, score_ids, [], gae, ppo_clip, token_mean, clipped_value_loss, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     reference.__class__ = type(language_model)
     module = PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(num_minibatches=1))

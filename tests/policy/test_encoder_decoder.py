@@ -10,7 +10,7 @@ import torch
 
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.policy.tuning.lora import lora
 from rlhf_lightning.rollout.sampler.native import native
@@ -48,7 +48,7 @@ def by_transformers(language_model, rollout, i):
 def test_sampler_policy_and_transformers_agree(seq2seq, temperature):
     rollout = rollout_of(seq2seq, temperature=temperature)
     assert len({int(n) for n in rollout.response_mask.sum(1)}) > 2, "rows must end at different steps"
-    policy = Policy(seq2seq, shared(seq2seq, None))
+    policy = Policy(seq2seq, shared_critic(seq2seq, None))
     torch.nn.init.normal_(policy.critic.head.weight)
     output = policy(rollout)
     assert (output.log_probs - rollout.sampled_log_probs).abs().max() < 1e-4
@@ -92,7 +92,7 @@ def test_padding_and_its_side_change_nothing(seq2seq):
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_separate_critic_has_a_model_of_its_own(seq2seq, separate):
-    policy = Policy(seq2seq, (separate_critic if separate else shared)(seq2seq, None))
+    policy = Policy(seq2seq, (separate_critic if separate else shared_critic)(seq2seq, None))
     torch.nn.init.normal_(policy.critic.head.weight)
     policy(rollout_of(seq2seq)).values.sum().backward()
     assert any(p.grad is not None and (p.grad != 0).any() for p in seq2seq.model.parameters()) != separate

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.correction.masked import masked
-from rlhf_lightning.policy.correction.truncated import truncated
+from rlhf_lightning.policy.correction.masked import masked_importance_weights
+from rlhf_lightning.policy.correction.truncated import truncated_importance_weights
 from rlhf_lightning.policy.kl.loss import LossKL
 from rlhf_lightning.policy.loss.cispo import cispo
 from rlhf_lightning.policy.loss.dual_clip import dual_clip
@@ -25,7 +25,7 @@ from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
 from rlhf_lightning.policy.reduction.token_mean import token_mean
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.policy.value_loss.mse import mse
 from rlhf_lightning.tensors import kl_estimate, masked_mean
 from tests.goldens import Case, Key, Ours, Table, account, every, no_empty_row, offered, one_later, row
@@ -119,14 +119,14 @@ def value_of_k3_slope_of_k2(case: Case) -> Ours:
 def kept_by_band(case: Case) -> Any:
     """OpenRLHF's three corrections, by the type that the case names."""
     low, high = case.p["thresholds"]
-    kinds = {"tis": partial(truncated, clip_max=high), "icepop": partial(masked, band=(low, high))}
-    return kinds.get(case.p["type"], partial(masked, band=(low, high), level="sequence"))
+    kinds = {"tis": partial(truncated_importance_weights, clip_max=high), "icepop": partial(masked_importance_weights, band=(low, high))}
+    return kinds.get(case.p["type"], partial(masked_importance_weights, band=(low, high), level="sequence"))
 
 
 def value(case: Case, reduction: str = "", mask: Callable[[Tensor], Tensor] = torch.clone) -> Ours:
     new, limit = case.x["values_new"].clone().requires_grad_(), case.p.get("clip", case.p.get("value_clip"))
     experience = Experience.of(case.scored(mask(case.mask)), case.x["advantages"], case.x["returns"])
-    per_token, metrics = mse(experience, new) if limit is None else clipped(experience, new, clip_range=limit)
+    per_token, metrics = mse(experience, new) if limit is None else clipped_value_loss(experience, new, clip_range=limit)
     loss = reduced(per_token, mask(case.mask), reduction or case.p.get("agg", "token-mean"))
     loss.backward()
     made = {"loss": loss.detach(), "grad_values_new": new.grad, "clipfrac": metrics.get("val/clipfrac_avg", torch.tensor(0.0))}
@@ -192,7 +192,7 @@ TABLE: Table = {
         policy(
             ppo_clip,
             "token-mean",
-            correction=lambda case: partial(truncated, clip_max=case.p["truncated_importance_sampling_ratio"]),
+            correction=lambda case: partial(truncated_importance_weights, clip_max=case.p["truncated_importance_sampling_ratio"]),
             names=f"{NEMO['names']} sampling_importance_ratio=policy/correction_avg",
         ),
         not_held,

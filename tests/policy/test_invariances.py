@@ -17,7 +17,7 @@ from rlhf_lightning.model import text_vectors
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
@@ -28,7 +28,7 @@ from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.token_weights import token_weights
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.rollout.sampler.native import native
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils water", "a quiet fan, and it costs"]
@@ -41,9 +41,9 @@ def score(rollout: Rollout) -> Tensor:
 
 def module_of(language_model: LanguageModel, separate: bool = False, reduction: Any = token_mean, **settings: Any) -> PPOModule:
     torch.manual_seed(0)
-    critic = (separate_critic if separate else shared)(language_model, None)
+    critic = (separate_critic if separate else shared_critic)(language_model, None)
     torch.nn.init.normal_(critic.head.weight, std=0.1)
-    parts = PPOComponents(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped, FixedKL())
+    parts = PPOComponents(partial(native, max_new_tokens=12), score, [], gae, ppo_clip, reduction, clipped_value_loss, FixedKL())
     reference = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
     return PPOModule(Policy(language_model, critic), Policy(reference), parts, PPOSettings(num_minibatches=1, **settings))
 

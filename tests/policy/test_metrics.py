@@ -26,7 +26,7 @@ from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.training.datamodule import ShardedData
@@ -102,7 +102,7 @@ def train(said: list[str], held_out: Any, **given: Any) -> PPOModule:
     L.seed_everything(0, verbose=False)
     parts = PPOComponents(
         sampler=partial(native, max_new_tokens=ROOM), scorer=length, shapings=(), advantage=rloo, loss=ppo_clip, reduction=token_mean,
-        value_loss=clipped, kl_control=FixedKL(coef=0.0), held_out={"objective/held_out_scores": held_out}, log=said.append,
+        value_loss=clipped_value_loss, kl_control=FixedKL(coef=0.0), held_out={"objective/held_out_scores": held_out}, log=said.append,
     )  # fmt: skip
     module = PPOModule(Policy(models[0]), Policy(models[1]), parts, chosen)
     trainer = L.Trainer(

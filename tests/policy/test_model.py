@@ -10,7 +10,7 @@ import torch
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.model import Critic, Policy, response_positions
 from rlhf_lightning.rollout.sampler.native import native
 
@@ -19,7 +19,7 @@ PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils water", "a quiet fan, 
 
 def critic_of(language_model: LanguageModel, separate: bool) -> Critic:
     """A critic whose values differ: its head would start at zero."""
-    critic = (separate_critic if separate else shared)(language_model, None)
+    critic = (separate_critic if separate else shared_critic)(language_model, None)
     torch.nn.init.normal_(critic.head.weight, std=0.1)
     return critic
 
@@ -113,7 +113,7 @@ def test_a_separate_critic_sends_no_gradient_into_the_policy(language_model, rol
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_an_untaught_critic_values_nothing_and_leaves_the_trunk_alone(language_model, rollout, separate):
-    policy = Policy(language_model, (separate_critic if separate else shared)(language_model, None))
+    policy = Policy(language_model, (separate_critic if separate else shared_critic)(language_model, None))
     values = policy(rollout).values
     assert (values == 0).all()
     (values - 1).pow(2).sum().backward()

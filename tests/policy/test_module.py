@@ -33,7 +33,7 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
@@ -43,7 +43,7 @@ from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.value_loss.clipped import clipped
+from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
@@ -120,13 +120,13 @@ def train(
         advantage=advantage,
         loss=ppo_clip,
         reduction=token_mean,
-        value_loss=clipped,
+        value_loss=clipped_value_loss,
         kl_control=kl_control or FixedKL(coef=0.05),
         greedy=greedy,
         demonstrations=partial(demonstrated, demonstrations, language_model) if demonstrations else None,
         log=log,
     )
-    made = partial(separate_critic, warmup=warmup) if critic == "separate" else shared
+    made = partial(separate_critic, warmup=warmup) if critic == "separate" else shared_critic
     policy = Policy(language_model, made(language_model, None) if advantage is gae else None)
     module = module_class(policy, Policy(small_model(dropout)), parts, given)
     trainer = L.Trainer(

@@ -19,7 +19,7 @@ def _around_1(band: tuple[float, float]) -> tuple[float, float]:
 
 
 @register("policy_correction", "masked")
-def masked(
+def masked_importance_weights(
     experience: Experience,
     *,
     band: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_around_1)] = (0.5, 5.0),

@@ -12,7 +12,7 @@ from rlhf_lightning.registry import register
 
 
 @register("policy_correction", "truncated")
-def truncated(
+def truncated_importance_weights(
     experience: Experience, *, clip_max: PositiveFloat = 2.0, level: Literal["token", "sequence"] = "token"
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weight each token by its ratio of trainer to sampler probability, clipped at a maximum.

@@ -9,7 +9,7 @@ from rlhf_lightning.rollout.scoring import Scorer
 
 
 @register("policy_critic", "shared")
-def shared(policy: LanguageModel, scorer: Scorer) -> Critic:
+def shared_critic(policy: LanguageModel, scorer: Scorer) -> Critic:
     """A value head on the policy's trunk: half the memory and computation of two models.
 
     The head starts at 0: an untrained critic sends no gradient to the shared trunk. With N(0, 1/(D+1)) the first updates moved the

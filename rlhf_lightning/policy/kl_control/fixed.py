@@ -9,10 +9,10 @@ from rlhf_lightning.registry import register
 
 @register("policy_kl_control", "fixed")
 class FixedKL(nn.Module):
-    """A KL coefficient that stays where it is.
+    """A constant KL coefficient.
 
-    It is kept in double precision in the checkpoint and nowhere on a device: as a buffer it would be rounded to bfloat16 with the
-    model in true half precision, where 0.05 * 1.001 is 0.05 again.
+    It is in the checkpoint in double precision, on no device: a buffer would be rounded to bfloat16 with the model in true half
+    precision, where 0.05 * 1.001 is 0.05 again.
 
     Args:
         coef: reward units per nat.
@@ -23,11 +23,11 @@ class FixedKL(nn.Module):
         self.coef = coef
 
     def value(self) -> float:
-        """The coefficient now."""
+        """The present coefficient."""
         return self.coef
 
     def update(self, kl: float, responses: int) -> None:
-        """Nothing moves. The same door as AdaptiveKL's."""
+        """No-op; same interface as AdaptiveKL."""
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.coef, dtype=torch.float64)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PositiveFloat
 
 from rlhf_lightning.config.schema import in_order
-from rlhf_lightning.policy.kl_control.adaptive import checked_kl
+from rlhf_lightning.policy.kl_control.adaptive import check_kl
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.registry import register
 
@@ -14,14 +14,14 @@ Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(in_order)]
 
 @register("policy_kl_control", "target_range")
 class TargetRangeKL(FixedKL):
-    """A KL coefficient that moves only while the KL is outside a range.
+    """A KL coefficient that changes only while the KL is outside a range.
 
     coef *= factor while KL(policy, reference) is above the range, coef /= factor while below, after each update (Schulman et al.,
     2017, section 4, with factor 2 and the range target / 1.5 to target * 1.5; theirs is the KL to the old policy). Deviation: the
     coefficient stays within `limits`, else a policy that has collapsed takes it to infinity, and one that learns nothing to 0.
 
     Args:
-        coef: where it starts, in reward units per nat; held within limits.
+        coef: its start, in reward units per nat; clamped to limits.
         target: lowest and highest KL wanted, in nats, summed over a response and averaged over responses.
         factor: how fast it moves.
         limits: the lowest and highest coefficient.
@@ -39,15 +39,15 @@ class TargetRangeKL(FixedKL):
         self.target, self.factor, self.limits = target, factor, limits
 
     def update(self, kl: float, responses: int) -> None:
-        """Move the coefficient once.
+        """Update the coefficient.
 
         Args:
             kl: mean over responses of the KL summed over each response, in nats.
-            responses: not read; a step is a step. The same door as AdaptiveKL's.
+            responses: ignored; same interface as AdaptiveKL.
 
         Raises:
             UserError: kl is not a number.
         """
-        kl = checked_kl(kl)
+        kl = check_kl(kl)
         step = self.factor if kl > self.target[1] else 1 / self.factor if kl < self.target[0] else 1.0
         self.coef = min(max(self.coef * step, self.limits[0]), self.limits[1])

@@ -12,7 +12,7 @@ from rlhf_lightning.tensors import masked_mean
 
 
 @register("policy_value_loss", "clipped")
-def clipped(experience: Experience, values: Tensor, *, clip_range: PositiveFloat = 0.2) -> tuple[Tensor, dict[str, Tensor]]:
+def clipped_value_loss(experience: Experience, values: Tensor, *, clip_range: PositiveFloat = 0.2) -> tuple[Tensor, dict[str, Tensor]]:
     """Half the squared error to the returns, with the value clipped to the old one.
 
     0.5 max((V - R)^2, (clip(V, V_old - clip_range, V_old + clip_range) - R)^2) per token, as in OpenAI's baselines and TRL. The

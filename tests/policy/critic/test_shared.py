@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 
 
 def test_it_adds_a_head_and_nothing_else(tiny_of):
     language_model = tiny_of("gpt2")
-    critic = shared(language_model, None)
+    critic = shared_critic(language_model, None)
     assert {name: tuple(value.shape) for name, value in critic.named_parameters()} == {
         "head.weight": (1, language_model.width),
         "head.bias": (1,),

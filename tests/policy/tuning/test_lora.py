@@ -10,7 +10,7 @@ import torch
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
-from rlhf_lightning.policy.critic.shared import shared
+from rlhf_lightning.policy.critic.shared import shared_critic
 from rlhf_lightning.policy.model import Policy, StartPolicy, reference_policy
 from rlhf_lightning.policy.tuning.lora import lora
 from rlhf_lightning.rollout.sampler.native import native
@@ -39,7 +39,7 @@ def test_the_reference_is_the_start_before_and_after_updates(language_model):
     start = Policy(copy.deepcopy(language_model))
     lora(language_model.model, rank=4, alpha=8.0)
     rollout = rollout_of(language_model)
-    reference, policy = reference_policy(language_model, language_model), Policy(language_model, shared(language_model, None))
+    reference, policy = reference_policy(language_model, language_model), Policy(language_model, shared_critic(language_model, None))
     with torch.no_grad():
         said = start(rollout)
         for output in (policy(rollout), reference(rollout)):
@@ -73,7 +73,7 @@ def test_another_model_is_frozen_as_a_copy(language_model, tiny_of):
 @pytest.mark.parametrize("separate", [False, True])
 def test_adapters_and_the_critics_head_learn_and_the_weights_beside_them_stay(language_model, separate):
     lora(language_model.model)
-    policy = Policy(language_model, (separate_critic if separate else shared)(language_model, None))
+    policy = Policy(language_model, (separate_critic if separate else shared_critic)(language_model, None))
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     learn(policy, rollout_of(language_model))
     changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
@@ -85,7 +85,7 @@ def test_adapters_and_the_critics_head_learn_and_the_weights_beside_them_stay(la
 @pytest.mark.parametrize("sampler", [native, transformers])
 def test_samplers_draw_from_the_adapted_policy(language_model, sampler):
     lora(language_model.model)
-    learn(Policy(language_model, shared(language_model, None)), rollout_of(language_model))
+    learn(Policy(language_model, shared_critic(language_model, None)), rollout_of(language_model))
     rollout = rollout_of(language_model, sampler)
     with torch.no_grad():
         said = Policy(language_model)(rollout).log_probs
