@@ -205,7 +205,7 @@ def test_training_goes_on_from_a_reward_model(command, world):
     first = command(*world.reward("reward.epochs=8", "reward.learning_rate=1e-2"))
     start = first.folder / "reward_model"
     outcome = command(*world.reward(f"backbone.path={start}", "reward.learning_rate=1e-9"))
-    assert "the training of its score goes on" in outcome.out
+    assert "its score is trained further" in outcome.out
     one, two = (load_reward_model(str(folder)).eval() for folder in (start, outcome.folder / "reward_model"))
     texts = (["The lamp:", "The fan:"] * 2, [" a good lamp.", " bad, bad fan", " it is lamp.", " a good fan."])
     assert torch.allclose(one.score_texts(*texts), two.score_texts(*texts), atol=1e-3)

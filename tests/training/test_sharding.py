@@ -21,7 +21,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.training.sharding import Shardable, layers, shard, copy_full_weights, unsharded_weights
+from rlhf_lightning.training.sharding import Shardable, transformer_layers, shard, copy_full_weights, unsharded_weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
 torch.distributed.init_process_group("gloo")
@@ -66,7 +66,7 @@ class Training(Shardable):
 
 
 training = Training()
-training.scored, training._whole = sharded, (model,)
+training.scored, training._full_model = sharded, (model,)
 mine = ids + 3 * rank
 for call, times in ((sharded, 1), (sharded.more, 2)):
     sharded.zero_grad()
