@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -59,16 +59,21 @@ def continuous(
     )  # fmt: skip
     seed = int(seeds_of(prompts)[0]) % 2**31  # the engine takes one for all rows
     paging = ContinuousBatchingConfig(page_size=page_size, num_blocks=blocks, seed=seed, allow_block_sharing=False)
-    attention = model.config._attn_implementation
-    saved_config, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        model.set_attn_implementation("sdpa")
-        outputs = list(model.generate_batch(rows, settings, paging, warmup=False).values())
-    finally:
-        model.generation_config = saved_config
-        model.set_attn_implementation(attention)
+    outputs = _generate_batch(model, rows, settings, paging)
     failed = [output.error for output in outputs if output.error is not None]
     if failed or len(outputs) != len(rows):
         cause = failed[0] if failed else "the engine stopped; its log above says why"
         raise UserError(f"rollout_sampler=continuous drew {len(outputs) - len(failed)} of {len(rows)} responses: {cause}")
     return rollout_of(language_model, prompts, [output.generated_tokens for output in outputs], temperature)
+
+
+def _generate_batch(model: Any, rows: list[list[int]], settings: Any, paging: Any) -> list[Any]:
+    """Call generate_batch with SDPA and an empty generation config, and restore both."""
+    attention, saved_config = model.config._attn_implementation, model.generation_config
+    model.generation_config = type(settings)()
+    try:
+        model.set_attn_implementation("sdpa")
+        return list(model.generate_batch(rows, settings, paging, warmup=False).values())
+    finally:
+        model.generation_config = saved_config
+        model.set_attn_implementation(attention)
