@@ -8,15 +8,58 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rlhf_lightning.cli.scaffold.contracts import CONTRACTS, TEST
 from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, Component, components, option
 
+PLAINEST = {
+    "stage": "inspect",
+    "task": "files",
+    "backbone": "causal",
+    "feedback_source": "jsonl",
+    "feedback_format": "edit",
+    "feedback_filter": "length",
+    "feedback_comment": "vader",
+    "feedback_annotator": "simulated",
+    "reward_pooling": "mean",
+    "reward_head": "mlp",
+    "reward_tuning": "full",
+    "reward_feature": "readability",
+    "reward_loss": "bradley_terry",
+    "preference_loss": "ipo",
+    "rollout_sampler": "transformers",
+    "rollout_scorer": "lexicon",
+    "rollout_shaping": "missing_eos",
+    "advantage": "rloo",
+    "policy_tuning": "full",
+    "policy_critic": "shared",
+    "policy_loss": "reinforce",
+    "policy_correction": "truncated",
+    "policy_kl": "reward",
+    "policy_reduction": "token_mean",
+    "policy_value_loss": "mse",
+    "policy_kl_control": "fixed",
+    "evaluation_metric": "length",
+}
+"""By group the option that a new one begins from."""
+TEST = '''"""{group}={name}: written by `rlhf-lightning new`; add what yours promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlhf_lightning.registry import load_components
+from rlhf_lightning.testing.check import {check}
+
+
+def test_contract() -> None:
+    load_components([Path(__file__).parent])
+    {check}("{group}", "{name}")
+'''
+"""The test of a new component. Where it begins from an option that needs settings, the contract needs them too."""
 USAGE = "rlhf-lightning new GROUP NAME [--like OPTION]"
 
 
@@ -34,18 +77,19 @@ def write_new(args: Sequence[str], folder: Path) -> list[Path]:
         ConfigError: a wrong number of arguments, no such group or option, an invalid or used name, or a file that exists.
     """
     group, name, like = _parse_args(args)
-    model = option(group, like or CONTRACTS[group].like)
+    model = option(group, like or PLAINEST[group])
     plugin, test = folder / f"{name}.py", folder / f"test_{name}.py"
     for file in (plugin, test):
         if file.exists():
             raise ConfigError(f"{file} exists and is not overwritten: choose another name")
     source = copy_component(model, name)
+    check = "check_component" if like in (None, PLAINEST[group]) else "check_option"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         why = "is a file" if folder.is_file() else f"can't be made ({cause.strerror})"
         raise ConfigError(f"{folder} {why}, and a folder for plugins is needed: rename it, or start the command elsewhere") from cause
-    for file, text in ((plugin, source), (test, test_of(group, name, like in (None, CONTRACTS[group].like)))):
+    for file, text in ((plugin, source), (test, TEST.format(group=group, name=name, check=check))):
         with file.open("x") as handle:
             handle.write(text)
     return [plugin, test]
@@ -110,34 +154,3 @@ def _positions(tree: ast.AST, name: str, lines: Sequence[str]) -> Iterator[tuple
             yield node.lineno - 1, node.col_offset
         elif isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name and node.col_offset == 0:
             yield node.lineno - 1, re.match(r"(?:class|def)\s+", lines[node.lineno - 1]).end()  # type: ignore[union-attr]
-
-
-def test_of(group: str, name: str, with_contract: bool) -> str:
-    """The test of a new component.
-
-    Args:
-        with_contract: check the group's contract; False for an option that needs more than others.
-    """
-    contract = CONTRACTS[group]
-    chosen = f"[{name}]" if GROUPS[group].many else name
-    node = f"config.{group}.{name}" if GROUPS[group].many else f"config.{group}"
-    text = TEST.format(group=group, name=name, chosen=chosen, node=node)
-    imports = {line for line in contract.imports.strip().splitlines() if with_contract}
-    heading, _, rest = text.partition("# imports\n")
-    mine = _import_lines([*imports, *rest.partition("# end\n")[0].splitlines()])
-    body = rest.partition("# end\n")[2]
-    return heading + mine + body + ("\n\n" + contract.test.strip().replace("NAME", name) + "\n" if with_contract else "")
-
-
-def _import_lines(lines: Sequence[str]) -> str:
-    """Sort import statements as ruff does: standard library, others, this package."""
-    of: dict[str, set[str]] = {}
-    for line in lines:
-        words = line.split()
-        if words:
-            of.setdefault(words[1], set()).update(" ".join(words[3:]).split(", ") if words[0] == "from" else ())
-    blocks: list[list[str]] = [[], [], []]
-    for module in sorted(of, key=lambda module: (bool(of[module]), module)):
-        block = 0 if module.split(".")[0] in sys.stdlib_module_names else 2 if module.startswith("rlhf_lightning") else 1
-        blocks[block].append(f"from {module} import {', '.join(sorted(of[module]))}" if of[module] else f"import {module}")
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

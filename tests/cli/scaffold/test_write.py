@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rlhf_lightning import registry
-from rlhf_lightning.cli.scaffold.records import scored_rollout
 from rlhf_lightning.cli.scaffold.write import write_new
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.testing.records import scored_rollout
 from tests.fork_server import run
 
 pytestmark = pytest.mark.usefixtures("untouched")
@@ -32,7 +32,7 @@ def test_a_new_component_of_every_group_passes_its_test_at_once(tmp_path):
         assert (plugin.name, test.name) == (f"my_{group}.py", f"test_my_{group}.py")
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "plugins", workdir=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert f"{3 * len(registry.GROUPS)} passed" in done.stdout
+    assert f"{len(registry.GROUPS)} passed" in done.stdout
 
 
 def test_a_new_component_is_tidy(tmp_path):
@@ -49,7 +49,7 @@ def test_it_tells_a_component_that_breaks_its_contract(tmp_path):
     plugin, _ = write_new(["reward_head", "my_head"], tmp_path)
     plugin.write_text(plugin.read_text().replace("return score.squeeze(-1)", "return score.sum()"))
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", ".", workdir=tmp_path)
-    assert "1 failed, 2 passed" in done.stdout
+    assert "1 failed" in done.stdout
 
 
 def test_every_option_can_be_copied_and_is_an_option_of_its_own(tmp_path):
