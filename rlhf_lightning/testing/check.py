@@ -33,6 +33,11 @@ def check_component(group: str, name: str, *, example: Any = None, **settings: A
         ConfigError: no such option, or a setting that it doesn't take.
     """
     check_option(group, name)
+    check_contract(group, name, example=example, **settings)
+
+
+def check_contract(group: str, name: str, *, example: Any = None, **settings: Any) -> None:
+    """Check the contract of the group alone, with the arguments of `check_component`."""
     with tempfile.TemporaryDirectory() as folder:
         CONTRACTS[group](Trial(option(group, name), settings, example, Path(folder)))
 
