@@ -120,7 +120,7 @@ def test_nothing_is_overwritten(tmp_path, file):
         (["reward_head", "test_head"], "'test_head' can't be"),
         (["reward_head", "conftest"], "'conftest' can't be"),
         (["reward_head", "mlp"], "reward_head=mlp is taken by"),
-        (["advantage", "credited"], "'credited' is a name of something else in"),
+        (["advantage", "group_centered_rewards"], "'group_centered_rewards' is a name of something else in"),
     ],
     ids=" ".join,
 )
