@@ -236,4 +236,4 @@ def test_a_second_command_in_the_folder_writes_nothing_and_changed_inputs_are_re
     accepted = Command(folder, "resume=out", "checkpoint.accept_changed_inputs=true").ended()
     assert accepted.code == 0, accepted.error
     assert "prompts.jsonl was modified, and the run continues with it" in accepted.out
-    assert "begun with another setting: checkpoint.accept_changed_inputs: False -> True" in accepted.out
+    assert "checkpoint.accept_changed_inputs: False -> True" in accepted.out
