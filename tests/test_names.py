@@ -12,8 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rlhf_lightning"
 UNFINISHED_NAMES: tuple[str, ...] = (
-    "policy",
-    "stage",
     "testing",
     "tracking",
     "training",
@@ -26,7 +24,6 @@ UNFINISHED_DOCSTRINGS: tuple[str, ...] = (
     "preference",
     "report",
     "reward",
-    "stage",
     "tensors.py",
     "testing",
     "training",
