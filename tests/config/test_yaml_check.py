@@ -148,10 +148,10 @@ def test_what_hydra_brings_still_composes(command, word):
 
 
 def test_a_configuration_is_a_regular_file(tmp_path):
-    with pytest.raises(ConfigError, match="no file of at most"):
+    with pytest.raises(ConfigError, match="not a file of at most"):
         check_yaml("/dev/zero")
     (tmp_path / "x.yaml").write_bytes(b"a" * (5 << 20))
-    with pytest.raises(ConfigError, match="no file of at most"):
+    with pytest.raises(ConfigError, match="not a file of at most"):
         check_yaml(str(tmp_path / "x.yaml"))
     (tmp_path / "y.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
     check_yaml(str(tmp_path / "y.yaml"))
