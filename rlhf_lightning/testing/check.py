@@ -1,4 +1,4 @@
-"""`check_component`: the contract of a group, for options of this package, plugins and whatever `rlhf-lightning new` writes."""
+"""`check_component`: the contract of a group, for built-in options and plugins."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_contract(group: str, name: str, *, example: Any = None, **settings: An
 
 
 def check_option(group: str, name: str) -> None:
-    """Check that `group=name` is an option and rejects unknown settings: `check_component` without the group's contract."""
+    """Check that `group=name` is an option and rejects unknown settings."""
     component = option(group, name)
     check_chosen(component)
     check_unknown_setting(component)

@@ -48,7 +48,7 @@ def experience() -> Experience:
     return Experience.of(scored, advantages, scored.values + advantages)
 
 
-def judged(*feedback: Feedback) -> JudgementBatch:
+def judgement_batch(*feedback: Feedback) -> JudgementBatch:
     """A batch of judgements whose texts are a token each, for a loss that reads scores."""
     return collate(standardise(feedback), _OneToken())
 

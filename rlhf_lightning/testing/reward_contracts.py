@@ -8,7 +8,7 @@ from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.preference.record import Answers, Compared
 from rlhf_lightning.reward.regression.family import as_family
 from rlhf_lightning.reward.scored_batch import ScoredBatch
-from rlhf_lightning.testing.records import judged, small_model
+from rlhf_lightning.testing.records import judgement_batch, small_model
 from rlhf_lightning.testing.trial import Trial
 
 
@@ -48,7 +48,7 @@ def reward_feature(trial: Trial) -> None:
 def reward_loss(trial: Trial) -> None:
     """Cost less where the scores are in the judgement's order."""
     loss = trial.make()
-    batch = judged(Feedback(prompt="The lamp:", responses=("good", "bad"), judgement=Ranking(ranks=(0, 1))))
+    batch = judgement_batch(Feedback(prompt="The lamp:", responses=("good", "bad"), judgement=Ranking(ranks=(0, 1))))
     right, weights = loss(ScoredBatch(scores=torch.tensor([1.0, 0.0])), batch)
     wrong, _ = loss(ScoredBatch(scores=torch.tensor([0.0, 1.0])), batch)
     assert right.shape == weights.shape == (1,)

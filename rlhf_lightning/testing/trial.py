@@ -37,7 +37,7 @@ class Trial:
         return inspect.isclass(self.component.target)
 
     def has(self, setting: str) -> bool:
-        """Whether the option has a setting of this name that the test doesn't set."""
+        """Tell whether the test leaves a setting of this name unset."""
         names = {declared.name for declared in schema.settings_of(self.component.target)}
         return setting in names - self.settings.keys()
 
