@@ -12,7 +12,6 @@ A name is imported when it is first used, so that `import rlhf_lightning` loads 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +53,9 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("rlhf-lightning")
+        from importlib.metadata import version  # slow enough that a Ctrl-C could meet it
+
+        return version("rlhf-lightning")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -22,7 +22,7 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def masked_var(values: Tensor, mask: Tensor, unbiased: bool = True) -> Tensor:
-    """Variance over the masked positions, by default with Bessel's correction; 0 for less than two tokens."""
+    """Variance over the masked positions, by default with Bessel's correction; 0 below two tokens."""
     mean = masked_mean(values, mask)
     count = mask.to(values.dtype).sum()
     variance = masked_mean((values - mean) ** 2, mask)
@@ -41,7 +41,7 @@ def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, eps: fl
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax of [..., V] logits at the tokens [...], in float32 at least. The logits are not changed."""
+    """log softmax of [..., V] logits at the tokens [...], in float32 at least. Doesn't change the logits."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return chosen - torch.logsumexp(logits, dim=-1)
@@ -74,7 +74,7 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1")
 
 
 def score_on_last_token(scores: Tensor, response_mask: Tensor) -> Tensor:
-    """Put scores [B] on the last response token of each row, [B, T]; a row without response tokens gets 0."""
+    """Put scores [B] on the last response token of each row, [B, T]; 0 in a row without any."""
     inside = response_mask.bool()
     last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
     return torch.where(last, scores[:, None], torch.zeros_like(scores[:, None]))

@@ -145,7 +145,7 @@ def test_an_option_that_is_missing_is_told_beside_the_plugins_that_are_broken(tm
         registry.make("reward_head", "mine", {}, 8)
     first, second = str(told.value).splitlines()
     assert first.startswith("no option reward_head=mine")
-    assert first.endswith("in plugins/ of the working folder, behind --plugins FOLDER, or installed")
+    assert first.endswith("in --plugins FOLDER, or installed")
     assert second == f"plugin {tmp_path / 'plugins' / 'mine.py'}:1 is left out: ZeroDivisionError: division by zero"
 
 

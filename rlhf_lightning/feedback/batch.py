@@ -26,7 +26,7 @@ class Tokeniser(Protocol):
         ...
 
     def response_offsets(self, text: PromptResponse) -> tuple[int, list[tuple[int, int]]]:
-        """Return the index of the response's first token in the row, and each token's characters [start, end)."""
+        """Return the index of the response's first token in its row, and tokens' characters [start, end)."""
         ...
 
 
@@ -156,7 +156,7 @@ class JudgementBatch:
 
 
 def collate(judged: Iterable[Judged], tokeniser: Tokeniser, *, spans: bool = False) -> JudgementBatch:
-    """Collate records into one batch; judgements without information (an approval, ties only) add nothing.
+    """Collate records into one batch; those without information (an approval, ties only) add nothing.
 
     Args:
         spans: also find the tokens of marked and edited spans, by a second tokenisation of their texts.

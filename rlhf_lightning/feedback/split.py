@@ -1,4 +1,4 @@
-"""Split judgements into training and held-out ones by prompt, or by text if there are too few prompts."""
+"""Split judgements into training and held out by prompt, or by text if there are too few prompts."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def suggest_name(name: str, names: Iterable[str]) -> str:
 
 
 def is_typo(name: str, fields: str) -> bool:
-    """Detect one letter added, lost, changed or swapped, or another case; never in plurals or short names."""
+    """Detect a letter added, lost, changed or swapped, or another case; never in plurals or short names."""
     a, b = name.casefold(), fields.casefold()
     if a == b:
         return True

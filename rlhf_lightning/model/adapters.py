@@ -94,7 +94,7 @@ def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def _check_untied(trunk: nn.Module, setting: str) -> None:
-    """Reject adapters on a weight that another layer shares: the merged weight would apply to one of them."""
+    """Reject adapters on a weight that another layer shares: the merged weight would apply to one alone."""
     owners: dict[int, list[str]] = {}
     for name, module in trunk.named_modules():
         for parameter in module.parameters(recurse=False):

@@ -35,7 +35,7 @@ def checkpoint_state(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
 
 
 def expected_shapes(model: PreTrainedModel) -> Shapes:
-    """Names and shapes that the model's class writes for its config, without parts that the model dropped."""
+    """Names and shapes that the model's class writes for its config, without parts the model dropped."""
     twin_class: Any = type(model)
     with quiet_transformers(), torch.device("meta"):
         twin = twin_class._from_config(model.config, dtype=model.dtype)

@@ -1,4 +1,4 @@
-"""Pretrained models, configs and tokenizers from local folders or the Hub, without running their code."""
+"""Pretrained models, configs and tokenizers from local folders or the Hub; never runs their code."""
 
 from __future__ import annotations
 

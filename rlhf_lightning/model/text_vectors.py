@@ -1,4 +1,4 @@
-"""Token vectors of texts by any trunk, independent of the batch, in as few forward passes as possible.
+"""Token vectors of texts by any trunk, independent of the batch, in few forward passes.
 
 Shapes: U texts, N tokens of all of them, L tokens of the longest, D width.
 """

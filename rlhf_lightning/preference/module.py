@@ -151,7 +151,7 @@ def comparison_metrics(judged: Compared, loss: PreferenceLoss) -> dict[str, Tens
 
 @torch.no_grad()
 def thumb_metrics(judged: Thumbed, loss: PreferenceLoss) -> dict[str, Tensor]:
-    """[J] of each thumb, counted as `thumb_sides` says; a response is a hit on its side of the divergence."""
+    """[J] of each thumb, counted as `thumb_sides` says; a response is right on its side of it."""
     rewards, up = loss.rewards(judged.answers), judged.up
     neutral = loss.rewards(Answers(judged.divergence, torch.ones_like(up), torch.zeros_like(judged.divergence)))
     return {

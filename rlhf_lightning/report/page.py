@@ -61,7 +61,7 @@ def page(report: Report) -> str:
 
 
 def render_template(template: str, *styles: str, **parts: object) -> str:
-    """Render a template of this folder with inline styles, every text escaped and every character visible.
+    """Render a template of this folder with inline styles, all texts escaped, all characters visible.
 
     Args:
         styles: style sheets of this folder, after page.css.

@@ -46,7 +46,7 @@ def describe(curve: Curve) -> str:
 
 
 def interval_strip(metric: Metric) -> Markup:
-    """Draw before and after with their intervals on one scale, and the ceiling; empty without an interval."""
+    """Draw before and after with their intervals on one scale, and the ceiling; "" without an interval."""
     rows = [(name, value) for name, value in (("before", metric.before), ("after", metric.after)) if value is not None]
     reach = [number * metric.factor for _, value in rows for number in _reach(value)]
     reach += [metric.ceiling * metric.factor] if metric.ceiling is not None else []

@@ -227,7 +227,7 @@ class Report:
     format: Literal[1] = 1
 
     def to_json(self) -> str:
-        """Strict JSON in ASCII. Numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity"."""
+        """Strict JSON in ASCII; non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"."""
         return json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -244,7 +244,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """Convert values for strict JSON: numpy's and torch's numbers to Python's, non-finite ones to strings."""
+    """Convert values for strict JSON: numbers of numpy and torch to Python's, non-finite ones to text."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

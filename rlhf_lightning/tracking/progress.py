@@ -38,7 +38,7 @@ class StageProgress(L.Callback):
         self.throughput, self.speeds = Throughput(), {} if speeds is None else speeds
         self.title, self.total, self.metrics = title, total, metrics
         self.console = console or Console()
-        self.done = self.before = 0
+        self.steps = self.before = 0
         columns = (
             TextColumn("{task.description:<14}", markup=False),
             BarColumn(24),
@@ -51,24 +51,24 @@ class StageProgress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.quiet = not trainer.is_global_zero
         self.start = time.perf_counter()
-        self.done = self.before = trainer.fit_loop.total_batch_idx + 1  # above 0 in a resumed training
+        self.steps = self.before = trainer.fit_loop.total_batch_idx + 1  # above 0 in a resumed training
         self.bar.disable = self.quiet or not self.console.is_terminal
         self.bar.start()
         self.task = self.bar.add_task(literal(self.title, self.console).plain, total=self.total, metrics="")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.done += 1
+        self.steps += 1
         seconds = time.perf_counter() - self.start
         self.throughput.add(pl_module, batch)
-        if self.done == self.total or self.done % max(1, self.total // LOGGED) == 0:
+        if self.steps == self.total or self.steps % max(1, self.total // LOGGED) == 0:
             self._log(trainer, pl_module, seconds)
         values = literal(self._metrics(getattr(pl_module, "history", []), seconds), self.console).plain
-        self.bar.update(self.task, completed=self.done, metrics=values)
-        due = self.done == self.total or self.done % max(1, self.total // LINES) == 0
+        self.bar.update(self.task, completed=self.steps, metrics=values)
+        due = self.steps == self.total or self.steps % max(1, self.total // LINES) == 0
         if due and not self.quiet and not self.console.is_terminal:
-            remaining = f"{seconds:.0f} s, {seconds / (self.done - self.before) * (self.total - self.done):.0f} s left"
-            ending = f"{seconds:.0f} s" if self.done == self.total else remaining
-            line = f"{self.title:<14} {self.done}/{self.total}  {values}  {ending}"
+            remaining = f"{seconds:.0f} s, {seconds / (self.steps - self.before) * (self.total - self.steps):.0f} s left"
+            ending = f"{seconds:.0f} s" if self.steps == self.total else remaining
+            line = f"{self.title:<14} {self.steps}/{self.total}  {values}  {ending}"
             self.console.print(literal(line, self.console), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -91,4 +91,4 @@ class StageProgress(L.Callback):
         if speeds:
             self.speeds[self.title] = speeds
             for logger in module.loggers:
-                logger.log_metrics(speeds, step=self.done)
+                logger.log_metrics(speeds, step=self.steps)

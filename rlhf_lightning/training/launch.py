@@ -109,12 +109,12 @@ def check_launch(devices: int, nodes: int, environment: Mapping[str, str] | None
     """
     env: Mapping[str, str] = os.environ if environment is None else environment
     launch = detect_launch(env)
-    asked = f"trainer.devices={devices} on trainer.num_nodes={nodes}"
+    requested = f"trainer.devices={devices} on trainer.num_nodes={nodes}"
     if launch.by == "SLURM":
         _check_slurm(env, devices, nodes)
     if launch.world is not None and launch.world != devices * nodes:
         raise ConfigError(
-            f"{launch.by} started {launch.world} processes, and {asked} asks for {devices * nodes}: trainer.devices is the number on each "
+            f"{launch.by} started {launch.world} processes, {requested} asks for {devices * nodes}: trainer.devices is the number on each "
             "node, trainer.num_nodes that of the nodes; start as many as the settings ask for, or set them to what is started"
         )
     if not launch.is_external:
@@ -130,12 +130,12 @@ def _check_slurm(env: Mapping[str, str], devices: int, nodes: int) -> None:
         )
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in env:
         raise ConfigError(f"SLURM has --ntasks={tasks}: write --ntasks-per-node={devices} --nodes={nodes} in its place")
-    for name, flag, key, asked in (
+    for name, flag, key, requested in (
         ("SLURM_NTASKS_PER_NODE", "--ntasks-per-node", "trainer.devices", devices),
         ("SLURM_NNODES", "--nodes", "trainer.num_nodes", nodes),
     ):
-        if name in env and int(env[name]) != asked:
-            raise ConfigError(f"SLURM has {flag}={env[name]} and {key} is {asked}: they must be the same number")
+        if name in env and int(env[name]) != requested:
+            raise ConfigError(f"SLURM has {flag}={env[name]} and {key} is {requested}: they must be the same number")
 
 
 def _check_nodes(env: Mapping[str, str], launch: Launch, devices: int, nodes: int) -> None:

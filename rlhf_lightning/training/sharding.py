@@ -113,7 +113,7 @@ def transformer_layers(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def unsharded_weights(model: nn.Module) -> Iterator[None]:
-    """Unshard a model inside: each rank may call it and its parts, without gradients, any number of times."""
+    """Unshard a model inside: each rank may call it and its parts, without gradients, many times."""
     parts: list[Any] = [part for part in model.modules() if isinstance(part, FSDPModule)]
     if not parts:
         yield
@@ -136,7 +136,7 @@ def unsharded_weights(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def copy_full_weights(model: nn.Module, sharded: nn.Module) -> None:
-    """Copy the parameters and buffers of a sharded copy into its model. Collective: call it on every rank."""
+    """Copy parameters and buffers of a sharded copy into its model. Collective: call it on every rank."""
     for targets, sources in ((model.parameters(), sharded.parameters()), (model.buffers(), sharded.buffers())):
         for target, source in zip(targets, sources, strict=True):
             target.copy_(full_tensor(source))

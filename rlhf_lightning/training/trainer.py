@@ -157,13 +157,13 @@ def _check_devices(settings: TrainerSettings, kind: str, count: int | None) -> N
         if isinstance(devices, list) or devices == -1:
             raise ConfigError(f"trainer.devices={devices}: on the CPU it is a number of processes, as in trainer.devices=2")
         return
-    asked = max(devices) + 1 if isinstance(devices, list) else devices if isinstance(devices, int) else 1
+    requested = max(devices) + 1 if isinstance(devices, list) else devices if isinstance(devices, int) else 1
     if count == 0:
         raise ConfigError(
             f"trainer.accelerator={settings.accelerator}: torch sees no such device here (device kind {kind}); "
             "choose trainer=cpu, or install a torch build and a driver for it"
         )
-    if asked > count:
+    if requested > count:
         raise ConfigError(f"trainer.devices={devices}: torch sees {count} here; choose at most that many")
 
 

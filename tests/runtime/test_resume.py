@@ -46,7 +46,7 @@ def test_what_would_make_another_run_is_refused(stopped):
 
 
 def test_a_stopped_run_s_folder_is_not_begun_anew(stopped):
-    with pytest.raises(ConfigError, match="go on with it by resume="):
+    with pytest.raises(ConfigError, match="continue it by resume="):
         resume.check_folder(stopped)
     resume.check_folder(stopped / "another")
 
@@ -62,7 +62,7 @@ def test_one_command_begins_and_goes_on(stopped):
     resume.check_folder(stopped)
     assert resume.finished_run(["resume=auto"]) is None
     resume.expand_resume(["stage=sft"])
-    with pytest.raises(ConfigError, match="go on with it by resume="):
+    with pytest.raises(ConfigError, match="continue it by resume="):
         resume.check_folder(stopped)
 
 
@@ -117,7 +117,7 @@ def test_what_is_learned_may_not_change(begun, monkeypatch, flag):
     """By `resume=auto` with other words, or by an edited config.yaml."""
     if flag == "auto":
         monkeypatch.setenv(resume.FLAG, flag)
-    with pytest.raises(ConfigError, match=r"begun with other settings \(seed: 1 -> 2; reward.learning_rate: 0.1 -> 0.5\)") as told:
+    with pytest.raises(ConfigError, match=r"began with other settings \(seed: 1 -> 2; reward.learning_rate: 0.1 -> 0.5\)") as told:
         resume.prepare(config(seed=2, reward__learning_rate=0.5), begun, pytest.fail)
     assert ("resume=" in str(told.value)) == (flag == "auto")
 

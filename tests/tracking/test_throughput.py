@@ -30,7 +30,7 @@ def test_packed_texts_are_counted_by_token():
     for batch in (texts(3, 5), SimpleNamespace(tokens=texts(4))):
         speed.add(model(), batch)
     assert speed.metrics(2.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 6.0, "perf/samples_per_second": 1.5}
-    assert speed.mine.flops == 6 * 12 * 12
+    assert speed.local.flops == 6 * 12 * 12
     assert speed.rate(2.0) is None, "other processes have texts too"
 
 
@@ -46,12 +46,12 @@ def test_responses_are_counted_by_the_history():
     speed.add(module, prompts)
     assert speed.metrics(4.0, CPU, "32-true", 1) == {"perf/tokens_per_second": 5.0, "perf/samples_per_second": 2.0}
     assert speed.rate(4.0) == 5.0
-    assert speed.everyones.flops == 12 * (20 + 8 * 3) * (3 * 2 + 2 * 6)
+    assert speed.total.flops == 12 * (20 + 8 * 3) * (3 * 2 + 2 * 6)
 
 
 def test_the_share_of_a_known_device_s_peak(monkeypatch):
     speed = Throughput()
-    speed.everyones.tokens, speed.everyones.flops = 1.0, 989e12
+    speed.total.tokens, speed.total.flops = 1.0, 989e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(torch, "tensor", lambda *values, **rest: torch.zeros(3))
     found = speed.metrics(4.0, torch.device("cuda", 0), "bf16-mixed", 2)

@@ -59,7 +59,7 @@ def scripts_of(text: str) -> frozenset[str]:
 
 @cache
 def _script(letter: str) -> str | None:
-    """Return a letter's script; None for other characters and letters without a script, such as modifiers."""
+    """Return a letter's script; None for other characters and for letters without one, such as modifiers."""
     if not letter.isalpha():
         return None
     words = unicodedata.name(letter, "").split(" ")

@@ -69,7 +69,7 @@ def agreement_of(tables: Tables) -> list[AnnotatorAgreement]:
 
 
 def _overlapping(votes: Votes, group: int, names: int) -> np.ndarray:
-    """Return the group's rows by named annotators, one per unit and annotator, of units with at least two."""
+    """Return the group's rows by named annotators, one per unit and annotator, of units with two or more."""
     rows = np.flatnonzero((votes.group == group) & (votes.annotator < names))
     if not len(rows):
         return rows

@@ -92,7 +92,7 @@ def alpha_interval(
 
 
 class _Pairable:
-    """The values of units with at least two, and the statistics that don't depend on the bootstrap sample."""
+    """Values of units with at least two, and the statistics that don't depend on the bootstrap sample."""
 
     def __init__(self, unit: np.ndarray, value: np.ndarray, level: MeasurementLevel) -> None:
         if level not in LEVELS:

@@ -1,4 +1,4 @@
-"""Statistics of an annotator's habits: position bias, repeated ratings, thumbs up, self-contradiction."""
+"""Statistics of annotators' habits: position bias, repeated ratings, thumbs up, self-contradiction."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class RewardKL(KLPenalty):
         self.estimator = estimator
 
     def shape_rewards(self, scored: ScoredRollout) -> ScoredRollout:
-        """Subtract the penalty; reads rewards, old_log_probs, ref_log_probs and response_mask [B, T], kl_coef."""
+        """Subtract the penalty; reads rewards, old_log_probs, ref_log_probs, response_mask [B, T], kl_coef."""
         per_token = kl_estimate(scored.old_log_probs, scored.ref_log_probs, self.estimator)
         penalty = torch.where(scored.response_mask.bool(), scored.kl_coef * per_token, torch.zeros_like(per_token))
         return dataclasses.replace(scored, rewards=scored.rewards - penalty)

@@ -28,7 +28,7 @@ def mse(experience: Experience, values: Tensor) -> tuple[Tensor, dict[str, Tenso
 
 
 def half_square(experience: Experience, values: Tensor) -> Tensor:
-    """Half the squared error [B, T] of the values, 0 outside the mask. Raises ConfigError without returns."""
+    """Half the squared error [B, T] of values, 0 outside the mask. Raises ConfigError without returns."""
     if experience.returns is None:
         raise ConfigError("a value loss needs returns, and this advantage estimator makes none; choose advantage=gae")
     error = torch.where(experience.response_mask.bool(), values - experience.returns, torch.zeros_like(values))

@@ -96,7 +96,7 @@ def _is_complete(segments: list[_Segment], tolerance: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """The integral from start to end: tokens [N], and the difference of their sum from the score's change."""
+    """Integral from start to end: tokens [N], and the difference of their sum from the score's change."""
 
     start: float
     end: float

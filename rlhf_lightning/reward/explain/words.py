@@ -76,7 +76,7 @@ def decode_with_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) 
 
 
 def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of a token without content: the mask if there is one, else the end-of-text, else the padding."""
+    """Id of a token without content: the mask if there is one, else the end-of-text, else the padding."""
     candidates = (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     return int(next((token for token in candidates if token is not None), 0))
 

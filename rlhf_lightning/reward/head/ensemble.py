@@ -60,7 +60,7 @@ class EnsembleHead(nn.Module):
         self.register_buffer("level", torch.zeros(members))
 
     def forward(self, phi: Tensor) -> ScoredBatch:
-        """phi [U, D] to scores [U] and the members' [K, U], less `level`; their deviation is the disagreement."""
+        """phi [U, D] to scores [U] and members' [K, U], less `level`; their deviation is the disagreement."""
         members = torch.stack([member(phi).float() for member in self.members]) - self.level[:, None]
         if self.aggregation == "worst":
             return ScoredBatch(scores=members.min(0).values, members=members)

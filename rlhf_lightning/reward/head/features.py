@@ -1,4 +1,4 @@
-"""The linear regression on named features, without a language model; scipy is imported when it's used."""
+"""Linear regression on named features, without a language model; scipy is imported when it's used."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def linear_score(model: RewardModel) -> tuple[PreTrainedModel, Tensor] | None:
-    """The decoder and the weight [D] of raw scores r = w·phi(x, y); None if the score is another function."""
+    """Decoder and weight [D] of raw scores r = w·phi(x, y); None if the score is another function."""
     net = model.net
     if isinstance(net, ComposedScore) and isinstance(net.head, LinearHead) and model.metadata.get("pooling") == "last":
         return (net.trunk, net.head.weight.weight[0]) if trunk_kind(net.trunk.config) == "decoder" else None

@@ -164,7 +164,7 @@ def test_a_study_that_was_interrupted_goes_on(world, command, monkeypatch):
         patch.setattr(sft.SFTModule, "training_step", interrupted)
         stopped = command("-m", *words, folder=folder)
     assert stopped.code != 0
-    assert f"to go on: the same command with hydra.sweep.dir={folder}" in stopped.error
+    assert f"to resume it: the same command with hydra.sweep.dir={folder}" in stopped.error
     before = (folder / "0" / "result.json").stat().st_mtime_ns
     asked = (folder / "1" / ".hydra" / "overrides.yaml").read_text()
     assert not (folder / "1" / "result.json").exists()
