@@ -183,7 +183,7 @@ CASES = {
         NESTED,
         6,
         settings={
-            "each": ("rs",),
+            "explode": ("rs",),
             "rename": {"q": "prompt", "rs.t": "response", "rs.s": "rating", "m.by": "annotator"},
         },
     ),

@@ -211,7 +211,7 @@ class Flat(Numbers):
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="needs a task whose utility is known"):
+    with pytest.raises(ConfigError, match="needs a task with a utility"):
         SimulatedAnnotators(Silent())
     with pytest.raises(ConfigError, match="demonstrations of differing utility"):
         SimulatedAnnotators(Flat())
