@@ -24,7 +24,7 @@ from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.stopwatch import Stopwatch
 from rlhf_lightning.training.distributed import global_rank
-from rlhf_lightning.training.trainer import devices_per_node, lightning_trainer
+from rlhf_lightning.training.trainer import device_kind, devices_per_node, lightning_trainer
 
 if TYPE_CHECKING:
     import lightning as L
@@ -76,6 +76,11 @@ class Run(ComposedConfig):
     @property
     def is_rank_zero(self) -> bool:
         return global_rank() == 0
+
+    @property
+    def device_kind(self) -> str:
+        """The kind of device of every model that is read without a Trainer: that of trainer.accelerator."""
+        return device_kind(str(self.config.trainer.get("accelerator", "auto")))
 
     @property
     def max_response_tokens(self) -> int:

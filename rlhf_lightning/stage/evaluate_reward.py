@@ -69,17 +69,14 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
 
 def _measure_models(run: Run, models: tuple[str, ...], judged: Judgements) -> tuple[dict[str, HeldOut], list[RewardAgreement]]:
     """Measure each model, by short name, and the models' pairwise agreement on sampled texts."""
-    import torch
-
     from rlhf_lightning.reward.evaluation.measure import measure_held_out, reward_agreements, sample_texts
     from rlhf_lightning.reward.storage.folder import load_any_reward_model
 
     by_model, scores = {}, {}
     texts = sample_texts(judged, run.seed) if len(models) > 1 else []
-    device = torch.device("cuda" if run.config.trainer.get("accelerator") in ("gpu", "cuda") else "cpu")
     for name, path in zip(short_names(models), models, strict=True):
         with run.time_stage("measure"):
-            model = load_any_reward_model(path).to(device).eval()
+            model = load_any_reward_model(path).to(run.device_kind).eval()
             by_model[name] = measure_held_out(model, judged)
             scores[name] = model.score_texts([prompt for prompt, _ in texts], [response for _, response in texts])
     return by_model, reward_agreements(scores, texts) if len(models) > 1 else []

@@ -122,16 +122,13 @@ def _write_report(run: Run, model: str, cases: Sequence[ExplainedCase], regressi
 
 
 def load_model(run: Run, path: str) -> RewardModel | FeatureScore:
-    """Load a frozen reward model or feature score, on the GPU if the trainer uses one."""
-    import torch
-
+    """Load a frozen reward model or feature score, on the trainer's kind of device."""
     from rlhf_lightning.model.language_model import freeze
     from rlhf_lightning.reward.storage.folder import load_any_reward_model
 
     model = load_any_reward_model(path)
     freeze(model)
-    uses_gpu = str(run.config.trainer.get("accelerator", "auto")) != "cpu" and torch.cuda.is_available()
-    return model.to("cuda" if uses_gpu else "cpu")
+    return model.to(run.device_kind)
 
 
 def select_cases(
