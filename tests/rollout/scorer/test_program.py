@@ -98,7 +98,7 @@ def test_hangs_leave_no_process_and_no_open_file(program, rollout):
         assert scorer(rollout(*["hang"] * 6)) == [None] * 6
     scorer.close()
     assert children() == before
-    assert len(os.listdir("/proc/self/fd")) == len(files)
+    assert len(os.listdir("/proc/self/fd")) <= len(files)  # fewer where an earlier test's files were collected meanwhile
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [command for command in commands if b"77.125" in command]
 
