@@ -197,7 +197,7 @@ def test_a_stage_that_writes_texts_refuses_a_backbone_that_only_reads(command, w
     words = [word for word in getattr(world, stage)() if not word.startswith("backbone")]
     outcome = command(*words, "backbone=encoder", "backbone.path=anywhere")
     assert outcome.code == 2
-    assert f"stage={stage} needs a model that writes texts, and backbone=encoder only reads them" in outcome.error
+    assert f"stage={stage} needs a model that generates texts, and backbone=encoder only reads them" in outcome.error
 
 
 def test_training_goes_on_from_a_reward_model(command, world):
