@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import dataclasses
 import difflib
 import hashlib
@@ -67,6 +68,12 @@ def render_template(template: str, *styles: str, **parts: object) -> str:
         styles: style sheets of this folder, after page.css.
         parts: the template's variables.
     """
+    return visible(_environment(*styles).get_template(template).render(**parts))
+
+
+@functools.cache
+def _environment(*styles: str) -> jinja2.Environment:
+    """The templates of this folder, compiled once for all pages of a process."""
     folder = resources.files("rlhf_lightning.report")
 
     def read(name: str) -> str:
@@ -79,7 +86,7 @@ def render_template(template: str, *styles: str, **parts: object) -> str:
         loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(style=Markup(style), style_hash=digest, plots=plots, formatting=formatting)
-    return visible(environment.get_template(template).render(**parts))
+    return environment
 
 
 def curves_of_rounds(rounds: list[RoundResult]) -> list[Curve]:
