@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import functools
 import dataclasses
 import difflib
+import functools
 import hashlib
 import re
 import shlex
