@@ -288,9 +288,10 @@ import test_loggers
 run = test_loggers.run_with(Path(sys.argv[1]), kind="wandb")
 logger = run.logger("sft")
 logger.log_metrics({"objective/scores": 0.25}, step=1)
-for child in psutil.Process().children(recursive=True):
+children = psutil.Process().children(recursive=True)
+for child in children:
     child.kill()
-    child.wait()
+psutil.wait_procs(children, timeout=5)  # a grandchild stays a zombie until its new parent takes notice
 start = time.perf_counter()
 for step in range(2, 202):
     logger.log_metrics({"objective/scores": 0.25}, step=step)

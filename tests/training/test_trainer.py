@@ -85,7 +85,7 @@ def test_a_stage_counts_for_itself(key):
         ({"devices": True}, "int > 0"),
         ({"accelerator": "cpu", "devices": [0, 1]}, "on the CPU it is a number of processes"),
         ({"accelerator": "cpu", "precision": "16-mixed"}, "needs a GPU"),
-        (3, "trainer holds settings"),
+        (3, "trainer takes settings"),
     ],
 )
 def test_what_it_does_not_take(about, message):
