@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.rollout.scorer.program import ProgramScorer
 from rlhf_lightning.rollout.scoring import checked_scores
+from tests.fork_server import adopt_no_orphans
 
 LOOP = """
 import json, os, signal, subprocess, sys, time
@@ -45,6 +47,13 @@ def program(tmp_path):
 def rollout(scored_of):
     """A rollout of the given responses."""
     return lambda *responses: scored_of(torch.ones(len(responses), 2), responses=list(responses))
+
+
+@pytest.fixture(autouse=True)
+def only_own_children() -> Iterator[None]:
+    """What a program has started isn't this process's to wait for."""
+    with adopt_no_orphans():
+        yield
 
 
 def children() -> set[int]:
