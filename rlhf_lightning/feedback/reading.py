@@ -20,12 +20,6 @@ from rlhf_lightning.feedback.unknown_fields import MAX_NAMES, UnknownFields, lis
 from rlhf_lightning.flow import Feedback
 
 
-class Source(Protocol):
-    """Yields the rows of a source and the lines that can't be read as rows, in order."""
-
-    def __call__(self) -> Iterable[Row | BadLine]: ...
-
-
 class Format(Protocol):
     """Parses a row as Feedback; returns None for a row without this format's judgement fields.
 
