@@ -114,8 +114,8 @@ def check_launch(devices: int, nodes: int, environment: Mapping[str, str] | None
         _check_slurm(env, devices, nodes)
     if launch.world is not None and launch.world != devices * nodes:
         raise ConfigError(
-            f"{launch.by} started {launch.world} processes, {requested} asks for {devices * nodes}: trainer.devices is the number on each "
-            "node, trainer.num_nodes that of the nodes; start as many as the settings ask for, or set them to what is started"
+            f"{launch.by} started {launch.world} processes, and {requested} asks for {devices * nodes}: trainer.devices is the number on "
+            "each node, trainer.num_nodes that of the nodes; start as many as the settings ask for, or set them to what is started"
         )
     if not launch.is_external:
         _check_nodes(env, launch, devices, nodes)
