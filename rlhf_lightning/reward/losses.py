@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.feedback.judgements import KINDS, Judgements
 from rlhf_lightning.registry import Component, build, component_of
+
+
+@runtime_checkable
+class LearnsSlope(Protocol):
+    """A loss of ratings that learns a slope of the score, whose square multiplies a regression's penalty."""
+
+    def slopes(self, batch: JudgementBatch) -> torch.Tensor:
+        """[M] each rating's factor on the score."""
 
 
 def build_losses(nodes: Mapping[str, Any], judged: Judgements) -> list[nn.Module]:

@@ -61,12 +61,17 @@ class GaussianRating(nn.Module):
         self.annotator_log_slope = PerAnnotator(annotators, slope_spread)
         self.annotator_log_spread = PerAnnotator(annotators, NOISE_SPREAD if annotator_noise == "learned" else 0.0)
 
+    def slopes(self, batch: JudgementBatch) -> Tensor:
+        """[M] each rating's factor on the score."""
+        ratings = batch.ratings
+        log_slope: Tensor = self.log_slope[ratings.aspect] + self.annotator_log_slope(ratings.annotator)
+        return log_slope.exp()
+
     def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [M] (negative log-likelihoods in nats) and weights [M]."""
         ratings = batch.ratings
         annotator, aspect = ratings.annotator, ratings.aspect
-        slope = (self.log_slope[aspect] + self.annotator_log_slope(annotator)).exp()
-        predicted = slope * scored.of_aspect(ratings.item, aspect) + self.offset[aspect] + self.annotator_offset(annotator)
+        predicted = self.slopes(batch) * scored.of_aspect(ratings.item, aspect) + self.offset[aspect] + self.annotator_offset(annotator)
         log_spread = self.log_spread[aspect] + self.annotator_log_spread(annotator)
         target = ratings.z_score if self.target == "z_score" else (ratings.unit - MIDDLE) / QUARTER
         losses = 0.5 * ((target - predicted) / log_spread.exp()) ** 2 + log_spread + 0.5 * math.log(2 * math.pi)

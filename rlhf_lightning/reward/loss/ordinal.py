@@ -87,6 +87,10 @@ class Ordinal(nn.Module):
         """[A, levels - 1] of each aspect, rising, in log-odds."""
         return torch.cat([self.first[:, None], self.first[:, None] + self.log_gaps.exp().cumsum(1)], 1)
 
+    def slopes(self, batch: JudgementBatch) -> Tensor:
+        """[M] each rating's factor on the score."""
+        return self.log_slope[batch.ratings.aspect].exp()
+
     def forward(self, scored: ScoredBatch, batch: JudgementBatch) -> tuple[Tensor, Tensor]:
         """Scores of U texts to losses [M] (negative log-likelihoods in nats) and weights [M].
 
@@ -95,7 +99,7 @@ class Ordinal(nn.Module):
         """
         ratings = batch.ratings
         annotator, aspect = ratings.annotator, ratings.aspect
-        position = self.log_slope[aspect].exp() * scored.of_aspect(ratings.item, aspect) + self.annotator_shift(annotator)
+        position = self.slopes(batch) * scored.of_aspect(ratings.item, aspect) + self.annotator_shift(annotator)
         log_prob = cumulative_logit(position, self._level(ratings.unit), self.first[aspect], self.log_gaps[aspect])
         log_prob = self.errors.mix(log_prob, torch.full_like(log_prob, -math.log(self.levels)), annotator)
         return self.annotator_shift.penalty(annotator) + self.errors.penalty(annotator) - log_prob, ratings.weight

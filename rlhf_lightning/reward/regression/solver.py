@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
+from rlhf_lightning.reward.losses import LearnsSlope
 from rlhf_lightning.reward.regression.collation import minibatches
 from rlhf_lightning.reward.regression.ridge import ridge
 from rlhf_lightning.reward.regression.sparse import CentredMatrix
@@ -120,8 +121,16 @@ class _SquaredError(nn.Module):
 
 
 def _objective(matrix: CentredMatrix, weight: Tensor, losses: Sequence[nn.Module], batch: JudgementBatch, penalty: Tensor) -> Tensor:
+    """The mean loss plus the penalty in each loss's own unit: small weights times a large learned slope would escape it otherwise."""
     total, weights = total_loss(losses, matrix.product(weight), batch)
-    return total / weights.clamp(min=1e-12) + (penalty * weight) @ weight / 2
+    mass = weights.clamp(min=1e-12)
+    return total / mass + _squared_slope(losses, batch, mass) * ((penalty * weight) @ weight) / 2
+
+
+def _squared_slope(losses: Sequence[nn.Module], batch: JudgementBatch, mass: Tensor) -> Tensor:
+    """Weighted mean square of the judgements' slopes of the score, 1 where a loss takes the score in log-odds."""
+    slopes = [(loss.slopes(batch), batch.ratings.weight) for loss in losses if isinstance(loss, LearnsSlope)]
+    return 1 + torch.stack([torch.zeros_like(mass), *((weight * (slope**2 - 1)).sum() / mass for slope, weight in slopes)]).sum()
 
 
 def _mass_and_target(batch: JudgementBatch, texts: int) -> tuple[Tensor, Tensor]:

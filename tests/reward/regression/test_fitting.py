@@ -16,13 +16,15 @@ from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 from rlhf_lightning.reward.feature import ngrams, readability, sentiment  # noqa: F401  (registers them)
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
+from rlhf_lightning.reward.loss.ordinal import Ordinal
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce
 from rlhf_lightning.reward.regression import ridge
 from rlhf_lightning.reward.regression.collation import collate_plain
 from rlhf_lightning.reward.regression.cross_validation import PENALTIES
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.regression.fitting import fit_feature_score
-from rlhf_lightning.reward.regression.solver import Gradient
+from rlhf_lightning.reward.regression.solver import Gradient, solve
+from rlhf_lightning.reward.regression.sparse import CentredMatrix
 
 FEATURES = {"readability": {}, "sentiment": {}}
 WORDS = [
@@ -201,3 +203,18 @@ def test_feedback_that_says_nothing_is_refused():
     approved = Feedback(prompt="p", responses=("same", "same"), judgement=Edit())
     with pytest.raises(DataError, match="no judgement"):
         fit_feature_score(FeatureScore(FEATURES), standardise([approved]), losses())
+
+
+@pytest.mark.parametrize("rating_loss", [GaussianRating(), Ordinal(levels=101, off_level="round")])
+def test_a_learned_slope_does_not_escape_the_penalty(rating_loss: nn.Module) -> None:
+    """At 100 times the penalty the ratings' fit shrinks, where a slope of thousands would restore it from tiny weights."""
+    truth = torch.tensor([1.0, -0.5, 0.8, 0.6, 0.4, -1.0], dtype=torch.float64)
+    batch, texts = collate_plain(standardise([*simulated("rating", 200, truth), *simulated("pair", 200, truth)]))
+    score = FeatureScore(FEATURES)
+    matrix = CentredMatrix(score.prepare(texts), score.centre)
+    rating_scale = []
+    for l2 in (10.0, 1000.0):
+        penalty = torch.full((matrix.width,), l2, dtype=torch.float64)
+        weight, fitted = solve(matrix, batch, [BradleyTerry(), rating_loss], penalty, torch.zeros_like(penalty))
+        rating_scale.append(float(fitted[1].log_slope.detach().exp() * weight.norm()))
+    assert rating_scale[1] < rating_scale[0] / 50
