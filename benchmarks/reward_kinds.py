@@ -39,8 +39,8 @@ class World:
         self.seed, self.folder = seed, folder
         self.task = Reviews(seed=seed)
         reviews: dict[str, list[str]] = {}
-        for prompt, response in self.task.demonstrations():
-            reviews.setdefault(prompt, []).append(response)
+        for row in self.task.demonstrations():
+            reviews.setdefault(row.prompt, []).append(row.response)
         prompts = sorted(reviews)
         random.Random(f"{seed}: prompts").shuffle(prompts)
         aside = round(HELD_OUT_SHARE * len(prompts))

@@ -200,13 +200,13 @@ class Prompts:
     """Prompts ready for the policy.
 
     Attributes:
-        prompts: the texts, B of them.
+        prompts: the texts or conversations, B of them.
         prompt_ids, prompt_mask: [B, P], left-padded.
         group: [B] index of the row's prompt in the batch; responses to one prompt share it.
         seeds: [B] of each response's sampling, so that it doesn't depend on the rest of the batch; None draws them too.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     prompt_ids: Tensor
     prompt_mask: Tensor
     group: Tensor

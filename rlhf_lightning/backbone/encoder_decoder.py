@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
-from rlhf_lightning.flow import Prompts
+from rlhf_lightning.flow import Prompt, Prompts, prompt_text
 from rlhf_lightning.model.language_model import LanguageModel, compare_logits, pad_rows
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.model.packing import PackedTokens
@@ -35,11 +35,11 @@ class EncoderDecoder(LanguageModel):
     def decoder_prefix(self) -> list[int]:
         return self._encode("", "").before
 
-    def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
+    def text_ids(self, prompt: Prompt, response: str) -> tuple[list[int], int, list[int] | None]:
         row = self._encode(prompt, response)
         return [*row.before, *row.answer, *text_end(self.tokenizer, self.eos_ids)], len(row.before), row.context
 
-    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
+    def encode_prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Prompts:
         """Encode prompts for the encoder, right-padded, in the tokenizer's template for one text.
 
         Raises:
@@ -56,7 +56,7 @@ class EncoderDecoder(LanguageModel):
         for text, ids in zip(prompts, rows, strict=True):
             if len(ids) > length:
                 raise OverlongPrompt(
-                    f"a prompt of {len(ids)} tokens doesn't fit the encoder's {length} positions: {text[:60]!r}...; "
+                    f"a prompt of {len(ids)} tokens doesn't fit the encoder's {length} positions: {prompt_text(text)[:60]!r}...; "
                     "shorten it or filter it out"
                 )
         padded, mask = pad_rows(rows, self.pad_id)
@@ -71,7 +71,7 @@ class EncoderDecoder(LanguageModel):
     def _input_format(self) -> InputFormat:
         return input_format_of(self.model)
 
-    def _encode(self, prompt: str, response: str) -> EncodedText:
+    def _encode(self, prompt: Prompt, response: str) -> EncodedText:
         return self.text_encoder.encode((prompt, response))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.evaluation.settings import EvaluationSettings
-from rlhf_lightning.flow import Rollout
+from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.sampling import Sampler
@@ -28,7 +28,7 @@ class Measured:
     A value of NaN is of a response that can't be scored; means are over the others.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     responses: list[str]
     values: dict[str, list[float]] = field(default_factory=dict)
     kl: float | None = None
@@ -63,7 +63,7 @@ def score_doubts(measured: Measured) -> list[str]:
 @torch.no_grad()
 def measure(
     language_model: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     sampler: Sampler,
     metrics: Mapping[str, MetricFunction],
     settings: EvaluationSettings,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
-from rlhf_lightning.flow import Prompts
+from rlhf_lightning.flow import Prompt, Prompts, prompt_text
 from rlhf_lightning.model.kernels import use_fast_kernels
 from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
@@ -113,7 +113,7 @@ class LanguageModel:
         """[..., D] vectors of the trunk as the output layer reads them."""
         return before_output(self.model, hidden)
 
-    def text_ids(self, prompt: str, response: str) -> tuple[list[int], int, list[int] | None]:
+    def text_ids(self, prompt: Prompt, response: str) -> tuple[list[int], int, list[int] | None]:
         """Encode a prompt, its response and the end-of-text.
 
         Returns:
@@ -134,7 +134,7 @@ class LanguageModel:
     def _input_format(self) -> InputFormat:
         return InputFormat()
 
-    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
+    def encode_prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Prompts:
         """Encode prompts, left-padded, so that each leaves `max_new_tokens` positions for its response.
 
         Special-token strings in the text stay plain text. An empty prompt becomes the begin-of-text token.
@@ -158,7 +158,7 @@ class LanguageModel:
                 raise OverlongPrompt(
                     f"a prompt of {len(ids)} tokens and a response of up to {max_new_tokens} don't fit the model's {positions} positions"
                     f"{'' if positions == self.max_length else ' before they are scaled by the length of the text'}: "
-                    f"{text[:60]!r}...; shorten it or filter it out{lower}"
+                    f"{prompt_text(text)[:60]!r}...; shorten it or filter it out{lower}"
                 )
         padded, mask = pad_rows(rows, self.pad_id, pad_left=True)
         return Prompts(prompts=strip_frames(self.tokenizer, prompts), prompt_ids=padded, prompt_mask=mask, group=torch.arange(len(rows)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.flow import Experience, Prompts
+from rlhf_lightning.flow import Experience, Prompts, prompt_text
 from rlhf_lightning.model.language_model import LanguageModel, freeze
 from rlhf_lightning.policy.alarms import raise_alarms
 from rlhf_lightning.policy.components import PPOComponents
@@ -259,7 +259,7 @@ class PPOModule(NonFiniteGuard):
 
     def texts_of(self, batch: Experience) -> list[Any]:
         columns = zip(batch.prompts, batch.responses, batch.scores.tolist(), strict=True)
-        return [{"prompt": prompt, "response": response, "score": score} for prompt, response, score in columns]
+        return [{"prompt": prompt_text(prompt), "response": response, "score": score} for prompt, response, score in columns]
 
     @torch.no_grad()
     def batch_metrics(self, batch: Experience) -> dict[str, Any]:

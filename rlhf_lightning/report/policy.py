@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.feedback.intake import Intake
+from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.report.report import Curve, FeedbackCount, Metric, Sample, Series
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
@@ -47,9 +48,9 @@ def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
     return metrics
 
 
-def prompt_means(measured: Measured, metric: str) -> dict[str, float]:
+def prompt_means(measured: Measured, metric: str) -> dict[Prompt, float]:
     """The metric's mean for each distinct prompt with a scored response, in the order of the prompts."""
-    of_prompt: dict[str, list[float]] = {}
+    of_prompt: dict[Prompt, list[float]] = {}
     for prompt, value in zip(measured.prompts, measured.values[metric], strict=True):
         if not math.isnan(value):
             of_prompt.setdefault(prompt, []).append(value)
@@ -93,7 +94,7 @@ def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
     step = max(1, len(after.prompts) // count)
     return [
         Sample(
-            prompt=after.prompts[i],
+            prompt=prompt_text(after.prompts[i]),
             before=before.responses[i],
             after=after.responses[i],
             **{

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
-from rlhf_lightning.flow import Prompts
+from rlhf_lightning.flow import Prompt, Prompts
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.training.distributed import SequentialResumableSampler
 
@@ -26,7 +27,7 @@ class FittingPrompts:
         overlong: how many prompts were left out. reason: why the first of them doesn't fit.
     """
 
-    prompts: list[str]
+    prompts: list[TaskPrompt]
     overlong: int
     reason: str
 
@@ -34,10 +35,10 @@ class FittingPrompts:
 class PromptEncoder(Protocol):
     """A `LanguageModel`, or another encoder of its prompts. Raises OverlongPrompt if one doesn't fit."""
 
-    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts: ...
+    def encode_prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Prompts: ...
 
 
-def fitting_prompts(prompts: Sequence[str], encoders: Sequence[PromptEncoder], room: int, what: str = "prompts") -> FittingPrompts:
+def fitting_prompts(prompts: Sequence[TaskPrompt], encoders: Sequence[PromptEncoder], room: int, what: str = "prompts") -> FittingPrompts:
     """Leave out the prompts that are too long for one of the encoders.
 
     Args:
@@ -47,7 +48,7 @@ def fitting_prompts(prompts: Sequence[str], encoders: Sequence[PromptEncoder], r
     Raises:
         DataError: none of them fits, naming the limit; a prompt that can't be encoded for another reason than its length.
     """
-    fitting: list[str] = []
+    fitting: list[TaskPrompt] = []
     reason = ""
     for start in range(0, len(prompts), CHUNK):
         chunk = list(prompts[start : start + CHUNK])
@@ -63,18 +64,18 @@ def fitting_prompts(prompts: Sequence[str], encoders: Sequence[PromptEncoder], r
     return FittingPrompts(fitting, len(prompts) - len(fitting), reason)
 
 
-def _overlong(prompts: Sequence[str], encoders: Sequence[PromptEncoder], room: int) -> str:
+def _overlong(rows: Sequence[TaskPrompt], encoders: Sequence[PromptEncoder], room: int) -> str:
     """Reason why a prompt doesn't fit; empty if all fit."""
     try:
         for encoder in encoders:
-            encoder.encode_prompts(prompts, room)
+            encoder.encode_prompts([row.prompt for row in rows], room)
     except OverlongPrompt as error:
         return str(error)
     return ""
 
 
 def prompt_loader(
-    prompts: Sequence[str],
+    prompts: Sequence[TaskPrompt],
     language_model: LanguageModel,
     updates: int,
     per_update: int,
@@ -103,6 +104,6 @@ def prompt_loader(
     batches = [order[i * per_update : (i + 1) * per_update][rank::world] for i in range(updates)]
 
     def encode(batch: Sequence[int]) -> Prompts:
-        return language_model.encode_prompts([prompts[i] for i in batch], room)
+        return language_model.encode_prompts([prompts[i].prompt for i in batch], room)
 
     return DataLoader(batches, batch_size=None, sampler=SequentialResumableSampler(len(batches)), collate_fn=encode)  # type: ignore[arg-type]

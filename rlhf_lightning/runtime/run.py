@@ -19,6 +19,7 @@ from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import literal
 from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
@@ -119,7 +120,7 @@ class Run(ComposedConfig):
 
     def corpus(self, task: Task) -> list[str]:
         """The texts to fit a new tokenizer to: demonstrations, or prompts without them."""
-        return [prompt + response for prompt, response in task.demonstrations()] or task.train_prompts()
+        return [demonstration.text for demonstration in task.demonstrations()] or [prompt_text(row.prompt) for row in task.train_prompts()]
 
     def trainer(self, name: str, epochs: int, steps: int, metrics: dict[str, str], max_grad_norm: float | None = None) -> L.Trainer:
         """Make a Lightning Trainer for one training, with its logger and progress bar.

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import decode_packed
@@ -39,7 +40,7 @@ class SFTModule(SupervisedModule):
 
 
 def demonstration_loader(
-    demonstrations: Sequence[tuple[str, str]],
+    demonstrations: Sequence[Demonstration],
     language_model: LanguageModel,
     settings: SFTSettings,
     seed: int,
@@ -57,8 +58,8 @@ def demonstration_loader(
     """
     limit = length_limit(settings.max_length, language_model.max_length, "sft.max_length")
     rows = []
-    for prompt, response in demonstrations:
-        ids, start, context = language_model.text_ids(prompt, response)
+    for row in demonstrations:
+        ids, start, context = language_model.text_ids(row.prompt, str(row.response))
         if max(len(ids), len(context or ())) <= limit.tokens:
             rows.append((ids, start, context))
     if not rows:

@@ -11,8 +11,8 @@ from rlhf_lightning.errors import OverlongPrompt
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
-    from rlhf_lightning.flow import Prompts
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.flow import Prompt, Prompts
+    from rlhf_lightning.interfaces import Demonstration, Task, TaskPrompt
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.rollout.prompts import PromptEncoder
     from rlhf_lightning.rollout.scoring import Scorer
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 class FittingTask:
     """A task with other training and held-out prompts."""
 
-    def __init__(self, task: Task, train: list[str], test: list[str]) -> None:
+    def __init__(self, task: Task, train: list[TaskPrompt], test: list[TaskPrompt]) -> None:
         self._task, self._train, self._test = task, train, test
 
     @property
     def has_utility(self) -> bool:
         return self._task.has_utility
 
-    def train_prompts(self) -> list[str]:
+    def train_prompts(self) -> list[TaskPrompt]:
         return list(self._train)
 
-    def test_prompts(self) -> list[str]:
+    def test_prompts(self) -> list[TaskPrompt]:
         return list(self._test)
 
-    def demonstrations(self) -> list[tuple[str, str]]:
+    def demonstrations(self) -> list[Demonstration]:
         return self._task.demonstrations()
 
-    def utility(self, prompt: str, response: str) -> float:
+    def utility(self, prompt: Prompt, response: str) -> float:
         return self._task.utility(prompt, response)
 
-    def improve(self, prompt: str, response: str, rng: random.Random) -> str:
+    def improve(self, prompt: Prompt, response: str, rng: random.Random) -> str:
         return self._task.improve(prompt, response, rng)
 
 
@@ -51,7 +51,7 @@ class CriticPrompts:
     policy: LanguageModel
     positions: int
 
-    def encode_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> Prompts:
+    def encode_prompts(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Prompts:
         """The policy's encoding. Raises OverlongPrompt for a prompt that doesn't fit the critic."""
         encoded = self.policy.encode_prompts(prompts, max_new_tokens)
         longest = int(encoded.prompt_mask.sum(1).max()) if len(prompts) else 0

@@ -82,7 +82,7 @@ def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer 
 
     metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
     metrics |= build_metrics(run, task)
-    prompts = task.test_prompts() or task.train_prompts()
+    prompts = [row.prompt for row in task.test_prompts() or task.train_prompts()]
     measured = measure(
         policy, prompts, run.build("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,

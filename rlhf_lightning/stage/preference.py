@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PositiveInt
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
@@ -152,7 +153,7 @@ def is_on_task(intake: Intake, task: Task) -> bool:
     """Compare the feedback's prompts with the task's; a task without a utility is the user's own."""
     if not task.has_utility:
         return True
-    prompts = {*task.train_prompts(), *task.test_prompts()}
+    prompts = {prompt_text(row.prompt) for row in (*task.train_prompts(), *task.test_prompts())}
     return any(record.prompt_text in prompts for record in itertools.islice(intake.feedback, MAX_RECORDS_CHECKED))
 
 

@@ -132,7 +132,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
 
     with run.time_stage("collect"), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed * 1000 + number)
-        shuffled = task.train_prompts()
+        shuffled = [row.prompt for row in task.train_prompts()]
         random.Random(run.seed * 1000 + number).shuffle(shuffled)
         sampled = list(itertools.islice(itertools.cycle(shuffled), prompts))
         policy.model.eval()
@@ -170,9 +170,7 @@ def max_accuracy(task: Task, reward: TrainedReward) -> float:
 
 def utility_of(task: Task) -> Callable[[Prompt, str], float]:
     """The task's utility as a function of prompt and response."""
-    from rlhf_lightning.flow import prompt_text
-
-    return lambda prompt, response: task.utility(prompt_text(prompt), response)
+    return lambda prompt, response: task.utility(prompt, response)
 
 
 def report_rounds(run: Run, history: RoundsHistory, target: float, notes: list[str]) -> None:

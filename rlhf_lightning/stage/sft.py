@@ -13,7 +13,7 @@ from rlhf_lightning.runtime.run import Run
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.interfaces import Demonstration, Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.sft.module import SFTModule
@@ -81,7 +81,7 @@ def log_skipped(run: Run, name: str, language_model: LanguageModel, skipped: int
         run.log(f"{name}: {skipped} of {total} demonstrations are longer than {limit.tokens} tokens and left out: {limit.remedy}")
 
 
-def demonstrations_of(task: Task) -> list[tuple[str, str]]:
+def demonstrations_of(task: Task) -> list[Demonstration]:
     """The task's prompts with responses. Raises ConfigError where there are none."""
     demonstrations = task.demonstrations()
     if not demonstrations:

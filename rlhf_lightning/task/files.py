@@ -13,16 +13,19 @@ import stat
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, NoReturn
+from dataclasses import replace
+from typing import Annotated, NoReturn, TypeVar
 
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.config.schema import FilePath, did_you_mean
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.row_fields import CONTEXT, STRENGTH, reject_unread
-from rlhf_lightning.flow import FramedPrompt
+from rlhf_lightning.flow import FramedPrompt, Prompt
+from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.registry import register
 
+Row = TypeVar("Row", TaskPrompt, Demonstration)
 MAX_RATIO, SMALL = 200, 64 << 20
 """Highest unpacking ratio beyond the first SMALL bytes: text packs to a twentieth, an archive bomb to a thousandth."""
 
@@ -69,38 +72,39 @@ class Files:
         if test_prompts is not None:
             held_out = _distinct(test_prompts, prompt_field)
         else:
-            held_out = {key: text for key, text in texts.items() if _hash_fraction(key) < test_fraction}
+            held_out = {key: row for key, row in texts.items() if _hash_fraction(key) < test_fraction}
         prefix, suffix = _unescape(prefix), _unescape(suffix)
 
-        def frame(text: str) -> str:
-            return FramedPrompt(prefix, text, suffix) if prefix or suffix else text
+        def frame(row: Row) -> Row:
+            framed = FramedPrompt(prefix, str(row.prompt), suffix) if prefix or suffix else row.prompt
+            return replace(row, prompt=framed)
 
-        train = [frame(text) for key, text in texts.items() if key not in held_out]
+        train = [frame(row) for key, row in texts.items() if key not in held_out]
         if not train:
             raise DataError(f"{prompts}: no prompts are left to train on, {len(texts)} were read and all of them are held out")
         pairs = _pairs(demonstrations, prompt_field, response_field) if demonstrations is not None else []
-        pairs_kept = [(frame(prompt), response) for prompt, response in pairs if _key(prompt) not in held_out]
+        pairs_kept = [frame(row) for row in pairs if _key(str(row.prompt)) not in held_out]
         self._train = train[:limit]
-        self._test = [frame(text) for text in held_out.values()][:limit]
+        self._test = [frame(row) for row in held_out.values()][:limit]
         self._demonstrations = pairs_kept[:limit]
 
-    def train_prompts(self) -> list[str]:
+    def train_prompts(self) -> list[TaskPrompt]:
         """Return the training prompts, in the file's order."""
         return list(self._train)
 
-    def test_prompts(self) -> list[str]:
+    def test_prompts(self) -> list[TaskPrompt]:
         """Return the held-out prompts, in the file's order; possibly empty."""
         return list(self._test)
 
-    def demonstrations(self) -> list[tuple[str, str]]:
-        """Return (prompt, response) pairs, in the file's order."""
+    def demonstrations(self) -> list[Demonstration]:
+        """Return the demonstrations, in the file's order."""
         return list(self._demonstrations)
 
-    def utility(self, prompt: str, response: str) -> float:
+    def utility(self, prompt: Prompt, response: str) -> float:
         """Raise ConfigError: there is no utility."""
         _unknown("utility")
 
-    def improve(self, prompt: str, response: str, rng: random.Random) -> str:
+    def improve(self, prompt: Prompt, response: str, rng: random.Random) -> str:
         """Raise ConfigError: there are no edits."""
         _unknown("edits")
 
@@ -114,23 +118,24 @@ def _unknown(kind: str) -> NoReturn:
     raise ConfigError(f"task=files knows no {kind}; bring feedback with feedback_source, or take a task that has one (task=reviews)")
 
 
-def _distinct(path: str, field: str) -> dict[str, str]:
+def _distinct(path: str, field: str) -> dict[str, TaskPrompt]:
     """Return the file's distinct prompts by their NFC form."""
-    texts: dict[str, str] = {}
+    prompts: dict[str, TaskPrompt] = {}
     for where, record in _records(path):
         _check_fields(record, {field}, CONTEXT, where)
         prompt = _text(record, field, where)
-        texts.setdefault(_key(prompt), prompt)
-    if not texts:
+        columns = {name: value for name, value in record.items() if name != field}
+        prompts.setdefault(_key(prompt), TaskPrompt(prompt, columns, where))
+    if not prompts:
         raise DataError(f'{path}: no prompts in it; one JSON object per line is expected, like {{"{field}": "..."}}')
-    return texts
+    return prompts
 
 
-def _pairs(path: str, prompt_field: str, response_field: str) -> list[tuple[str, str]]:
+def _pairs(path: str, prompt_field: str, response_field: str) -> list[Demonstration]:
     pairs = []
     for where, record in _records(path):
         _check_fields(record, {prompt_field, response_field}, CONTEXT | STRENGTH, where)
-        pairs.append((_text(record, prompt_field, where), _text(record, response_field, where)))
+        pairs.append(Demonstration(_text(record, prompt_field, where), _text(record, response_field, where), where))
     return pairs
 
 

@@ -11,6 +11,8 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.flow import Prompt
+from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.registry import register
 from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 
@@ -100,24 +102,24 @@ class Reviews:
         held_out = round(test_fraction * len(order))
         self._test, self._train = order[:held_out], order[held_out:]
 
-    def train_prompts(self) -> list[str]:
+    def train_prompts(self) -> list[TaskPrompt]:
         """Return the training prompts."""
-        return list(self._train)
+        return list(map(TaskPrompt, self._train))
 
-    def test_prompts(self) -> list[str]:
+    def test_prompts(self) -> list[TaskPrompt]:
         """Return the held-out combinations of product and situation."""
-        return list(self._test)
+        return list(map(TaskPrompt, self._test))
 
-    def demonstrations(self) -> list[tuple[str, str]]:
-        """Return (prompt, response) pairs on training prompts, good and bad, all grammatical."""
+    def demonstrations(self) -> list[Demonstration]:
+        """Return reviews on training prompts, good and bad, all grammatical."""
         rng = random.Random(f"{self._seed}: demonstrations")
-        return [(prompt, _write_review(SUBJECTS[prompt], rng)) for prompt in rng.choices(self._train, k=self._count)]
+        return [Demonstration(prompt, _write_review(SUBJECTS[prompt], rng)) for prompt in rng.choices(self._train, k=self._count)]
 
-    def utility(self, prompt: str, response: str) -> float:
+    def utility(self, prompt: Prompt, response: str) -> float:
         """Sum the terms of `explain`. Raises DataError for an unknown prompt."""
         return sum(self.explain(prompt, response).values())
 
-    def explain(self, prompt: str, response: str) -> dict[str, float]:
+    def explain(self, prompt: Prompt, response: str) -> dict[str, float]:
         """Return the utility's terms by the names above, 0 for absent ones. Raises DataError like `utility`."""
         sentences = sentences_of(response)
         counts = Counter(term for terms in _terms(_subject(prompt), sentences) for term in terms)
@@ -127,7 +129,7 @@ class Reviews:
         counts["empty"] = int(not sentences)
         return {term: sum((weights[min(i, len(weights) - 1)] for i in range(counts[term])), 0.0) for term, weights in WEIGHTS.items()}
 
-    def improve(self, prompt: str, response: str, rng: random.Random) -> str:
+    def improve(self, prompt: Prompt, response: str, rng: random.Random) -> str:
         """Apply the best single edit (drop, replace or add a sentence), if it raises the utility.
 
         New sentences are drawn by `rng`, one true sentence of each good kind. Raises DataError like `utility`.
@@ -142,9 +144,9 @@ class Reviews:
         return best if self.utility(prompt, best) > self.utility(prompt, response) + ROUNDING else response
 
 
-def _subject(prompt: str) -> tuple[str, str]:
-    if prompt not in SUBJECTS:
-        raise DataError(f"task=reviews knows no prompt {prompt!r}{did_you_mean(prompt, SUBJECTS)}; take prompts of train_prompts()")
+def _subject(prompt: Prompt) -> tuple[str, str]:
+    if not isinstance(prompt, str) or prompt not in SUBJECTS:
+        raise DataError(f"task=reviews knows no prompt {prompt!r}{did_you_mean(str(prompt), SUBJECTS)}; take prompts of train_prompts()")
     return SUBJECTS[prompt]
 
 

@@ -39,7 +39,7 @@ def task(trial: Trial) -> None:
     train, test = made_task.train_prompts(), made_task.test_prompts()
     assert train
     assert test
-    assert not set(map(str, train)) & set(map(str, test)), "a held-out prompt is a training prompt"
+    assert not {row.prompt for row in train} & {row.prompt for row in test}, "a held-out prompt is a training prompt"
 
 
 def backbone(trial: Trial) -> None:
@@ -88,7 +88,7 @@ def feedback_comment(trial: Trial) -> None:
 def feedback_annotator(trial: Trial) -> None:
     """Judge the responses to each prompt."""
     reviews = Reviews(demonstrations=20)
-    prompt = reviews.train_prompts()[0]
+    prompt = reviews.train_prompts()[0].prompt
     judgements = trial.make(reviews).judge([(prompt, ["a good lamp", "a bad lamp"])])
     assert judgements
     assert {feedback.prompt for feedback in judgements} == {prompt}

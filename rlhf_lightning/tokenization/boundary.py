@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlhf_lightning.flow import Prompt
 from rlhf_lightning.tokenization.encoding import (
     Rendered,
     Span,
@@ -133,14 +134,14 @@ def decode_continuation(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], 
     return joined[len(before) :] if before and joined.startswith(before) else text
 
 
-def is_text_start(tokenizer: PreTrainedTokenizerBase, prompt: str, last_id: int) -> bool:
+def is_text_start(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, last_id: int) -> bool:
     """True if the tokenizer reads a response as the start of a text.
 
     Its prompt is empty, ends with a special token after which the tokenizer starts anew, or with a space that it drops.
     """
     if not prompt or (last_id in special_tokens(tokenizer).ids.values() and restarts_after_special(tokenizer)):
         return True
-    return prompt[-1].isspace() and _drops_last_space(tokenizer, len(tokenizer))
+    return isinstance(prompt, str) and prompt[-1].isspace() and _drops_last_space(tokenizer, len(tokenizer))
 
 
 @functools.lru_cache(maxsize=16)

@@ -69,7 +69,7 @@ def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt)
     return pattern is not None and any(map(pattern.search, (prompt.prefix, prompt.suffix)))
 
 
-def strip_frames(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+def strip_frames(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[Prompt]:
     """Turn framed prompts without special tokens of this tokenizer in their frame into plain texts."""
     return [str(p) if isinstance(p, FramedPrompt) and not has_special_tokens(tokenizer, p) else p for p in prompts]
 

@@ -25,6 +25,7 @@ from rlhf_lightning.checkpoint.rng_state import random_state
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared_critic
@@ -82,7 +83,7 @@ def judgements() -> Any:
 
 def sft() -> Made:
     language_model, settings = small_model(), SFTSettings(batch_size=2, epochs=EPOCHS, learning_rate=1e-2)
-    shown = [(f"The {thing}", " is a good one.") for thing in THINGS]
+    shown = [Demonstration(f"The {thing}", " is a good one.") for thing in THINGS]
     loader = lambda rank, world: demonstration_loader(shown, language_model, settings, 0, rank, world)[0]  # noqa: E731
     return SFTModule(language_model, settings, EPOCHS * len(loader(0, 1))), ShardedData(loader), EPOCHS
 
@@ -125,7 +126,9 @@ def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool)
     module = PPOModule(
         Policy(language_model, shared_critic(language_model, None) if critic else None), Policy(small_model()), parts, settings
     )
-    loader = lambda rank, world: prompt_loader(PROMPTS, language_model, UPDATES, 4, 5, seed=0, rank=rank, world=world)  # noqa: E731
+    loader = lambda rank, world: prompt_loader(
+        list(map(TaskPrompt, PROMPTS)), language_model, UPDATES, 4, 5, seed=0, rank=rank, world=world
+    )  # noqa: E731
     return module, ShardedData(loader), 1
 
 

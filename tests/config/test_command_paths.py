@@ -109,7 +109,7 @@ def test_a_source_and_a_task_read_from_the_home_folder(home):
     load_components()
     (home / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     task = build({"_target_": option("task", "files").path, "prompts": "~/p.jsonl", "test_fraction": 0.0})
-    assert task.train_prompts() == ["a", "b"]
+    assert [row.prompt for row in task.train_prompts()] == ["a", "b"]
     rows = build({"_target_": option("feedback_source", "jsonl").path, "path": "~/p.jsonl"})
     assert [row.data["prompt"] for row in rows()] == ["a", "b"]
 

@@ -19,6 +19,7 @@ from rlhf_lightning.feedback.format.thumbs import ThumbsFormat
 from rlhf_lightning.feedback.format.verdict import VerdictFormat
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.row import Row
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.task.files import Files
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -122,6 +123,6 @@ def test_prompts_of_a_task_are_not_read_without_their_context(tmp_path: Path, na
 
 def test_demonstrations_have_no_weight(tmp_path: Path) -> None:
     path = written(tmp_path, [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d", "weight": 2}])
-    assert Files(prompts=path, test_fraction=0).train_prompts() == ["a", "c"]
+    assert Files(prompts=path, test_fraction=0).train_prompts()[1] == TaskPrompt("c", {"response": "d", "weight": 2})
     with pytest.raises(DataError, match=r"task.jsonl:2: field 'weight' holds how much the row counts"):
         Files(prompts=path, demonstrations=path, test_fraction=0)

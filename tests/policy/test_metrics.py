@@ -18,6 +18,7 @@ from torch import Tensor
 from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.flow import Rollout, ScoredRollout
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -112,7 +113,7 @@ def train(said: list[str], held_out: Any, **given: Any) -> PPOModule:
     updates, share_of = chosen.updates, chosen.prompts_per_update
 
     def loader(rank: int, world: int) -> Any:
-        return prompt_loader(PROMPTS, models[0], updates, share_of, ROOM, seed=0, rank=rank, world=world)
+        return prompt_loader(list(map(TaskPrompt, PROMPTS)), models[0], updates, share_of, ROOM, seed=0, rank=rank, world=world)
 
     trainer.fit(module, ShardedData(loader))
     return module

@@ -29,6 +29,7 @@ from rlhf_lightning.advantage.rloo import rloo
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout
+from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.policy.components import PPOComponents
@@ -87,7 +88,8 @@ def small_model(dropout: float = 0.0) -> LanguageModel:
 
 
 def demonstrated(demonstrations: Sequence[tuple[str, str]], language_model: LanguageModel, rank: int, world: int) -> Any:
-    return demonstration_loader(demonstrations, language_model, SFTSettings(batch_size=2), 0, rank, world)[0]
+    rows = [Demonstration(*pair) for pair in demonstrations]
+    return demonstration_loader(rows, language_model, SFTSettings(batch_size=2), 0, rank, world)[0]
 
 
 def train(
@@ -135,7 +137,8 @@ def train(
     )  # fmt: skip
 
     def loader(rank: int, world: int) -> Any:
-        return prompt_loader(prompts, language_model, given.updates, given.prompts_per_update, ROOM, seed=seed, rank=rank, world=world)
+        rows = list(map(TaskPrompt, prompts))
+        return prompt_loader(rows, language_model, given.updates, given.prompts_per_update, ROOM, seed=seed, rank=rank, world=world)
 
     trainer.fit(module, ShardedData(loader))
     return module

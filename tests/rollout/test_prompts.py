@@ -8,13 +8,15 @@ from collections import Counter
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
 
 PROMPTS = [f"It is {i}" for i in range(7)]
+ROWS = list(map(TaskPrompt, PROMPTS))
 
 
 def batches(language_model, updates=5, per_update=4, seed=0, rank=0, world=1, prompts=PROMPTS) -> list[list[str]]:
-    loader = prompt_loader(prompts, language_model, updates, per_update, 8, seed=seed, rank=rank, world=world)
+    loader = prompt_loader(list(map(TaskPrompt, prompts)), language_model, updates, per_update, 8, seed=seed, rank=rank, world=world)
     return [batch.prompts for batch in loader]
 
 
@@ -55,7 +57,7 @@ def test_what_can_not_be_drawn_or_shared_is_refused(language_model, wrong, messa
 
 
 def test_a_batch_is_encoded_with_room_for_the_response(language_model):
-    (batch,) = prompt_loader(["It", "a quiet fan"], language_model, 1, 2, 8, seed=0, rank=0, world=1)
+    (batch,) = prompt_loader([TaskPrompt("It"), TaskPrompt("a quiet fan")], language_model, 1, 2, 8, seed=0, rank=0, world=1)
     assert batch.prompt_ids.shape == batch.prompt_mask.shape
     assert sorted(batch.group.tolist()) == [0, 1]
 
@@ -65,8 +67,8 @@ LONG = "The kettle boils water quickly. " * 12
 
 def test_an_overlong_prompt_is_left_out_and_counted(language_model):
     prompts = [*PROMPTS[:3], LONG, *PROMPTS[3:], LONG + "x"]
-    checked = fitting_prompts(prompts, [language_model], 8)
-    assert checked.prompts == PROMPTS
+    checked = fitting_prompts(list(map(TaskPrompt, prompts)), [language_model], 8)
+    assert checked.prompts == ROWS
     assert checked.overlong == 2
     assert "64 positions" in checked.reason
 
@@ -75,24 +77,24 @@ def test_an_overlong_prompt_is_left_out_and_counted(language_model):
 def test_prompts_keep_their_order_over_several_chunks(tiny_of, count):
     prompts = [f"It is {i}" for i in range(count)]
     with_long = [*prompts[: count // 2], LONG, *prompts[count // 2 :]]
-    assert fitting_prompts(with_long, [tiny_of("llama")], 8).prompts == prompts
+    assert fitting_prompts(list(map(TaskPrompt, with_long)), [tiny_of("llama")], 8).prompts == list(map(TaskPrompt, prompts))
 
 
 @pytest.mark.parametrize(("room", "remedy"), [(8, "filter it out$"), (60, "lower rollout_sampler.max_new_tokens to")])
 def test_no_prompt_that_fits_is_an_error_with_its_limit(tiny_of, room, remedy):
     with pytest.raises(DataError, match=rf"none of the 2 prompts fits: .* up to {room} don't fit the model's 64 positions.*{remedy}"):
-        fitting_prompts([LONG, LONG] if room == 8 else ["The kettle boils water quickly."] * 2, [tiny_of("gpt2")], room)
+        fitting_prompts([TaskPrompt(LONG if room == 8 else "The kettle boils water quickly.")] * 2, [tiny_of("gpt2")], room)
 
 
 def test_a_response_that_fills_the_model_names_its_setting(tiny_of):
     with pytest.raises(DataError, match=r"up to 64 tokens leaves none for a prompt.*lower rollout_sampler.max_new_tokens"):
-        fitting_prompts(PROMPTS, [tiny_of("gpt2")], 64)
+        fitting_prompts(ROWS, [tiny_of("gpt2")], 64)
 
 
 def test_the_smallest_model_binds(tiny_of):
     small, large = tiny_of("gpt2"), tiny_of("llama")
     large.model.config.max_position_embeddings = 640
-    checked = fitting_prompts([*PROMPTS, LONG], [large, small], 8)
-    assert checked.prompts == PROMPTS
+    checked = fitting_prompts([*ROWS, TaskPrompt(LONG)], [large, small], 8)
+    assert checked.prompts == ROWS
     assert "64 positions" in checked.reason
-    assert fitting_prompts([*PROMPTS, LONG], [large], 8).overlong == 0
+    assert fitting_prompts([*ROWS, TaskPrompt(LONG)], [large], 8).overlong == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
@@ -22,7 +23,8 @@ DEMONSTRATIONS = [
 
 
 def loader_of(language_model: LanguageModel, demonstrations=DEMONSTRATIONS, rank=0, world=1, seed=0, **settings):
-    return demonstration_loader(demonstrations, language_model, SFTSettings(**{"batch_size": 5, **settings}), seed, rank, world)
+    rows = [Demonstration(*pair) for pair in demonstrations]
+    return demonstration_loader(rows, language_model, SFTSettings(**{"batch_size": 5, **settings}), seed, rank, world)
 
 
 def padded(batch: PackedTokens) -> tuple[torch.Tensor, torch.Tensor]:

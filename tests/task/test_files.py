@@ -10,7 +10,7 @@ import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import FramedPrompt
-from rlhf_lightning.interfaces import Task
+from rlhf_lightning.interfaces import Demonstration, Task, TaskPrompt
 from rlhf_lightning.task.files import Files
 
 STORIES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "story_prompts" / "dev.jsonl.gz"
@@ -23,6 +23,10 @@ def written(folder: Path, rows: list[object], name: str = "prompts.jsonl") -> st
     return str(path)
 
 
+def prompts_of(rows) -> list[str]:
+    return [row.prompt for row in rows]
+
+
 def prompts(count: int) -> list[object]:
     return [{"prompt": f"Say {i}."} for i in range(count)]
 
@@ -30,35 +34,35 @@ def prompts(count: int) -> list[object]:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_splits_by_the_prompt_itself(tmp_path: Path, name: str) -> None:
     task = Files(prompts=written(tmp_path, prompts(2000), name), test_fraction=0.2)
-    train, test = task.train_prompts(), task.test_prompts()
+    train, test = prompts_of(task.train_prompts()), prompts_of(task.test_prompts())
     assert sorted(train + test) == sorted(f"Say {i}." for i in range(2000))
     assert 340 < len(test) < 460
     shuffled = [*prompts(2000), *({"prompt": f"New {i}."} for i in range(500))]
     random.Random(0).shuffle(shuffled)
     again = Files(prompts=written(tmp_path, shuffled, name), test_fraction=0.2)
-    assert set(train) <= set(again.train_prompts())
-    assert set(test) <= set(again.test_prompts())
+    assert set(train) <= set(prompts_of(again.train_prompts()))
+    assert set(test) <= set(prompts_of(again.test_prompts()))
 
 
 def test_equal_prompts_count_once_whatever_their_unicode_form(tmp_path: Path) -> None:
     rows: list[object] = [{"prompt": "caf\u00e9"}, {"prompt": "tea"}, {"prompt": "cafe\u0301"}, {"prompt": "tea"}]
-    assert Files(prompts=written(tmp_path, rows), test_fraction=0).train_prompts() == ["caf\u00e9", "tea"]
+    assert Files(prompts=written(tmp_path, rows), test_fraction=0).train_prompts() == [*map(TaskPrompt, ["caf\u00e9", "tea"])]
     held_out = written(tmp_path, [{"prompt": "cafe\u0301"}], "test.jsonl")
     task = Files(prompts=written(tmp_path, rows), test_prompts=held_out)
-    assert task.train_prompts() == ["tea"]
-    assert task.test_prompts() == ["cafe\u0301"]
+    assert task.train_prompts() == [TaskPrompt("tea")]
+    assert task.test_prompts() == [TaskPrompt("cafe\u0301")]
 
 
 def test_no_demonstration_shows_a_held_out_prompt(tmp_path: Path) -> None:
     rows: list[object] = [{"q": f"Say {i}.", "a": f"{i} or {j}"} for i in range(300) for j in range(2)]
     path = written(tmp_path, rows)
     task = Files(prompts=path, prompt_field="q", demonstrations=path, response_field="a", prefix="Q: ", suffix="\nA:")
-    train, test = task.train_prompts(), task.test_prompts()
+    train, test = prompts_of(task.train_prompts()), prompts_of(task.test_prompts())
     assert 0 < len(test) < 60
     assert len(train) + len(test) == 300
     assert all(prompt.startswith("Q: Say ") and prompt.endswith(".\nA:") for prompt in train + test)
-    assert [prompt for prompt, _ in task.demonstrations()] == [prompt for prompt in train for _ in range(2)]
-    assert {response for _, response in task.demonstrations()} == {
+    assert prompts_of(task.demonstrations()) == [prompt for prompt in train for _ in range(2)]
+    assert {row.response for row in task.demonstrations()} == {
         f"{prompt.removeprefix('Q: Say ').split('.')[0]} or {j}" for prompt in train for j in range(2)
     }
 
@@ -74,7 +78,7 @@ def test_limit_keeps_the_first_of_each(tmp_path: Path) -> None:
 def test_line_separators_of_unicode_end_no_line_and_a_bom_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a\xe2\x80\xa8b"}\r\n\n   \n{"prompt": "c"}')
-    assert Files(prompts=str(path), test_fraction=0).train_prompts() == ["a\u2028b", "c"]
+    assert Files(prompts=str(path), test_fraction=0).train_prompts() == [*map(TaskPrompt, ["a\u2028b", "c"])]
 
 
 @pytest.mark.parametrize(
@@ -126,10 +130,10 @@ def test_real_stories() -> None:
     with gzip.open(STORIES, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     task = Files(prompts=str(STORIES), demonstrations=str(STORIES), response_field="sample")
-    train, test = task.train_prompts(), task.test_prompts()
+    train, test = prompts_of(task.train_prompts()), prompts_of(task.test_prompts())
     assert len(train) + len(test) == len({row["prompt"] for row in rows}) == 1214
     assert 80 < len(test) < 170
-    assert task.demonstrations() == [(row["prompt"], row["sample"]) for row in rows if row["prompt"] in set(train)]
+    assert task.demonstrations() == [Demonstration(row["prompt"], row["sample"]) for row in rows if row["prompt"] in set(train)]
 
 
 def test_an_archive_bomb_is_not_unpacked(tmp_path):
@@ -156,11 +160,11 @@ def test_what_is_no_file_is_named(tmp_path, kind):
 def test_a_prefix_and_suffix_are_known_apart_from_the_prompt_and_their_line_breaks_are_read(tmp_path):
     path = written(tmp_path, [{"prompt": "a \\n b", "response": "c"}])
     task = Files(prompts=path, demonstrations=path, test_fraction=0.0, prefix="<|im_start|>user\\n", suffix="<|im_end|>\\n\\tA\\\\n:")
-    ((prompt, _),) = task.demonstrations()
+    (prompt,) = prompts_of(task.demonstrations())
     assert isinstance(prompt, FramedPrompt)
     assert (prompt.prefix, prompt.content, prompt.suffix) == ("<|im_start|>user\n", "a \\n b", "<|im_end|>\n\tA\\n:")
-    assert task.train_prompts() == [prompt] == ["<|im_start|>user\na \\n b<|im_end|>\n\tA\\n:"]
-    assert not isinstance(Files(prompts=path, test_fraction=0.0).train_prompts()[0], FramedPrompt)
+    assert prompts_of(task.train_prompts()) == [prompt] == ["<|im_start|>user\na \\n b<|im_end|>\n\tA\\n:"]
+    assert not isinstance(Files(prompts=path, test_fraction=0.0).train_prompts()[0].prompt, FramedPrompt)
 
 
 def test_a_chat_is_rejected_with_what_to_write_instead(tmp_path):

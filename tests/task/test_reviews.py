@@ -28,7 +28,7 @@ def task() -> Reviews:
 
 @pytest.fixture(scope="module")
 def demonstrations(task: Reviews) -> list[tuple[str, str]]:
-    return task.demonstrations()
+    return [(row.prompt, row.response) for row in task.demonstrations()]
 
 
 def terms(response: str, prompt: str = KETTLE) -> dict[str, float]:
@@ -111,7 +111,7 @@ def test_improving_reaches_the_optimum_that_brute_force_finds(task: Reviews) -> 
     (best,) = [kinds for kinds, value in reviews.items() if value > optimum - 1e-9]
     assert sorted(best) == ["aspect", "aspect", "drawback", "evidence", "recommendation"]
     rng = random.Random(0)
-    for prompt in task.test_prompts():
+    for prompt in (row.prompt for row in task.test_prompts()):
         response = ""
         for _ in range(8):
             response = task.improve(prompt, response, rng)
@@ -166,12 +166,12 @@ def test_an_edit_changes_one_sentence_and_mends_what_is_no_text(task: Reviews) -
 @pytest.mark.parametrize("fraction", [0.001, 0.2, 0.5])
 def test_prompts_are_disjoint_and_their_halves_known(fraction: float) -> None:
     task = Reviews(test_fraction=fraction)
-    train, test = task.train_prompts(), task.test_prompts()
+    train, test = ([row.prompt for row in rows] for rows in (task.train_prompts(), task.test_prompts()))
     assert len(test) == round(fraction * 96)
     assert len(set(train) | set(test)) == len(train) + len(test) == 96
     assert {SUBJECTS[prompt][0] for prompt in train} == set(PRODUCTS)
     assert {SUBJECTS[prompt][1] for prompt in train} == set(SITUATION_NAMES)
-    assert {prompt for prompt, _ in task.demonstrations()} <= set(train)
+    assert {row.prompt for row in task.demonstrations()} <= set(train)
 
 
 def test_the_seed_decides_everything() -> None:

@@ -17,6 +17,7 @@ import torch
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking, Thumbs
+from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.loss.kto import KTO
@@ -57,7 +58,7 @@ def training_of(kind: str, micro: int | None) -> tuple[SupervisedModule, Sharded
     language_model = tiny(["The lamp: it is good."], family="gpt2", layers=1, width=16, heads=2, vocabulary=260, positions=64)
     language_model.model.eval()
     if kind == "sft":
-        sft, rows = SFTSettings(**SETTINGS), [(f"The {thing}", " is good" * (1 + i)) for i, thing in enumerate(THINGS)]
+        sft, rows = SFTSettings(**SETTINGS), [Demonstration(f"The {thing}", " is good" * (1 + i)) for i, thing in enumerate(THINGS)]
         data = ShardedData(lambda rank, world: demonstration_loader(rows, language_model, sft, 0, rank, world, micro)[0])
         return SFTModule(language_model, sft, 10), data
     judged = judgements(kind == "kto")

@@ -77,7 +77,7 @@ class SimulatedAnnotators:
             raise ConfigError("feedback_annotator=simulated needs a task with a utility, like task=reviews")
         if rating_scale[0] >= rating_scale[1]:
             raise ConfigError(f"feedback_annotator.rating_scale={list(rating_scale)}: the lowest rating comes first, like [1, 7]")
-        utilities = [task.utility(prompt, response) for prompt, response in task.demonstrations()]
+        utilities = [task.utility(row.prompt, str(row.response)) for row in task.demonstrations()]
         self._sd = statistics.stdev(utilities) if len(utilities) > 1 else 0.0
         if self._sd == 0:
             raise ConfigError("feedback_annotator=simulated needs demonstrations of differing utility: they set the unit of its ratings")

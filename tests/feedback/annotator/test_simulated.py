@@ -12,6 +12,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.annotation import Annotator
 from rlhf_lightning.feedback.annotator.simulated import SimulatedAnnotators
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
+from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.task.reviews import Reviews
 
 
@@ -20,14 +21,14 @@ class Numbers:
 
     has_utility = True
 
-    def train_prompts(self) -> list[str]:
-        return ["p"]
+    def train_prompts(self) -> list[TaskPrompt]:
+        return [TaskPrompt("p")]
 
-    def test_prompts(self) -> list[str]:
-        return ["q"]
+    def test_prompts(self) -> list[TaskPrompt]:
+        return [TaskPrompt("q")]
 
-    def demonstrations(self) -> list[tuple[str, str]]:
-        return [("p", f"{10 + d}") for d in (-2, 0, 2)]
+    def demonstrations(self) -> list[Demonstration]:
+        return [Demonstration("p", f"{10 + d}") for d in (-2, 0, 2)]
 
     def utility(self, prompt: str, response: str) -> float:
         return float(response)
@@ -182,11 +183,11 @@ def test_a_sequence_is_decided_by_its_seed_and_resumed_by_its_count() -> None:
 
 def test_on_reviews_they_agree_with_the_utility_as_often_as_their_noise_lets_them() -> None:
     task = Reviews(demonstrations=400)
-    sd = statistics.stdev(task.utility(*pair) for pair in task.demonstrations())
+    sd = statistics.stdev(task.utility(row.prompt, row.response) for row in task.demonstrations())
     judges: Annotator = SimulatedAnnotators(task, rankings=10)
     by_prompt: dict[str, list[str]] = defaultdict(list)
-    for prompt, response in task.demonstrations():
-        by_prompt[prompt].append(response)
+    for row in task.demonstrations():
+        by_prompt[row.prompt].append(row.response)
     found = judges.judge([(prompt, responses) for prompt, responses in by_prompt.items() if len(set(responses)) > 1])
     agree, expected = [], []
     for feedback in found:
@@ -206,8 +207,8 @@ class Silent(Numbers):
 
 
 class Flat(Numbers):
-    def demonstrations(self) -> list[tuple[str, str]]:
-        return [("p", "1"), ("p", "1.0")]
+    def demonstrations(self) -> list[Demonstration]:
+        return [Demonstration("p", "1"), Demonstration("p", "1.0")]
 
 
 def test_errors() -> None:
