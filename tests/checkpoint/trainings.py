@@ -126,9 +126,8 @@ def policy(advantage: Callable[..., Any], shapings: Sequence[Any], critic: bool)
     module = PPOModule(
         Policy(language_model, shared_critic(language_model, None) if critic else None), Policy(small_model()), parts, settings
     )
-    loader = lambda rank, world: prompt_loader(
-        list(map(TaskPrompt, PROMPTS)), language_model, UPDATES, 4, 5, seed=0, rank=rank, world=world
-    )  # noqa: E731
+    rows = list(map(TaskPrompt, PROMPTS))
+    loader = lambda rank, world: prompt_loader(rows, language_model, UPDATES, 4, 5, seed=0, rank=rank, world=world)  # noqa: E731
     return module, ShardedData(loader), 1
 
 
