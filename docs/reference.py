@@ -10,15 +10,14 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from rlhf_lightning import errors, flow, registry
-from rlhf_lightning.cli.help import default_text
+from rlhf_lightning.cli.help import SECTIONS, default_text
 from rlhf_lightning.cli.type_names import type_name
+from rlhf_lightning.config.descriptions import descriptions_of
 from rlhf_lightning.config.presets import default_options
 from rlhf_lightning.config.schema import settings_of
 from rlhf_lightning.registry import GROUPS, Component
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.storage.folder import load_reward_model, push_reward_model, save_reward_model
-from rlhf_lightning.tracking.logger_settings import LOGGERS
-from rlhf_lightning.training.trainer import TrainerSettings
 
 FOLDER = "reference"
 PYTHON: dict[str, tuple[Any, ...]] = {
@@ -27,7 +26,7 @@ PYTHON: dict[str, tuple[Any, ...]] = {
     "Reward models": (load_reward_model, save_reward_model, push_reward_model, RewardModel.score_texts),
     "Errors": (errors.UserError, errors.ConfigError, errors.DataError, errors.RegistryError),
 }
-"""What a component of one's own meets, and what one loads a model with."""
+"""The classes and functions that plugins use, and those that load a model."""
 
 
 def on_config(config: Any) -> Any:
@@ -64,21 +63,21 @@ def built_in(group: str) -> list[Component]:
 def index_page() -> str:
     lines = ["# All options", "", "What a command can choose. `group=option` chooses one; a group marked [..] takes several, in order.", ""]
     lines += ["| group | what it is for | options |", "|---|---|---|"]
-    for group, about in GROUPS.items():
+    for group, declared in GROUPS.items():
         options = ", ".join(f"[{c.name}]({group}.md#{c.name})" for c in built_in(group))
-        lines.append(f"| [{group}]({group}.md){' [..]' if about.many else ''} | {escaped(about.summary)} | {options} |")
+        lines.append(f"| [{group}]({group}.md){' [..]' if declared.many else ''} | {escaped(declared.summary)} | {options} |")
     return "\n".join(lines) + "\n"
 
 
 def group_page(group: str) -> str:
-    """A group's options with their settings, types, defaults, and what their docstrings say."""
-    about, chosen = GROUPS[group], default_options().get(group, [])
-    said = f"`{group}=[{','.join(chosen)}]`" if about.many else f"`{group}={chosen[0]}`" if chosen else "none"
-    lines = [f"# {group}", "", f"{escaped(about.summary[0].upper() + about.summary[1:])}. Default: {said}.", ""]
-    if about.many:
+    """A group's options with their settings, types, defaults, descriptions and docstrings."""
+    declared, chosen = GROUPS[group], default_options().get(group, [])
+    default = f"`{group}=[{','.join(chosen)}]`" if declared.many else f"`{group}={chosen[0]}`" if chosen else "none"
+    lines = [f"# {group}", "", f"{escaped(declared.summary[0].upper() + declared.summary[1:])}. Default: {default}.", ""]
+    if declared.many:
         lines += [f"Several at a time, in order; a setting names its option: `{group}.OPTION.SETTING=VALUE`.", ""]
     for component in built_in(group):
-        prefix = f"{group}.{component.name}" if about.many else group
+        prefix = f"{group}.{component.name}" if declared.many else group
         lines += [f"## {component.name}", "", escaped(component.summary), ""]
         if component.needs:
             lines += [f"Needs: {', '.join(sorted(component.needs))}.", ""]
@@ -89,18 +88,25 @@ def group_page(group: str) -> str:
 
 def settings_page() -> str:
     lines = ["# Sections, trainer, logger", "", "Settings that belong to no option of a group.", ""]
-    found: Mapping[str, Any] = {name: registry.section_class(name) for name in registry.section_names()}
-    for name, target in {**found, "trainer": TrainerSettings, "logger": LOGGERS["wandb"]}.items():
+    sections: Mapping[str, Any] = {name: registry.section_class(name) for name in registry.section_names()}
+    for name, target in {**sections, **SECTIONS}.items():
         lines += [f"## {name}", "", escaped((target.__doc__ or "").split("\n")[0]), "", *settings_table(target, name), *docstring(target)]
     return "\n".join(lines)
 
 
 def python_page() -> str:
-    lines = ["# In Python", "", "What a component of your own meets, and how a trained reward model is used.", ""]
+    lines = ["# In Python", "", "The classes and functions that plugins use, and those that load a trained reward model.", ""]
     for title, targets in PYTHON.items():
         lines += [f"## {title}", ""]
         for target in targets:
-            lines += [f"### {target.__qualname__}", "", f"`{target.__module__}`", "", *signature(target), *docstring(target, whole=True)]
+            lines += [
+                f"### {target.__qualname__}",
+                "",
+                f"`{target.__module__}`",
+                "",
+                *signature(target),
+                *docstring(target, summary=True),
+            ]
     return "\n".join(lines)
 
 
@@ -108,25 +114,28 @@ def settings_table(target: Callable[..., Any], prefix: str) -> list[str]:
     settings = settings_of(target)
     if not settings:
         return ["No settings.", ""]
-    rows = [f"| `{prefix}.{s.name}` | {escaped(type_name(s.type))} | `{default_text(s)}` |" for s in settings]
-    return ["| setting | type | default |", "|---|---|---|", *rows, ""]
+    descriptions = descriptions_of(target)
+    rows = [
+        f"| `{prefix}.{s.name}` | {escaped(type_name(s.type))} | `{default_text(s)}` | {escaped(descriptions[s.name])} |" for s in settings
+    ]
+    return ["| setting | type | default | description |", "|---|---|---|---|", *rows, ""]
 
 
 def signature(target: Any) -> list[str]:
     if inspect.isclass(target) and issubclass(target, Exception):
         return []
-    said = str(inspect.signature(target)).replace("'", "")  # annotations are kept as text
-    return ["```text", f"{target.__qualname__}{said}", "```", ""]
+    parameters = str(inspect.signature(target)).replace("'", "")  # annotations are stored as text
+    return ["```text", f"{target.__qualname__}{parameters}", "```", ""]
 
 
-def docstring(target: Any, whole: bool = False) -> list[str]:
-    """What a docstring says beyond its first line, as it was written."""
+def docstring(target: Any, summary: bool = False) -> list[str]:
+    """A docstring without its first line, literally."""
     text = inspect.getdoc(target) or ""
-    rest = text if whole else text.partition("\n")[2].strip("\n")
+    rest = text if summary else text.partition("\n")[2].strip("\n")
     return ["```text", rest, "```", ""] if rest else []
 
 
 def escaped(text: str) -> str:
-    """Plain text inside Markdown and its tables; what stands in backticks stays code."""
+    """Plain text inside Markdown and its tables; code in backticks stays code."""
     pieces = re.split(r"(`[^`|]*`)", text)
     return "".join(piece if i % 2 else re.sub(r"([\\`*_\[\]<>|])", r"\\\1", piece) for i, piece in enumerate(pieces))

@@ -10,7 +10,11 @@ from rlhf_lightning.registry import register
 
 @register("reward_head", "gated")
 class GatedHead(nn.Module):
-    """A gated linear unit on phi(x, y): w · (a(phi) * sigmoid(b(phi))), [B, D] to [B]."""
+    """A gated linear unit on phi(x, y): w · (a(phi) * sigmoid(b(phi))), [B, D] to [B].
+
+    Args:
+        hidden: width of the gated layer.
+    """
 
     def __init__(self, width: int, *, hidden: PositiveInt = 64) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
 
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
-        eps: verl 1e-6, TRL 1e-4.
+        eps: added to the group's standard deviation; verl 1e-6, TRL 1e-4.
 
     Raises:
         DataError: advantages not finite, or too large to normalise.

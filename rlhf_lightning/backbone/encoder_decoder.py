@@ -84,7 +84,7 @@ def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["f
     Args:
         corpus: unused; a pretrained model has its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
-        dtype: of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
+        dtype: number format of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
 
     Raises:
         DataError: the folder or name can't be loaded.

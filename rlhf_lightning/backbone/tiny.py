@@ -33,7 +33,11 @@ def tiny(
     Args:
         corpus: texts to train the tokenizer on.
         family: the architecture of the transformers config.
+        layers: number of transformer blocks.
+        width: numbers per hidden state; a multiple of `heads`.
+        heads: attention heads of each block.
         vocabulary: maximum number of tokens, of which 256 are the bytes.
+        positions: tokens of prompt and response together that the model can read.
 
     Raises:
         ConfigError: width is not divisible by heads.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf_lightning.cli.type_names import type_name, value_name
+from rlhf_lightning.config.descriptions import descriptions_of
 from rlhf_lightning.config.display import literal, visible
 from rlhf_lightning.config.plugins import packages
 from rlhf_lightning.config.presets import default_options, list_presets
 from rlhf_lightning.config.schema import REQUIRED, Setting, did_you_mean, settings_of
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, PACKAGE, Component, components, section_class, section_names
+from rlhf_lightning.tracking.logger_settings import LOGGERS
+from rlhf_lightning.training.trainer import TrainerSettings
 
 WIDTH = 120
 NAME_WIDTH = 21
@@ -27,7 +32,9 @@ python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.
 python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=reward_model rollout_scorer.path=RM
 python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
 PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
-FOOT = "rlhf-lightning components [GROUP or SECTION]: settings. new GROUP NAME: a new plugin. --plugins FOLDER. --cfg job."
+SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wandb"]}
+"""Sections that presets fill."""
+FOOT = "rlhf-lightning components [GROUP|SECTION|WORDS]: settings. new GROUP NAME: a new plugin. --plugins FOLDER. --cfg job."
 
 
 def print_help() -> None:
@@ -59,57 +66,98 @@ def _group_line(group: str, options: Sequence[str], defaults: Sequence[str], sum
     return textwrap.indent("\n".join(lines), " " * (NAME_WIDTH + 3)).replace(" " * (NAME_WIDTH + 3), f"  {group:<{NAME_WIDTH}} ", 1)
 
 
-def print_components(name: str | None) -> None:
-    """Print the components, all or of one group, or the settings of one section.
+def print_components(query: str | None) -> None:
+    """Print all components, those of a group, the settings of a section, or what a search finds.
+
+    Args:
+        query: None for all; the name of a group or section; else words to search in names, summaries and descriptions of settings.
 
     Raises:
-        ConfigError: no such group or section.
+        ConfigError: nothing matches.
     """
-    # A section, or a name that is neither section nor group.
-    if name in section_names():
-        print_section(str(name))
-        return
-    if name is not None and name not in GROUPS:
-        names = [*GROUPS, *section_names()]
-        raise ConfigError(f"no group {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
-    # A row for each component.
-    from rich.console import Console
-    from rich.table import Table
+    if query in SECTIONS or query in section_names():
+        print_section(str(query))
+    elif query is None or query in GROUPS:
+        _print_options(components(query), GROUPS[query].summary if query else None, with_descriptions=query is not None)
+    else:
+        print_matches(query)
 
-    console = Console()
-    table = Table(title=GROUPS[name].summary if name else None, show_lines=True)
-    table.add_column("option", no_wrap=True)
-    for head in ("summary", "settings", "owner"):
-        table.add_column(head, overflow="fold")
-    for component in components(name):
-        cells = (
-            f"{component.group}={component.name}",
-            component.summary,
-            _format_settings(settings_of(component.target)),
-            owner(component),
-        )
-        table.add_row(*(literal(cell, console) for cell in cells))
-    console.print(table)
+
+def _print_options(options: Sequence[Component], title: str | None, with_descriptions: bool) -> None:
+    rows = []
+    for option in options:
+        settings = _format_settings(option.target, with_descriptions)
+        rows.append((f"{option.group}={option.name}", option.summary, settings, owner(option)))
+    _print_table(title, ("option", "summary", "settings", "owner"), rows)
 
 
 def print_section(name: str) -> None:
-    """The settings of a section, with types and defaults."""
+    """The settings of a section, with types, defaults and descriptions."""
+    target = SECTIONS.get(name) or section_class(name)
+    descriptions = descriptions_of(target)
+    rows = [(f"{name}.{s.name}", type_name(s.type), default_text(s), descriptions[s.name]) for s in settings_of(target)]
+    _print_table((target.__doc__ or name).split("\n")[0], ("setting", "type", "default", "description"), rows)
+
+
+def print_matches(query: str) -> None:
+    """Print the options and settings that match all words of a query, the best first.
+
+    Raises:
+        ConfigError: none does.
+    """
+    words = query.lower().split()
+    matches = [(rank, key, text) for key, text in _searchable() if (rank := _rank(key.lower(), text.lower(), words)) is not None]
+    if not matches:
+        names = [*GROUPS, *section_names(), *SECTIONS]
+        raise ConfigError(f"no group, option or setting matches {query!r}{did_you_mean(query, names)}; the groups are: {', '.join(names)}")
+    rows = [(key, text) for _, key, text in sorted(matches, key=lambda match: match[0])]
+    _print_table(f"what matches {query!r}", ("option or setting", "description"), rows)
+
+
+def _searchable() -> Iterator[tuple[str, str]]:
+    """Each group, option and setting as it is written in a command, with its description."""
+    for group, declared in GROUPS.items():
+        yield f"{group}=...", declared.summary
+        for option in components(group):
+            yield f"{group}={option.name}", option.summary
+            prefix = f"{group}.{option.name}" if declared.many else group
+            for name, text in descriptions_of(option.target).items():
+                yield f"{prefix}.{name}" + (f" ({option.name})" if not declared.many else ""), text
+    for section, target in {**{name: section_class(name) for name in section_names()}, **SECTIONS}.items():
+        for name, text in descriptions_of(target).items():
+            yield f"{section}.{name}", text
+
+
+def _rank(key: str, text: str, words: Sequence[str]) -> int | None:
+    """The order of a match: 0 in the last name, 1 in the address, 2 in the description; None without one."""
+    name = re.split(r"[=.]", key.partition(" ")[0])[-1]
+    texts = (name, key, f"{key} {text}")
+    return next((i for i, content in enumerate(texts) if all(re.search(rf"(?<![^\W_]){re.escape(word)}", content) for word in words)), None)
+
+
+def _print_table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print literal cells; names in the first column stay in one line."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(title=literal((section_class(name).__doc__ or name).split("\n")[0], console))
-    table.add_column("setting", no_wrap=True)
-    for head in ("type", "default"):
+    table = Table(title=title and literal(title, console), show_lines=True)
+    table.add_column(heads[0], no_wrap=True)
+    for head in heads[1:]:
         table.add_column(head, overflow="fold")
-    for setting in settings_of(section_class(name)):
-        cells = (f"{name}.{setting.name}", type_name(setting.type), default_text(setting))
-        table.add_row(*(literal(cell, console) for cell in cells))
+    for row in rows:
+        table.add_row(*(literal(cell, console) for cell in row))
     console.print(table)
 
 
-def _format_settings(settings: Sequence[Setting]) -> str:
-    return "\n".join(f"{setting.name}={default_text(setting)}  ({type_name(setting.type)})" for setting in settings)
+def _format_settings(target: Callable[..., Any], with_descriptions: bool) -> str:
+    descriptions = descriptions_of(target)
+    lines = []
+    for setting in settings_of(target):
+        lines.append(f"{setting.name}={default_text(setting)}  ({type_name(setting.type)})")
+        if with_descriptions and descriptions[setting.name]:
+            lines.append(f"    {descriptions[setting.name]}")
+    return "\n".join(lines)
 
 
 def default_text(setting: Setting) -> str:

@@ -105,7 +105,7 @@ def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> Non
 def run_subcommand(args: Sequence[str]) -> bool:
     """Run `components`, `new` or `--help`. Returns whether the command is one of these."""
     if args[:1] == ["components"]:
-        help.print_components(args[1] if len(args) > 1 else None)
+        help.print_components(" ".join(args[1:]) or None)
     elif args[:1] == ["new"]:
         from rlhf_lightning.cli.scaffold.write import write_new
 

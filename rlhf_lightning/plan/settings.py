@@ -21,7 +21,7 @@ class PlanSettings:
 
     Attributes:
         job: the stage to plan; the rest of the command is the job's own.
-        device: of each process; "here" is this machine's, whose speed is measured by a short matrix product.
+        device: kind of device of each process; "here" is this machine's, whose speed is measured by a short matrix product.
         response_tokens: mean length of a response; None takes the sampler's maximum, so that the peak is a bound.
         batches: the number of batches of which the largest is planned.
         switches: also plan settings that may take less memory (adapters, a shared critic, micro-batches ...), one at a time.

@@ -22,15 +22,19 @@ class PPOSettings:
         updates: iterations of experience making and policy update.
         prompts_per_update: distinct prompts of one rollout, over all processes.
         responses_per_prompt: responses sampled for each; group estimators (rloo, grpo) need at least two.
-        epochs, num_minibatches: passes over a rollout, and optimiser steps of each pass.
+        epochs: passes over each rollout.
+        num_minibatches: optimizer steps of each pass.
         micro_batch_size: responses of a forward pass in optimisation; None takes a complete minibatch. Less memory, the same gradient:
             each token keeps its weight in the reduction of the minibatch.
+        learning_rate: Adam's step size for policy and critic; the schedule starts there.
+        learning_rate_schedule: "linear" falls to 0 at the last update, "constant" stays.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
         ptx_coef: weight of the likelihood of the task's demonstrations, sft.batch_size of them per minibatch, against forgetting
             (Ouyang et al. 2022: 27.8 on a sum over tokens; here it weights a mean).
+        max_grad_norm: larger gradients are scaled down to this L2 norm.
         target_kl: stop an iteration's epochs once the approximate KL to the behaviour policy passes 1.5 times this; all ranks together.
-        adam_eps: 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
+        adam_eps: epsilon of Adam; 1e-5 as in PPO's reference implementations (Huang et al. 2024, detail on Adam's epsilon).
         self_checks: check the first batch before the first update, and stop if a check fails (policy.self_checks).
         held_out_scorer: folder or Hub name of a second reward model for monitoring, logged as objective/held_out_scores: if the
             score rises and they fall, the policy games the first one.

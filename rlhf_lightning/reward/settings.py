@@ -19,8 +19,8 @@ class RewardSettings(SupervisedSettings):
     A text longer than max_length loses the beginning of its prompt, and the end of a response that is too long by itself.
 
     Attributes:
-        loss_learning_rate: of the losses' own parameters (a threshold, a rater's slope, an annotator's error rate), a few numbers whose
-            size has nothing to do with the model's.
+        loss_learning_rate: learning rate of the losses' own parameters (a threshold, a rater's slope, an annotator's error rate), a few
+            numbers whose size has nothing to do with the model's.
         validation_fraction: fraction of the prompts that is held out.
     """
 

@@ -83,7 +83,8 @@ def rounds(
     Args:
         max_rounds: the maximal number of rounds.
         target: rise of the mean utility that ends the run, in standard deviations of the start's.
-        prompts, responses: prompts per round, and responses per prompt, which are judged together.
+        prompts: sampled in each round.
+        responses: sampled to each prompt and judged together.
     """
     from rlhf_lightning.stage._reward_training import train_reward
 

@@ -76,7 +76,7 @@ class Reviews:
     one standard deviation of the demonstrations.
 
     Args:
-        seed: of the split and of the demonstrations.
+        seed: random seed of the split and of the demonstrations.
         demonstrations: number; their writers differ in care, and about half of their sentences are poor.
         test_fraction: fraction of held-out prompts; each product keeps prompts in training.
     """

@@ -34,8 +34,9 @@ class WandbSettings(LoggerSettings):
 
     Attributes:
         naming: the framework whose metric names are used (rlhf_lightning.tracking.metric_names).
+        project: the W&B project.
         mode: offline needs no account; `wandb sync` uploads it later.
-        group: null: the folder of the run, or of the sweep.
+        group: the W&B group; null takes the folder of the run, or of the sweep.
         init_timeout: seconds to wait for the server at the start; then the run is logged offline, and so are those after it.
         finish_timeout: seconds to wait for uploads at the end; what is left stays on the disk for `wandb sync`.
     """

@@ -20,7 +20,7 @@ class SupervisedSettings:
             Less memory, the same gradient.
         learning_rate_schedule: after the warm-up, "linear" falls to 0 at the last step and "constant" stays.
         warmup_fraction: fraction of the steps over which the learning rate rises from 0.
-        weight_decay: of AdamW.
+        weight_decay: decoupled, as in AdamW: the fraction of a weight that a step at learning rate 1 removes.
         max_grad_norm: larger gradients are scaled down to this L2 norm.
         max_length: tokens of prompt and response together.
     """

@@ -72,8 +72,18 @@ class TrainerSettings:
     """The settings of Lightning's Trainer that a command may give (`trainer.precision=bf16-mixed`).
 
     Attributes:
-        precision: 16-mixed is for GPUs without bfloat16, in stages whose optimiser Lightning steps.
-        max_time: of each training, DD:HH:MM:SS.
+        accelerator: kind of device; auto takes a GPU if there is one.
+        devices: number of devices (on the CPU: processes) of each node, a list of their indices, or auto.
+        num_nodes: number of machines; each needs torchrun, SLURM or Lightning's environment variables.
+        strategy: how processes share the training: ddp, fsdp2 (sharded weights), deepspeed_stage_1 or _2; auto for one device.
+        deterministic: use only deterministic kernels; "warn" reports the others.
+        benchmark: let cuDNN search the fastest kernels.
+        detect_anomaly: report the operation that made a gradient NaN; slow.
+        log_every_n_steps: steps between two rows of the training's log; null is Lightning's 50.
+        profiler: Lightning's profiler, whose table is printed at the end of a training.
+        precision: number format of forward and backward pass; 16-mixed is for GPUs without bfloat16, in stages
+            whose optimiser Lightning steps.
+        max_time: longest time of each training, DD:HH:MM:SS.
         shard_frozen: under strategy=fsdp2 also shard the frozen models of PPO, the reference and the reward model.
     """
 

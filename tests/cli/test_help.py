@@ -14,8 +14,8 @@ registry.load_components()
 
 
 @pytest.fixture
-def shown(capsys, monkeypatch):
-    """What a listing prints, in lines that don't wrap."""
+def listing(capsys, monkeypatch):
+    """Prints components in lines that don't wrap."""
     monkeypatch.setenv("COLUMNS", "400")
 
     def run(name: str | None) -> str:
@@ -72,43 +72,66 @@ def test_its_examples_are_commands_that_compose(command, tmp_path):
             assert outcome.code == 0, outcome.error
 
 
-def test_every_component_is_listed_with_its_settings(shown):
-    everything = shown(None)
+def test_every_component_is_listed_with_its_settings(listing):
+    everything = listing(None)
     for component in registry.components():
         assert f"{component.group}={component.name} " in everything
         assert component.summary.split("[")[0].strip() in everything
 
 
-def test_a_setting_is_shown_as_it_is_written_with_what_it_takes(shown):
-    heads = shown("reward_head")
+def test_a_setting_is_shown_as_it_is_written_with_what_it_takes(listing):
+    heads = listing("reward_head")
     for text in ("hidden=256  (int > 0)", "dropout=0  (float >= 0 and < 1)", "reduction=mean  (one of mean, sum)", "seed=${seed}  (int)"):
         assert text in heads
-    assert "path=required  (folder or Hub name)" in shown("rollout_scorer")
+    assert "width of the hidden layer." in heads
+    assert "path=required  (folder or Hub name)" in listing("rollout_scorer")
     assert "rollout_scorer" not in heads
 
 
-def test_a_section_is_listed_by_setting(shown):
-    settings = shown("ppo")
-    for text in ("ppo.learning_rate", "float > 0", "0.0002", "one of linear, constant", "int > 0 or null"):
+def test_a_section_is_listed_by_setting(listing):
+    settings = listing("ppo")
+    for text in ("ppo.learning_rate", "float > 0", "0.0002", "one of linear, constant", "int > 0 or null", "passes over each rollout."):
         assert text in settings
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("rating", ["feedback_format=rating", "reward_loss=gaussian_rating", "feedback_format.rating.scale", "preference.min_rating_gap"]),
+        ("learning rate", ["ppo.learning_rate", "reward_head.learning_rate (features)", "policy_reduction.length (fixed_length)"]),
+        ("group", ["ppo.responses_per_prompt", "logger.group"]),
+        ("checkpoint keep", ["checkpoint.keep", "checkpoint.keep_finished"]),
+        ("cuda", []),
+    ],
+)
+def test_options_and_settings_are_found_by_name_group_or_description(listing, query, expected):
+    if not expected:
+        with pytest.raises(ConfigError, match=query):
+            help.print_components(query)
+        return
+    found = listing(query)
+    for name in expected:
+        assert f" {name} " in found
+    lines = [line for line in found.splitlines() if query.split()[0] in line.lower()]
+    assert query.split()[0] in lines[1].split("\u2502")[1], "names come before descriptions"
+
+
 def test_an_unknown_group_is_refused():
-    with pytest.raises(ConfigError, match=r"no group 'rewardhead', did you mean 'reward_head'\?"):
+    with pytest.raises(ConfigError, match=r"'rewardhead', did you mean 'reward_head'\?"):
         help.print_components("rewardhead")
 
 
-def test_a_component_s_owner_is_its_file_or_its_package(monkeypatch, shown):
+def test_a_component_s_owner_is_its_file_or_its_package(monkeypatch, listing):
     assert help.owner(registry.option("reward_head", "mlp")) == "built in"
     gated = registry.option("reward_head", "gated")
     assert help.owner(gated).endswith("plugins/gated_head.py")
     monkeypatch.setattr(help, "packages", lambda: {"plugins": "somebody-s-heads 1.2"})
     assert help.owner(gated) == "somebody-s-heads 1.2"
-    assert "built in" in shown("advantage")
+    assert "built in" in listing("advantage")
 
 
-def test_markup_in_a_plugin_s_words_is_text(monkeypatch, shown):
-    assert "[U, D] to [U]" in shown("reward_head"), "Rich reads brackets as its own markup"
+def test_markup_in_a_plugin_s_words_is_text(monkeypatch, listing):
+    assert "[U, D] to [U]" in listing("reward_head"), "Rich reads brackets as its own markup"
     assert Console().width == 400
 
 

@@ -47,11 +47,11 @@ class SimulatedAnnotators:
         noise: standard deviation of the noise of each feeling, in standard deviations of utility.
         bias: standard deviation between people of the offset of their ratings, in the same unit.
         scale_spread: standard deviation between people of the logarithm of their gain.
-        random_fraction: of the people who answer at random, rounded to whole people: the last ones.
+        random_fraction: fraction of the people who answer at random, rounded to whole people: the last ones.
         rating_scale: lowest and highest rating, both whole numbers.
         reach: distance from the mean, in the same unit, at which a feeling reaches the ends of the scale.
         ratings, rankings, edits: number of judgements of each kind that `judge` gives to each prompt.
-        seed: of the people and of their judgements.
+        seed: random seed of the people and of their judgements.
 
     Raises:
         ConfigError: the task has no known utility, too few demonstrations, or the scale is upside down.

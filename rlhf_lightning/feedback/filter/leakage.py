@@ -35,7 +35,7 @@ def leakage(
 
     Args:
         against: JSONL files of test prompts (paths as for feedback_source=jsonl: file, folder or pattern, .gz), one or a list.
-        field: of their rows, with the prompt: a text or a list of messages {role, content}.
+        field: the field of their rows with the prompt: a text or a list of messages {role, content}.
         ngram: also remove records whose prompt shares so many words in a row with a test prompt (13 is usual; Brown et al. 2020, app. C);
             a prompt of fewer words must equal a test prompt. 0 switches it off.
 

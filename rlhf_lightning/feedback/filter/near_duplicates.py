@@ -39,8 +39,9 @@ def near_duplicates(
     measured exactly. About 5 KB of memory and 0.3 ms a record; needs the extra `cleaning`.
 
     Args:
+        threshold: lowest Jaccard similarity of near duplicates; 1 removes only texts with the same n-grams.
         ngram: words of an n-gram. Larger values weigh a changed word more.
-        permutations: of the MinHash. More give fewer false candidates.
+        permutations: hash functions of the MinHash. More give fewer false candidates.
     """
     index = _lsh(threshold, permutations)
     pairs, count = array("q"), 0

@@ -43,9 +43,11 @@ def toxicity(
             several words.
         model: a sequence classifier's folder or Hub name (transformers); a text's score is the probability of `label`. Texts are
             truncated to the model's maximum length.
+        label: the model's label that means toxic.
         threshold: lowest toxic score; by default 1 with words, 0.5 with a model.
         prompts: score prompts as well.
-        batch_size: of the model.
+        batch_size: records of one pass of the model.
+        action: "drop" removes the record; "note" keeps it and counts it.
 
     Raises:
         ConfigError: neither or both of words and model, a model that can't be loaded, or a label that it doesn't have.

@@ -27,7 +27,7 @@ class OasstFormat:
 
     Args:
         tree: the field with the tree.
-        languages: of the prompter's message ("en"); empty for all.
+        languages: codes of the prompter's languages to read ("en"); empty for all.
     """
 
     def __init__(self, *, tree: str = "tree", languages: tuple[str, ...] = ()) -> None:

@@ -39,7 +39,7 @@ def hub(
 
     Args:
         path: a name on the Hub ("Anthropic/hh-rlhf"), a local folder or a Parquet file. Existing paths are never looked up on the Hub.
-        split: of the data set ("train").
+        split: name of the data set's split ("train").
         config: name of the data set's configuration.
         revision: branch, tag or commit on the Hub.
         streaming: read while downloading, without a local copy.

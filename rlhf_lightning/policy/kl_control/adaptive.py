@@ -17,7 +17,7 @@ class AdaptiveKL(FixedKL):
     Deviation: more responses than the horizon count as the horizon; in theirs the coefficient can turn negative.
 
     Args:
-        coef: its start, in reward units per nat.
+        coef: the KL coefficient at the start, in reward units per nat.
         target: KL(policy, reference) wanted, in nats, summed over a response and averaged over responses.
         horizon: responses after which a KL far too high has multiplied the coefficient by about e^0.2.
     """

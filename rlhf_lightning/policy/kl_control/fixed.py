@@ -15,7 +15,7 @@ class FixedKL(nn.Module):
     precision, where 0.05 * 1.001 is 0.05 again.
 
     Args:
-        coef: reward units per nat.
+        coef: the KL coefficient, in reward units per nat.
     """
 
     def __init__(self, *, coef: NonNegativeFloat = 0.05) -> None:

@@ -21,9 +21,9 @@ class TargetRangeKL(FixedKL):
     coefficient stays within `limits`, else a policy that has collapsed takes it to infinity, and one that learns nothing to 0.
 
     Args:
-        coef: its start, in reward units per nat; clamped to limits.
+        coef: the KL coefficient at the start, in reward units per nat; clamped to limits.
         target: lowest and highest KL wanted, in nats, summed over a response and averaged over responses.
-        factor: how fast it moves.
+        factor: how fast the coefficient moves.
         limits: the lowest and highest coefficient.
     """
 

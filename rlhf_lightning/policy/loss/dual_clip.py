@@ -29,7 +29,8 @@ def dual_clip(
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.
-        clip_ratio, clip_ratio_high: as in ppo_clip.
+        clip_ratio: how far the ratio may fall, and rise unless clip_ratio_high is given.
+        clip_ratio_high: how far it may rise.
         clip_ratio_c: bound of the ratio where A < 0; c in the paper.
 
     Returns:

@@ -22,7 +22,8 @@ def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: PositiveFloat = 32.
 
     Args:
         model: a transformers model; "pretrained": a warm-up from random weights trains all of them.
-        rank: of the adapters; alpha: their scale is alpha/rank.
+        rank: inner width of the adapters' two matrices.
+        alpha: the adapters' product is scaled by alpha/rank.
         targets: names of the trunk's linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"]: all of them, and fused experts.
 
     Raises:

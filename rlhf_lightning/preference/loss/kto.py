@@ -21,7 +21,7 @@ class KTO:
 
     Args:
         beta: how fast the value saturates.
-        desirable_weight, undesirable_weight: of thumbs up and down; the paper wants (weight x number) of the two alike within 4 : 3.
+        desirable_weight, undesirable_weight: weights of thumbs up and down; the paper has (weight x number) of the two alike within 4 : 3.
         from_pairs: learn from comparisons, too: the better response counts as a thumbs-up, the worse as a thumbs-down.
     """
 

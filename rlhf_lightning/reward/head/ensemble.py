@@ -29,12 +29,13 @@ class EnsembleHead(nn.Module):
     responses to one prompt are undetermined too; reward_loss.bradley_terry.centering keeps them near 0.
 
     Args:
-        members: K. member: the kind of each head.
+        members: K, the number of heads.
+        member: the kind of each head.
         hidden: width of a member's hidden layer, for member=mlp.
         aggregation: the mean less coef * deviation, or the worst member's score.
         coef: cost of disagreement, for aggregation=mean; 0 is the plain mean.
         bootstrap: train each member on prompts sampled with replacement (reward.bootstrap), else only their starts differ.
-        seed: of those samples.
+        seed: random seed of those samples.
 
     Attributes:
         level: [K] subtracted from each member's score; 0 until it is set.

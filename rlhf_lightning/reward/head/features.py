@@ -23,10 +23,10 @@ class FeaturesHead:
 
     Args:
         l2: penalty on the weights; null chooses it by cross-validation over the prompts.
-        folds: of the cross-validation.
+        folds: number of parts of the cross-validation.
         solver: "closed_form": ratings alone are solved exactly, comparisons by L-BFGS to convergence; "gradient": Adam on minibatches.
-        epochs, batch_size, learning_rate: of solver=gradient.
-        seed: of the order of its minibatches.
+        epochs, batch_size, learning_rate: passes over the data, rows of a step and Adam's learning rate, for solver=gradient.
+        seed: random seed of the order of its minibatches.
     """
 
     def __init__(

@@ -13,7 +13,12 @@ from rlhf_lightning.registry import register
 
 @register("reward_head", "mlp")
 class MLPHead(nn.Module):
-    """One hidden layer with GELU, [B, D] to [B]. The output layer starts at N(0, 1/(hidden+1)), bias 0."""
+    """One hidden layer with GELU, [B, D] to [B]. The output layer starts at N(0, 1/(hidden+1)), bias 0.
+
+    Args:
+        hidden: width of the hidden layer.
+        dropout: probability of dropping a hidden unit in training.
+    """
 
     def __init__(self, width: int, *, hidden: PositiveInt = 256, dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class OrdinalHead(nn.Module):
     At the start all levels are equally likely at l = 0, where the score is 0 with slope 1, as for reward_head=linear.
 
     Args:
-        levels: L.
+        levels: L, the number of levels of the scale.
     """
 
     def __init__(self, width: int, *, levels: Annotated[int, Field(ge=2)] = 5) -> None:

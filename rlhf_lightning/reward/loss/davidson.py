@@ -30,7 +30,10 @@ class Davidson(PairsAndTies):
     Rao-Kupper's, it keeps the odds of decided pairs at exp(score difference), Luce's axiom.
 
     Args:
-        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; ties have no errors.
+        annotators: number of judgements of each annotator.
+        margin_coef: log-odds of a margin of 1; margins come with the feedback.
+        annotator_noise: "learned": learn each annotator's rate of stating the opposite; ties have no errors.
+        error_rate: the initial typical rate.
     """
 
     def __init__(

@@ -35,7 +35,10 @@ class RaoKupper(PairsAndTies):
     In place of bradley_terry, which leaves ties out. The threshold (log-odds, above 0) is learned, as softplus of a parameter.
 
     Args:
-        annotators, margin_coef, annotator_noise, error_rate: as for bradley_terry; ties have no errors.
+        annotators: number of judgements of each annotator.
+        margin_coef: log-odds of a margin of 1; margins come with the feedback.
+        annotator_noise: "learned": learn each annotator's rate of stating the opposite; ties have no errors.
+        error_rate: the initial typical rate.
     """
 
     def __init__(

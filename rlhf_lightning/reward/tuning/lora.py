@@ -25,7 +25,9 @@ def lora(
     They start as no change (B = 0) and are merged into the weights after the training, so that the saved folder is a plain one.
 
     Args:
-        rank: of the adapters; alpha: they count alpha/rank. dropout: on what the adapters read; those of fused experts have none.
+        rank: inner width of the adapters' two matrices.
+        alpha: the adapters' product is scaled by alpha/rank.
+        dropout: probability of dropping an input of an adapter; adapters of fused experts have none.
         targets: names of the linear layers that get one (["q_proj", "v_proj"]), or ["all-linear"]: all of them, and fused experts.
 
     Raises:

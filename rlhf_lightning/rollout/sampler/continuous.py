@@ -33,9 +33,11 @@ def continuous(
     Log-probabilities come from a forward pass of the policy over the responses, because the engine has other kernels.
 
     Args:
-        max_new_tokens, temperature, top_p: as in `transformers`.
+        max_new_tokens: a response that reaches it without an EOS is truncated.
+        temperature: the logits are divided by it; above 0.
+        top_p: sample from the smallest set of tokens with this probability.
         page_size: tokens of a page of the cache.
-        blocks: of the cache; None for as many as fit in the device's memory, and on a CPU as the prompts need.
+        blocks: pages of the cache; None for as many as fit in the device's memory, and on a CPU as the prompts need.
 
     Raises:
         ConfigError: an encoder-decoder, or a model whose layers aren't transformers' attention.

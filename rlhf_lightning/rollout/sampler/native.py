@@ -33,7 +33,7 @@ def native(
         language_model: the policy; put it in eval mode for exact log-probabilities.
         prompts: B left-padded prompts; each response has its seed and doesn't depend on the others.
         max_new_tokens: T; a response that reaches it without an EOS is truncated: has_eos is False.
-        temperature: of the softmax; 0 is greedy. Log-probabilities are those of the tempered distribution.
+        temperature: the logits are divided by it; 0 is greedy. Log-probabilities are those of the tempered distribution.
         top_p: sample from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
             full distribution, as in TRL: below 1 they are not exactly the sampler's.
     """

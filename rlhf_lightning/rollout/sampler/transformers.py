@@ -29,7 +29,12 @@ def transformers(
     """Sample one response per prompt with transformers' generate.
 
     The model's generation config is overridden if it would change the distribution (top_k, penalties): log-probabilities are those of
-    the sampled distribution. Arguments as in `native`, without temperature 0.
+    the sampled distribution.
+
+    Args:
+        max_new_tokens: a response that reaches it without an EOS is truncated.
+        temperature: the logits are divided by it; above 0.
+        top_p: sample from the smallest set of tokens with this probability.
     """
     from transformers import GenerationConfig
 

@@ -32,7 +32,9 @@ class VLLMSampler:
     mock of vLLM's LLM, not on a GPU.
 
     Args:
-        max_new_tokens, temperature, top_p: as in `native`; log-probabilities are those of the full tempered distribution.
+        max_new_tokens: a response that reaches it without an EOS is truncated.
+        temperature: the logits are divided by it; log-probabilities are those of the full tempered distribution.
+        top_p: sample from the smallest set of tokens with this probability.
         memory: fraction of the GPU's memory for the engine.
         sleep: release the engine's memory between rollouts.
 

@@ -27,7 +27,7 @@ class LexiconScorer:
         path: a text file, one `word<tab>valence` a line (the layout of VADER's lexicon); further columns are ignored.
         normalise: "compound": s / sqrt(s² + alpha) of the sum s (Hutto and Gilbert 2014); "mean": the mean valence of the words, which
             length can't buy.
-        alpha: how large a sum is large.
+        alpha: constant of "compound"; sums well above its root score near 1.
     """
 
     def __init__(self, *, path: FilePath, normalise: Literal["compound", "mean"] = "compound", alpha: PositiveFloat = 15.0) -> None:

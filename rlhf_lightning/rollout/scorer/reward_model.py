@@ -28,11 +28,11 @@ class RewardModelScorer:
     A features model (reward_head=features) scores on the CPU.
 
     Args:
-        path: of the folder, or a Hub name.
+        path: folder or Hub name of the reward model.
         layout: text format of a classifier from another program: "chat" the chat template with the prompt as a user's message, "pair" the
             tokenizer's template for pairs, "joined" prompt and response as one text; "auto" takes pair for encoders, chat where the
             tokenizer has a template, else joined. A model of stage=reward reads texts as it was trained.
-        eos: of such a classifier: end each text with the tokenizer's EOS, or without; null adds one to joined texts alone.
+        eos: for such a classifier, end each text with the tokenizer's EOS, or without; null adds one to joined texts alone.
 
     Attributes:
         note: on the text format, for the log; empty if it is unambiguous.

@@ -17,7 +17,7 @@ def missing_eos(scored: ScoredRollout, *, penalty: NonNegativeFloat = 1.0) -> Sc
 
     Args:
         scored: rewards and response_mask [B, T], has_eos [B].
-        penalty: in units of reward.
+        penalty: subtracted from the last token's reward, in units of reward.
     """
     due = penalty * (~scored.has_eos.bool()).to(scored.rewards.dtype)
     return dataclasses.replace(scored, rewards=scored.rewards - score_on_last_token(due, scored.response_mask))

@@ -22,7 +22,7 @@ class NormaliseScore(nn.Module):
     The statistics are in the checkpoint in double precision, on no device, like FixedKL's coefficient.
 
     Args:
-        clip: in standard deviations; None for no clipping.
+        clip: largest absolute score after normalisation, in standard deviations; None for no clipping.
         centre: whether to subtract the mean.
     """
 
