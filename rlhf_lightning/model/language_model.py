@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
-from rlhf_lightning.flow import Prompt, Prompts, prompt_text
+from rlhf_lightning.flow import Message, Prompt, Prompts, prompt_text
 from rlhf_lightning.model.kernels import use_fast_kernels
 from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
-from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
+from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder, TrainingRow
 from rlhf_lightning.model.rope import rope_limit
 from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.model.trunk import max_positions
 from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start
-from rlhf_lightning.tokenization.chat_template import prompt_ids, strip_frames
+from rlhf_lightning.tokenization.chat_template import is_templated, prompt_ids, strip_frames
+from rlhf_lightning.tokenization.conversation import UnstableTemplate, conversation_ids
 from rlhf_lightning.tokenization.length_limit import UNLIMITED
 from rlhf_lightning.tokenization.turns import end_notes, generation_eos_ids, stop_ids
 
@@ -112,6 +113,31 @@ class LanguageModel:
     def before_output(self, hidden: Tensor) -> Tensor:
         """[..., D] vectors of the trunk as the output layer reads them."""
         return before_output(self.model, hidden)
+
+    def conversation_rows(self, messages: Sequence[Message]) -> list[TrainingRow]:
+        """Encode a conversation to train on all answers of the assistant: one row, or a row per answer.
+
+        A row per answer, after the messages before it, is needed by an encoder-decoder, without a chat template, and by a template that
+        writes an answer otherwise once the conversation continues (which drops earlier thoughts): see the rows' note.
+
+        Raises:
+            DataError: no answer follows another message, or the chat template rejects the conversation.
+        """
+        answers = [i for i, message in enumerate(messages) if i and message.role == "assistant"]
+        if not answers:
+            roles = ", ".join(message.role for message in messages)
+            raise DataError(f"a conversation of the roles {roles} has no message of the assistant after another one to train on")
+        note = ""
+        if self.decoder_prefix is None and is_templated(self.tokenizer, tuple(messages)):
+            try:
+                return [TrainingRow(*conversation_ids(self.tokenizer, messages, self.eos_ids), None)]
+            except UnstableTemplate as reason:
+                note = str(reason)
+        rows = []
+        for index in answers:
+            ids, start, context = self.text_ids(tuple(messages[:index]), messages[index].content)
+            rows.append(TrainingRow(ids, [i >= start for i in range(len(ids))], context, note))
+        return rows
 
     def text_ids(self, prompt: Prompt, response: str) -> tuple[list[int], int, list[int] | None]:
         """Encode a prompt, its response and the end-of-text.

@@ -43,6 +43,8 @@ class PackedTokens:
         response_start: [U] index in each text of its response's first token; None if unknown.
         types: [N] token types, for an encoder that tells prompt and response apart by them.
         context: the U texts that an encoder-decoder's encoder reads; `ids` are then its decoder's.
+        response_mask: [N] True at the tokens of responses, from response_start on, of which a conversation has several; None if a
+            response extends to its text's end.
     """
 
     ids: Tensor
@@ -50,6 +52,7 @@ class PackedTokens:
     response_start: Tensor | None = None
     types: Tensor | None = None
     context: PackedTokens | None = None
+    response_mask: Tensor | None = None
 
     @classmethod
     def of(
@@ -58,10 +61,12 @@ class PackedTokens:
         response_start: Sequence[int] | None = None,
         types: Sequence[Sequence[int]] | None = None,
         context: PackedTokens | None = None,
+        response_mask: Sequence[Sequence[bool]] | None = None,
     ) -> PackedTokens:
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
         start = None if response_start is None else torch.tensor(response_start, dtype=torch.long)
-        return cls(_concat(rows), lengths, start, None if types is None else _concat(types), context)
+        mask = None if response_mask is None else _concat(response_mask).bool()
+        return cls(_concat(rows), lengths, start, None if types is None else _concat(types), context, mask)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -80,7 +85,8 @@ class PackedTokens:
         start = None if self.response_start is None else self.response_start[rows]
         types = None if self.types is None else self.types[indices]
         context = None if self.context is None else self.context.select(rows)[0]
-        return PackedTokens(self.ids[indices], lengths, start, types, context), indices
+        mask = None if self.response_mask is None else self.response_mask[indices]
+        return PackedTokens(self.ids[indices], lengths, start, types, context, mask), indices
 
     def truncate(self, length: int) -> PackedTokens:
         """The first tokens of a single text."""

@@ -62,6 +62,21 @@ class EncodedText(NamedTuple):
         return [*self.before, *self.answer, *self.end]
 
 
+class TrainingRow(NamedTuple):
+    """A text to train on.
+
+    Attributes:
+        mask: True at the ids to learn: the responses and their ends.
+        context: ids for the encoder of an encoder-decoder, else None.
+        note: for a conversation that became several rows, why.
+    """
+
+    ids: list[int]
+    mask: list[bool]
+    context: list[int] | None
+    note: str = ""
+
+
 class PairTemplate(NamedTuple):
     """The special tokens of a tokenizer's template around and between texts, and token types.
 

@@ -29,7 +29,8 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     The output layer runs only on positions that predict a response token. A text's first token has no prediction and doesn't count.
 
     Args:
-        tokens: U texts with `response_start`, from which the response with its end-of-text extends to the text's end.
+        tokens: U texts with `response_start`, from which the response with its end-of-text extends to the text's end, or all responses
+            that `response_mask` marks.
 
     Returns:
         [U] sums in nats, float32 at least, and [U] numbers of tokens.
@@ -38,8 +39,11 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     starts = (tokens.lengths.cumsum(0) - tokens.lengths).repeat_interleave(tokens.lengths)
     first = tokens.response_start.clamp(min=1)
     predicted = torch.arange(len(tokens.ids), device=starts.device) - starts >= first.repeat_interleave(tokens.lengths)
+    counts = (tokens.lengths - first).clamp(min=0)
+    if tokens.response_mask is not None:
+        predicted = predicted & tokens.response_mask
+        counts = unpack(predicted, tokens.lengths)[0].sum(1)
     indices = predicted.nonzero().flatten()
     hidden = text_vectors(language_model.trunk, tokens)[indices - 1]
     log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[indices])
-    counts = (tokens.lengths - first).clamp(min=0)
     return unpack(log_probs, counts)[0].sum(1), counts

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import DataError, UserError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
 from rlhf_lightning.tokenization.boundary import start_ids
-from rlhf_lightning.tokenization.encoding import Rendered, encode, special_tokens
+from rlhf_lightning.tokenization.encoding import Rendered, Span, encode, special_tokens
 from rlhf_lightning.tokenization.template_limits import render_bounded
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MASKS = range(0xE000, 0xF8FF)
 """Private-use characters: two that no message contains delimit the number of a masked special-token string in a template."""
+GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""The tag around the model's text."""
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -86,7 +88,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
     pattern = special_tokens(tokenizer).any_case
     contents = [message.content for message in messages]
     if pattern is None or not any(map(pattern.search, contents)):
-        return Rendered(_render(tokenizer, messages, generation))
+        return _render(tokenizer, messages, generation)
     used = set().union(*contents)
     first, last = [chr(code) for code in MASKS if chr(code) not in used][:2]
     strings: list[str] = []
@@ -97,22 +99,30 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
         return f"{first}{len(strings) - 1}{last}"
 
     masked = [Message(role=message.role, content=pattern.sub(mask, message.content)) for message in messages]
-    pieces = re.split(f"{first}([0-9]+){last}", _render(tokenizer, masked, generation))
+    return _unmask(_render(tokenizer, masked, generation), re.compile(f"{first}([0-9]+){last}"), strings)
+
+
+def _unmask(rendered: Rendered, numbers: re.Pattern[str], strings: Sequence[str]) -> Rendered:
+    """Put the strings back for their numbers, as literal text."""
+    pieces = numbers.split(rendered.text)
     text, literal = pieces[0], []
     for number, rest in zip(pieces[1::2], pieces[2::2], strict=True):
         string = strings[int(number)]
         literal.append((len(text), len(text) + len(string)))
         text += string + rest
-    return Rendered(text, tuple(literal))
+    growth = [(match.end(), len(strings[int(match[1])]) - len(match[0])) for match in numbers.finditer(rendered.text)]
+
+    def new_index(index: int) -> int:
+        return index + sum(added for end, added in growth if end <= index)
+
+    return Rendered(text, tuple(literal), tuple((new_index(a), new_index(b)) for a, b in rendered.generated))
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> Rendered:
     import jinja2
 
     try:
-        chat = [message.model_dump() for message in messages]
-        template = tokenizer.get_chat_template()
-        return render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)))
+        return _run_template(tokenizer, [message.model_dump() for message in messages], generation)
     except UserError:
         raise
     except jinja2.TemplateError as refusal:
@@ -126,3 +136,25 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], gen
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} fails ({type(fault).__name__}: {fault}): it is damaged; "
             "give the model another chat_template"
         ) from fault
+
+
+def _run_template(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], generation: bool) -> Rendered:
+    """Run the template within its limits, with the spans that it marks as the model's text."""
+    template = str(tokenizer.get_chat_template())
+    if not GENERATION_TAG.search(template):
+        return Rendered(
+            render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)))
+        )
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    spans: list[Span] = []
+
+    def render() -> str:
+        texts, (marked,) = render_jinja_template(
+            conversations=[chat], chat_template=template, return_assistant_tokens_mask=True, add_generation_prompt=generation,
+            **tokenizer.special_tokens_map,
+        )  # fmt: skip
+        spans.extend(marked)
+        return str(texts[0])
+
+    return Rendered(render_bounded(template, render), generated=tuple(spans))

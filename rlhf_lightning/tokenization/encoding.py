@@ -22,10 +22,12 @@ class Rendered:
 
     Attributes:
         literal: the spans of user content, in order, in which special-token strings are plain text.
+        generated: the spans that a chat template marks by {% generation %} as the model's, in order.
     """
 
     text: str
     literal: tuple[Span, ...] = ()
+    generated: tuple[Span, ...] = ()
 
     @classmethod
     def plain(cls, text: str) -> Rendered:
@@ -49,6 +51,10 @@ class Rendered:
     def until(self, end: int) -> Rendered:
         """The first `end` characters."""
         return Rendered(self.text[:end], tuple((a, min(b, end)) for a, b in self.literal if a < end))
+
+    def starting_at(self, start: int) -> Rendered:
+        """The characters from `start` on."""
+        return Rendered(self.text[start:], tuple((max(0, a - start), b - start) for a, b in self.literal if b > start))
 
 
 class SpecialTokens(NamedTuple):
@@ -141,6 +147,12 @@ def _overlaps(span: Span, literal: Sequence[Span]) -> bool:
     return any(start < span[1] and span[0] < end for start, end in literal)
 
 
+def template_tokens(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> list[re.Match[str]]:
+    """The special tokens of a rendered text that its template wrote, in order."""
+    pattern = special_tokens(tokenizer).exact
+    return [] if pattern is None else [m for m in pattern.finditer(text.text) if not _overlaps(m.span(), text.literal)]
+
+
 def _sections(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> Iterator[tuple[list[int], Span, bool]]:
     """Yield the template's special tokens and the texts between them, as (ids, span, is special).
 
@@ -148,8 +160,7 @@ def _sections(tokenizer: PreTrainedTokenizerBase, text: Rendered) -> Iterator[tu
     """
     tokens, start = special_tokens(tokenizer), 0
     before: int | None = None
-    matches = [] if tokens.exact is None else [m for m in tokens.exact.finditer(text.text) if not _overlaps(m.span(), text.literal)]
-    for match in [*matches, None]:
+    for match in [*template_tokens(tokenizer, text), None]:
         end = len(text.text) if match is None else match.start()
         if match is not None and tokens.special[match[0]].lstrip:
             end = start + len(text.text[start:end].rstrip())

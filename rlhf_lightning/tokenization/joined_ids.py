@@ -88,8 +88,8 @@ def response_spans(tokenizer: PreTrainedTokenizerBase, prompt: EncodedPrompt, jo
     if joined.continuation is None:
         spans = encode_with_spans(tokenizer, text.joined)[1][len(joined.before) :]
     else:
-        rest = Rendered(text.joined.text[size:], tuple((max(0, a - size), b - size) for a, b in text.joined.literal if b > size))
-        spans = [(a + size, b + size) for a, b in continuation_spans(tokenizer, joined.continuation, prompt.rendered, rest)]
+        rest = continuation_spans(tokenizer, joined.continuation, prompt.rendered, text.joined.starting_at(size))
+        spans = [(a + size, b + size) for a, b in rest]
     offsets = _align(text.joined.text[text.prompt_end : text.answer_end], response)
     limit = len(offsets) - 1
     inside = [(min(max(0, a - text.prompt_end), limit), min(max(0, b - text.prompt_end), limit)) for a, b in spans[: len(joined.answer)]]
