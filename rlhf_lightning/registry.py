@@ -26,7 +26,8 @@ from rlhf_lightning.errors import ConfigError, RegistryError
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
-OPTION_NAME = re.compile(r"[A-Za-z_][\w-]*")
+OPTION_NAME = re.compile(r"(?!(?i:on|off|yes|no|true|false|null|y|n)$)[A-Za-z_][\w-]*")
+"""Names that a command and YAML read as text: YAML's `off` is false."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,9 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
     if group not in GROUPS:
         raise RegistryError(f"no group {group!r}{did_you_mean(group, GROUPS)}; the groups are: {', '.join(GROUPS)}")
     if not OPTION_NAME.fullmatch(name):
-        raise RegistryError(f"{group}={name} can't be typed on a command line: a name is of letters, digits and _, as in my_{group}")
+        raise RegistryError(
+            f"{group}={name} can't be typed on a command line: a name is of letters, digits and _, as in my_{group}, and no constant of YAML"
+        )
 
     def decorate(target: Any) -> Any:
         module, qualname = target.__module__, target.__qualname__

@@ -116,11 +116,14 @@ def value_of_k3_slope_of_k2(case: Case) -> Ours:
     return {**by["k3"], "grad_new_logp": by["k2"]["grad_new_logp"]}
 
 
-def kept_by_band(case: Case) -> Any:
+def correction_weights(case: Case) -> Any:
     """OpenRLHF's three corrections, by the type that the case names."""
     low, high = case.p["thresholds"]
-    kinds = {"tis": partial(truncated_importance_weights, clip_max=high), "icepop": partial(masked_importance_weights, band=(low, high))}
-    return kinds.get(case.p["type"], partial(masked_importance_weights, band=(low, high), level="sequence"))
+    kinds = {
+        "tis": partial(truncated_importance_weights, clip_max=high),
+        "icepop": partial(masked_importance_weights, clip_min=low, clip_max=high),
+    }
+    return kinds.get(case.p["type"], partial(masked_importance_weights, clip_min=low, clip_max=high, level="sequence"))
 
 
 def value(case: Case, reduction: str = "", mask: Callable[[Tensor], Tensor] = torch.clone) -> Ours:
@@ -201,7 +204,7 @@ TABLE: Table = {
         BESIDE - {"sampling_importance_ratio"},
     ),
     ("policy_loss_is_correction", "openrlhf", "PolicyLoss(vllm_is)"): row(
-        policy(ppo_clip, names="vllm_kl=policy/sampler_kl_avg", correction=kept_by_band, **VERL), tolerance="near"
+        policy(ppo_clip, names="vllm_kl=policy/sampler_kl_avg", correction=correction_weights, **VERL), tolerance="near"
     ),
     ("policy_loss_dual_clip", "verl", "compute_policy_loss_vanilla"): row(
         policy(dual_clip, names=f"pg_clipfrac={CLIPPED} pg_clipfrac_lower=policy/clipfrac_lower_avg", clip_ratio_c="clip_c", **VERL),

@@ -38,7 +38,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def test_a_run_is_run_again_by_its_folder(command, world):
-    words = world.ppo("ppo.learning_rate=1e-2", "advantage=rloo", "policy_kl=off", "seed=5")
+    words = world.ppo("ppo.learning_rate=1e-2", "advantage=rloo", "policy_kl=none", "seed=5")
     one = command(*words)
     assert one.code == 0, one.error
     two = command("--config-path", str(one.folder))

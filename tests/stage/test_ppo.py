@@ -116,7 +116,7 @@ def test_the_kl_in_the_reward_comes_before_whitening(kl, shapings, order, tmp_pa
 
 
 def test_without_a_penalty_the_kl_is_only_logged(command, world):
-    free, paid = (logged(command(*world.ppo("logger=csv", f"policy_kl={kl}", "ppo.learning_rate=1e-2"))) for kl in ("off", "reward"))
+    free, paid = (logged(command(*world.ppo("logger=csv", f"policy_kl={kl}", "ppo.learning_rate=1e-2"))) for kl in ("none", "reward"))
     assert float(free[1]["objective/kl"]) != 0  # the k1 estimate of a few samples may be negative
     assert float(free[1]["objective/rlhf_reward"]) != float(paid[1]["objective/rlhf_reward"])
     assert "loss/kl_penalty_avg" not in free[1]

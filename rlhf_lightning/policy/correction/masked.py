@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, FiniteFloat
+from pydantic import Field
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
@@ -12,29 +12,25 @@ from rlhf_lightning.policy.ratio import ratio_of
 from rlhf_lightning.registry import register
 
 
-def _around_1(band: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= band[0] <= 1 <= band[1]:
-        raise ValueError("the band must be [lowest, highest] with 0 <= lowest <= 1 <= highest")
-    return band
-
-
 @register("policy_correction", "masked")
 def masked_importance_weights(
     experience: Experience,
     *,
-    band: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_around_1)] = (0.5, 5.0),
+    clip_min: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    clip_max: Annotated[float, Field(ge=1)] = 5.0,
     level: Literal["token", "sequence"] = "token",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weight each token by its ratio of trainer to sampler probability; 0 outside a band.
+    """Weight each token by its ratio of trainer to sampler probability; 0 outside of bounds.
 
-    IcePop (Ling team, 2025), masked importance sampling: weight p_old / p_sampled without gradient within the band, else 0. On
+    IcePop (Ling team, 2025), masked importance sampling: weight p_old / p_sampled without gradient within the bounds, else 0. On
     tokens of large disagreement the ratio is mostly noise of the kernels.
 
     Args:
         experience: old_log_probs, sampled_log_probs and response_mask [B, T].
-        band: lowest and highest ratio that counts, inclusive.
+        clip_min: lowest ratio that counts.
+        clip_max: highest ratio that counts.
         level: "token" compares each token's ratio; "sequence" the geometric mean over the row, and drops complete responses; the weights
-            are the tokens' ratios either way (OpenRLHF's seq-mask-tis; its band is as narrow as 0.99 to 1.001).
+            are the tokens' ratios either way (OpenRLHF's seq-mask-tis; its bounds are as narrow as 0.99 and 1.001).
 
     Returns:
         The weights [B, T] for the policy's per-token loss, 0 outside the mask, and scalar metrics.
@@ -42,5 +38,5 @@ def masked_importance_weights(
     log_ratio = mismatch_of(experience)
     ratio = ratio_of(log_ratio)
     measured = ratio if level == "token" else ratio_of(over_row(log_ratio, experience.response_mask, mean=True))
-    outside = (measured < band[0]) | (measured > band[1])
+    outside = (measured < clip_min) | (measured > clip_max)
     return with_metrics(experience, log_ratio, torch.where(outside, torch.zeros_like(ratio), ratio), outside)

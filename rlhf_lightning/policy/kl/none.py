@@ -4,6 +4,6 @@ from rlhf_lightning.policy.kl_penalty import KLPenalty
 from rlhf_lightning.registry import register
 
 
-@register("policy_kl", "off")
+@register("policy_kl", "none")
 class NoKL(KLPenalty):
     """No KL penalty to the reference; the KL is logged all the same."""

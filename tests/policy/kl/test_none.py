@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from rlhf_lightning.policy.kl.off import NoKL
+from rlhf_lightning.policy.kl.none import NoKL
 
 
 def test_neither_reward_nor_loss_pays(scored_of: Any, experience_of: Any) -> None:
