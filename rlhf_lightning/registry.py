@@ -120,9 +120,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
     if group not in GROUPS:
         raise RegistryError(f"no group {group!r}{did_you_mean(group, GROUPS)}; the groups are: {', '.join(GROUPS)}")
     if not OPTION_NAME.fullmatch(name):
-        raise RegistryError(
-            f"{group}={name} can't be typed on a command line: a name is of letters, digits and _, as in my_{group}, and no constant of YAML"
-        )
+        raise RegistryError(f"{group}={name} can't be typed on a command line: a name is of letters, digits and _, as in my_{group}")
 
     def decorate(target: Any) -> Any:
         module, qualname = target.__module__, target.__qualname__

@@ -120,6 +120,7 @@ def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
             2,
             "RegistryError: no group 'reward_heads', did you mean 'reward_head'?",
         ),
+        (HEADING + "@register('policy_kl', 'Off')\ndef x(): ...", 2, "RegistryError: policy_kl=Off can't be typed on a command line"),
         (HEADING + "@register('reward_head', 'a b')\ndef x(): ...", 2, "RegistryError: reward_head=a b can't be typed on a command line"),
         (HEADING + "@register('reward_head', 'x')\ndef x(*, a=1): ...", 2, "RegistryError: plugins.broken.x: setting 'a' needs a type"),
     ],

@@ -119,11 +119,9 @@ def value_of_k3_slope_of_k2(case: Case) -> Ours:
 def correction_weights(case: Case) -> Any:
     """OpenRLHF's three corrections, by the type that the case names."""
     low, high = case.p["thresholds"]
-    kinds = {
-        "tis": partial(truncated_importance_weights, clip_max=high),
-        "icepop": partial(masked_importance_weights, clip_min=low, clip_max=high),
-    }
-    return kinds.get(case.p["type"], partial(masked_importance_weights, clip_min=low, clip_max=high, level="sequence"))
+    masked = partial(masked_importance_weights, clip_min=low, clip_max=high)
+    kinds = {"tis": partial(truncated_importance_weights, clip_max=high), "icepop": masked}
+    return kinds.get(case.p["type"], partial(masked, level="sequence"))
 
 
 def value(case: Case, reduction: str = "", mask: Callable[[Tensor], Tensor] = torch.clone) -> Ours:

@@ -37,9 +37,7 @@ def test_bounds_around_1_are_accepted(clip_min: float, clip_max: float) -> None:
     assert registry.build({"_target_": TARGET, "clip_min": clip_min, "clip_max": clip_max})
 
 
-@pytest.mark.parametrize(
-    ("clip_min", "clip_max", "key"), [(1.1, 2.0, "min"), (0.5, 0.9, "max"), (-0.1, 2.0, "min"), (0.5, float("inf"), "max")]
-)
+@pytest.mark.parametrize(("clip_min", "clip_max", "key"), [(1.1, 2.0, "min"), (0.5, 0.9, "max"), (0.5, float("inf"), "max")])
 def test_other_bounds_are_rejected(clip_min: float, clip_max: float, key: str) -> None:
     with pytest.raises(ConfigError, match=f"clip_{key}"):
         registry.build({"_target_": TARGET, "clip_min": clip_min, "clip_max": clip_max})
