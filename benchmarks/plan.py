@@ -92,7 +92,8 @@ def case_overrides(case: str, size: str, folder: Path) -> list[str]:
         overrides += ["feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'pairs.jsonl'}", "feedback_format=[pairwise]"]
     if stage == "ppo":
         scorer = folder / ("small" if size == "tiny" else size) / "reward"
-        overrides += ["rollout_scorer=reward_model", f"rollout_scorer.path={scorer}", "ppo.updates=3", "ppo.prompts_per_update=32"]
+        overrides += ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={scorer}"]
+        overrides += ["ppo.updates=3", "ppo.prompts_per_update=32"]
         overrides += ["ppo.responses_per_prompt=2", "ppo.epochs=1"]
     return [*overrides, *options, "evaluation.responses=64", "rollout_sampler.max_new_tokens=64", "feedback_filter=[]"]
 

@@ -135,7 +135,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> dict[str, dict[str, floa
 
     start = [f"backbone.path={options.model}", f"seed={seed}"]
     files = ["task=files", f"task.prompts={demonstrations}"]
-    lexicon = f"rollout_scorer.path={options.lexicon}"
+    lexicon = f"rollout_scorer.lexicon.path={options.lexicon}"
     length = f"rollout_sampler.max_new_tokens={NEW_TOKENS}"
     feedback = ["feedback_source=jsonl", f"feedback_source.jsonl.path={pairs}", "feedback_format=[pairwise]"]
     sft = ["stage=sft", f"task.demonstrations={demonstrations}", "sft.epochs=2", "sft.learning_rate=3e-4"]

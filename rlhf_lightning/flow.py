@@ -7,6 +7,7 @@ Shapes: B responses, P prompt tokens (left-padded), T response tokens (right-pad
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -204,6 +205,7 @@ class Prompts:
         prompt_ids, prompt_mask: [B, P], left-padded.
         group: [B] index of the row's prompt in the batch; responses to one prompt share it.
         seeds: [B] of each response's sampling, so that it doesn't depend on the rest of the batch; None draws them too.
+        columns: other columns of the prompts' rows by name, B values each; None where a row lacks one.
     """
 
     prompts: list[Prompt]
@@ -211,29 +213,33 @@ class Prompts:
     prompt_mask: Tensor
     group: Tensor
     seeds: Tensor | None = None
+    columns: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def select(self, rows: Tensor) -> Self:
         """Select rows, for minibatches."""
-        fields: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                value = value[rows]
-            elif isinstance(value, list):
-                value = [value[i] for i in rows.tolist()]
-            fields[field.name] = value
-        return type(self)(**fields)
+        indices = rows.tolist()
+
+        def pick(value: Any) -> Any:
+            return value[rows] if isinstance(value, Tensor) else [value[i] for i in indices] if isinstance(value, list) else value
+
+        return self._map(pick)
 
     def repeat(self, times: int) -> Self:
         """Repeat each row `times`, adjacent, for several responses to a prompt; seeds are dropped."""
         return dataclasses.replace(self.select(torch.arange(len(self), device=self.group.device).repeat_interleave(times)), seeds=None)
 
     def to(self, device: torch.device | str) -> Self:
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+        return self._map(lambda value: value.to(device) if isinstance(value, Tensor) else value)
+
+    def _map(self, function: Callable[[Any], Any]) -> Self:
+        """Apply a function to each field, and to each value of a field that is a dictionary."""
+        fields: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            fields[field.name] = {key: function(v) for key, v in value.items()} if isinstance(value, dict) else function(value)
         return type(self)(**fields)
 
 
@@ -263,12 +269,14 @@ class ScoredRollout(Rollout):
 
     Attributes:
         scores: [B] from the scorer, before shaping.
-        rewards: [B, T]; the score on the last response token, changed by shapings.
+        rewards: [B, T]; the score on the last response token, or on the tokens that it is for, changed by shapings.
         old_log_probs, ref_log_probs: [B, T] under the behaviour policy and the frozen reference; 0 outside the mask.
         entropy: [B, T] in nats, of the behaviour policy's full distribution; 0 outside the mask.
         values: [B, T] critic's estimate before each token; None without a critic.
         kl_coef: current weight of the KL penalty.
         baseline_scores: [B] of the greedy response to each row's prompt; None if the estimator needs none.
+        component_scores: [B] of each of several scorers by name, before their weights; NaN where one doesn't apply. Empty for one scorer.
+        score_weights: of these scorers.
     """
 
     scores: Tensor
@@ -279,6 +287,8 @@ class ScoredRollout(Rollout):
     values: Tensor | None
     kl_coef: float
     baseline_scores: Tensor | None = None
+    component_scores: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    score_weights: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from pydantic import FiniteFloat
 
 from rlhf_lightning.config import plugins, presets, schema
-from rlhf_lightning.config.schema import config_class, did_you_mean, validate
+from rlhf_lightning.config.schema import Setting, config_class, did_you_mean, validate
 from rlhf_lightning.errors import ConfigError, RegistryError
 
 T = TypeVar("T")
@@ -32,12 +33,17 @@ OPTION_NAME = re.compile(r"(?!(?i:on|off|yes|no|true|false|null|y|n)$)[A-Za-z_][
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A choice of options; with `many` several, in order (`feedback_filter=[empty,duplicates]`)."""
+    """A choice of options; with `many` several, in order (`feedback_filter=[empty,duplicates]`).
+
+    `settings` belong to every option beside its own; a stage reads them, and the option isn't called with them.
+    """
 
     summary: str
     many: bool = False
+    settings: tuple[Setting, ...] = ()
 
 
+WEIGHT = Setting("weight", FiniteFloat, 1.0)
 # A group's name is its folder under rlhf_lightning/ with "_" for "/": reward_head lives in rlhf_lightning/reward/head/.
 GROUPS: dict[str, Group] = {
     "stage": Group("what to run"),
@@ -55,7 +61,7 @@ GROUPS: dict[str, Group] = {
     "reward_loss": Group("what the reward model learns from each kind of judgement", many=True),
     "preference_loss": Group("what the policy learns from preferences, without rollouts"),
     "rollout_sampler": Group("how responses are drawn from the policy"),
-    "rollout_scorer": Group("what scores a response"),
+    "rollout_scorer": Group("what scores a response; of several the weighted sum", many=True, settings=(WEIGHT,)),
     "rollout_shaping": Group("from one score per response to a reward per token, in this order", many=True),
     "advantage": Group("how advantages are estimated"),
     "policy_tuning": Group("which weights of the policy are trained"),
@@ -127,6 +133,7 @@ def register(group: str, name: str, *, needs: Iterable[str] = (), check: Callabl
         if module == "__main__" or "<locals>" in qualname:
             raise RegistryError(f"{group}={name}: {module}.{qualname} can't be imported by worker processes; move it into a module")
         _reject_duplicate(group, name, target)
+        setattr(target, schema.GROUP_SETTINGS, GROUPS[group].settings)
         extra: dict[str, Any] = {"_target_": f"{module}.{qualname}"}
         config = config_class(target, extra if inspect.isclass(target) else extra | {"_partial_": True})
         config.__module__, config.__qualname__ = "rlhf_lightning.runtime.option_configs", f"{group}={name}"
@@ -156,6 +163,8 @@ def build(node: Any, *args: Any) -> Any:
     """
     component = component_of(node)
     settings = validate(component.target, node, component.group)
+    for shared in GROUPS[component.group].settings:
+        del settings[shared.name]
     if inspect.isclass(component.target):
         return component.target(*args, **settings)
     return functools.partial(component.target, *args, **settings)

@@ -178,7 +178,7 @@ def sizes_for(world: Any, config: Any, words: list[str]) -> list[str]:
         sizes += ["backbone.positions=128", "task.demonstrations=60", "stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     if config.stage._target_.endswith("explain"):
         sizes += ["stage.limit=3"]
-    if (config.get("rollout_scorer") or {}).get("_target_", "").endswith("LexiconScorer"):
+    if "lexicon" in (config.get("rollout_scorer") or {}):
         sizes += ["ppo.self_checks=false"]  # eight tiny responses may hold none of its words
     if "task.prompts=prompts.jsonl" in words:
         sizes += ["task.test_fraction=0.3"]

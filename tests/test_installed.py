@@ -136,7 +136,7 @@ def test_a_package_brings_components_and_presets_until_it_is_gone(installed, wor
     assert str(empty / "plugins" / "cosine.py") in both
     assert "cosine_heads/cosine.py (cosine-heads 1.0) must choose another name" in both
     (empty / "plugins" / "cosine.py").unlink()
-    scorer = world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo")
+    scorer = world.ppo("rollout_scorer.reward_model.path=out/reward_model", "hydra.run.dir=ppo")
     installed("rlhf-lightning", *scorer, workdir=empty)
     pip("--python", python, "uninstall", "-q", "-y", "cosine-heads")
     gone = installed("rlhf-lightning", *scorer, "hydra.run.dir=gone", workdir=empty, code=2)

@@ -150,11 +150,11 @@ def words_for_scorer(world, name: str) -> list[str]:
     program = world.files / "score.py"
     program.write_text("import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n")
     wants = {
-        "lexicon": [f"rollout_scorer.path={world.files / 'lexicon.tsv'}"],
-        "program": [f"rollout_scorer.command='{sys.executable} {program}'"],
+        "lexicon": [f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"],
+        "program": [f"rollout_scorer.program.command='{sys.executable} {program}'"],
         "reward_model": world.scorer[1:],
     }
-    return [*(word for word in world.ppo() if not word.startswith("rollout_scorer")), f"rollout_scorer={name}", *wants[name]]
+    return [*(word for word in world.ppo() if not word.startswith("rollout_scorer")), f"rollout_scorer=[{name}]", *wants[name]]
 
 
 WORDS: dict[str, Callable[[Any, str], list[str]]] = {
@@ -278,7 +278,7 @@ def test_each_architecture_goes_through_every_stage(command, world, family):
     sft = command(*world.sft(f"backbone.family={family}", "backbone.positions=64"))
     trained = ["backbone=causal", f"backbone.path={sft.folder / 'policy'}"]
     reward = command(*world.reward(*trained))
-    ppo = command(*world.ppo(*trained, f"rollout_scorer.path={reward.folder / 'reward_model'}"))
+    ppo = command(*world.ppo(*trained, f"rollout_scorer.reward_model.path={reward.folder / 'reward_model'}"))
     assert (sft.code, reward.code, ppo.code) == (0, 0, 0), sft.error + reward.error + ppo.error
 
 
@@ -335,8 +335,7 @@ def tiny_experiment(world, name: str) -> list[str]:
     if config.get("feedback_source"):
         words += [*world.feedback, "feedback_format=[pairwise,rating,ranking,edit]"]
     if config.get("rollout_scorer"):
-        lexicon = config.rollout_scorer._target_.endswith("LexiconScorer")
-        words += [f"rollout_scorer.path={world.files / 'lexicon.tsv'}"] if lexicon else world.scorer
+        words += [f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"] if "lexicon" in config.rollout_scorer else world.scorer
     if config.stage._target_.endswith("rounds"):
         words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     return words

@@ -88,7 +88,7 @@ def test_ppo_under_bf16_mixed_says_what_float32_says(family, world, command, see
     """Log-probabilities within 1e-2 a token on average, the first ratio within 1e-2 of 1 (NM3, NM6); only products are in bfloat16."""
     steps = seen(PPO_LOSS)
     folder = trunk_folder(family)
-    lexicon = ["rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}"]
+    lexicon = ["rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"]
     words = [*world.task, "backbone=causal", f"backbone.path={folder}", *world.sizes, *lexicon, "policy_loss=watched"]
     with Dtypes() as dtypes:
         done = command("stage=ppo", *words, "trainer.precision=bf16-mixed", "ppo.self_checks=false", folder=tmp_path / "half")

@@ -62,10 +62,10 @@ def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_p
     (tmp_path / "plugins" / "mine.py").write_text(HEAD)
     done = train(*world.reward("reward_head=mine", "hydra.run.dir=out"), workdir=tmp_path)
     assert done.returncode == 0, done.stderr
-    again = train(*world.ppo("rollout_scorer.path=out/reward_model", "hydra.run.dir=ppo"), workdir=tmp_path)
+    again = train(*world.ppo("rollout_scorer.reward_model.path=out/reward_model", "hydra.run.dir=ppo"), workdir=tmp_path)
     assert again.returncode == 0, again.stderr
     (tmp_path / "plugins" / "mine.py").unlink()
-    gone = train(*world.ppo("rollout_scorer.path=out/reward_model"), workdir=tmp_path)
+    gone = train(*world.ppo("rollout_scorer.reward_model.path=out/reward_model"), workdir=tmp_path)
     assert gone.returncode == 2
     assert "no option reward_head=mine" in gone.stderr
     assert "Traceback" not in gone.stderr

@@ -31,6 +31,8 @@ class Setting:
 
 
 REQUIRED = inspect.Parameter.empty
+GROUP_SETTINGS = "_group_settings"
+"""Attribute of a component with the settings that every option of its group has."""
 
 
 def settings_of(target: Callable[..., Any]) -> list[Setting]:
@@ -52,7 +54,7 @@ def settings_of(target: Callable[..., Any]) -> list[Setting]:
             if parameter.name not in hints:
                 raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
             settings.append(Setting(parameter.name, hints[parameter.name], parameter.default))
-    return settings
+    return [*settings, *vars(target).get(GROUP_SETTINGS, ())]
 
 
 def config_class(target: Any, extra: Mapping[str, Any]) -> type:

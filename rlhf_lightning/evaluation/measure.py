@@ -18,7 +18,8 @@ from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.tensors import kl_estimate
 
-MetricFunction = Callable[[Rollout], Tensor]
+MetricFunction = Callable[[Rollout], Tensor | Mapping[str, Tensor]]
+"""Values [B] of a rollout's responses, or several of them by name."""
 
 
 @dataclass
@@ -93,7 +94,9 @@ def measure(
             measured.prompts += rollout.prompts
             measured.responses += rollout.responses
             for name, metric in metrics.items():
-                measured.values[name] += metric(rollout).tolist()
+                values = metric(rollout)
+                for key, column in values.items() if isinstance(values, Mapping) else [(name, values)]:
+                    measured.values.setdefault(key, []).extend(column.tolist())
             if frozen_reference is not None:
                 frozen_reference.to(device)
                 kl += kl_estimate(policy(rollout).log_probs, frozen_reference(rollout).log_probs).sum().item()

@@ -22,8 +22,7 @@ from rlhf_lightning.policy.value_ranges import with_checked_ranges
 from rlhf_lightning.rollout.drop_unscored import drop_unscored
 from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
 from rlhf_lightning.rollout.sampling import Sampler
-from rlhf_lightning.rollout.scoring import scorer_name, scores_on_all_ranks
-from rlhf_lightning.tensors import score_on_last_token
+from rlhf_lightning.rollout.scoring import Scores, concat_scores, scorer_name, scorer_source, scores_on_all_ranks
 from rlhf_lightning.training.sharding import unsharded_weights
 
 P = TypeVar("P", bound=Prompts)
@@ -79,20 +78,23 @@ class ExperienceMaker:
         """Score the greedy response to each row's prompt, [B]; None unless the estimator needs it (ReMax)."""
         if self.components.greedy is None:
             return None
-        return self._call_scorer(self._sample(prompts, self.components.greedy)).repeat_interleave(self.settings.responses_per_prompt)
+        scores = self._call_scorer(self._sample(prompts, self.components.greedy)).total
+        return scores.repeat_interleave(self.settings.responses_per_prompt)
 
     @torch.no_grad()
     def score(self, rollout: Rollout, baseline_scores: Tensor | None = None) -> ScoredRollout:
         """Score this process's responses; add log-probabilities, entropies and values."""
         scores = self._call_scorer(rollout)
         return ScoredRollout(
-            **vars(rollout), **self._forward(rollout), scores=scores, rewards=score_on_last_token(scores, rollout.response_mask),
-            kl_coef=self.components.kl_control.value(), baseline_scores=baseline_scores,
+            **vars(rollout), **self._forward(rollout), scores=scores.total, rewards=scores.rewards(rollout.response_mask),
+            kl_coef=self.components.kl_control.value(), baseline_scores=baseline_scores, component_scores=scores.components,
+            score_weights=scores.weights,
         )  # fmt: skip
 
     def drop_unscored(self, scored: ScoredRollout) -> ScoredRollout:
         """Drop the responses without a score; log the first time that there are some."""
-        rows, note = drop_unscored(scored, self.settings.max_unscorable, scorer_name(self.components.scorer))
+        name = scorer_name(self.components.scorer) + scorer_source(self.components.scorer, " ({})")
+        rows, note = drop_unscored(scored, self.settings.max_unscorable, name)
         if note and self.reports_unscored:
             self.components.log(f"update {self.update}: {note}")
         return rows
@@ -115,9 +117,10 @@ class ExperienceMaker:
         return concat_rollouts([sampler(self.policy.language_model, part) for part in split_rows(prompts, split)])
 
     @halve_on_oom("the scorer")
-    def _call_scorer(self, rollout: Rollout, *, split: int = 1) -> Tensor:
-        """Scores [B] of this process's responses."""
-        scores = torch.cat([scores_on_all_ranks(self.components.scorer, part) for part in split_rows(rollout, split)])
+    def _call_scorer(self, rollout: Rollout, *, split: int = 1) -> Scores:
+        """Scores of this process's responses."""
+        decode = self.policy.language_model.decode
+        scores = concat_scores([scores_on_all_ranks(self.components.scorer, part, decode) for part in split_rows(rollout, split)])
         return scores.to(rollout.prompt_ids.device)
 
     @halve_on_oom("scoring", lambda maker, rollout: -(-len(rollout) // min(maker.settings.num_minibatches, len(rollout))))

@@ -21,9 +21,11 @@ from rlhf_lightning.training.distributed import all_reduce_sum
 def objective_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
     """The objective under TRL's names.
 
-    KL and entropy are summed over a response; scores are before, rewards after shaping.
+    KL and entropy are summed over a response; scores are before, rewards after shaping. Of several scorers objective/scores/NAME is
+    the mean over the responses that it scores, before its weight.
     """
     mask = scored.response_mask
+    components = {name: scores.nanmean() for name, scores in scored.component_scores.items()}
     kl = kl_estimate(scored.old_log_probs, scored.ref_log_probs).mul(mask).sum(1).mean()
     rlhf_reward = scored.rewards.sum(1).mean()
     lengths = mask.sum(1).float()
@@ -36,7 +38,7 @@ def objective_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
         "objective/kl_coef": torch.tensor(scored.kl_coef),
         "val/num_eos_tokens": scored.has_eos.float().sum(),
         "val/response_length": lengths.mean(),
-    }
+    } | {f"objective/scores/{name}": mean for name, mean in components.items() if mean.isfinite()}
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[st
     """
     means: dict[str, Tensor] = {}
     for name, scorer in scorers.items():
-        scores = scores_on_all_ranks(scorer, rollout).to(rollout.prompt_ids.device)
+        scores = scores_on_all_ranks(scorer, rollout).total.to(rollout.prompt_ids.device)
         is_scored = scores.isfinite()
         total, count = all_reduce_sum(torch.stack([scores.nan_to_num().sum(), is_scored.sum()])).unbind()
         if count:

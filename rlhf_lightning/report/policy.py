@@ -14,6 +14,7 @@ from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
 UNITS = {"length": "tokens"}
+COMPONENT = "objective/scores/"
 WATCHED = (
     ("Held-out score", "", "objective/held_out_scores"),
     ("Hidden utility", "", "objective/utility"),
@@ -34,12 +35,12 @@ def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
         both = [] if start is None else [prompt for prompt in start if prompt in values]
         metrics.append(
             Metric(
-                label=LABELS.get(name, name),
+                label=LABELS.get(name, name.replace("score/", "Score: ")),
                 before=mean_interval(list(start.values())) if start else None,
                 after=mean_interval(list(values.values())) if values else None,
                 change=paired_interval([start[prompt] for prompt in both], [values[prompt] for prompt in both]) if start and both else None,
                 unit=UNITS.get(name, ""),
-                better="higher" if name in ("score", "utility") else None,
+                better="higher" if name in ("score", "utility") or name.startswith("score/") else None,
                 headline=name in ("score", "utility"),
             )
         )
@@ -78,6 +79,7 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         curve("Entropy", "update", "nats per token", histories, "policy/entropy_avg"),
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
+    curves += component_curves(histories)
     for name, unit, metric in WATCHED:
         # Metrics logged at every tenth update are connected, without gaps.
         logged = {
@@ -87,6 +89,12 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         if lines:
             curves.append(Curve(name, "update", unit, lines))
     return curves
+
+
+def component_curves(histories: Mapping[str, History]) -> list[Curve]:
+    """The mean score of each of several scorers, before its weight."""
+    metrics = dict.fromkeys(metric for history in histories.values() for step in history for metric in step if metric.startswith(COMPONENT))
+    return [curve(f"Score: {metric.removeprefix(COMPONENT)}", "update", "", histories, metric) for metric in metrics]
 
 
 def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:

@@ -77,13 +77,15 @@ def foreign_layout(tokenizer: PreTrainedTokenizerBase, input_format: InputFormat
     else:
         chosen = name
     if chosen == "chat" and not getattr(tokenizer, "chat_template", None):
-        raise ConfigError("rollout_scorer.layout=chat: the classifier's tokenizer has no chat template; choose pair or joined")
+        raise ConfigError("rollout_scorer.reward_model.layout=chat: the classifier's tokenizer has no chat template; choose pair or joined")
     if chosen == "pair" and not has_pair:
-        raise ConfigError("rollout_scorer.layout=pair: the classifier's tokenizer has no template for pairs; choose chat or joined")
+        raise ConfigError(
+            "rollout_scorer.reward_model.layout=pair: the classifier's tokenizer has no template for pairs; take chat or joined"
+        )
     if chosen == "pair" and eos is not None:
-        raise ConfigError("rollout_scorer.eos: the template for pairs writes its own end; leave it out, or choose layout=joined")
+        raise ConfigError("rollout_scorer.reward_model.eos: the template for pairs writes its own end; leave it out, or take layout=joined")
     if eos and tokenizer.eos_token_id is None:
-        raise ConfigError("rollout_scorer.eos=true: the classifier's tokenizer has no eos_token")
+        raise ConfigError("rollout_scorer.reward_model.eos=true: the classifier's tokenizer has no eos_token")
     return TextLayout(chosen, eos, chats=chosen == "chat")
 
 
@@ -95,5 +97,5 @@ def layout_note(layout: TextLayout, tokenizer: PreTrainedTokenizerBase, path: st
     end = ", with an EOS" if layout.eos or (has_end and tokenizer.eos_token_id is not None) else ""
     return (
         f"{path} is no reward model of stage=reward: it reads layout={layout.name}, {DESCRIPTION[layout.name]}{end}; if it was trained on "
-        "others, choose rollout_scorer.layout=chat|pair|joined and rollout_scorer.eos=true|false"
+        "others, choose rollout_scorer.reward_model.layout=chat|pair|joined and rollout_scorer.reward_model.eos=true|false"
     )

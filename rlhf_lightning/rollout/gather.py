@@ -50,14 +50,18 @@ def concat_rollouts(parts: Sequence[R]) -> R:
     columns: dict[str, Any] = {}
     for field in dataclasses.fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], torch.Tensor):
-            width = max(value.shape[-1] for value in values)
-            pad_left = field.name in PADDED_LEFT
-            short = [width - value.shape[-1] if value.dim() > 1 else 0 for value in values]
-            values = [pad(value, (missing, 0) if pad_left else (0, missing)) for value, missing in zip(values, short, strict=True)]
-            columns[field.name] = torch.cat(values)
-        elif isinstance(values[0], list):
-            columns[field.name] = [text for texts in values for text in texts]
+        pad_left = field.name in PADDED_LEFT
+        if isinstance(values[0], dict):
+            columns[field.name] = {key: _concat([value[key] for value in values], pad_left) for key in values[0]}
         else:
-            columns[field.name] = values[0]
+            columns[field.name] = _concat(values, pad_left)
     return type(parts[0])(**columns)
+
+
+def _concat(values: Sequence[Any], pad_left: bool) -> Any:
+    """Concatenate tensors, padded to a common width, or lists; of other values the first."""
+    if isinstance(values[0], torch.Tensor):
+        width = max(value.shape[-1] for value in values)
+        short = [width - value.shape[-1] if value.dim() > 1 else 0 for value in values]
+        return torch.cat([pad(value, (missing, 0) if pad_left else (0, missing)) for value, missing in zip(values, short, strict=True)])
+    return [item for value in values for item in value] if isinstance(values[0], list) else values[0]

@@ -65,7 +65,8 @@ class ComposedConfig:
     def require(self, *groups: str) -> None:
         """Run the checks of groups that need an option. Raises ConfigError."""
         for group in groups:
-            self.component_of(group)
+            if not (GROUPS[group].many and self.config.get(group)):
+                self.component_of(group)
         self.run_checks(*groups)
 
     def run_checks(self, *groups: str) -> None:
@@ -118,21 +119,21 @@ def check(config: DictConfig) -> None:
         if node:
             if declared.many and not isinstance(node, Mapping):
                 raise ConfigError(f"{group}={node}: {group} takes several options; write {group}=[{', '.join(map(str, [node]))}]")
-            for option in node.values() if declared.many else [node]:
-                _check_option(group, option)
+            for name, option in node.items() if declared.many else [("", node)]:
+                _check_option(group, option, f"{group}.{name}" if name else group)
     is_for_another_machine = bool(config.get("stage")) and "elsewhere" in ComposedConfig(config).component_of("stage").needs
     check_trainer(config.trainer, on_this_machine=not is_for_another_machine)
     logger_settings(config.logger)
     ComposedConfig(config).require("stage")
 
 
-def _check_option(group: str, node: Any) -> None:
+def _check_option(group: str, node: Any, key: str) -> None:
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{group}={node}: {group} takes settings; write {group}.<setting>=<value>")
+        raise ConfigError(f"{key}={node}: {key} takes settings; write {key}.<setting>=<value>")
     component = component_of(node)
     if component.group != group:
         raise ConfigError(f"{group} can't be {component.path}: that is an option of {component.group}")
-    validate(component.target, node, f"{group}.{component.name}" if GROUPS[group].many else group)
+    validate(component.target, node, key)
 
 
 def _check_top(config: DictConfig) -> None:

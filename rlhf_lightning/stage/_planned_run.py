@@ -25,7 +25,7 @@ from rlhf_lightning.plan.phases import Phase, Plan, Setup
 from rlhf_lightning.plan.process_memory import keeps_freed
 from rlhf_lightning.plan.time_estimate import Roofline
 from rlhf_lightning.policy.model import Critic, zero_init_value_head
-from rlhf_lightning.registry import option
+from rlhf_lightning.registry import component_of, option
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.rollout.prompts import fitting_prompts, prompt_loader
@@ -175,12 +175,13 @@ class PlannedRun(Run):
         return RewardModel(ComposedScore(trunk, no_module, no_module), tokenizer, clamp_length(trunk, self.settings("reward").max_length))
 
     def scorer_trunk(self) -> Any:
-        """The trunk of rollout_scorer=reward_model; None of a scorer without a trunk."""
-        path = Path(str(self.config.rollout_scorer.get("path", "")))
-        has_trunk = not path.is_dir() or (path / "config.json").is_file()
-        if self.component_of("rollout_scorer").name != "reward_model" or not has_trunk:
-            return None
-        return on_meta(trunk_of_path)(str(path))
+        """The trunk of the first rollout_scorer=reward_model; None without one, or of one without a trunk."""
+        nodes = self.config.rollout_scorer.values()
+        paths = [Path(str(node.path)) for node in nodes if component_of(node).name == "reward_model"]
+        with_trunk = [path for path in paths if not path.is_dir() or (path / "config.json").is_file()]
+        if len(with_trunk) > 1:
+            self.notes.append(f"planned with the first of {len(with_trunk)} reward models in rollout_scorer")
+        return on_meta(trunk_of_path)(str(with_trunk[0])) if with_trunk else None
 
     def texts(self, loader: Iterable[Any]) -> list[Texts]:
         """The sizes of a loader's first batches of packed texts."""

@@ -26,10 +26,10 @@ def check_ppo(choices: ComposedConfig) -> None:
     """
     choices.require("rollout_scorer")
     check_policy_training(choices)
-    critic, scorer = choices.component_of("policy_critic"), choices.component_of("rollout_scorer")
-    if "reward_model" in critic.needs and scorer.name != "reward_model":
+    critic, scorers = choices.component_of("policy_critic"), [scorer.name for scorer in choices.components_of("rollout_scorer")]
+    if "reward_model" in critic.needs and scorers.count("reward_model") != 1:
         raise ConfigError(
-            f"policy_critic={critic.name} starts as the reward model, but rollout_scorer={scorer.name}: choose "
+            f"policy_critic={critic.name} starts as the reward model, but rollout_scorer=[{','.join(scorers)}]: choose "
             "rollout_scorer=reward_model, or policy_critic=separate"
         )
 

@@ -24,12 +24,17 @@ def check_combination(choices: ComposedConfig) -> None:
 
 
 def build_scorer(run: Run) -> Scorer:
-    """Build the command's scorer, and log its note on how it reads texts, if any."""
-    scorer: Scorer = run.build("rollout_scorer")
-    note = getattr(scorer, "note", "")
-    if note:
-        run.log(f"rollout_scorer: {note}")
-    return scorer
+    """Build the command's scorers, several as their weighted sum; log their notes on how they read texts."""
+    from rlhf_lightning.rollout.scoring import WeightedScorers
+
+    scorers = run.build_all("rollout_scorer")
+    weights = {str(name): float(node.weight) for name, node in run.config.rollout_scorer.items()}
+    for name, scorer in scorers.items():
+        note = getattr(scorer, "note", "")
+        if note:
+            run.log(f"rollout_scorer.{name}: {note}")
+    alone: Scorer = next(iter(scorers.values()))
+    return alone if list(weights.values()) == [1.0] else WeightedScorers(scorers, weights)
 
 
 @register("stage", "evaluate", check=check_combination)
@@ -78,9 +83,9 @@ def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer 
     from functools import partial
 
     from rlhf_lightning.evaluation.measure import measure, score_doubts
-    from rlhf_lightning.rollout.scoring import checked_scores
+    from rlhf_lightning.rollout.scoring import scores_by_name
 
-    metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(checked_scores, scorer)}
+    metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(scores_by_name, scorer)}
     metrics |= build_metrics(run, task)
     prompts = [row.prompt for row in task.test_prompts() or task.train_prompts()]
     measured = measure(

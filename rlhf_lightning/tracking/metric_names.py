@@ -51,4 +51,13 @@ NAMINGS: dict[str, Mapping[str, str]] = {"trl": {}, "verl": VERL, "openrlhf": OP
 def rename_metrics(metrics: Mapping[str, float], naming: str) -> dict[str, float]:
     """Rename the metrics to those of a framework; a metric without one keeps its name."""
     names = NAMINGS[naming]
-    return {names.get(name, name): value for name, value in metrics.items()}
+    return {_rename(name, names): value for name, value in metrics.items()}
+
+
+def _rename(name: str, names: Mapping[str, str]) -> str:
+    """Their name of a metric; objective/scores/NAME is a score with its scorer's name before the mean."""
+    score, _, scorer = name.partition("objective/scores/")
+    if scorer and not score and "objective/scores" in names:
+        parent, _, last = names["objective/scores"].rpartition("/")
+        return f"{parent}/{scorer}/{last}" if last == "mean" else f"{parent}/{last}/{scorer}"
+    return names.get(name, name)

@@ -82,7 +82,7 @@ def test_every_setting_that_is_a_path_knows_the_home_folder(home):
             "task": {
                 "_target_": option("task", "files").path, "prompts": "~/p", "test_prompts": "~/t", "demonstrations": "~/d", "prefix": "~/",
             },
-            "rollout_scorer": {"_target_": option("rollout_scorer", "lexicon").path, "path": "~/l"},
+            "rollout_scorer": {"lexicon": {"_target_": option("rollout_scorer", "lexicon").path, "path": "~/l"}},
             "stage": {"_target_": option("stage", "evaluate_reward").path, "models": ["~/x", "hub/name"]},
             "feedback_source": {
                 "jsonl": {"_target_": option("feedback_source", "jsonl").path, "path": "~/f"},

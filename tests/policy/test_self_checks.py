@@ -318,7 +318,7 @@ def test_the_command_says_each_check_and_warns_of_a_scorer_that_pays_nothing(com
     assert off.result()["metrics"] == fine.result()["metrics"], "the checks changed the run"
     lexicon = tmp_path / "nothing.tsv"
     lexicon.write_text("zyzzyva\t2\n")
-    words = world.ppo("rollout_scorer=lexicon", f"rollout_scorer.path={lexicon}")
+    words = world.ppo("rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={lexicon}")
     unpaid = command(*words, "ppo.updates=5")
     assert unpaid.code == 0, unpaid.error
     assert "WARNING: every response's score is 0" in unpaid.out

@@ -112,7 +112,7 @@ def test_encoders_and_encoder_decoders_take_heads_and_poolings(command, world, f
 def test_a_policy_is_tuned_against_every_head(command, world, head):
     reward = command(*words(world, head))
     assert reward.code == 0, reward.error
-    outcome = command(*world.ppo(f"rollout_scorer.path={reward.folder / 'reward_model'}"))
+    outcome = command(*world.ppo(f"rollout_scorer.reward_model.path={reward.folder / 'reward_model'}"))
     assert outcome.code == 0, outcome.error
 
 

@@ -50,7 +50,7 @@ def test_a_decoder_with_a_chat_template_reads_the_conversation_as_transformers_r
     scorer = RewardModelScorer(path=path)
     assert scorer.score([PROMPT, CHAT], [RESPONSE] * 2).tolist() == pytest.approx([logit] * 2, abs=1e-5)
     assert "layout=chat" in scorer.note
-    assert "rollout_scorer.layout=chat|pair|joined" in scorer.note
+    assert "rollout_scorer.reward_model.layout=chat|pair|joined" in scorer.note
     assert load_reward_model(path).response_offsets((PROMPT, RESPONSE))[0] == len(theirs) - len(tokenizer("little<|end|>\n")["input_ids"])
 
 

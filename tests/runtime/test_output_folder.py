@@ -42,7 +42,7 @@ INPUTS = [
     "backbone=causal backbone.path={top}/runs/done",
     "backbone=causal backbone.path=link_to_done/policy",
     "backbone=encoder backbone.path=runs/done/policy",
-    "rollout_scorer=reward_model rollout_scorer.path=runs/done/reward_model",
+    "rollout_scorer=reward_model rollout_scorer.reward_model.path=runs/done/reward_model",
     "ppo.held_out_scorer=runs/done/reward_model",
     "feedback_source=jsonl feedback_source.jsonl.path=runs/done/feedback.jsonl",
     "feedback_source=jsonl feedback_source.jsonl.path=runs/done/*.jsonl",

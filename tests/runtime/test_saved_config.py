@@ -97,10 +97,10 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     words = [word for word in world.ppo("ppo.updates=1") if not word.startswith("rollout_scorer")]
     words += [
         "rollout_scorer=keyed",
-        "rollout_scorer.api_key=abc123",
-        "rollout_scorer.url=redis://:hunter2@host/x",
-        "rollout_scorer.command='judge --api-key swordfish --n 2'",
-        "rollout_scorer.note='Bearer opensesame'",
+        "rollout_scorer.keyed.api_key=abc123",
+        "rollout_scorer.keyed.url=redis://:hunter2@host/x",
+        "rollout_scorer.keyed.command='judge --api-key swordfish --n 2'",
+        "rollout_scorer.keyed.note='Bearer opensesame'",
         "+hydra.job.env_set.MY_TOKEN=mellon99",
         "ppo.self_checks=false",
     ]
@@ -114,9 +114,9 @@ def test_no_file_of_a_run_holds_a_secret(world, tmp_path, sweep):
     files |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     assert [name for name, content in files.items() if any(secret in content for secret in secrets)] == []
     job = tmp_path / "out" / "0" if sweep else tmp_path / "out"
-    assert "rollout_scorer.api_key=***" in (job / ".hydra" / "overrides.yaml").read_text()
+    assert "rollout_scorer.keyed.api_key=***" in (job / ".hydra" / "overrides.yaml").read_text()
     if not sweep:
         again = [sys.executable, str(ROOT / "train.py"), "--config-path", "out", "hydra.run.dir=again"]
         done = run(again, cwd=tmp_path, timeout=300, env=env)
         assert done.returncode == 2
-        assert "rollout_scorer.api_key is a secret" in done.stderr
+        assert "rollout_scorer.keyed.api_key is a secret" in done.stderr

@@ -50,7 +50,7 @@ def test_prompts_that_are_all_too_long_are_an_error_before_training(command, wor
 
 def test_an_encoder_decoder_leaves_out_what_its_encoder_can_t_read(command, world, tmp_path):
     words = with_long(world, tmp_path)
-    scorer = ["rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}"]
+    scorer = ["rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"]
     outcome = command("stage=ppo", *world.task, *world.reader("bart"), *scorer, *world.sizes, *words)
     assert outcome.code == 0, outcome.error
     assert "3 of 12 training prompts are too long and left out" in outcome.out

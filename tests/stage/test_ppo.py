@@ -157,7 +157,12 @@ def test_a_lexicon_s_words_are_learned(command, world, tmp_path):
     """The rule pays for a letter; PPO on the tiny policy writes it more often."""
     lexicon = tmp_path / "l.tsv"
     lexicon.write_text("".join(f"{word}\t2\n" for word in ("good", "a", "o", "oo", "d", "od", "lamp", "go")))
-    words = ["rollout_scorer=lexicon", f"rollout_scorer.path={lexicon}", "rollout_scorer.normalise=mean", "rollout_shaping=[]"]
+    words = [
+        "rollout_scorer=lexicon",
+        f"rollout_scorer.lexicon.path={lexicon}",
+        "rollout_scorer.lexicon.normalise=mean",
+        "rollout_shaping=[]",
+    ]
     sizes = ["ppo.updates=30", "ppo.prompts_per_update=8", "ppo.responses_per_prompt=8", "ppo.learning_rate=1e-2", "advantage=rloo"]
     outcome = command(*world.ppo(*words, *sizes, "evaluation.responses=64"))
     assert outcome.code == 0, outcome.error

@@ -102,7 +102,7 @@ def mixture(world, tmp_path_factory) -> str:
 @pytest.mark.parametrize("stage", ["sft", "preference", "ppo"])
 def test_every_stage_keeps_and_trains_the_experts_of_a_mixture(command, world, mixture, stage):
     words = [word for word in getattr(world, stage)() if not word.startswith(("backbone", "rollout_scorer"))]
-    scorer = ["rollout_scorer=lexicon", f"rollout_scorer.path={world.files / 'lexicon.tsv'}"] if stage == "ppo" else []
+    scorer = ["rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"] if stage == "ppo" else []
     settings = ["policy_tuning=lora", "policy_tuning.rank=4", f"{stage}.learning_rate=1e-2"]
     outcome = command(*words, *scorer, "backbone=causal", f"backbone.path={mixture}", *settings)
     assert outcome.code == 0, outcome.error

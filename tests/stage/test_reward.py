@@ -235,5 +235,5 @@ def test_the_features_head_needs_no_language_model_and_scores_for_the_policy(com
     again = command(*world.evaluate_reward(f"stage.models=[{folder}]", "stage.prompts=held_out", "reward.validation_fraction=0.3"))
     assert again.code == 0, again.error
     assert again.result()["objective"] == pytest.approx(outcome.result()["objective"])
-    tuned = command(*world.ppo("rollout_scorer=reward_model", f"rollout_scorer.path={folder}"))
+    tuned = command(*world.ppo("rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={folder}"))
     assert tuned.code == 0, tuned.error

@@ -24,7 +24,11 @@ def changed(world, folder: Path, value: float) -> Path:
 
 def words_of(stage: str, world, model: Path) -> list[str]:
     asked = {"evaluate_reward": f"stage.models=[{model}]", "explain": f"stage.model={model}"}
-    return [*getattr(world, stage)(), *([] if stage in asked else world.scorer), asked.get(stage, f"rollout_scorer.path={model}")]
+    return [
+        *getattr(world, stage)(),
+        *([] if stage in asked else world.scorer),
+        asked.get(stage, f"rollout_scorer.reward_model.path={model}"),
+    ]
 
 
 @pytest.mark.parametrize("stage", ["ppo", "evaluate", "evaluate_reward", "explain"])

@@ -66,7 +66,7 @@ def _loading(metadata: Mapping[str, Any]) -> str:
         "    from rlhf_lightning.reward.storage.folder import load_reward_model\n\n"
         '    model = load_reward_model("THIS_FOLDER_OR_HUB_NAME").eval()\n'
         '    model.score_texts(["A prompt"], ["A response"])\n\n'
-        "or `rollout_scorer=reward_model rollout_scorer.path=THIS_FOLDER` in a command of rlhf_lightning.\n"
+        "or `rollout_scorer=reward_model rollout_scorer.reward_model.path=THIS_FOLDER` in a command of rlhf_lightning.\n"
     )
     if metadata.get("exports") == "classifier":
         return usage + (

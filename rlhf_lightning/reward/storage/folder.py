@@ -180,8 +180,8 @@ def reject_layout(path: str, layout: LayoutName, eos: bool | None) -> None:
     """Raise ConfigError for a layout given for a model of stage=reward, whose layout is fixed."""
     if layout != "auto" or eos is not None:
         raise ConfigError(
-            f"{path} was written by stage=reward and reads texts as it was trained: leave out rollout_scorer.layout and "
-            "rollout_scorer.eos, which are for classifiers of other programs"
+            f"{path} was written by stage=reward and reads texts as it was trained: leave out rollout_scorer.reward_model.layout and "
+            "rollout_scorer.reward_model.eos, which are for classifiers of other programs"
         )
 
 

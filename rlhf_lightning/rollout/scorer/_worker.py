@@ -157,7 +157,7 @@ class Worker:
         return self._process
 
     def __str__(self) -> str:
-        return f"rollout_scorer.command={' '.join(self.words)!r}"
+        return f"rollout_scorer.program.command={' '.join(self.words)!r}"
 
     def _stderr_note(self) -> str:
         text = self._stderr.decode(errors="replace").strip()

@@ -31,7 +31,7 @@ class LexiconScorer:
     """
 
     def __init__(self, *, path: FilePath, normalise: Literal["compound", "mean"] = "compound", alpha: PositiveFloat = 15.0) -> None:
-        self.valence = read_lexicon(Path(path), "rollout_scorer.path")
+        self.valence = read_lexicon(Path(path), "rollout_scorer.lexicon.path")
         self.normalise, self.alpha = normalise, alpha
 
     def __call__(self, rollout: Rollout) -> Tensor:

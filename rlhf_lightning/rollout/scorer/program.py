@@ -39,9 +39,9 @@ class ProgramScorer:
         try:
             words = [os.path.expanduser(word) for word in shlex.split(command)]
         except ValueError as cause:
-            raise ConfigError(f"rollout_scorer.command={command}: {cause}") from cause
+            raise ConfigError(f"rollout_scorer.program.command={command}: {cause}") from cause
         if not words or shutil.which(words[0]) is None:
-            raise ConfigError(f"rollout_scorer.command={command}: there is no program {words[0] if words else ''!r} that can be run")
+            raise ConfigError(f"rollout_scorer.program.command={command}: no program {words[0] if words else ''!r} that can be run")
         self._workers = [Worker(words, timeout) for _ in range(workers)]
         self._end = finalize(self, _end, self._workers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.model.kernels import use_fast_kernels
 from rlhf_lightning.model.language_model import freeze
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.scoring import Scorer
+from rlhf_lightning.rollout.scoring import Scorer, WeightedScorers
 
 
 @register("rollout_scorer", "reward_model")
@@ -74,6 +75,8 @@ def shard_scorer(scorer: Scorer, mesh: DeviceMesh) -> Scorer:
 
     A scorer without a model is returned unchanged.
     """
+    if isinstance(scorer, WeightedScorers):
+        return dataclasses.replace(scorer, scorers={name: shard_scorer(part, mesh) for name, part in scorer.scorers.items()})
     model = getattr(scorer, "model", None)
     if not isinstance(model, nn.Module):
         return scorer

@@ -62,6 +62,7 @@ def test_what_no_critic_can_begin_as_is_refused(world, policy):
 def test_a_run_with_it_learns_the_critic_first(world, command):
     outcome = command(*world.ppo("policy_critic=reward_model", "policy_critic.warmup=1", "ppo.ptx_coef=0.1"))
     assert outcome.code == 0, outcome.error
-    refused = command(*world.ppo("policy_critic=reward_model", "rollout_scorer=lexicon", f"rollout_scorer.path={world.files}/lexicon.tsv"))
+    lexicon = ["rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={world.files}/lexicon.tsv"]
+    refused = command(*world.ppo("policy_critic=reward_model", *lexicon))
     assert refused.code == 2
-    assert "policy_critic=reward_model starts as the reward model, but rollout_scorer=lexicon" in refused.error
+    assert "policy_critic=reward_model starts as the reward model, but rollout_scorer=[lexicon]" in refused.error

@@ -141,7 +141,7 @@ def test_a_crash_costs_the_response_and_at_the_start_stops_the_run(program, roll
     scorer = program(text)
     with pytest.warns(UserWarning, match=f"(?s)is restarted: the response can't be scored.*{told}|{told}"):
         assert scorer(rollout("a", "crash", "bc", "crash")) == [1.0, None, 2.0, None]
-    with pytest.raises(UserError, match=r"rollout_scorer.command=.* before its first answer"):
+    with pytest.raises(UserError, match=r"rollout_scorer.program.command=.* before its first answer"):
         program(text)(rollout("crash", "a"))
 
 
