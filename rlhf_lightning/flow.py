@@ -218,6 +218,10 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def row_columns(self) -> list[dict[str, Any]]:
+        """The other columns of each row by name."""
+        return [{name: values[i] for name, values in self.columns.items()} for i in range(len(self))]
+
     def select(self, rows: Tensor) -> Self:
         """Select rows, for minibatches."""
         indices = rows.tolist()

@@ -149,7 +149,14 @@ def words_for_feature(world, name: str) -> list[str]:
 def words_for_scorer(world, name: str) -> list[str]:
     program = world.files / "score.py"
     program.write_text("import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n")
+    (world.files / "rewards.py").write_text("def brevity(responses):\n    return [-len(text) for text in responses]\n")
     wants = {
+        "function": [f"rollout_scorer.function.path={world.files / 'rewards.py'}:brevity"],
+        "match": ["rollout_scorer.match.column=response", "rollout_scorer.match.extract=last_number"],
+        "reference": ["rollout_scorer.reference.column=response"],
+        "language": ["rollout_scorer.language.min_characters=0"],
+        "format": ["rollout_scorer.format.pattern='[a-z]'", "rollout_scorer.format.match=search"],
+        "length": ["rollout_scorer.length.longest=2"],
         "lexicon": [f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"],
         "program": [f"rollout_scorer.program.command='{sys.executable} {program}'"],
         "reward_model": world.scorer[1:],
@@ -200,7 +207,9 @@ WITHOUT_CONTRACT = {
     "reward_tuning=frozen": "trains the head alone", "reward_feature=embedding": A_FILE, "reward_feature=lexicon": A_FILE,
     "reward_loss=gaussian_rating": ANOTHER_JUDGEMENT, "reward_loss=ordinal": ANOTHER_JUDGEMENT,
     "reward_loss=plackett_luce": ANOTHER_JUDGEMENT, "reward_loss=spans": ANOTHER_JUDGEMENT, "reward_loss=thumbs": ANOTHER_JUDGEMENT,
-    "preference_loss=kto": ANOTHER_JUDGEMENT, "rollout_sampler=vllm": "needs a GPU", "rollout_scorer=program": "needs a program",
+    "preference_loss=kto": ANOTHER_JUDGEMENT, "rollout_sampler=vllm": "needs a GPU",
+    "rollout_scorer=function": A_FILE, "rollout_scorer=match": ANOTHER_INPUT,
+    "rollout_scorer=reference": ANOTHER_INPUT, "rollout_scorer=program": "needs a program",
     "rollout_scorer=reward_model": ANOTHER_MODEL, "advantage=remax": ANOTHER_INPUT, "policy_critic=reward_model": ANOTHER_INPUT,
     "evaluation_metric=utility": ANOTHER_INPUT,
 }  # fmt: skip

@@ -13,8 +13,10 @@ from torch import Tensor
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.flow import Prompt, Rollout
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, reference_policy
+from rlhf_lightning.rollout.prompts import column_names, encode_rows
 from rlhf_lightning.rollout.sampling import Sampler
 from rlhf_lightning.tensors import kl_estimate
 
@@ -64,7 +66,7 @@ def score_doubts(measured: Measured) -> list[str]:
 @torch.no_grad()
 def measure(
     language_model: LanguageModel,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[TaskPrompt],
     sampler: Sampler,
     metrics: Mapping[str, MetricFunction],
     settings: EvaluationSettings,
@@ -84,12 +86,13 @@ def measure(
     language_model.model.eval()
     device = language_model.model.device
     sampled = list(itertools.islice(itertools.cycle(prompts), settings.responses))
+    columns = column_names(prompts)
     measured = Measured([], [], {name: [] for name in metrics})
     kl = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(sampled), settings.batch_size):
-            batch = language_model.encode_prompts(sampled[start : start + settings.batch_size], max_new_tokens).to(device)
+            batch = encode_rows(language_model, sampled[start : start + settings.batch_size], max_new_tokens, columns).to(device)
             rollout = sampler(language_model, batch)
             measured.prompts += rollout.prompts
             measured.responses += rollout.responses

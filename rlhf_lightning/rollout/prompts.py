@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,6 +75,21 @@ def _overlong(rows: Sequence[TaskPrompt], encoders: Sequence[PromptEncoder], roo
     return ""
 
 
+def encode_rows(encoder: PromptEncoder, rows: Sequence[TaskPrompt], room: int, columns: Sequence[str]) -> Prompts:
+    """Encode a batch of rows with these of their other columns; None where a row lacks one.
+
+    Args:
+        columns: the same for all batches of a training (`column_names`).
+    """
+    prompts = encoder.encode_prompts([row.prompt for row in rows], room)
+    return dataclasses.replace(prompts, columns={name: [row.columns.get(name) for row in rows] for name in columns})
+
+
+def column_names(rows: Sequence[TaskPrompt]) -> list[str]:
+    """The names of all columns beside the prompt, in the order of their first occurrence."""
+    return list(dict.fromkeys(name for row in rows for name in row.columns))
+
+
 def prompt_loader(
     prompts: Sequence[TaskPrompt],
     language_model: LanguageModel,
@@ -101,9 +117,10 @@ def prompt_loader(
     order: list[int] = []
     while len(order) < updates * per_update:
         order += torch.randperm(len(prompts), generator=generator).tolist()
+    columns = column_names(prompts)
     batches = [order[i * per_update : (i + 1) * per_update][rank::world] for i in range(updates)]
 
     def encode(batch: Sequence[int]) -> Prompts:
-        return language_model.encode_prompts([prompts[i].prompt for i in batch], room)
+        return encode_rows(language_model, [prompts[i] for i in batch], room, columns)
 
     return DataLoader(batches, batch_size=None, sampler=SequentialResumableSampler(len(batches)), collate_fn=encode)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -152,7 +153,7 @@ def input_paths(config: DictConfig) -> list[str]:
     """The values of all settings that are paths, with their references resolved."""
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    return [path for _, path in path_settings(resolved)]
+    return [re.sub(r"(\.py):\w+$", r"\1", path) for _, path in path_settings(resolved)]  # FILE.py:FUNCTION
 
 
 def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None]) -> dict[str, Any] | None:

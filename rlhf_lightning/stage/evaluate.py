@@ -23,13 +23,21 @@ def check_combination(choices: ComposedConfig) -> None:
     choices.run_checks("rollout_scorer", "evaluation_metric")
 
 
-def build_scorer(run: Run) -> Scorer:
-    """Build the command's scorers, several as their weighted sum; log their notes on how they read texts."""
+def build_scorer(run: Run, task: Task) -> Scorer:
+    """Build the command's scorers, several as their weighted sum; log their notes on how they read texts.
+
+    Raises:
+        ConfigError: a scorer reads a column that the task's rows don't have.
+    """
+    from rlhf_lightning.rollout.prompts import column_names
     from rlhf_lightning.rollout.scoring import WeightedScorers
 
     scorers = run.build_all("rollout_scorer")
     weights = {str(name): float(node.weight) for name, node in run.config.rollout_scorer.items()}
+    columns = column_names([*task.train_prompts(), *task.test_prompts()])
     for name, scorer in scorers.items():
+        if hasattr(scorer, "check_columns"):
+            scorer.check_columns(columns)
         note = getattr(scorer, "note", "")
         if note:
             run.log(f"rollout_scorer.{name}: {note}")
@@ -53,7 +61,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.stage._report import write_report
 
     task = run.build("task")
-    scorer = build_scorer(run) if run.config.get("rollout_scorer") else None
+    scorer = build_scorer(run, task) if run.config.get("rollout_scorer") else None
     if scorer is None and not build_metrics(run, task):
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")
     policy = run.language_model(corpus=run.corpus(task))
@@ -87,7 +95,7 @@ def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer 
 
     metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(scores_by_name, scorer)}
     metrics |= build_metrics(run, task)
-    prompts = [row.prompt for row in task.test_prompts() or task.train_prompts()]
+    prompts = task.test_prompts() or task.train_prompts()
     measured = measure(
         policy, prompts, run.build("rollout_sampler"), metrics, run.settings("evaluation"),
         max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,

@@ -41,8 +41,8 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 
-    scorer = build_scorer(run)
     task = run.build("task")
+    scorer = build_scorer(run, task)
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # raises before the model loads
     held_out = held_out_scorers(run, task)

@@ -83,7 +83,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     if not run.config.get("feedback_source") and not task.has_utility:
         names = "feedback_source=... feedback_source.NAME.path=..."
         raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")
-    scorer = build_scorer(run) if run.config.get("rollout_scorer") else None
+    scorer = build_scorer(run, task) if run.config.get("rollout_scorer") else None
     inputs = read_inputs(run, task) if run.config.get("feedback_source") else collect_inputs(run, task, prompts, responses)
     log_counts(run, inputs.intake)
     before = measure_policy(run, inputs, scorer) if inputs.on_task else None

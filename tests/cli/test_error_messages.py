@@ -162,7 +162,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("--resolve", ["--resolve", "--cfg"]),
     ("stage=rounds task=files task.prompts={files}/prompts.jsonl", ["stage=rounds", "known utility", "task=reviews"]),
     # what a stage needs
-    ("stage=ppo", ["no rollout_scorer", "rollout_scorer=...", "lexicon, program, reward_model"]),
+    ("stage=ppo", ["no rollout_scorer", "rollout_scorer=...", "lexicon, match, program, reference, reward_model"]),
     ("stage=ppo rollout_scorer=reward_model", ["rollout_scorer.reward_model.path must be given", "rollout_scorer.reward_model.path=..."]),
     ("stage=reward", ["no feedback_source", "feedback_source=...", "jsonl"]),
     ("stage=reward feedback_source=jsonl feedback_source.path=f.jsonl", ["takes several options", "feedback_source.jsonl.path"]),

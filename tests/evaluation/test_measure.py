@@ -10,6 +10,7 @@ import torch
 from rlhf_lightning.evaluation.measure import Measured, measure
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.flow import Rollout
+from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.rollout.sampler.native import native
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle boils water"]
@@ -35,7 +36,7 @@ class Watched:
 def measured_with(language_model, sampler=None, reference=None, seed=0, responses=7, batch_size=4, metrics=None) -> Measured:
     settings = EvaluationSettings(responses=responses, batch_size=batch_size)
     return measure(
-        language_model, PROMPTS, sampler or Watched(), metrics or {"length": tokens}, settings,
+        language_model, list(map(TaskPrompt, PROMPTS)), sampler or Watched(), metrics or {"length": tokens}, settings,
         max_new_tokens=6, seed=seed, reference=reference,
     )  # fmt: skip
 

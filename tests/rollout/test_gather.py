@@ -30,7 +30,10 @@ def test_a_response_has_one_seed_however_many_processes_share_the_prompts(langua
 def test_records_are_joined_to_a_common_width(scored_of):
     short, long = torch.tensor([[1, 1]]), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
     one = scored_of(short, scores=torch.tensor([5.0]), old_log_probs=torch.tensor([[-1.0, -2.0]]))
-    two = scored_of(long, scores=torch.tensor([6.0, 7.0]))
+    one = replace(one, columns={"answer": ["z"]}, component_scores={"a": torch.tensor([3.0])})
+    two = scored_of(
+        long, scores=torch.tensor([6.0, 7.0]), columns={"answer": ["x", None]}, component_scores={"a": torch.tensor([1.0, 2.0])}
+    )
     one = replace(one, prompt_ids=torch.tensor([[0, 8, 9]]), prompt_mask=torch.tensor([[0, 1, 1]]))
     whole = concat_rollouts([two, one])
     assert whole.scores.tolist() == [6.0, 7.0, 5.0]
@@ -40,6 +43,8 @@ def test_records_are_joined_to_a_common_width(scored_of):
     assert whole.prompt_mask.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 1]]
     assert whole.responses == two.responses + one.responses
     assert whole.values is None
+    assert whole.columns == {"answer": ["x", None, "z"]}
+    assert whole.component_scores["a"].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_processes_gather_what_one_has(scored_of, monkeypatch):

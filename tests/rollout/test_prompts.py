@@ -98,3 +98,10 @@ def test_the_smallest_model_binds(tiny_of):
     assert checked.prompts == ROWS
     assert "64 positions" in checked.reason
     assert fitting_prompts([*ROWS, TaskPrompt(LONG)], [large], 8).overlong == 0
+
+
+def test_columns_come_with_their_prompts(language_model):
+    rows = [TaskPrompt(prompt, {"answer": i} if i % 2 else {"level": str(i)}) for i, prompt in enumerate(PROMPTS)]
+    (batch,) = prompt_loader(rows, language_model, 1, 7, 8, seed=0, rank=0, world=1)
+    positions = [PROMPTS.index(prompt) for prompt in batch.prompts]
+    assert batch.columns == {"level": [None if i % 2 else str(i) for i in positions], "answer": [i if i % 2 else None for i in positions]}

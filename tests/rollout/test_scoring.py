@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError, UserError
-from rlhf_lightning.rollout.scoring import checked_scores, scorer_name
+from rlhf_lightning.rollout.scoring import WeightedScorers, checked_scores, concat_scores, score_responses, scorer_name
 
 
 class Scoring:
@@ -159,3 +159,64 @@ def test_a_message_names_the_function_behind_what_binds_its_settings():
     assert scorer_name(partial(partial(raising, error=None))) == "raising"
     assert scorer_name(Scoring(0)) == "Scoring"
     assert scorer_name(Scoring) == "Scoring"
+
+
+NAN = math.nan
+
+
+def test_several_scores_are_summed_by_weight_without_those_that_do_not_apply(scored_of):
+    rollout = scored_of(torch.ones(3, 2))
+    parts = {"a": Scoring([1.0, 2.0, None]), "b": Scoring(torch.tensor([10.0, NAN, NAN], dtype=torch.float64))}
+    scorers = WeightedScorers(parts, {"a": 2.0, "b": -0.5})
+    scores = score_responses(scorers, rollout)
+    torch.testing.assert_close(scores.total, torch.tensor([-3.0, 4.0, NAN]), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(scores.components["b"], torch.tensor([10.0, NAN, NAN]), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(scorers(rollout), scores.total, rtol=0, atol=0, equal_nan=True)
+    assert scores.rewards(rollout.response_mask)[:, 0].tolist() == [0.0, 0.0, 0.0]
+    assert scorer_name(scorers) == "a+b"
+    halves = [score_responses(WeightedScorers({"a": Scoring([i])}, {"a": 2.0}), scored_of(torch.ones(1, 2))) for i in (1, 2)]
+    whole = concat_scores(halves)
+    assert (whole.total.tolist(), whole.components["a"].tolist(), whole.weights) == ([2.0, 4.0], [1.0, 2.0], {"a": 2.0})
+
+
+def test_the_failing_one_of_several_is_named_by_its_option(scored_of):
+    scorers = {"fine": Scoring([1, 2]), "second": partial(raising, error=ValueError("no")), "third": Scoring([1])}
+    for names, message in ((("fine", "second"), "scorer second raised ValueError"), (("fine", "third"), "scorer third returned 1 scores")):
+        chosen = WeightedScorers({name: scorers[name] for name in names}, dict.fromkeys(names, 1.0))
+        with pytest.raises(UserError, match=message):
+            checked_scores(chosen, scored_of(torch.ones(2, 3)))
+
+
+def letters(ids: Any, mask: Any, prompts: Any) -> list[str]:
+    """Each token is two letters."""
+    return ["ab" * int(n) for n in mask.sum(1)]
+
+
+def test_scorers_of_tokens_and_of_spans_mix_with_one_of_responses(scored_of):
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
+    rollout = scored_of(mask, responses=["ababab", "abab", "ab"])
+    tokens = Scoring(torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 9.0], [NAN, 0.0, 0.0]]))
+    spans = Scoring([[(0, 2, 1.0), (1, 3, -0.5)], [], None])
+    scorers = WeightedScorers({"t": tokens, "s": spans, "r": Scoring([1.0, 2.0, 4.0])}, {"t": 1.0, "s": 10.0, "r": 0.1})
+    scores = score_responses(scorers, rollout, letters)
+    torch.testing.assert_close(scores.total, torch.tensor([6 + 5 + 0.1, 2 + 0.2, 0.4]))
+    expected = torch.tensor([[11.0, -3.0, 3.1], [1.0, 1.2, 0.0], [0.4, 0.0, 0.0]])
+    torch.testing.assert_close(scores.rewards(mask), expected)
+    torch.testing.assert_close(score_responses(tokens, rollout).rewards(mask)[:2], torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0]]))
+    assert score_responses(spans, rollout).token_rewards is None, "without the tokenizer all is on the last token"
+    with pytest.raises(UserError, match=r"scorer Scoring returned \[\(0, 9, 1\)\] .*list of \(start, end, value\).*test_scoring\.py:\d+"):
+        score_responses(Scoring([[(0, 9, 1)], [], []]), rollout)
+
+
+def test_columns_follow_their_rows(scored_of):
+    rollout = scored_of(torch.ones(2, 3), columns={"answer": ["4", None], "level": [1, 2]})
+    seen = []
+
+    def scorer(rollout: Any) -> list[float]:
+        seen.append(rollout.row_columns())
+        rollout.columns["answer"].clear()
+        return [0.0] * len(rollout)
+
+    checked_scores(scorer, rollout.select(torch.tensor([1, 0, 0])))
+    assert seen == [[{"answer": None, "level": 2}, {"answer": "4", "level": 1}, {"answer": "4", "level": 1}]]
+    assert rollout.repeat(2).columns == {"answer": ["4", "4", None, None], "level": [1, 1, 2, 2]}

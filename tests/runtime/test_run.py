@@ -40,7 +40,8 @@ def test_parts_come_by_name(run):
 
 def test_what_was_not_chosen_is_asked_for(run):
     with pytest.raises(
-        ConfigError, match=r"chooses no rollout_scorer and needs one: add `rollout_scorer=\.\.\.`.*lexicon, program, reward_model"
+        ConfigError,
+        match=r"chooses no rollout_scorer and needs one: add `rollout_scorer=\.\.\.`.*lexicon, match, program, reference, reward_model",
     ):
         run.build("rollout_scorer")
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from rlhf_lightning.config.schema import did_you_mean
-from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.cleaning import Cleaning
+from rlhf_lightning.feedback.language_detection import check_language, language_identifier
 from rlhf_lightning.feedback.words import prompt_content
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
@@ -35,12 +33,9 @@ def language(
         min_characters: shorter texts pass.
         min_confidence: texts with a lower probability of the detected language, 0 to 1, pass.
     """
-    identifier = _identifier()
+    identifier = language_identifier("feedback_filter=language")
     for code in allowed:
-        if code not in identifier.nb_classes:
-            languages = sorted(set(identifier.nb_classes))
-            suggest_name = did_you_mean(code, languages)
-            raise ConfigError(f"feedback_filter.language.allowed: langid knows no {code!r}{suggest_name}; it knows {', '.join(languages)}")
+        check_language(identifier, code, "feedback_filter.language.allowed")
 
     def detect(text: str) -> str | None:
         if len(text) < min_characters:
@@ -56,12 +51,3 @@ def language(
             yield record
         else:
             cleaning.remove(record, f"response in the language {foreign}")
-
-
-@cache
-def _identifier() -> Any:
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise ConfigError("feedback_filter=language needs py3langid: pip install 'rlhf-lightning[cleaning]'") from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -43,14 +43,18 @@ class Worker:
         self._stderr = b""
         self._warned: set[str] = set()
 
-    def score(self, prompt: Prompt, response: str) -> float | None:
+    def score(self, prompt: Prompt, response: str, columns: Mapping[str, Any]) -> float | None:
         """The program's score of a response; None if it answers null, hangs or crashes.
+
+        Args:
+            columns: other columns of the prompt's row.
 
         Raises:
             UserError: it ended before its first answer, never answers, or its line is no score.
         """
         try:
-            line = self._answer(json.dumps({"prompt": _plain(prompt), "response": response}).encode() + b"\n")
+            question = {"prompt": _plain(prompt), "response": response} | ({"columns": dict(columns)} if columns else {})
+            line = self._answer(json.dumps(question, default=str).encode() + b"\n")
             if line is None:
                 self.end()
                 return None

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from weakref import finalize
 
 from pydantic import PositiveFloat, PositiveInt
@@ -21,7 +22,8 @@ from rlhf_lightning.rollout.scorer._worker import PATIENCE, Worker
 class ProgramScorer:
     """A program that reads a JSON line per response and writes a score per line.
 
-    It reads {"prompt": ..., "response": ...} and writes, flushed, a JSON number, true, false, or null for no score. A response on which it
+    It reads {"prompt": ..., "response": ..., "columns": {...}}, the last one if the prompt's row has other columns, and writes, flushed, a
+    JSON number, true, false, or null for no score. A response on which it
     hangs or crashes has no score (ppo.max_unscorable), and the program is restarted. It runs until the end of its input, in a new session;
     when it hangs its process group is killed.
 
@@ -47,7 +49,7 @@ class ProgramScorer:
 
     def __call__(self, rollout: Rollout) -> list[float | None]:
         """Scores [B]; None for a response on which the program hangs or crashes, or answers null."""
-        texts = list(zip(rollout.prompts, rollout.responses, strict=True))
+        texts = list(zip(rollout.prompts, rollout.responses, rollout.row_columns(), strict=True))
         active = self._workers[: len(texts)]
         with ThreadPoolExecutor(len(active) or 1) as threads:
             futures = [threads.submit(_score_texts, worker, texts[start :: len(active)]) for start, worker in enumerate(active)]
@@ -59,8 +61,8 @@ class ProgramScorer:
         _end(self._workers)
 
 
-def _score_texts(worker: Worker, texts: Sequence[tuple[Prompt, str]]) -> list[float | None]:
-    return [worker.score(prompt, response) for prompt, response in texts]
+def _score_texts(worker: Worker, texts: Sequence[tuple[Prompt, str, dict[str, Any]]]) -> list[float | None]:
+    return [worker.score(prompt, response, columns) for prompt, response, columns in texts]
 
 
 def _end(workers: Sequence[Worker]) -> None:

@@ -87,6 +87,13 @@ def test_it_is_given_prompt_and_response_and_answers_any_number(program, rollout
     assert found[3] != found[3]
 
 
+def test_it_is_given_the_columns_of_the_row(program, rollout):
+    texts = rollout("a", "b")
+    texts.columns = {"answer": ["4", None]}
+    assert program(LOOP + "    print(len(row['columns']['answer'] or ''))\n")(texts) == [1.0, 0.0]
+    assert program(LOOP + "    print(int('columns' in row))\n")(rollout("a")) == [0.0]
+
+
 def test_a_response_that_it_hangs_on_is_not_scored_and_costs_its_time_alone(program, rollout):
     scorer = program(LOOP + "    time.sleep(60 if 'hang' in text else 0)\n    print(len(text))\n", timeout=1.0)
     assert scorer(rollout("a")) == [1.0]
