@@ -323,7 +323,13 @@ def overrides_in_tables(page: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-TABLES = ["README.md", "docs/howto/from_trl.md", "docs/howto/from_verl_openrlhf.md", "docs/howto/several_gpus.md"]
+TABLES = [
+    "README.md",
+    "docs/howto/from_trl.md",
+    "docs/howto/from_trl_grpo.md",
+    "docs/howto/from_verl_openrlhf.md",
+    "docs/howto/several_gpus.md",
+]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -146,22 +146,26 @@ def words_for_feature(world, name: str) -> list[str]:
     return world.reward("reward_head=features", f"reward_feature=[{chosen}]", *needed)
 
 
-def words_for_scorer(world, name: str) -> list[str]:
-    program = world.files / "score.py"
+def scorer_settings(world) -> dict[str, list[str]]:
+    """By scorer what it wants beside its name."""
+    program, function = world.files / "score.py", world.files / "rewards.py"
     program.write_text("import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n")
-    (world.files / "rewards.py").write_text("def brevity(responses):\n    return [-len(text) for text in responses]\n")
-    wants = {
-        "function": [f"rollout_scorer.function.path={world.files / 'rewards.py'}:brevity"],
-        "match": ["rollout_scorer.match.column=response", "rollout_scorer.match.extract=last_number"],
-        "reference": ["rollout_scorer.reference.column=response"],
-        "language": ["rollout_scorer.language.min_characters=0"],
+    function.write_text("def brevity(responses):\n    return [-len(text) for text in responses]\n")
+    return {
         "format": ["rollout_scorer.format.pattern='[a-z]'", "rollout_scorer.format.match=search"],
+        "function": [f"rollout_scorer.function.path={function}:brevity"],
+        "language": ["rollout_scorer.language.min_characters=0"],
         "length": ["rollout_scorer.length.longest=2"],
         "lexicon": [f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"],
+        "match": ["rollout_scorer.match.column=response"],
         "program": [f"rollout_scorer.program.command='{sys.executable} {program}'"],
+        "reference": ["rollout_scorer.reference.column=response"],
         "reward_model": world.scorer[1:],
     }
-    return [*(word for word in world.ppo() if not word.startswith("rollout_scorer")), f"rollout_scorer=[{name}]", *wants[name]]
+
+
+def words_for_scorer(world, name: str) -> list[str]:
+    return world.ppo(f"rollout_scorer=[{name}]", *scorer_settings(world)[name])
 
 
 WORDS: dict[str, Callable[[Any, str], list[str]]] = {
@@ -344,7 +348,7 @@ def tiny_experiment(world, name: str) -> list[str]:
     if config.get("feedback_source"):
         words += [*world.feedback, "feedback_format=[pairwise,rating,ranking,edit]"]
     if config.get("rollout_scorer"):
-        words += [f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"] if "lexicon" in config.rollout_scorer else world.scorer
+        words += [word for name in config.rollout_scorer for word in scorer_settings(world)[name]]
     if config.stage._target_.endswith("rounds"):
         words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     return words

@@ -22,6 +22,10 @@ STRATEGIES = {
 }
 RUNNING = ["rollout_shaping=[normalise_score,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"]
 GRPO = ["advantage=grpo", "policy_reduction=sequence_mean", "policy_kl=loss"]
+SCORERS = [
+    "rollout_scorer=[reward_model,length,reference]", "rollout_scorer.length.longest=4", "rollout_scorer.length.weight=0.3",
+    "rollout_scorer.reference.column=response", "rollout_scorer.reference.weight=5", "rollout_shaping=[gdpo,missing_eos]",
+]  # fmt: skip
 WARM = ["policy_critic=separate", "policy_critic.warmup=1", "ppo.ptx_coef=0.3"]
 PARTS = ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatches=3"]
 ORDINAL = ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"]
@@ -37,7 +41,7 @@ CASES = {
     "kto": ("preference", KTO, ["fsdp2"]),
     "ppo, one trunk, running statistics, a stop of the epochs": ("ppo", RUNNING, ["ddp", "fsdp2, frozen models too"]),
     "ppo, two trunks, in parts, critic first, demonstrations": ("ppo", [*PARTS, *WARM[1:]], ["ddp", "fsdp2"]),
-    "grpo, adapters": ("ppo", [*GRPO, "policy_tuning=lora"], ["ddp", "fsdp2"]),
+    "grpo, adapters, several scorers": ("ppo", [*GRPO, *SCORERS, "policy_tuning=lora"], ["ddp", "fsdp2"]),
 }
 """Every pair of a feature and a strategy, several features to a case."""
 FULL = {
@@ -57,7 +61,7 @@ RESUMED = [
     ("reward, thresholds of ratings learned, adapters", "ddp"),
     ("kto", "fsdp2"),
     ("ppo, one trunk, running statistics, a stop of the epochs", "fsdp2, frozen models too"),
-    ("grpo, adapters", "ddp"),
+    ("grpo, adapters, several scorers", "ddp"),
 ]
 KEPT = ["checkpoint.every=1", "checkpoint.keep=9", "checkpoint.keep_finished=true"]
 

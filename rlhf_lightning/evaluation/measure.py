@@ -17,7 +17,7 @@ from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.prompts import column_names, encode_rows
-from rlhf_lightning.rollout.sampling import Sampler
+from rlhf_lightning.rollout.sampling import Sampler, sample_responses
 from rlhf_lightning.tensors import kl_estimate
 
 MetricFunction = Callable[[Rollout], Tensor | Mapping[str, Tensor]]
@@ -93,7 +93,7 @@ def measure(
         torch.manual_seed(seed)
         for start in range(0, len(sampled), settings.batch_size):
             batch = encode_rows(language_model, sampled[start : start + settings.batch_size], max_new_tokens, columns).to(device)
-            rollout = sampler(language_model, batch)
+            rollout = sample_responses(sampler, language_model, batch)
             measured.prompts += rollout.prompts
             measured.responses += rollout.responses
             for name, metric in metrics.items():

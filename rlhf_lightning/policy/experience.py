@@ -21,7 +21,7 @@ from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_ranges import with_checked_ranges
 from rlhf_lightning.rollout.drop_unscored import drop_unscored
 from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
-from rlhf_lightning.rollout.sampling import Sampler
+from rlhf_lightning.rollout.sampling import Sampler, sample_responses
 from rlhf_lightning.rollout.scoring import Scores, concat_scores, scorer_name, scorer_source, scores_on_all_ranks
 from rlhf_lightning.training.sharding import unsharded_weights
 
@@ -114,7 +114,7 @@ class ExperienceMaker:
     @halve_on_oom("sampling")
     def _sample(self, prompts: Prompts, sampler: Sampler, *, split: int = 1) -> Rollout:
         # Each response has its own seed: the split doesn't change it.
-        return concat_rollouts([sampler(self.policy.language_model, part) for part in split_rows(prompts, split)])
+        return concat_rollouts([sample_responses(sampler, self.policy.language_model, part) for part in split_rows(prompts, split)])
 
     @halve_on_oom("the scorer")
     def _call_scorer(self, rollout: Rollout, *, split: int = 1) -> Scores:

@@ -17,6 +17,13 @@ def test_what_has_no_counterpart_keeps_its_name():
     assert rename_metrics(metrics, "openrlhf") == {"train/reward": 1.0, "objective/kl": 2.0, "val/distinct_1": 3.0}
 
 
+def test_the_scores_of_several_scorers_are_named_after_them():
+    metrics = {"objective/scores/match": 1.0}
+    assert [rename_metrics(metrics, naming) for naming in ("trl", "verl", "openrlhf")] == [
+        metrics, {"critic/score/match/mean": 1.0}, {"train/reward/match": 1.0},
+    ]  # fmt: skip
+
+
 def test_every_naming_is_a_setting():
     assert set(get_args(get_type_hints(LoggerSettings)["naming"])) == set(NAMINGS)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Message
 from rlhf_lightning.rollout.scorer.function import FunctionScorer
-from rlhf_lightning.rollout.scoring import checked_scores
+from rlhf_lightning.rollout.scoring import WeightedScorers, checked_scores, score_responses
 
 REWARDS = """
 import asyncio
@@ -101,6 +104,31 @@ def test_what_can_not_be_loaded_is_refused(tmp_path, path, message):
     (tmp_path / "fine.py").write_text("def brevity(responses):\n    return []\n")
     with pytest.raises(ConfigError, match=message):
         FunctionScorer(path=path.format(folder=tmp_path))
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "howto" / "from_trl_grpo.md"
+
+
+def test_the_functions_of_the_tutorial_give_the_rewards_and_advantages_of_trl(tmp_path, scored_of):
+    """Beside TRL's call (`GRPOTrainer._calculate_rewards`), its weighted sum and its advantages in groups of two."""
+    if not PAGE.exists():
+        pytest.skip("docs/ is not shipped with the tests")
+    (tmp_path / "rewards.py").write_text(PAGE.read_text().split('```python title="rewards.py"\n')[1].split("```")[0])
+    scorers = {name: FunctionScorer(path=f"{tmp_path / 'rewards.py'}:{name}") for name in ("right_answer", "brevity")}
+    mask, answers = (torch.arange(5) < torch.tensor([[5], [3], [1], [4]])).long(), ["7", "7", "12", "12"]
+    columns, group = {"answer": answers}, torch.tensor([0, 0, 1, 1])
+    rollout = scored_of(mask, responses=["so #### 7", "#### 8", "12", "#### 1 #### 12"], columns=columns, group=group)
+    scores = score_responses(WeightedScorers(scorers, {"right_answer": 1.0, "brevity": 0.1}), rollout)
+    ids = [row[:n] for row, n in zip(rollout.response_ids.tolist(), mask.sum(1).tolist(), strict=True)]
+    called = {"prompts": rollout.prompts, "completions": rollout.responses, "completion_ids": ids, "answer": answers, "trainer_state": None}
+    per_function = torch.tensor([scorer.function(**called) for scorer in scorers.values()]).T
+    rewards = (per_function * torch.tensor([1.0, 0.1])).nansum(1)
+    assert per_function[:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
+    torch.testing.assert_close(scores.total, rewards)
+    grouped = rewards.view(-1, 2)
+    advantages = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-4)
+    scored = scored_of(mask, group=group, rewards=scores.rewards(mask))
+    torch.testing.assert_close(grpo(scored, eps=1e-4).advantages[:, 0], advantages.flatten())
 
 
 def test_a_module_is_imported_by_name(rollout):
