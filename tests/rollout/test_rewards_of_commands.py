@@ -42,7 +42,8 @@ def task(tmp_path_factory) -> tuple[Path, Path]:
     import gzip
 
     folder = tmp_path_factory.mktemp("gsm8k")
-    rows = [json.loads(line) for line in gzip.open(GSM8K, "rt")]
+    with gzip.open(GSM8K, "rt") as lines:
+        rows = list(map(json.loads, lines))
     short = sorted(rows, key=lambda row: len(row["prompt"]))[:12]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in short))
     (folder / "rewards.py").write_text(REWARDS.format(log=str(folder / "seen.jsonl")))
