@@ -29,7 +29,7 @@ EXAMPLES = """\
 python train.py                                          the whole loop on the embedded example
 python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.lam=0.9 ppo.learning_rate=1e-4
 python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.jsonl 'feedback_format=[pairwise]'
-python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=reward_model rollout_scorer.reward_model.path=RM
+python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=lexicon rollout_scorer.lexicon.path=L.tsv
 python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
 PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
 SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wandb"]}

@@ -24,11 +24,12 @@ def read_spans(output: Any, responses: Sequence[str], scorer: str) -> list[list[
     Raises:
         UserError: a span that is no (start, end, value) within its response.
     """
-    if not isinstance(output, list | tuple) or len(output) != len(responses) or not any(isinstance(row, list | tuple) for row in output):
+    rows_of_spans = isinstance(output, list | tuple) and all(row is None or isinstance(row, list | tuple) for row in output)
+    if not rows_of_spans or len(output) != len(responses) or all(row is None for row in output):
         return None
     rows: list[list[Span] | None] = []
     for row, response in zip(output, responses, strict=True):
-        if row is not None and not (isinstance(row, list | tuple) and all(_is_span(span, len(response)) for span in row)):
+        if not all(_is_span(span, len(response)) for span in row or ()):
             raise UserError(
                 f"scorer {scorer} returned {row!r:.120} for the response {response[:80]!r} of {len(response)} characters; a scorer of "
                 "spans returns for each response a list of (start, end, value), or None"

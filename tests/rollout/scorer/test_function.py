@@ -80,7 +80,7 @@ def test_conversations_are_lists_of_messages(function, rollout):
 
 
 def test_errors_name_file_and_line(function, rollout):
-    with pytest.raises(UserError, match=r"(?s)scorer function raised ValueError: no luck.*rewards\.py\", line 33, in failing"):
+    with pytest.raises(UserError, match=r"(?s)scorer function raised ValueError: no luck.*rewards\.py\", line 31, in failing"):
         checked_scores(function("failing"), rollout)
     with pytest.raises(UserError, match=r"scorer function returned 1 scores for 2 responses \(defined in .*rewards\.py:29\)"):
         checked_scores(function("wrong_count"), rollout)
