@@ -87,7 +87,7 @@ class Component:
     needs: frozenset[str]
     check: Callable[[Any], None] | None = None
 
-    @property
+    @functools.cached_property
     def path(self) -> str:
         return f"{self.target.__module__}.{self.target.__qualname__}"
 

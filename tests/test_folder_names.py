@@ -24,8 +24,15 @@ NAMES = [
     "${x}", "a${b", "${oc.env:HOME}", "${", "$${x}", "a%b", "%20", "back\\slash", "end\\", "\\${x}", "-dash", "--config-path", "-m", "a|b",
     "a&b", "a?b", "a*b", "a<b>c", "a:b", "@a", "a+b", "`a`", "schön", "файл 文件 🙂", "null", "true", "1e5", "run.yaml", "auto",
 ]  # fmt: skip
-ODD = ["[a]", "${x}", "a${b", "it's", "-m", "end\\", "файл 文件 🙂", " blanks around "]
-"""Those that go through whole commands; the others are read as words of a command."""
+ODD = ["${x}", "it's", "end\\", " blanks around "]
+"""Those that go through whole commands by default; all are read as words of a command."""
+
+
+def whole_commands(names: list[str], default: list[str]) -> list[object]:
+    """The names as parameters, those that aren't run by default under the marker `full`."""
+    return [pytest.param(name, marks=[pytest.mark.full] * (name not in default)) for name in names]
+
+
 STAGE = '''
 from __future__ import annotations
 from rlhf_lightning.registry import register
@@ -85,7 +92,7 @@ def test_the_words_of_a_resumed_run_name_its_folder_whatever_it_is_called(tmp_pa
     assert words[2:] == ["--config-path", str(folder)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.full] * (name not in ODD)) for name in NAMES])
+@pytest.mark.parametrize("name", whole_commands(NAMES, ODD))
 def test_a_run_goes_on_and_is_run_again_whatever_its_folder_is_called(command, stub, finished, tmp_path, name):
     if not finished.exists():
         assert command(*stub, "seed=3", folder=finished).code == 0
@@ -105,7 +112,7 @@ def test_a_run_goes_on_and_is_run_again_whatever_its_folder_is_called(command, s
     assert sorted(os.listdir(folder)) == [".hydra", "begun.json", "config.yaml", "made.json", "result.json"]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", whole_commands(NAMES, ["a${b", "-m", "файл 文件 🙂"]))
 def test_a_run_begins_whatever_its_folder_is_called(command, stub, tmp_path, name):
     folder = tmp_path / "runs" / name
     outcome = command(*stub, f"hydra.run.dir={quote_value(str(folder))}")
@@ -114,7 +121,7 @@ def test_a_run_begins_whatever_its_folder_is_called(command, stub, tmp_path, nam
     assert sorted(os.listdir(folder)) == [".hydra", "begun.json", "config.yaml", "made.json", "result.json"]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", whole_commands(NAMES, ["${x}", "[a]"]))
 def test_a_sweep_goes_on_whatever_its_folder_is_called(command, stub, tmp_path, name):
     folder = tmp_path / "runs" / name
     first = command("-m", *stub, "seed=1,2", f"hydra.sweep.dir={quote_value(str(folder))}")
@@ -128,7 +135,7 @@ def test_a_sweep_goes_on_whatever_its_folder_is_called(command, stub, tmp_path, 
     assert in_parent(folder) == [name]
 
 
-@pytest.mark.parametrize("name", ["a=b", "-x", "it's", "[é]"])
+@pytest.mark.parametrize("name", whole_commands(["a=b", "-x", "it's", "[é]"], ["-x", "[é]"]))
 def test_relative_names_and_hydras_own_quotes_are_taken_too(command, stub, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert command(*stub, f"hydra.run.dir={quote_value(name)}", workdir=tmp_path).code == 0
@@ -141,7 +148,7 @@ def test_relative_names_and_hydras_own_quotes_are_taken_too(command, stub, tmp_p
     assert again.code == 0, again.error
 
 
-@pytest.mark.parametrize("name", ["${x}", "a=b", "[é]"])
+@pytest.mark.parametrize("name", whole_commands(["${x}", "a=b", "[é]"], ["${x}"]))
 def test_a_working_folder_may_have_such_a_name(command, stub, tmp_path, name):
     (tmp_path / name).mkdir()
     outcome = command(*stub, "hydra.run.dir=out", workdir=tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -27,10 +28,6 @@ registry.load_components()
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 SPACES = sorted(file.stem for file in (CONF / "hparams").glob("*.yaml"))
 
-PPO = ("rollout_sampler", "rollout_shaping", "advantage", "policy_critic", "policy_loss", "policy_correction",
-       "policy_kl", "policy_reduction", "policy_value_loss", "policy_kl_control", "policy_tuning")  # fmt: skip
-REWARD = ("feedback_comment", "reward_pooling", "reward_head", "reward_tuning", "reward_loss")
-PREFERENCE = ("preference_loss",)
 READERS = {"encoder": "bert", "encoder_decoder": "t5"}
 """A family of each backbone that reads and doesn't write."""
 
@@ -107,16 +104,17 @@ def words_for_source(world, name: str) -> list[str]:
     return inspecting(world, name, file, "feedback_format=[pairwise]")
 
 
-def words_for_filter(world, name: str) -> list[str]:
+def words_for_filters(world, names: list[str]) -> list[str]:
     (world.files / "words.tsv").write_text("nasty\t1.0\n")
     needed = {
         "leakage": [f"feedback_filter.leakage.against={world.files / 'prompts.jsonl'}"],
         "toxicity": [f"feedback_filter.toxicity.words={world.files / 'words.tsv'}"],
         "language": ["feedback_filter.language.allowed=[en]"],
-    }.get(name, [])
+    }
     source = world.files / "pairs_elsewhere.jsonl"
     source.write_text(json.dumps({"prompt": "Somewhere else:", "chosen": "good", "rejected": "bad"}) + "\n")
-    return inspecting(world, "jsonl", source, "feedback_format=[pairwise]", f"feedback_filter=[{name}]", *needed)
+    words = ["feedback_format=[pairwise]", f"feedback_filter=[{','.join(names)}]"]
+    return inspecting(world, "jsonl", source, *words, *(word for name in names for word in needed.get(name, [])))
 
 
 def words_for_task(world, name: str) -> list[str]:
@@ -130,20 +128,9 @@ def words_for_backbone(world, name: str) -> list[str]:
     return world.sft() if name != "causal" else world.ppo()
 
 
-def words_for_loss(world, name: str) -> list[str]:
-    default = ["bradley_terry", "plackett_luce", "gaussian_rating"]
-    needed = ["reward_head=token"] if name == "spans" else []
-    return world.reward(*needed, f"reward_loss=[{','.join([*default, *({name} - set(default))])}]")
-
-
 def words_for_feature(world, name: str) -> list[str]:
     """Beside length, which varies in the world where others may not."""
-    needed = {
-        "lexicon": [f"reward_feature.lexicon.path={world.files / 'lexicon.tsv'}"],
-        "embedding": [f"reward_feature.embedding.path={world.policy}"],
-    }.get(name, [])
-    chosen = ",".join(dict.fromkeys(["length", name]))
-    return world.reward("reward_head=features", f"reward_feature=[{chosen}]", *needed)
+    return world.reward("reward_head=features", "reward_head.l2=1", f"reward_feature=[{','.join(dict.fromkeys(['length', name]))}]")
 
 
 def scorer_settings(world) -> dict[str, list[str]]:
@@ -176,30 +163,101 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "feedback_annotator": lambda world, name: world.rounds(f"feedback_annotator={name}"),
     "feedback_format": words_for_format,
     "feedback_source": words_for_source,
-    "feedback_filter": words_for_filter,
+    "feedback_filter": lambda world, name: words_for_filters(world, [name]),
     "reward_feature": words_for_feature,
     "rollout_scorer": words_for_scorer,
-    "reward_loss": words_for_loss,
+    "reward_loss": lambda world, name: world.reward(f"reward_loss=[bradley_terry,plackett_luce,gaussian_rating,{name}]"),
 }
 """By group: the tiny command in which an option is at work."""
-BESIDE: dict[str, Callable[[Any], list[str]]] = {
-    "reward_head=attributes": lambda world: world.aspects,
-    "reward_pooling=cls": lambda world: world.reader("bert"),
-    "reward_tuning=last_layers": lambda world: ["reward_tuning.layers=1"],
-    "preference_loss=kto": lambda world: ["preference_loss.from_pairs=true"],
-}
-"""What an option wants beside it."""
+STAGES = {"feedback": "reward", "reward": "reward", "preference": "preference", "rollout": "ppo", "advantage": "ppo", "policy": "ppo"}
+"""By the first word of the other groups: the stage in which an option is at work."""
 
 
 def words_for(world, group: str, name: str) -> list[str]:
     """The tiny command in which an option is at work."""
     if group in WORDS:
         return WORDS[group](world, name)
-    chosen = f"{group}=[{name}]" if registry.GROUPS[group].many else f"{group}={name}"
-    beside = BESIDE.get(chosen, lambda world: [])(world)
-    assert group in PPO + REWARD + PREFERENCE, f"say here in which command {group}={name} is at work"
-    stage = world.ppo if group in PPO else world.reward if group in REWARD else world.preference
-    return stage(*beside, chosen)
+    chosen = f"[{name}]" if registry.GROUPS[group].many else name
+    return getattr(world, STAGES[group.partition("_")[0]])(f"{group}={chosen}")
+
+
+PACKED = [
+    "stage=ppo task=files backbone=causal rollout_scorer=reward_model rollout_sampler=native rollout_shaping=[missing_eos] advantage=gae"
+    " policy_critic=shared policy_value_loss=clipped policy_loss=ppo_clip policy_reduction=token_mean policy_kl=reward"
+    " policy_kl_control=fixed policy_tuning=full",
+    "stage=ppo advantage=gae policy_critic=separate policy_value_loss=mse policy_loss=dual_clip policy_reduction=sequence_mean"
+    " rollout_sampler=transformers policy_correction=truncated policy_kl=loss policy_kl_control=adaptive policy_tuning=lora",
+    "stage=ppo advantage=gae policy_critic=reward_model policy_value_loss=clipped policy_loss=cispo policy_reduction=fixed_length"
+    " rollout_sampler=continuous policy_correction=masked policy_kl=reward policy_kl_control=target_range"
+    " rollout_shaping=[clip_score,normalise_score,missing_eos,whiten_rewards]",
+    "stage=ppo advantage=grpo policy_loss=dual_clip policy_reduction=sequence_mean policy_kl=loss policy_kl_control=target_range"
+    " ppo.entropy_coef=0.01 ppo.learning_rate_schedule=constant",
+    "stage=ppo advantage=rloo policy_loss=gspo policy_reduction=sequence_mean policy_kl=reward policy_kl_control=adaptive"
+    " policy_tuning=lora",
+    "stage=ppo advantage=dr_grpo policy_loss=sapo policy_reduction=sequence_sum policy_kl=off rollout_shaping=[normalise_score]"
+    " ppo.target_kl=0.01 ppo.epochs=3",
+    "stage=ppo advantage=opo policy_loss=ppo_clip policy_reduction=fixed_length policy_correction=masked rollout_sampler=native",
+    "stage=ppo advantage=reinforce policy_loss=reinforce policy_reduction=sequence_sum rollout_shaping=[] evaluation_metric=[]"
+    " ppo.prompts_per_update=3 ppo.responses_per_prompt=1 ppo.num_minibatches=3",
+    "stage=ppo advantage=reinforce_pp policy_loss=cispo policy_reduction=token_mean rollout_shaping=[whiten_rewards]"
+    " rollout_sampler.temperature=0.7 rollout_sampler.top_p=0.9",
+    "stage=ppo advantage=reinforce_pp_baseline policy_loss=sapo rollout_sampler=transformers policy_correction=truncated",
+    "stage=ppo advantage=remax policy_loss=gspo policy_kl=loss rollout_shaping=[clip_score] +trainer.deterministic=true"
+    " +trainer.max_time=00:01:00:00",
+    "stage=reward feedback_comment=vader reward_pooling=last reward_head=linear reward_tuning=full"
+    " reward_loss=[bradley_terry,plackett_luce,gaussian_rating,davidson,rao_kupper,thumbs,ordinal]"
+    " reward.learning_rate_schedule=constant reward.warmup_fraction=0",
+    "stage=reward reward_pooling=mean reward_head=mlp reward_tuning=last_layers reward_tuning.layers=1 feedback_filter=[]",
+    "stage=reward reward_pooling=attention reward_head=token reward_tuning=lora reward.max_length=8"
+    " reward_loss=[bradley_terry,plackett_luce,gaussian_rating,spans]",
+    "stage=reward backbone=encoder_decoder reward_pooling=response_mean reward_head=ensemble reward_tuning=frozen",
+    "stage=reward backbone=encoder reward_pooling=cls reward_head=ordinal",
+    "stage=reward backbone=tiny reward_head=gated reward_head.hidden=4 reward_pooling=mean",
+    "stage=reward reward_head=attributes",
+    "stage=reward reward_head=features reward_head.l2=1 reward_feature=[character_ngrams,embedding,length,lexicon,markup,ngrams,numbers,"
+    "overlap,punctuation,readability,repetition,sentiment]",
+    "stage=preference preference_loss=dpo",
+    "stage=preference preference_loss=kto preference_loss.from_pairs=true",
+    "stage=evaluate evaluation_metric=[utility,length,distinct_2] task=reviews",
+    "stage=rounds feedback_annotator=simulated",
+    "stage=inspect feedback_source=jsonl feedback_format=[pairwise] feedback_filter=[contradictions,cycles,duplicates,encoding,identical,"
+    "language,leakage,length,near_duplicates,pii,script,toxicity,whitespace]",
+]
+"""Commands in each of which several groups have an option at work. An option that is in none of them gets a command of its own."""
+
+
+def options_in(words: str) -> set[tuple[str, str]]:
+    """Group and name of each option that a command chooses."""
+    chosen = [word.split("=") for word in words.split() if word.split("=")[0] in registry.GROUPS]
+    return {(group, name) for group, value in chosen for name in value.strip("[]").split(",") if name}
+
+
+def words_for_packed(world, words: str) -> list[str]:
+    """The command of a row of PACKED, with the files that its options want."""
+    stage, *rest = words.split()
+    options = options_in(words)
+    if stage == "stage=inspect":
+        return words_for_filters(
+            world, next(word for word in rest if word.startswith("feedback_filter")).partition("=")[2][1:-1].split(",")
+        )
+    if stage == "stage=evaluate":
+        return [stage, *world.trained, *world.sizes, *rest]
+    readers = [word for name in READERS if ("backbone", name) in options for word in world.reader(READERS[name])]
+    base = getattr(world, stage.partition("=")[2])(*readers)
+    if "backbone=tiny" in rest:
+        base, rest = (
+            [word for word in base if word not in world.trained],
+            [*world.tiny, *(word for word in rest if word != "backbone=tiny")],
+        )
+    if ("reward_head", "attributes") in options:
+        rest += world.aspects
+    if ("reward_feature", "embedding") in options:
+        rest += [f"reward_feature.lexicon.path={world.files / 'lexicon.tsv'}", f"reward_feature.embedding.path={world.policy}"]
+    return [*base, *(word for word in rest if word not in readers)]
+
+
+IN_PACKED = set.union(*map(options_in, PACKED))
+ALONE = [component for component in registry.components() if (component.group, component.name) not in IN_PACKED]
 
 
 ANOTHER_MODEL, A_FILE, ANOTHER_JUDGEMENT = "reads another kind of model", "needs a file", "learns from another judgement"
@@ -232,58 +290,25 @@ def test_an_option_keeps_the_contract_of_its_group(component):
     check_contract(component.group, component.name, example=example, **values)
 
 
-@pytest.mark.parametrize("component", registry.components(), ids=[f"{c.group}={c.name}" for c in registry.components()])
-def test_an_option_runs_two_steps(command, world, component):
-    if component.name == "vllm":
-        pytest.importorskip("vllm")
-    outcome = command(*words_for(world, component.group, component.name))
+def check_run(outcome, options: set[tuple[str, str]]) -> None:
+    """The command ended well, and these options are in the configuration that ran."""
     assert outcome.code == 0, outcome.error
     assert math.isfinite(outcome.result()["objective"])
     config = (outcome.folder / "config.yaml").read_text()
-    assert f"_target_: {component.path}\n" in config, "the option must be in the configuration that ran"
+    missing = [option for option in options if f"_target_: {registry.option(*option).path}\n" not in config]
+    assert missing == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["advantage=gae", "policy_critic=shared"],
-        ["advantage=gae", "policy_critic=separate"],
-        ["ppo.target_kl=0.01", "ppo.epochs=3"],
-        ["policy_kl_control=adaptive", "rollout_shaping=[clip_score,missing_eos,whiten_rewards]"],
-        ["advantage=rloo", "policy_loss=gspo", "policy_reduction=sequence_mean"],
-        ["advantage=grpo", "policy_loss=dual_clip", "ppo.entropy_coef=0.01", "ppo.learning_rate_schedule=constant"],
-        ["rollout_shaping=[]", "evaluation_metric=[]"],
-        ["rollout_sampler.temperature=0.7", "rollout_sampler.top_p=0.9"],
-        ["ppo.prompts_per_update=3", "ppo.responses_per_prompt=1", "ppo.num_minibatches=3"],
-        ["trainer.precision=bf16-mixed"],
-        ["+trainer.deterministic=true", "+trainer.max_time=00:01:00:00"],
-    ],
-    ids=" ".join,
-)
-def test_a_combination_runs(command, world, words):
-    outcome = command(*world.ppo(*words))
-    assert outcome.code == 0, outcome.error
+@pytest.mark.parametrize("words", PACKED)
+def test_options_of_several_groups_run_two_steps_together(command, world, words):
+    check_run(command(*words_for_packed(world, words)), options_in(words))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["reward_tuning=frozen", "reward_head=linear"],
-        ["reward_head=gated", "reward_head.hidden=4", "reward_pooling=mean"],
-        ["reward.learning_rate_schedule=constant", "reward.warmup_fraction=0"],
-        ["reward.max_length=8"],
-        ["feedback_filter=[]"],
-        ["feedback_filter=[encoding,identical,duplicates,length,contradictions]"],
-        ["backbone=tiny", "backbone.width=16", "backbone.heads=2", "backbone.layers=1"],
-    ],
-    ids=" ".join,
-)
-def test_a_combination_of_the_reward_model_runs(command, world, words):
-    words = [*world.reward(), *words]
-    if "backbone=tiny" in words:
-        words = [word for word in words if word not in world.trained]
-    outcome = command(*words)
-    assert outcome.code == 0, outcome.error
+@pytest.mark.parametrize("component", ALONE, ids=[f"{c.group}={c.name}" for c in ALONE])
+def test_an_option_runs_two_steps(command, world, component):
+    if component.name == "vllm":
+        pytest.importorskip("vllm")
+    check_run(command(*words_for(world, component.group, component.name)), {(component.group, component.name)})
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -351,6 +376,8 @@ def tiny_experiment(world, name: str) -> list[str]:
         words += [word for name in config.rollout_scorer for word in scorer_settings(world)[name]]
     if config.stage._target_.endswith("rounds"):
         words += ["stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
+    if config.reward_head._target_.endswith("FeaturesHead"):
+        words += ["reward_head.l2=1"]
     return words
 
 
@@ -369,25 +396,29 @@ def test_an_experiment_states_its_command_and_its_result(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_search_space_composes_and_runs_two_jobs(command, world, name):
-    params = OmegaConf.load(CONF / "hparams" / f"{name}.yaml").hydra.sweeper.params
-    stage = {"ppo": world.ppo, "policy_kl_control": world.ppo, "reward": world.reward, "preference": world.preference}
-    words = stage.get(next(iter(params)).split(".")[0], world.sft)()
-    values = {key: values_of(OverridesParser.create().parse_override(f"{key}={value}")) for key, value in params.items()}
-    keys = [word for word in words if word.split("=")[0] not in values]
+def test_every_value_of_a_search_space_composes(world, name):
+    words, values = space(world, name)
+    rows = itertools.zip_longest(*values.values())  # the second values together, and so on
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for word in [one for several in values.values() for one in several]:
-            check(compose("config", [*keys, word]))
-    outcome = command("-m", *keys, f"hparams={name}", *two_jobs(name, values))
+        for row in rows:
+            check(compose("config", [*words, *filter(None, row)]))
+
+
+def test_a_search_space_runs_two_jobs(command, world):
+    words, values = space(world, "sft_small")
+    first, *others = values.values()
+    two = [f"{first[0]},{first[1].partition('=')[2]}", *(several[0] for several in others)]
+    outcome = command("-m", *words, "hparams=sft_small", *two)
     assert outcome.code == 0, outcome.error
     assert "2 jobs" in outcome.out
     assert {key for key in values if key in (outcome.folder / "sweep.csv").read_text().splitlines()[0].split(",")} == set(values)
 
 
-def two_jobs(name: str, values: dict[str, list[str]]) -> list[str]:
-    """What makes two jobs of a search space: two values of its first setting and one of the others, or two of Optuna's trials."""
-    if "optuna" in (CONF / "hparams" / f"{name}.yaml").read_text():
-        return ["hydra.sweeper.n_trials=2"]
-    first, *others = values.values()
-    return [f"{first[0]},{first[1].partition('=')[2]}", *(several[0] for several in others)]
+def space(world, name: str) -> tuple[list[str], dict[str, list[str]]]:
+    """The command of a search space without its settings, and the overrides of each setting."""
+    params = OmegaConf.load(CONF / "hparams" / f"{name}.yaml").hydra.sweeper.params
+    stage = {"ppo": world.ppo, "policy_kl_control": world.ppo, "reward": world.reward, "preference": world.preference}
+    words = stage.get(next(iter(params)).split(".")[0], world.sft)()
+    values = {key: values_of(OverridesParser.create().parse_override(f"{key}={value}")) for key, value in params.items()}
+    return [word for word in words if word.split("=")[0] not in values], values

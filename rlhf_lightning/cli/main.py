@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -92,8 +93,13 @@ def load_components_frozen() -> list[str]:
         return load_components()
     finally:
         gc.enable()
-        if not gc.get_freeze_count():
-            gc.freeze()
+        _freeze()
+
+
+@functools.cache
+def _freeze() -> None:
+    """Freeze all objects once: asking the collector whether it was done would walk them too."""
+    gc.freeze()
 
 
 def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> None:

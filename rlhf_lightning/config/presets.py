@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def preset_file(group: str, name: str) -> Path:
     return next(file for folder in (CONF, *_plugin_folders) if (file := folder / group / f"{name}.yaml").is_file())
 
 
+@functools.cache
 def root(conf: Path = CONF) -> Mapping[str, Any]:
-    """The content of conf/config.yaml without resolving it, with its defaults list."""
+    """The content of conf/config.yaml without resolving it, with its defaults list; read once."""
     content: Any = OmegaConf.to_container(OmegaConf.load(conf / "config.yaml"), resolve=False)
     return dict(content)
 

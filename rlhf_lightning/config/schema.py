@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from rlhf_lightning.config.model_files import check_model_folder
@@ -35,7 +36,8 @@ GROUP_SETTINGS = "_group_settings"
 """Attribute of a component with the settings that every option of its group has."""
 
 
-def settings_of(target: Callable[..., Any]) -> list[Setting]:
+@functools.cache
+def settings_of(target: Callable[..., Any]) -> tuple[Setting, ...]:
     """The settings of a component, its keyword-only parameters, or the fields of a section's dataclass.
 
     Raises:
@@ -43,9 +45,9 @@ def settings_of(target: Callable[..., Any]) -> list[Setting]:
     """
     if dataclasses.is_dataclass(target):
         hints = typing.get_type_hints(target, include_extras=True)
-        return [
+        return tuple(
             Setting(f.name, hints[f.name], REQUIRED if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(target)
-        ]
+        )
     function: Any = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
     settings = []
@@ -54,7 +56,7 @@ def settings_of(target: Callable[..., Any]) -> list[Setting]:
             if parameter.name not in hints:
                 raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
             settings.append(Setting(parameter.name, hints[parameter.name], parameter.default))
-    return [*settings, *vars(target).get(GROUP_SETTINGS, ())]
+    return (*settings, *vars(target).get(GROUP_SETTINGS, ()))
 
 
 def config_class(target: Any, extra: Mapping[str, Any]) -> type:
@@ -104,10 +106,8 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
         if values.get(name, setting.default) in ("???", REQUIRED):
             raise ConfigError(f"{key}.{name} must be given: add `{key}.{name}=...` to the command")
     # Check types and ranges with pydantic.
-    fields: dict[str, Any] = {name: (s.type, ... if s.default is REQUIRED else s.default) for name, s in settings.items()}
-    model = pydantic.create_model("settings", __config__=pydantic.ConfigDict(allow_inf_nan=False), **fields)
     try:
-        checked = model(**values)
+        checked = _pydantic_model(target)(**values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         location = ".".join([key, *map(str, first["loc"])])
@@ -116,17 +116,30 @@ def validate(target: Callable[..., Any], node: Any, key: str) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in settings}
 
 
+@functools.cache
+def _pydantic_model(target: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """The target's settings as a pydantic model."""
+    fields: dict[str, Any] = {s.name: (s.type, ... if s.default is REQUIRED else s.default) for s in settings_of(target)}
+    return pydantic.create_model("settings", __config__=pydantic.ConfigDict(allow_inf_nan=False), **fields)
+
+
 def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]:
-    """The paths in a composed node, by setting: those whose type is a path or a list of paths."""
+    """The paths in a node, by setting: those whose type is a path or a list of paths; none that refers to another setting."""
     paths = {}
-    for setting in settings_of(target):
-        if not OmegaConf.is_dict(node) or setting.name not in node or not _is_path(setting.type):
+    for name in _path_names(target):
+        if not isinstance(node, Mapping) or name not in node:
             continue
-        if OmegaConf.is_interpolation(node, setting.name) or OmegaConf.is_missing(node, setting.name):
+        if OmegaConf.is_config(node) and (OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name)):
             continue
-        value = node[setting.name]
-        paths[setting.name] = [item for item in (value if OmegaConf.is_list(value) else [value]) if isinstance(item, str)]
+        value = node[name]
+        paths[name] = [item for item in (value if isinstance(value, list | ListConfig) else [value]) if isinstance(item, str)]
     return paths
+
+
+@functools.cache
+def _path_names(target: Callable[..., Any]) -> tuple[str, ...]:
+    """The settings whose type is a path or a list of paths."""
+    return tuple(setting.name for setting in settings_of(target) if _is_path(setting.type))
 
 
 def expand_paths(target: Callable[..., Any], node: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins import file_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -67,9 +67,16 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return result
 
 
+class StructuredConfigSource(structured_config_source.StructuredConfigSource):
+    """Hydra's source of registered options; Hydra copies all of them for every configuration that it composes, and changes none."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StructuredConfigSource:
+        return self
+
+
 def register() -> None:
-    """Replace Hydra's file source by the checked one; call it before Hydra discovers its plugins."""
-    SourcesRegistry.instance().types["file"] = FileConfigSource
+    """Replace Hydra's sources of YAML files and registered options by those; call it before Hydra discovers its plugins."""
+    SourcesRegistry.instance().types |= {"file": FileConfigSource, "structured": StructuredConfigSource}
 
 
 def check_yaml(path: str) -> None:

@@ -83,14 +83,14 @@ def expand_paths(config: DictConfig) -> None:
         schema.expand_paths(target, node)
 
 
-def path_settings(config: DictConfig) -> Iterator[tuple[str, str]]:
+def path_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Key and path of every setting whose type is a path."""
     for key, target, node in _targets(config):
         for name, paths in schema.path_settings(target, node).items():
             yield from ((f"{key}.{name}", path) for path in paths)
 
 
-def _targets(config: DictConfig) -> Iterator[tuple[str, Callable[..., Any], Any]]:
+def _targets(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., Any], Any]]:
     """Key, class or function, and node of every section and option of a composed configuration."""
     for name in section_names():
         yield name, section_class(name), config.get(name)

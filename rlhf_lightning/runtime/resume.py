@@ -151,8 +151,7 @@ def prepare(config: DictConfig, folder: Path, log: Callable[[str], None]) -> Non
 
 def input_paths(config: DictConfig) -> list[str]:
     """The values of all settings that are paths, with their references resolved."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(resolved, DictConfig)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
     return [re.sub(r"(\.py):\w+$", r"\1", path) for _, path in path_settings(resolved)]  # FILE.py:FUNCTION
 
 
