@@ -40,14 +40,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-@pytest.fixture
-def installed(wheel: Path, tmp_path: Path) -> Installed:
-    """Runs a program of a fresh environment that has the wheel, and this one's packages for everything else."""
-    venv = tmp_path / "venv"
+@pytest.fixture(scope="session")
+def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment that has the wheel, and this one's packages for everything else."""
+    venv = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=120)
     packages = next(venv.glob("lib/python*/site-packages"))
     (packages / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip("--python", venv / "bin" / "python", "install", "-q", "--no-deps", "--no-index", wheel)
+    return venv
+
+
+@pytest.fixture
+def installed(venv: Path) -> Installed:
+    """Runs a program of the environment."""
 
     def run(program: str, *words: str, workdir: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RLHF_PLUGINS")}
@@ -87,7 +93,7 @@ def test_a_stranger_s_path(installed, world, empty):
     assert "is left out" not in trained.stderr
     assert "_target_: plugins.cosine.CosineHead" in (empty / "one" / "config.yaml").read_text()
     assert (empty / "one" / "report.html").is_file()
-    installed(*said[2], *world.rounds("hydra.sweep.dir=two"), workdir=empty)
+    installed(*said[2], *world.reward("hydra.sweep.dir=two"), workdir=empty)
     found = objectives(empty / "two")
     assert len(found) == 2
     assert all(map(math.isfinite, found))
@@ -95,9 +101,11 @@ def test_a_stranger_s_path(installed, world, empty):
     assert ["scale: 1.0" in chosen[0], "scale: 5.0" in chosen[1]] == [True, True]
 
 
-def test_a_folder_that_is_named_holds_in_sweeps_and_in_every_process(installed, world, empty, tmp_path):
-    """A folder that isn't called plugins, from another working folder, by `python -m rlhf_lightning`."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+def test_a_folder_that_is_named_holds_in_every_process(installed, world, empty, tmp_path):
+    """A folder that isn't called plugins, from another working folder, by `python -m rlhf_lightning`.
+
+    The jobs of a sweep in other processes: tests/cli/sweep/test_sweeps.py.
+    """
     heads = tmp_path / "my heads"
     heads.mkdir()
     (heads / "cosine.py").write_text(blocks("python")[0])
@@ -105,16 +113,11 @@ def test_a_folder_that_is_named_holds_in_sweeps_and_in_every_process(installed, 
     words = world.reward("reward_head=cosine")
     installed("python", *module, *words, *TWO, "hydra.run.dir=two", workdir=empty)
     assert (empty / "two" / "reward_model" / "reward_head.safetensors").is_file()
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "reward_head.scale=1,5"]
-    installed("python", *module, "-m", *words, *joblib, "hydra.sweep.dir=sweep", workdir=empty)
-    found = objectives(empty / "sweep")
-    assert len(set(found)) == 2
-    assert all(map(math.isfinite, found))
     missing = installed("python", "-m", "rlhf_lightning", *words, workdir=empty, code=2)
     assert "no option reward_head=cosine" in missing.stderr
 
 
-def test_a_package_brings_components_and_presets_until_it_is_gone(installed, world, empty, tmp_path):
+def test_a_package_brings_components_and_presets_until_it_is_gone(installed, venv, world, empty, tmp_path):
     source, preset = tmp_path / "source", "cosine_heads/conf/reward_head/sharp.yaml"
     (source / preset).parent.mkdir(parents=True)
     (source / "pyproject.toml").write_text(blocks("toml")[0])
@@ -122,11 +125,11 @@ def test_a_package_brings_components_and_presets_until_it_is_gone(installed, wor
     (source / "cosine_heads" / "cosine.py").write_text(blocks("python")[0])
     (source / preset).write_text(blocks("yaml")[0])
     pip("wheel", "-q", source, "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
+    python = venv / "bin" / "python"
     pip("--python", python, "install", "-q", "--no-deps", "--no-index", next(tmp_path.glob("cosine_heads*.whl")))
     assert "cosine-heads 1.0" in installed("rlhf-lightning", "components", "reward_head", workdir=empty).stdout
     assert "sharp" in installed("rlhf-lightning", "--help", workdir=empty).stdout
-    installed("rlhf-lightning", *world.reward("reward_head=sharp", *TWO, "hydra.run.dir=out"), workdir=empty)
+    installed("rlhf-lightning", *world.reward("reward_head=sharp", "hydra.run.dir=out"), workdir=empty)
     config = (empty / "out" / "config.yaml").read_text()
     assert "_target_: cosine_heads.cosine.CosineHead\n  scale: 20" in config
     (empty / "plugins").mkdir()

@@ -128,7 +128,7 @@ def test_every_line_of_the_table_is_counted() -> None:
     assert set(LINES) == set(PLAIN)
 
 
-@pytest.mark.parametrize("line", [pytest.param(name, marks=pytest.mark.slow if "vader" in name else ()) for name in LINES])
+@pytest.mark.parametrize("line", [pytest.param(name, marks=pytest.mark.full if "vader" in name else ()) for name in LINES])
 def test_every_record_is_read(line: str, tmp_path: Path) -> None:
     reading = load(tmp_path, line)
     kinds = Counter(record.judgement.kind for record in reading.feedback)

@@ -57,7 +57,13 @@ def test_what_the_job_refuses_the_plan_refuses(command, world):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("heap", [{}, {"MALLOC_MMAP_THRESHOLD_": str(2**20)}], ids=["keeps freed blocks", "returns them"])
+@pytest.mark.parametrize(
+    "heap",
+    [
+        pytest.param({}, id="keeps freed blocks"),
+        pytest.param({"MALLOC_MMAP_THRESHOLD_": str(2**20)}, id="returns them", marks=pytest.mark.full),
+    ],
+)
 def test_the_measured_peak_is_in_the_planned_range(world, tmp_path, heap):
     """The memory of the process; wider models and other trainings in benchmarks/plan.py."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **heap}

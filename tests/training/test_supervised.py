@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -40,6 +39,7 @@ KINDS = ["sft", "reward", "dpo", "kto"]
 THINGS = ["lamp", "fan", "kettle", "tent", "desk", "rug", "pen"]
 SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 5, "learning_rate": 1e-30, "warmup_fraction": 0.0, "weight_decay": 0.0}
 """Seven rows: a batch of five and one of two. The weights stay, so that the steps' gradients can be compared."""
+from tests.fork_server import run
 
 
 def judgements(thumbs: bool) -> Any:
@@ -116,9 +116,8 @@ def test_batches_are_lists_of_micro_batches_as_many_on_each_process():
 
 
 def test_two_processes_take_it_too(tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", __file__]
-    ended = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300, env=env)
+    ended = run([*command, str(tmp_path)], timeout=300, spares=2)
     assert ended.returncode == 0, ended.stderr
     for kind in KINDS:
         expected, history = train(kind, None)
