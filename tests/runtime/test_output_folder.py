@@ -8,8 +8,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 
+from rlhf_lightning.config.presets import CONF
+from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime import resume
+from rlhf_lightning.runtime.output_folder import check_run, check_sweep
 
 STAGE = '''
 from __future__ import annotations
@@ -153,17 +159,33 @@ def test_there_are_sixty_mistakes():
     assert len(FOLDERS) + len(INPUTS) + len(SWEEPS) + len(OTHERS) >= 60
 
 
-@pytest.mark.parametrize("rows", [FOLDERS[:22], FOLDERS[22:]], ids=["anywhere", "with what a run would write"])
-def test_a_folder_that_this_command_did_not_make_is_refused(command, top, rows):
-    for folder in rows:
+def composed(*words: str) -> DictConfig:
+    """The configuration of a command, with Hydra's."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(words), return_hydra_config=True)
+
+
+def test_a_folder_that_this_command_did_not_make_is_refused(command, top, monkeypatch):
+    """Every folder by the check, and every sixth by a whole command, which must leave all files as they are."""
+    monkeypatch.chdir(top)
+    config = composed(*STUB)
+    for folder in FOLDERS:
+        with pytest.raises(ConfigError, match=r"hydra\.run\.dir"):
+            check_run(config, Path(folder.replace("{top}", str(top)).replace("{home}", os.environ["HOME"])))
+    for folder in FOLDERS[::6]:
         outcome, new = run(command, top, [*STUB, "seed=7", f"hydra.run.dir={folder}"])
         assert (outcome.code, new) == (2, []), (folder, outcome)
         assert "Traceback" not in outcome.error
         assert "hydra.run.dir" in outcome.error
 
 
-def test_inputs_in_the_folder_that_is_written_are_refused(command, top):
+def test_inputs_in_the_folder_that_is_written_are_refused(command, top, monkeypatch):
+    monkeypatch.chdir(top)
     for words in INPUTS:
+        with pytest.raises(ConfigError, match="is within runs/done, the output folder"):
+            check_run(composed(*STUB, *words.replace("{top}", str(top)).split()), Path("runs/done"))
+    for words in INPUTS[::6]:
         outcome, new = run(command, top, [*STUB, *words.split(), "hydra.run.dir=runs/done"])
         assert (outcome.code, new) == (2, []), (words, outcome)
         assert "is within runs/done, the output folder" in outcome.error
@@ -176,8 +198,15 @@ def test_a_name_that_is_also_the_folder_s_is_no_input(command, top):
     assert outcome.code == 0, outcome.error
 
 
-def test_sweeps_are_held_to_the_same(command, top):
+def test_sweeps_are_held_to_the_same(command, top, monkeypatch):
+    monkeypatch.chdir(top)
+    config = composed(*STUB)
     for words in SWEEPS:
+        key, _, folder = words.partition("=")
+        if key == "hydra.sweep.dir" and " " not in words:
+            with pytest.raises(ConfigError, match=r"hydra\.sweep\.dir"):
+                check_sweep(config, Path(folder))
+    for words in [words for words in SWEEPS if " " in words or "subdir" in words] + SWEEPS[:1]:
         outcome, new = run(command, top, ["-m", *STUB, "seed=1,2", *words.split()])
         assert (outcome.code, [name for name in new if not name.endswith("lock.json")]) == (2, []), (words, outcome)
         assert "Traceback" not in outcome.error
