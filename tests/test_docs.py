@@ -395,7 +395,7 @@ def test_the_readme_s_map_names_every_package():
 
 
 def test_the_site_builds_without_a_broken_link(tmp_path):
-    """As .ci/run builds it: a link, an anchor or a page of the navigation that leads nowhere is an error."""
+    """A link, an anchor or a page of the navigation that leads nowhere is an error."""
     if shutil.which("mkdocs", path=str(Path(sys.executable).parent)) is None:
         pytest.skip("mkdocs isn't installed: pip install 'rlhf-lightning[docs]'")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

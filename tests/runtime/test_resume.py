@@ -189,6 +189,14 @@ def test_libraries_of_other_versions_are_said(begun):
     assert said == [f"{begun} began with other library versions: torch 1.0 -> {now}; numbers may differ in their last digits"]
 
 
+@pytest.fixture(scope="module")
+def inspected(command, world):
+    """The folder of a finished run with the default logger."""
+    outcome = command(*(word for word in world.inspect() if not word.startswith("logger=")))
+    assert outcome.code == 0, outcome.error
+    return outcome.folder
+
+
 @pytest.mark.parametrize(
     ("words", "changes"),
     [
@@ -201,15 +209,14 @@ def test_libraries_of_other_versions_are_said(begun):
         (["ppo.micro_batch_size=2"], ["ppo.micro_batch_size: None -> 2"]),
     ],
 )
-def test_how_it_is_run_may_be_changed_by_settings_and_presets(command, world, tmp_path, words, changes):
-    begin = [word for word in world.inspect() if not word.startswith("logger=")]
-    assert command(*begin, folder=tmp_path).code == 0
-    (tmp_path / "result.json").unlink()
-    outcome = command(f"resume={tmp_path}", *words)
+def test_how_it_is_run_may_be_changed_by_settings_and_presets(command, inspected, tmp_path, words, changes):
+    folder = shutil.copytree(inspected, tmp_path / "run")
+    (folder / "result.json").unlink()
+    outcome = command(f"resume={folder}", *words)
     assert outcome.code == 0, outcome.error
     said = [line.rpartition("began with another setting: ")[2] for line in outcome.out.splitlines() if "another setting" in line]
     assert sorted(said) == sorted(changes)
-    assert (tmp_path / "result.json").is_file()
+    assert (folder / "result.json").is_file()
 
 
 def test_a_saved_configuration_takes_the_presets_of_how_it_is_run(command, world, tmp_path):

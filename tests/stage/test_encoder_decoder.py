@@ -11,7 +11,7 @@ def without_backbone(words):
     return [word for word in words if not word.startswith("backbone")]
 
 
-@pytest.mark.parametrize("family", ["t5", "bart"])
+@pytest.mark.parametrize("family", ["t5", pytest.param("bart", marks=pytest.mark.full)])
 def test_sft_then_ppo_then_evaluate(command, world, family):
     warm = command(*without_backbone(world.sft("sft.epochs=1")), *world.reader(family))
     assert warm.code == 0, warm.error
