@@ -21,6 +21,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlhf_lightning.config.composition_cost import SweepCompositions, defer_interpolation_maps
 from rlhf_lightning.errors import ConfigError
 
 CALLBACKS = (
@@ -77,6 +78,7 @@ class StructuredConfigSource(structured_config_source.StructuredConfigSource):
 def register() -> None:
     """Replace Hydra's sources of YAML files and registered options by those; call it before Hydra discovers its plugins."""
     SourcesRegistry.instance().types |= {"file": FileConfigSource, "structured": StructuredConfigSource}
+    defer_interpolation_maps()
 
 
 def check_yaml(path: str) -> None:
@@ -121,9 +123,10 @@ def check_search_path(config: Any, path: str) -> None:
 def checked_composition() -> Iterator[None]:
     """Check every configuration that Hydra composes within the block, before it instantiates anything."""
     original = ConfigLoaderImpl.load_configuration
+    compositions = SweepCompositions(original)
 
     def load(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
-        config = original(self, *args, **kwargs)
+        config = compositions(self, *args, **kwargs)
         check_hydra(config)
         return config
 
