@@ -21,9 +21,9 @@ MAX_COMPOSITIONS = 100
 
 @functools.cache
 def defer_interpolation_maps() -> None:
-    """Let Hydra map the options chosen only for a default that refers to them: a quarter of the time of a composition.
+    """Let Hydra map the chosen options only for a default that refers to them.
 
-    It makes the map anew for each of sixty groups, and none of conf/ refers to another.
+    It makes the map anew for each of sixty groups, a quarter of the time of a composition, and no default of conf/ refers to another.
     """
     make, resolve = defaults_list._create_interpolation_map, InputDefault._resolve_interpolation_impl
 
@@ -35,7 +35,9 @@ def defer_interpolation_maps() -> None:
 
 
 class SweepCompositions:
-    """Compose each job of a sweep once: its values are checked, then Hydra composes it to validate the batch and again to run it.
+    """Compose each job of a sweep once.
+
+    Its values are checked, then Hydra composes it to validate the batch and again to run it.
 
     Args:
         compose: of Hydra's loader, with a keyword run_mode.

@@ -124,7 +124,7 @@ def _pydantic_model(target: Callable[..., Any]) -> type[pydantic.BaseModel]:
 
 
 def path_settings(target: Callable[..., Any], node: Any) -> dict[str, list[str]]:
-    """The paths in a node, by setting: those whose type is a path or a list of paths; none that refers to another setting."""
+    """The paths in a node by setting: those whose type is a path or a list of paths, without references."""
     paths = {}
     for name in _path_names(target):
         if not isinstance(node, Mapping) or name not in node:

@@ -69,14 +69,20 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 class StructuredConfigSource(structured_config_source.StructuredConfigSource):
-    """Hydra's source of registered options; Hydra copies all of them for every configuration that it composes, and changes none."""
+    """Hydra's source of registered options, shared.
+
+    Hydra copies its sources with all options for every configuration that it composes, and changes none.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StructuredConfigSource:
         return self
 
 
 def register() -> None:
-    """Replace Hydra's sources of YAML files and registered options by those; call it before Hydra discovers its plugins."""
+    """Replace Hydra's sources by those above.
+
+    Call it before Hydra discovers its plugins.
+    """
     SourcesRegistry.instance().types |= {"file": FileConfigSource, "structured": StructuredConfigSource}
     defer_interpolation_maps()
 
