@@ -164,7 +164,7 @@ def test_a_folder_of_presets_that_hydra_cannot_take_is_refused(command, stub, tm
         assert "Hydra can't read configurations in a folder of this name" in outcome.error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1) | st.text("ab\\${}'\"=,", min_size=1))
 def test_a_quoted_text_is_read_as_it_is(text):
     assert value_in_config(f"hydra.run.dir={quote_value(text)}") == text

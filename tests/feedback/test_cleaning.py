@@ -91,7 +91,7 @@ def test_a_text_that_becomes_blank_loses_the_record_and_an_empty_one_does_not() 
     assert with_texts(record.model_copy(update={"judgement": Comment(text="\x07"), "prompt": ""}), repair) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_what_a_stretch_held_is_what_it_holds_when_letters_are_taken_out(data: st.DataObject) -> None:
     """Letters of which no two beside each other are equal can be taken out in one way only."""
@@ -114,7 +114,7 @@ def test_a_text_marked_as_a_whole_stays_so_however_its_change_is_aligned() -> No
     assert marked(with_texts(spans_of("a\ra\n", (0, 4)), repair)) == ["a\na\n"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab \n\r\x07\u0301Ã¶", min_size=1, max_size=20), st.data(), st.sampled_from([repair, strip_blanks]))
 def test_mended_records_stay_valid(text: str, data: st.DataObject, mend) -> None:
     start = data.draw(st.integers(0, len(text) - 1))

@@ -76,7 +76,7 @@ def records(draw: st.DrawFn) -> Feedback:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(records(), min_size=1, max_size=5), st.booleans())
 def test_nothing_is_lost(tmp_path_factory: pytest.TempPathFactory, given_records: list[Feedback], escaped: bool) -> None:
     """Equal as records and as lines; time zones too, which equal times may differ in. Letters may stand as \\u escapes."""
@@ -88,7 +88,7 @@ def test_nothing_is_lost(tmp_path_factory: pytest.TempPathFactory, given_records
     assert [record.model_dump_json() for record in back] == lines
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(records(), max_size=5))
 def test_nothing_is_lost_in_the_store(tmp_path_factory: pytest.TempPathFactory, given_records: list[Feedback]) -> None:
     kept = FeedbackFile.write(given_records, tmp_path_factory.getbasetemp() / "kept.jsonl")

@@ -138,7 +138,7 @@ def test_batches_take_texts_one_by_one() -> None:
 records_of = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3, unique=True), min_size=1, max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(records_of, st.floats(0.05, 0.6), st.randoms(use_true_random=False))
 def test_no_text_is_ever_on_both_sides_in_whatever_order(chosen: list[list[int]], fraction: float, rng: random.Random) -> None:
     records = [rated("", f"t{c[0]}") if len(c) == 1 else ranked("", [f"t{i}" for i in c]) for c in chosen]

@@ -43,7 +43,7 @@ def test_an_edit_is_an_arrow_and_a_thumb_is_none(cleaned) -> None:
     assert cleaned(partial(cycles, action="drop"), [edit, thumb, order("a", "b")])[0] == [thumb]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=3, unique=True), st.sampled_from(["x", "y"])), max_size=14)
 )

@@ -70,7 +70,7 @@ def test_a_card_is_found_and_none_with_another_digit(seed: int) -> None:
     assert all(redact(digits + other, ["card"]) != "[CARD]" for other in "0123456789" if other != check)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.sampled_from(["a@b.co", "4111111111111111", "078-05-1120", "+4930901820", "1.2.3.4", "1:2:3:4::", " ", "-", ".", "x", "7"]),

@@ -43,7 +43,7 @@ values = scalars | st.lists(scalars | objects | messages | st.lists(scalars, max
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: type(form).__name__)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_read_left_or_refused(form: Format, data: st.DataObject) -> None:
     names = sorted(getattr(form, "fields", ()))

@@ -125,7 +125,7 @@ def test_the_row_itself_is_read(form: Format, row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("form", "row"), CASES, ids=[f"{type(form).__name__}{i}" for i, (form, _) in enumerate(CASES)])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_one_value_changed(form: Format, row: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(row)

@@ -34,7 +34,7 @@ def written(folder: Path, content: bytes, name: str = "f.csv") -> Path:
 CELLS = st.text(alphabet='ab,;\t"\r\n é\u2028=', max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=6),
     delimiter=st.sampled_from(",;\t|"),

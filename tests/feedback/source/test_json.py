@@ -37,7 +37,7 @@ def last(path: Path, **settings: Any) -> BadLine:
     return line
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(st.text(max_size=3, alphabet="abc é"), VALUES, max_size=4), min_size=1, max_size=6),
     block=st.integers(2, 60),

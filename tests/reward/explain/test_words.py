@@ -53,7 +53,7 @@ def test_what_the_model_does_not_read_has_no_words():
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_token_is_in_exactly_one_word_and_words_do_not_overlap(text):
     _, offsets = told(text)
     words = token_words("response", text, offsets, range(len(offsets)))
@@ -64,7 +64,7 @@ def test_every_token_is_in_exactly_one_word_and_words_do_not_overlap(text):
 
 
 @given(st.text(alphabet="ab é水🙂\n", max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_decoded_gives_the_text_back_with_a_range_for_each_token(text):
     ids, offsets = told(text)
     again, ranges = decode_with_offsets(TOKENIZER, ids)

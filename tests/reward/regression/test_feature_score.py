@@ -39,7 +39,7 @@ def score() -> FeatureScore:
 
 
 @given(st.text(), st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_text_has_finite_features(prompt, response):
     for name, given_settings in WITHOUT_FILES.items():
         family = as_family(name, registry.make("reward_feature", name, given_settings))
@@ -79,7 +79,7 @@ def test_the_score_is_w_phi_and_b(score):
 
 
 @given(st.text(), st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_explanation_is_the_whole_score(score, prompt, response):
     bias, reasons = score.explain(prompt, response)
     total = bias + math.fsum(reason.contribution for reason in reasons)
