@@ -299,7 +299,7 @@ def check_run(outcome, options: set[tuple[str, str]]) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("words", PACKED)
+@pytest.mark.parametrize("words", PACKED, ids=[f"{words.split()[0]}, row {i}" for i, words in enumerate(PACKED)])
 def test_options_of_several_groups_run_two_steps_together(command, world, words):
     check_run(command(*words_for_packed(world, words)), options_in(words))
 
