@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,7 @@ def version_changes(record: Mapping[str, Any] | None) -> list[str]:
     return [f"{name} {before[name]} -> {now}" for name, now in _versions().items() if before.get(name, now) != now]
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:

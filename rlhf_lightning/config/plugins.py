@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -76,7 +77,7 @@ def load(folders: Sequence[Path]) -> Iterator[str]:
             complaint = _unsafe(file, folder in _named_folders()) or _load_file(file)
             if complaint:
                 yield complaint
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for entry in _entry_points():
         try:
             entry.load()
         except (Exception, SystemExit) as cause:
@@ -118,7 +119,7 @@ def _unsafe(file: Path, is_named: bool) -> str:
 def preset_folders(folders: Sequence[Path]) -> list[Path]:
     """The preset folders of plugins: conf/ in a plugin folder, and next to the module of an entry point."""
     parents = list(folders)
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for entry in _entry_points():
         module = sys.modules.get(entry.module)
         if module is not None and module.__file__ and module.__package__:  # a module without a package shares its folder with others
             parents.append(Path(module.__file__).parent)
@@ -127,8 +128,17 @@ def preset_folders(folders: Sequence[Path]) -> list[Path]:
 
 def packages() -> Mapping[str, str]:
     """Name and version of the installed plugin packages, by top-level module."""
-    entries = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return {entry.module.split(".")[0]: f"{entry.dist.name} {entry.dist.version}" for entry in entries if entry.dist}
+    return {entry.module.split(".")[0]: f"{entry.dist.name} {entry.dist.version}" for entry in _entry_points() if entry.dist}
+
+
+def _entry_points() -> importlib.metadata.EntryPoints:
+    """The entry points of plugins, read again when a folder of packages has changed."""
+    return _entry_points_of(tuple((path, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, sys.path) if os.path.isdir(path)))
+
+
+@functools.lru_cache(maxsize=1)
+def _entry_points_of(folders: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
 
 
 def _load_file(file: Path) -> str:

@@ -6,12 +6,13 @@ pinned by `hydra-core<1.4`.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -55,16 +56,25 @@ class FileConfigSource(file_config_source.FileConfigSource):
     Hydra's registry demands the name of the class that it replaces.
     """
 
+    read: ClassVar[dict[tuple[str, str, str, int, int], ConfigResult]] = {}
+    """What files gave, by provider, folder, path, time and size."""
+
     def load_config(self, config_path: str) -> ConfigResult:
         """Raises ConfigError for a file that can't be read, expands beyond bounds, or searches packages."""
         path = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
         try:
-            if os.path.exists(path):
+            status = os.stat(path) if os.path.exists(path) else None
+            key = (self.provider, self.path, path, status.st_mtime_ns, status.st_size) if status else None
+            if key in self.read:
+                return copy.deepcopy(self.read[key])
+            if status:
                 check_yaml(path)
             result = super().load_config(config_path)
         except (OSError, UnicodeError, RecursionError) as cause:
             raise ConfigError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from cause
         check_search_path(result.config, path)
+        if key:
+            self.read[key] = copy.deepcopy(result)
         return result
 
 

@@ -8,10 +8,9 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from rlhf_lightning.config.redaction import without_secrets
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.runtime.saved_config import to_yaml
 
 
 def write_report(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
@@ -32,7 +31,7 @@ def write_report(run: Run, title: str, results: Mapping[str, float], **parts: An
         title=title,
         command=["train.py", *without_secrets(sys.argv[1:])],
         seed=run.seed,
-        config_yaml=OmegaConf.to_yaml(OmegaConf.create(without_secrets(run.config))),
+        config_yaml=to_yaml(without_secrets(run.config)),
         finished=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
         versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},

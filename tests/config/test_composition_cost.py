@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -40,12 +42,13 @@ def test_a_single_run_is_composed_as_it_is(compositions, calls):
     assert len(calls) == 3
 
 
-def test_a_default_may_refer_to_an_option(command, tmp_path):
-    """As `/task: ${stage}_prompts`: then the options chosen are mapped."""
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    (tmp_path / "conf" / "experiment" / "by_stage.yaml").write_text("# @package _global_\ndefaults:\n  - /more: of_${stage}\n")
-    (tmp_path / "conf" / "more").mkdir()
-    (tmp_path / "conf" / "more" / "of_sft.yaml").write_text("# @package _global_\nseed: 77\n")
-    outcome = command("stage=sft", "experiment=by_stage", "--config-dir", str(tmp_path / "conf"), "--cfg", "job")
-    assert outcome.code == 0, outcome.error
-    assert "seed: 77" in outcome.out
+def test_a_default_may_refer_to_options(tmp_path):
+    """Then the options chosen are mapped, as Hydra does."""
+    files = {"config": "defaults: [a: one, b: two, both: '${a}_${b}']", "a/one": "x: 1", "b/two": "y: 2", "b/three": "y: 3"}
+    for name, text in {**files, "both/one_two": "z: 12", "both/one_three": "z: 13"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("config").both.z == 12
+        assert compose("config", ["b=three"]).both.z == 13
