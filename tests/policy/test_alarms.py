@@ -46,7 +46,7 @@ def began(history: Sequence[dict[str, float]]) -> int | None:
     return next((i for i in range(1, len(history) + 1) if overoptimisation(history[:i])), None)
 
 
-@pytest.mark.parametrize("updates", [40, 120])
+@pytest.mark.parametrize("updates", [40, pytest.param(120, marks=pytest.mark.full)])
 def test_a_flat_held_out_score_alarms_in_at_most_one_run_of_twenty(updates):
     """However fast the score rises: at every update of a run, over 400 runs."""
     rng, runs = random.Random(0), 400

@@ -56,7 +56,7 @@ def test_samplers_for_decoders_alone_refuse_it(command, world, sampler):
     assert f"rollout_sampler={sampler} draws from decoder-only models" in outcome.error
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("tuning", [pytest.param("full", marks=pytest.mark.full), "lora"])
 def test_rounds_go_round(command, world, tuning):
     if tuning == "lora":
         pytest.importorskip("peft")

@@ -140,6 +140,7 @@ def test_without_a_source_the_annotators_judge_and_utility_is_measured(command, 
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_dpo_raises_the_hidden_utility_of_the_embedded_world(command, world):
     """The default task, made smaller: the annotators' rankings, ratings and edits alone, no reward model."""
     sizes = ["task.demonstrations=1000", "backbone.width=64", "stage.prompts=160", "sft.epochs=4", "evaluation.responses=96", "logger=none"]
