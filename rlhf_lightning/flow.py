@@ -252,9 +252,10 @@ class Rollout(Prompts):
     """Responses sampled from the policy.
 
     Attributes:
-        responses: the texts, without special tokens.
-        response_ids, response_mask: [B, T], right-padded; the mask includes the EOS and nothing after it.
-        has_eos: [B] the response ended with an EOS.
+        responses: the texts, without special tokens and up to a stop string.
+        response_ids, response_mask: [B, T], right-padded; the mask includes the EOS, or the token that completes a stop string, and
+            nothing after it.
+        has_eos: [B] the response ended with an EOS or a stop string.
         sampled_log_probs: [B, T] log-probability of each token in the sampler; 0 outside the mask.
         temperature: of the sampler and of all log-probabilities of these tokens.
     """

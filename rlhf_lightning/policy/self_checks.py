@@ -82,9 +82,10 @@ class FirstBatch:
     def checks(self, batch: Experience) -> list[Check]:
         """Every check, in the order of the flow."""
         device, model = batch.response_mask.device, self.policy.language_model
+        max_tokens, has_stop_strings = self._sampler_setting("max_new_tokens"), bool(self._sampler_setting("stop_strings"))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return [
-                check_ends(batch, model.eos_ids, model.pad_id, self._sampler_setting("max_new_tokens")),
+                check_ends(batch, model.eos_ids, model.pad_id, max_tokens, has_stop_strings),
                 self.check_sampler(batch),
                 self.check_reference(batch),
                 self.check_padding(batch),
@@ -235,20 +236,21 @@ def other_texts(rollout: Rollout, language_model: Any) -> list[Rollout]:
     ]
 
 
-def check_ends(batch: Rollout, eos_ids: Sequence[int], pad_id: int, max_tokens: int | None) -> Check:
-    """Check that responses start in the first column and end at the first EOS or at `max_tokens`."""
+def check_ends(batch: Rollout, eos_ids: Sequence[int], pad_id: int, max_tokens: int | None, has_stop_strings: bool = False) -> Check:
+    """Check that responses start in the first column and end at the first end or at `max_tokens`."""
     mask, device = batch.response_mask.bool(), batch.response_mask.device
     lengths = mask.sum(1)
     contiguous = mask == (torch.arange(mask.shape[1], device=device) < lengths[:, None])
     is_eos = torch.isin(batch.response_ids, torch.tensor(list(eos_ids), device=device)) & mask
     last = is_eos.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+    ended = last | batch.has_eos if has_stop_strings else last
     at_limit = lengths == (mask.shape[1] if max_tokens is None else max_tokens)
     faults = {
         "have no token": lengths == 0,
         "have a hole in their mask or don't start in the first column": ~contiguous.all(1),
         "continue after an end-of-text token": is_eos.sum(1) > last.long(),
-        "have a has_eos that contradicts their last token": last != batch.has_eos,
-        "end neither at an end-of-text token nor at the limit": ~last & ~at_limit,
+        "have a has_eos that contradicts their last token": ended != batch.has_eos,
+        "end neither at an end-of-text token nor at the limit": ~ended & ~at_limit,
     }
     failures = [f"{int(rows.sum())} of {len(batch)} responses {fault}" for fault, rows in faults.items() if bool(rows.any())]
     tokens = "EOS and pad are one token, distinguished by masks" if pad_id in eos_ids else "EOS and pad are two tokens"

@@ -29,16 +29,25 @@ def load_policy(folder: Path | str) -> LanguageModel:
     return language_model
 
 
-def generate(policy: LanguageModel, prompts: Sequence[str], *, max_new_tokens: int = 48, temperature: float = 1.0) -> list[str]:
+def generate(
+    policy: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 48,
+    temperature: float = 1.0,
+    stop_strings: Sequence[str] = (),
+) -> list[str]:
     """Generate one response per prompt with the native sampler.
 
     Args:
         temperature: of the softmax; 0 takes the likeliest token.
+        stop_strings: texts before which a response ends.
 
     Raises:
         UserError: a prompt without room for its response.
     """
-    sampler = make("rollout_sampler", "native", {"max_new_tokens": max_new_tokens, "temperature": temperature})
+    settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop_strings": tuple(stop_strings)}
+    sampler = make("rollout_sampler", "native", settings)
     batch = policy.encode_prompts(prompts, max_new_tokens).to(policy.model.device)
     rollout: Rollout = sampler(policy, batch)
     return rollout.responses

@@ -152,7 +152,8 @@ def ppo_components(
     has_correction = bool(run.config.get("policy_correction"))
     correction = run.build("policy_correction") if has_correction else None
     kl_penalty = run.build("policy_kl")
-    greedy = {"max_new_tokens": run.max_response_tokens, "temperature": 0.0}
+    stop_strings = tuple(run.config.rollout_sampler.get("stop_strings") or ())
+    greedy = {"max_new_tokens": run.max_response_tokens, "temperature": 0.0, "stop_strings": stop_strings}
     return PPOComponents(
         sampler=run.build("rollout_sampler"),
         scorer=scorer,

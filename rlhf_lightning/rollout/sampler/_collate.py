@@ -11,6 +11,7 @@ from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.language_model import LanguageModel, pad_rows
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.text_vectors import text_vectors
+from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds
 
 
 def check_decoder_only(language_model: LanguageModel, sampler: str) -> None:
@@ -24,13 +25,15 @@ def prompt_rows(prompts: Prompts) -> list[list[int]]:
     return [ids[mask.bool()].tolist() for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
 
 
-def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Sequence[Sequence[int]], temperature: float) -> Rollout:
-    """Make a rollout of one response per prompt, truncated after the first EOS.
+def rollout_of(
+    language_model: LanguageModel, prompts: Prompts, responses: Sequence[Sequence[int]], temperature: float, ends: ResponseEnds
+) -> Rollout:
+    """Make a rollout of one response per prompt, truncated after its first end.
 
     Log-probabilities come from the policy's forward pass, independent of the engine's precision and kernels.
     """
-    ends = set(language_model.eos_ids)
-    rows = [_to_first_end(row, ends) for row in responses]
+    first_ends = [ends.first_end(ids, row) for row, ids in enumerate(responses)]
+    rows = [list(ids[: None if end is None else end + 1]) for ids, end in zip(responses, first_ends, strict=True)]
     device = prompts.prompt_ids.device
     ids, mask = (x.to(device) for x in pad_rows(rows, language_model.pad_id))
     texts = [prompt + row for prompt, row in zip(prompt_rows(prompts), rows, strict=True)]
@@ -43,12 +46,7 @@ def rollout_of(language_model: LanguageModel, prompts: Prompts, responses: Seque
         log_probs[mask.bool()] = language_model.log_probs(hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
-        responses=language_model.decode(ids, mask, prompts), response_ids=ids, response_mask=mask,
-        has_eos=torch.tensor([bool(row) and row[-1] in ends for row in rows], device=device), sampled_log_probs=log_probs,
+        responses=ends.decode(ids, mask), response_ids=ids, response_mask=mask,
+        has_eos=torch.tensor([end is not None for end in first_ends], device=device), sampled_log_probs=log_probs,
         temperature=temperature,
     )  # fmt: skip
-
-
-def _to_first_end(row: Sequence[int], ends: set[int]) -> list[int]:
-    end = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
-    return list(row[: end + 1])

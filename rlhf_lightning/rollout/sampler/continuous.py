@@ -14,6 +14,7 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._collate import check_decoder_only, prompt_rows, rollout_of
 from rlhf_lightning.rollout.sampler._decoder import is_recurrent
 from rlhf_lightning.rollout.sampler._random import seeds_of
+from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
 
 
 @register("rollout_sampler", "continuous")
@@ -25,6 +26,7 @@ def continuous(
     max_new_tokens: PositiveInt = 48,
     temperature: PositiveFloat = 1.0,
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    stop_strings: StopStrings = (),
     page_size: PositiveInt = 256,
     blocks: PositiveInt | None = None,
 ) -> Rollout:
@@ -36,6 +38,7 @@ def continuous(
         max_new_tokens: a response that reaches it without an EOS is truncated.
         temperature: the logits are divided by it; above 0.
         top_p: sample from the smallest set of tokens with this probability.
+        stop_strings: as in `native`; the engine samples on behind a text, which is then cut off.
         page_size: tokens of a page of the cache.
         blocks: pages of the cache; None for as many as fit in the device's memory, and on a CPU as the prompts need.
 
@@ -51,13 +54,13 @@ def continuous(
             f"rollout_sampler=continuous pages the keys and values of attention layers, and {type(language_model.model).__name__} has "
             "other layers or another attention: choose rollout_sampler=native"
         )
-    rows = prompt_rows(prompts)
+    ends, rows = ResponseEnds(language_model, prompts, stop_strings), prompt_rows(prompts)
     model = language_model.model
     if blocks is None and model.device.type == "cpu":
         blocks = sum(-(-(len(row) + max_new_tokens) // page_size) for row in rows) + len(rows)
     settings = GenerationConfig(
         do_sample=True, temperature=temperature, top_p=top_p, top_k=0, max_new_tokens=max_new_tokens,
-        eos_token_id=language_model.eos_ids, pad_token_id=language_model.pad_id,
+        eos_token_id=ends.token_ids, pad_token_id=language_model.pad_id,
     )  # fmt: skip
     seed = int(seeds_of(prompts)[0]) % 2**31  # the engine takes one for all rows
     paging = ContinuousBatchingConfig(page_size=page_size, num_blocks=blocks, seed=seed, allow_block_sharing=False)
@@ -66,7 +69,7 @@ def continuous(
     if failed or len(outputs) != len(rows):
         cause = failed[0] if failed else "the engine stopped; its log above says why"
         raise UserError(f"rollout_sampler=continuous drew {len(outputs) - len(failed)} of {len(rows)} responses: {cause}")
-    return rollout_of(language_model, prompts, [output.generated_tokens for output in outputs], temperature)
+    return rollout_of(language_model, prompts, [output.generated_tokens for output in outputs], temperature, ends)
 
 
 def _generate_batch(model: Any, rows: list[list[int]], settings: Any, paging: Any) -> list[Any]:

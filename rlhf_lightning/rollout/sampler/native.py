@@ -13,6 +13,7 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._decoder import decoder_of
 from rlhf_lightning.rollout.sampler._random import uniform_draws
+from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
 
 
 @register("rollout_sampler", "native")
@@ -24,6 +25,7 @@ def native(
     max_new_tokens: PositiveInt = 48,
     temperature: NonNegativeFloat = 1.0,
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    stop_strings: StopStrings = (),
 ) -> Rollout:
     """Sample one response per prompt with a KV cache; finished rows leave the batch.
 
@@ -36,13 +38,15 @@ def native(
         temperature: the logits are divided by it; 0 is greedy. Log-probabilities are those of the tempered distribution.
         top_p: sample from the smallest set of tokens with this probability (Holtzman et al. 2020). Log-probabilities stay those of the
             full distribution, as in TRL: below 1 they are not exactly the sampler's.
+        stop_strings: texts that end a response, as an end-of-text does: its ids extend to the token that completes the first of them, its
+            text ends before it. A special token of the model may be one.
     """
     batch, device = len(prompts), prompts.prompt_ids.device
     response = torch.full((batch, max_new_tokens), language_model.pad_id, dtype=torch.long, device=device)
     log_probs = torch.zeros(batch, max_new_tokens, device=device)
     response_mask = torch.zeros(batch, max_new_tokens, dtype=torch.long, device=device)
     has_eos = torch.zeros(batch, dtype=torch.bool, device=device)
-    eos = torch.tensor(language_model.eos_ids, device=device)
+    ends = ResponseEnds(language_model, prompts, stop_strings)
 
     draws = uniform_draws(prompts, max_new_tokens)
     alive = torch.arange(batch, device=device)
@@ -51,7 +55,7 @@ def native(
     for step in range(max_new_tokens):
         token, log_prob = draw(logits, draws[alive, step], temperature, top_p)
         response[alive, step], log_probs[alive, step], response_mask[alive, step] = token, log_prob, 1
-        ended = torch.isin(token, eos)
+        ended = ends.has_ended(response[alive, : step + 1], alive)
         has_eos[alive] = ended
         if step + 1 == max_new_tokens or bool(ended.all()):
             break
@@ -64,7 +68,7 @@ def native(
     response, response_mask = response[:, :longest], response_mask[:, :longest]
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
-        responses=language_model.decode(response, response_mask, prompts), response_ids=response, response_mask=response_mask,
+        responses=ends.decode(response, response_mask), response_ids=response, response_mask=response_mask,
         has_eos=has_eos, sampled_log_probs=log_probs[:, :longest], temperature=temperature or 1.0,
     )  # fmt: skip
 

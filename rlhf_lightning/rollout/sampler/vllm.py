@@ -20,6 +20,7 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._collate import check_decoder_only, prompt_rows, rollout_of
 from rlhf_lightning.rollout.sampler._random import seeds_of
+from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
 
 
 @register("rollout_sampler", "vllm")
@@ -48,10 +49,11 @@ class VLLMSampler:
         max_new_tokens: PositiveInt = 48,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        stop_strings: StopStrings = (),
         memory: Annotated[float, Field(gt=0, lt=1)] = 0.3,
         sleep: bool = True,
     ) -> None:
-        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+        self.max_new_tokens, self.temperature, self.top_p, self.stop_strings = max_new_tokens, temperature, top_p, stop_strings
         self.memory, self.sleep = memory, sleep
         self.engine: Any = None
 
@@ -66,10 +68,11 @@ class VLLMSampler:
             self.engine.wake_up()
         self.engine.apply_model(_Load(checkpoint_state(language_model.model).items()))
         self.engine.reset_prefix_cache()  # of keys and values under the old weights
+        ends = ResponseEnds(language_model, prompts, self.stop_strings)
         settings = [
             vllm.SamplingParams(
                 n=1, temperature=self.temperature, top_p=self.top_p, top_k=-1, max_tokens=self.max_new_tokens,
-                stop_token_ids=language_model.eos_ids, seed=seed, detokenize=False,
+                stop_token_ids=ends.token_ids, seed=seed, detokenize=bool(ends.strings), stop=ends.strings,
             )
             for seed in seeds_of(prompts).tolist()
         ]  # fmt: skip
@@ -77,7 +80,7 @@ class VLLMSampler:
         outputs = self.engine.generate(inputs, settings, use_tqdm=False)
         if self.sleep:
             self.engine.sleep(level=1)
-        return rollout_of(language_model, prompts, [list(output.outputs[0].token_ids) for output in outputs], self.temperature)
+        return rollout_of(language_model, prompts, [list(output.outputs[0].token_ids) for output in outputs], self.temperature, ends)
 
     def _start(self, vllm: Any, language_model: LanguageModel) -> Any:
         # In this process: the weights are handed over as they are, without a copy through another process.

@@ -18,7 +18,8 @@ PROMPTS = ["It", "Review of a lamp:\n", "a quiet fan, and it costs"]
 
 
 class SamplingParams:
-    def __init__(self, *, n, temperature, top_p, top_k, max_tokens, stop_token_ids, seed, detokenize) -> None:
+    def __init__(self, *, n, temperature, top_p, top_k, max_tokens, stop_token_ids, seed, detokenize, stop) -> None:
+        assert detokenize == bool(stop), "the engine finds texts only in what it decodes"
         self.max_tokens, self.ends = max_tokens, set(stop_token_ids)
 
 
@@ -91,6 +92,19 @@ def test_the_engine_draws_with_the_policy_s_weights_of_now(language_model):
     assert sampler.engine.calls == ["reset", "generate"] * 2
     assert not sampler.engine.awake, "its memory is given back to the training"
     assert (Policy(language_model)(second).log_probs - second.sampled_log_probs).abs().max() < 1e-4
+
+
+@pytest.mark.usefixtures("engine_installed")
+@torch.no_grad()
+def test_what_the_engine_draws_behind_a_stop_string_is_cut_off(language_model):
+    prompts = language_model.encode_prompts(PROMPTS, 12)
+    free = VLLMSampler(max_new_tokens=12)(language_model, prompts)
+    stop = free.responses[0][4:6]
+    rollout = VLLMSampler(max_new_tokens=12, stop_strings=(stop,))(language_model, prompts)
+    assert rollout.responses[0] == free.responses[0].split(stop)[0]
+    length = int(rollout.response_mask[0].sum())
+    assert rollout.response_ids[0, :length].tolist() == free.response_ids[0, :length].tolist()
+    assert rollout.has_eos[0]
 
 
 def test_without_vllm_the_extra_is_named(language_model, monkeypatch):
