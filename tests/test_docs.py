@@ -318,6 +318,7 @@ def overrides_in_tables(page: Path) -> list[tuple[str, list[str]]]:
         column = line.split("|")[2] if line.startswith("|") and line.count("|") >= 3 else ""
         for code in re.findall(r"`([^`]+)`", column):
             words = shlex.split(code)
+            words = [word for word in words if not word.startswith(("resume=", "hydra."))]
             if words and all(OVERRIDE.match(word) for word in words):
                 found.append((f"{page.relative_to(ROOT)}:{number}", words))
     return found
@@ -325,6 +326,7 @@ def overrides_in_tables(page: Path) -> list[tuple[str, list[str]]]:
 
 TABLES = [
     "README.md",
+    "docs/howto/from_lightning.md",
     "docs/howto/from_trl.md",
     "docs/howto/from_trl_grpo.md",
     "docs/howto/from_verl_openrlhf.md",

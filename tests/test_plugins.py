@@ -125,7 +125,7 @@ def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
         (HEADING + "@register('reward_head', 'a b')\ndef x(): ...", 2, "RegistryError: reward_head=a b can't be typed on a command line"),
         (HEADING + "@register('reward_head', 'x')\ndef x(*, a=1): ...", 2, "RegistryError: plugins.broken.x: setting 'a' needs a type"),
     ],
-    ids=["import", "syntax", "exit", "group", "name", "setting"],
+    ids=["import", "syntax", "exit", "group", "constant", "name", "setting"],
 )
 def test_a_broken_plugin_is_named_with_line_and_cause_and_the_rest_works(tmp_path, text, line, cause):
     (tmp_path / "broken.py").write_text(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from rlhf_lightning.cli.foreign_terms import reject_foreign_flags
 from rlhf_lightning.config.command_paths import expand_home
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments
 from rlhf_lightning.config.plugins import take_flag
@@ -43,6 +44,7 @@ def hydra_args(args: Sequence[str]) -> list[str]:
     Raises:
         UserError: an argument that Hydra couldn't read, or a run that can't be resumed.
     """
+    reject_foreign_flags(args)
     check_arguments(args)
     check_working_folder()
     launch.export_command(words=list(args))

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
+from rlhf_lightning.cli.foreign_terms import explain_foreign_terms
 from rlhf_lightning.config import schema
 from rlhf_lightning.config.command_paths import quoting_hint
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE
@@ -37,6 +38,8 @@ def explain_hydra_error(error: BaseException, args: Sequence[str], presets: Pres
         return f"{mark.name}:{mark.line + 1} is not valid YAML: {error.problem or error.context}"
     if unreadable := _explain_unreadable(args, presets):
         return unreadable
+    if foreign := explain_foreign_terms(args, presets):
+        return foreign
     text = _chained_text(error)
     for pattern, explain in _EXPLANATIONS:
         if match := pattern.search(text):

@@ -44,7 +44,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("-m seed=1 hydra/sweeper=optuna", ["nothing to search", "hparams=NAME"]),
     ("-m advantage=gae,gea", ["advantage=gea", "did you mean 'gae'"]),
     # a setting
-    ("ppo.lr=1e-4", ["ppo has no setting 'lr'", "learning_rate"]),
+    ("ppo.lr=1e-4", ["ppo.lr=1e-4", "write ppo.learning_rate=1e-4"]),
     ("ppo.learning_rat=1e-4", ["'learning_rat'", "did you mean 'learning_rate'", "adam_eps"]),
     ("reward.batchsize=3", ["'batchsize'", "did you mean 'batch_size'"]),
     ("sft.epocs=2", ["'epocs'", "did you mean 'epochs'"]),
