@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MASKS = range(0xE000, 0xF8FF)
 """Private-use characters: two that no message contains delimit the number of a masked special-token string in a template."""
+PROBE = "\uf8ff"
+"""A placeholder for messages, to find the template's text around them."""
 GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """The tag around the model's text."""
 
@@ -88,7 +90,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
     pattern = special_tokens(tokenizer).any_case
     contents = [message.content for message in messages]
     if pattern is None or not any(map(pattern.search, contents)):
-        return _render(tokenizer, messages, generation)
+        return _render_all(tokenizer, messages, generation)
     used = set().union(*contents)
     first, last = [chr(code) for code in MASKS if chr(code) not in used][:2]
     strings: list[str] = []
@@ -99,7 +101,22 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
         return f"{first}{len(strings) - 1}{last}"
 
     masked = [Message(role=message.role, content=pattern.sub(mask, message.content)) for message in messages]
-    return _unmask(_render(tokenizer, masked, generation), re.compile(f"{first}([0-9]+){last}"), strings)
+    return _unmask(_render_all(tokenizer, masked, generation), re.compile(f"{first}([0-9]+){last}"), strings)
+
+
+def _render_all(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> Rendered:
+    """Render a chat by a template that leaves out no role. Raises DataError."""
+    rendered = _render(tokenizer, messages, generation)
+    for index, message in enumerate(messages):
+        if message.role == "assistant" or message.content.strip() in rendered.text:
+            continue  # a template may drop an answer's thoughts
+        probe = [Message(role=m.role, content=PROBE) if i == index else m for i, m in enumerate(messages)]
+        if PROBE not in _render(tokenizer, probe, generation).text:
+            raise DataError(
+                f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} leaves out messages of the role {message.role} "
+                f"(message {index + 1} of {len(messages)}): leave them out yourself, or give another chat_template"
+            )
+    return rendered
 
 
 def _unmask(rendered: Rendered, numbers: re.Pattern[str], strings: Sequence[str]) -> Rendered:

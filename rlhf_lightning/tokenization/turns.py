@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt
 from rlhf_lightning.tokenization.boundary import common_prefix_length, start_ids
-from rlhf_lightning.tokenization.chat_template import is_templated, render_chat
+from rlhf_lightning.tokenization.chat_template import PROBE, is_templated, render_chat
 from rlhf_lightning.tokenization.encoding import Rendered, encode_plain, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROBE = "\uf8ff"
-"""A placeholder for messages, to find the template's text around them."""
 MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
 """Strings that look like special tokens."""
 

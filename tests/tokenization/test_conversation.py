@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.flow import Message
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.tokenization.chat_template import prompt_ids
 from rlhf_lightning.tokenization.conversation import UnstableTemplate, conversation_ids
@@ -100,3 +101,17 @@ def test_a_template_that_drops_earlier_thoughts_is_reported():
     assert len(conversation_ids(tokenizer, chat("a", "b", "c", "d")).ids) > 0
     with pytest.raises(UnstableTemplate, match=r"message 2 \(assistant\) .* with 'b<.* instead of '<think>x</think>b"):
         conversation_ids(tokenizer, chat("a", "<think>x</think>b", "c", "d"))
+
+
+@pytest.mark.parametrize("content", ["20 euros", "20 <|end|> euros"])
+def test_a_role_that_the_template_leaves_out_is_rejected(content):
+    tokenizer = chat_tokenizer(SHAPES["Phi"])
+    messages = (*chat("How much?", "I look."), Message(role="tool", content=content), *chat("Well?"))
+    for encode in (prompt_ids, conversation_ids):
+        with pytest.raises(DataError, match=r"leaves out messages of the role tool \(message 3 of 4\): .* another chat_template"):
+            encode(tokenizer, messages)
+    with pytest.raises(DataError, match="roles must alternate"):
+        prompt_ids(chat_tokenizer(SHAPES["Mistral"]), messages)
+    if "<" not in content:
+        tokenizer = chat_tokenizer(SHAPES["ChatML"])
+        assert prompt_ids(tokenizer, messages) == template_ids(tokenizer, messages, generation=True)
