@@ -126,7 +126,7 @@ def _rows_of(page: Path) -> Iterator[Row]:
         code = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
         match = re.search(r"\bstage=(\w+)", code[1]) if code else None
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
-        for terms, ours, note in lines[2:] if lines and lines[0][1] == "ours" else ():
+        for terms, ours, note in lines[2:] if lines and lines[0][1:] == ["ours", "note"] else ():
             names = [term.lstrip("-").replace('"', "").replace(" ", "=") for term in _CODE.findall(terms)]
             for name, answers in zip(names, _split_answers(ours, len(names)), strict=True):
                 key, _, value = name.partition("=")
