@@ -218,18 +218,10 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def row_columns(self) -> list[dict[str, Any]]:
-        """The other columns of each row by name."""
-        return [{name: values[i] for name, values in self.columns.items()} for i in range(len(self))]
-
     def select(self, rows: Tensor) -> Self:
         """Select rows, for minibatches."""
         indices = rows.tolist()
-
-        def pick(value: Any) -> Any:
-            return value[rows] if isinstance(value, Tensor) else [value[i] for i in indices] if isinstance(value, list) else value
-
-        return self._map(pick)
+        return self._map(lambda v: v[rows] if isinstance(v, Tensor) else [v[i] for i in indices] if isinstance(v, list) else v)
 
     def repeat(self, times: int) -> Self:
         """Repeat each row `times`, adjacent, for several responses to a prompt; seeds are dropped."""
@@ -280,8 +272,7 @@ class ScoredRollout(Rollout):
         values: [B, T] critic's estimate before each token; None without a critic.
         kl_coef: current weight of the KL penalty.
         baseline_scores: [B] of the greedy response to each row's prompt; None if the estimator needs none.
-        component_scores: [B] of each of several scorers by name, before their weights; NaN where one doesn't apply. Empty for one scorer.
-        score_weights: of these scorers.
+        component_scores, score_weights: [B] of each of several scorers by name, NaN where one doesn't apply, and its weight; else empty.
     """
 
     scores: Tensor

@@ -25,11 +25,11 @@ from rlhf_lightning.training.distributed import raise_on_all_ranks
 
 
 class Scorer(Protocol):
-    """Scores for the responses of a rollout, from their texts, their tokens or columns of their rows; higher is better.
+    """Scores for the responses of a rollout; higher is better.
 
-    It returns a tensor [B] of any dtype on any device, an array, or a list of B numbers. NaN, and None in a list, mean that a response
-    can't be scored. A scorer of parts of a response returns a tensor [B, T] with a reward for each token, or for each response a list of
-    (start, end, value) in characters; its score is their sum.
+    It reads texts, tokens or columns, and returns a tensor [B] of any dtype on any device, an array, or a list of B numbers. NaN, and None
+    in a list, mean that a response can't be scored. A scorer of parts of a response returns a tensor [B, T] with a reward for each token,
+    or for each response a list of (start, end, value) in characters; its score is their sum.
     """
 
     def __call__(self, rollout: Rollout, /) -> Tensor | Sequence[Any]: ...
@@ -120,13 +120,13 @@ def score_responses(scorer: Scorer, rollout: Rollout, decode: Decode | None = No
     """
     if not isinstance(scorer, WeightedScorers):
         return _score_by_one(scorer, rollout, scorer_name(scorer), decode)
-    each = {name: _score_by_one(part, rollout, name, decode) for name, part in scorer.scorers.items()}
-    components = {name: part.total for name, part in each.items()}
+    outputs = {name: _score_by_one(part, rollout, name, decode) for name, part in scorer.scorers.items()}
+    components = {name: part.total for name, part in outputs.items()}
     weights = dict(scorer.weights)
     tokens = None
-    if any(part.token_rewards is not None for part in each.values()):
+    if any(part.token_rewards is not None for part in outputs.values()):
         mask = rollout.response_mask
-        tokens = torch.stack([weights[name] * part.to(mask.device).rewards(mask).nan_to_num() for name, part in each.items()]).sum(0)
+        tokens = torch.stack([weights[name] * part.to(mask.device).rewards(mask).nan_to_num() for name, part in outputs.items()]).sum(0)
     return Scores(weighted_sum(components, weights), tokens, components, weights)
 
 

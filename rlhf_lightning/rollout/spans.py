@@ -45,9 +45,9 @@ def _is_span(span: Any, length: int) -> bool:
 
 
 def place_spans(spans: Sequence[Sequence[Span] | None], rollout: Rollout, decode: Decode) -> Tensor:
-    """Rewards [B, T]: the value of each span on the token that has its last character (Wu et al. 2023, fine-grained RLHF).
+    """Put the value of each span on the token with its last character, [B, T].
 
-    A row of NaN for a response without a score.
+    As in fine-grained RLHF (Wu et al. 2023). A row of NaN for a response without a score.
     """
     ends = token_ends(rollout, decode)
     rewards = torch.zeros(ends.shape, dtype=torch.float32)
@@ -61,7 +61,7 @@ def place_spans(spans: Sequence[Sequence[Span] | None], rollout: Rollout, decode
 
 
 def token_ends(rollout: Rollout, decode: Decode) -> Tensor:
-    """The length [B, T] of each response's text up to each token, in characters; never falling along a row."""
+    """Lengths [B, T] of each response's text up to each token, in characters, never falling along a row."""
     mask = rollout.response_mask
     positions = torch.arange(mask.shape[1], device=mask.device)
     prefixes = [decode(rollout.response_ids, mask * (positions <= t), rollout) for t in range(mask.shape[1])]

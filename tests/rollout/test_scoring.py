@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError, UserError
+from rlhf_lightning.rollout.scorer._columns import row_columns
 from rlhf_lightning.rollout.scoring import WeightedScorers, checked_scores, concat_scores, score_responses, scorer_name
 
 
@@ -58,6 +59,7 @@ def test_nan_and_none_say_that_a_response_can_not_be_scored(scored_of, scores):
     assert found[1].isnan()
 
 
+@settings(deadline=None)  # torch.testing is imported in the first call
 @given(st.lists(st.none() | st.floats(width=32, allow_infinity=False) | st.integers(-1000, 1000) | st.booleans(), min_size=1, max_size=6))
 def test_a_list_is_the_tensor_of_its_numbers(scored_of, scores):
     found = checked_scores(Scoring(scores), scored_of(torch.ones(len(scores), 1)))
@@ -213,7 +215,7 @@ def test_columns_follow_their_rows(scored_of):
     seen = []
 
     def scorer(rollout: Any) -> list[float]:
-        seen.append(rollout.row_columns())
+        seen.append(row_columns(rollout))
         rollout.columns["answer"].clear()
         return [0.0] * len(rollout)
 

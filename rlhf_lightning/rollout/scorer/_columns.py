@@ -16,6 +16,11 @@ def column_of(rollout: Rollout, column: str, scorer: str) -> list[Any]:
     return rollout.columns[column]
 
 
+def row_columns(rollout: Rollout) -> list[dict[str, Any]]:
+    """The other columns of each of B rows by name."""
+    return [{name: values[i] for name, values in rollout.columns.items()} for i in range(len(rollout))]
+
+
 def require_column(names: Iterable[str], column: str, scorer: str) -> None:
     """Check that a scorer's column is among these. Raises ConfigError."""
     columns = list(names)

@@ -48,7 +48,7 @@ class FunctionScorer:
         self.required = [name for name, p in self.parameters.items() if p.default is p.empty and p.kind not in variadic]
 
     def __call__(self, rollout: Rollout) -> Any:
-        """What the function returns: B numbers, None for no score."""
+        """The function's list of B numbers; None for no score."""
         output = self.function(**self._arguments(rollout))
         if inspect.isawaitable(output):
             # In a thread of its own: a notebook has an event loop that runs already.

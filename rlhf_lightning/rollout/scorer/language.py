@@ -30,7 +30,7 @@ class LanguageScorer:
             check_language(self.identifier, language, "rollout_scorer.language.language")
 
     def __call__(self, rollout: Rollout) -> list[float | None]:
-        """Scores [B]; None for a short response, and for one to a short prompt if the prompt's language is wanted."""
+        """Scores [B]; None for a short response, or a short prompt whose language is wanted."""
         wanted = [self.language or self._language_of(prompt) for prompt in rollout.prompts]
         return [self._probability(text, code) for text, code in zip(rollout.responses, wanted, strict=True)]
 

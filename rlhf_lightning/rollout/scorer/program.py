@@ -15,6 +15,7 @@ from pydantic import PositiveFloat, PositiveInt
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.registry import register
+from rlhf_lightning.rollout.scorer._columns import row_columns
 from rlhf_lightning.rollout.scorer._worker import PATIENCE, Worker
 
 
@@ -49,7 +50,7 @@ class ProgramScorer:
 
     def __call__(self, rollout: Rollout) -> list[float | None]:
         """Scores [B]; None for a response on which the program hangs or crashes, or answers null."""
-        texts = list(zip(rollout.prompts, rollout.responses, rollout.row_columns(), strict=True))
+        texts = list(zip(rollout.prompts, rollout.responses, row_columns(rollout), strict=True))
         active = self._workers[: len(texts)]
         with ThreadPoolExecutor(len(active) or 1) as threads:
             futures = [threads.submit(_score_texts, worker, texts[start :: len(active)]) for start, worker in enumerate(active)]

@@ -15,7 +15,7 @@ Metric = Literal["chrf", "chrf++", "bleu", "rouge1", "rouge2", "rougeL", "rougeL
 
 @register("rollout_scorer", "reference")
 class ReferenceScorer:
-    """How similar a response is to the reference in a column of its row, 0 to 1.
+    """Similarity of a response to the reference in a column of its row, 0 to 1.
 
     By sacrebleu (chrF, Popović 2015; chrF++ with words; sentence BLEU with exponential smoothing, Post 2018), as a fraction of 1, and
     rouge-score (F1; Lin 2004), with their defaults. Needs the extra `metrics`.
@@ -41,7 +41,11 @@ class ReferenceScorer:
 
 
 def similarity(metric: Metric) -> Callable[[str, Sequence[str]], float]:
-    """The function from a response and its references to the metric, 0 to 1. Raises ConfigError without the extra."""
+    """A function from a response and its references to the metric, 0 to 1.
+
+    Raises:
+        ConfigError: the extra `metrics` isn't installed.
+    """
     try:
         if metric.startswith("rouge"):
             from rouge_score.rouge_scorer import RougeScorer

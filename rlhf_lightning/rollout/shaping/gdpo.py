@@ -47,7 +47,7 @@ def gdpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-4, normalise_batch: b
 
 
 def normalise_in_group(scores: Tensor, group: Tensor, eps: float) -> Tensor:
-    """(score - mean) / (deviation + eps) of each group of scores [B], without NaN; 0 for a score alone in its group."""
+    """Compute (score - mean) / (deviation + eps) within each group of scores [B]; a NaN doesn't count."""
     ids, index = torch.unique(group, return_inverse=True)
     valid = ~scores.isnan()
     filled = scores.nan_to_num()

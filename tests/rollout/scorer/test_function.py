@@ -82,7 +82,7 @@ def test_conversations_are_lists_of_messages(function, rollout):
 def test_errors_name_file_and_line(function, rollout):
     with pytest.raises(UserError, match=r"(?s)scorer function raised ValueError: no luck.*rewards\.py\", line 31, in failing"):
         checked_scores(function("failing"), rollout)
-    with pytest.raises(UserError, match=r"scorer function returned 1 scores for 2 responses \(defined in .*rewards\.py:29\)"):
+    with pytest.raises(UserError, match=r"scorer function returned 1 scores for 2 responses \(defined in .*rewards\.py:27\)"):
         checked_scores(function("wrong_count"), rollout)
     with pytest.raises(ConfigError, match=r"needs_more: the rows of the task have no column 'anser', did you mean 'answer'"):
         function("needs_more").check_columns(["answer"])
