@@ -362,13 +362,15 @@ def chosen_for(key: str, given: set[str]) -> list[str]:
     group, _, setting = key.partition(".")
     if not setting or group in given:
         return []
+    if group in registry.GROUPS and registry.GROUPS[group].many:
+        return [f"{group}={setting.partition('.')[0]}"]
     options = {"logger": "wandb"} if group in list_presets() else OWNERS
     owner = options.get(f"{group}.{setting}", options.get(group))
     return [f"{group}={owner}"] if owner else []
 
 
 OWNERS = {
-    "backbone": "causal", "task": "files", "rollout_scorer": "reward_model", "preference_loss.gamma": "simpo",
+    "backbone": "causal", "task": "files", "preference_loss.gamma": "simpo",
     "policy_critic.warmup": "separate",
 }  # fmt: skip
 

@@ -170,6 +170,10 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("backbone=causal", ["backbone.path must be given"]),
     ("task=files", ["task.prompts must be given"]),
     ("stage=sft task=files task.prompts={files}/prompts.jsonl", ["no demonstrations", "task.demonstrations=FILE"]),
+    ("stage=ppo rollout_scorer=lexicon rollout_scorer.path=l.tsv", ["takes several options", "rollout_scorer.lexicon.path"]),
+    ("stage=ppo rollout_scorer=format rollout_shaping=[missing_eos,gdpo]", ["rollout_shaping=[gdpo,missing_eos]"]),
+    ("stage=ppo task=files task.prompts={files}/prompts.jsonl rollout_scorer=match", ["match.column=answer", "no such column"]),
+    ("stage=ppo rollout_scorer=function rollout_scorer.function.path={files}/no.py:f", ["rollout_scorer.function.path", "no file"]),
     # files
     ("task=files task.prompts=/nothing/p.jsonl", ["/nothing/p.jsonl", "No such file"]),
     ("stage=reward feedback_source=jsonl feedback_source.jsonl.path=/nothing/f.jsonl", ["feedback_source.jsonl.path", "/nothing/f.jsonl"]),

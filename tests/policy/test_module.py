@@ -459,7 +459,7 @@ def test_too_many_that_can_not_be_scored_stop_the_run_with_the_scorer_s_name():
     def hopeless(rollout: Rollout) -> list[float | None]:
         return [None, None, *[1.0] * (len(rollout) - 2)]
 
-    with pytest.raises(UserError, match=r"hopeless couldn't score 2 of 8 responses .*ppo\.max_unscorable=0\.1"):
+    with pytest.raises(UserError, match=r"hopeless \(.*test_module\.py:\d+\) couldn't score 2 of 8 responses .*ppo\.max_unscorable=0\.1"):
         train(hopeless)
     assert train(hopeless, max_unscorable=0.25).history[0]["objective/unscorable"] == 0.25
 

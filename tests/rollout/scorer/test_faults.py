@@ -101,7 +101,7 @@ def test_a_program_that_crashes_now_and_then_trains(command, world, tmp_path):
     done = command(*rest, "rollout_scorer=program", program, "ppo.max_unscorable=0.5", "ppo.updates=3")
     assert done.code == 0, done.error
     assert not list(done.folder.glob("stalled_*")), "the watchdog's file is for a training that stood still"
-    assert "scorer ProgramScorer couldn't score 1 of 8 responses (NaN or None)" in done.out
+    assert "scorer program couldn't score 1 of 8 responses (NaN or None)" in done.out
     stopped = command(*rest, "rollout_scorer=program", f"rollout_scorer.program.command='{sys.executable} -c 1'", "ppo.updates=3")
     assert stopped.code == 2
     assert "-c 1' ended with code 0 before its first answer" in stopped.error
