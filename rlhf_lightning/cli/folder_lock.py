@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning.checkpoint.lock import check_free, lock_folder
+from rlhf_lightning.cli.command_check import check_command
 from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.config.overrides import escape_references, quote_value
 from rlhf_lightning.errors import ConfigError
@@ -29,6 +30,8 @@ class FolderLock(Callback):
     """
 
     stack: ClassVar[ExitStack | None] = None
+    only_check: ClassVar[bool] = False
+    """Check the folder and the command, make nothing and exit with code 0 (`--check`)."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._acquire(config, "run", check_run)
@@ -52,6 +55,8 @@ class FolderLock(Callback):
             return
         with raise_as_exit():  # Hydra would turn an error of a callback into a warning
             folder = Path(config.hydra[mode].dir)
+            if self.only_check:
+                self._check_only(config, mode, folder, check)
             if not launch.detect_launch().rank():
                 folder = self._unused_folder(config, mode, folder)
                 check_free(folder)  # first: other checks fail in a folder in use, for a reason that misleads
@@ -62,6 +67,14 @@ class FolderLock(Callback):
                 check(config, folder)  # again: another process may have had the lock meanwhile
             launch.export_command(folder=os.path.abspath(folder))
             self._store(config, mode, folder)
+
+    def _check_only(self, config: DictConfig, mode: str, folder: Path, check: Callable[[DictConfig, Path], None]) -> NoReturn:
+        check_free(folder)
+        check(config, folder)
+        if mode == "run" and resume.is_resumed(folder) and (folder / saved_config.FILE).is_file():
+            resume.check_settings(config, folder, lambda text: None)
+        check_command(config, mode)
+        raise SystemExit(0)
 
     def _unused_folder(self, config: DictConfig, mode: str, folder: Path) -> Path:
         """The folder; if it is named by the time and another run began at that time, the next free name."""

@@ -34,7 +34,7 @@ python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
 PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
 SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wandb"]}
 """Sections that presets fill."""
-FOOT = "rlhf-lightning components [GROUP|SECTION|WORDS]: settings. new GROUP NAME: a new plugin. --plugins FOLDER. --cfg job."
+FOOT = "rlhf-lightning components [GROUP|SECTION|WORDS]. new GROUP NAME: a new plugin. --plugins FOLDER. --check. --cfg job."
 
 
 def print_help() -> None:

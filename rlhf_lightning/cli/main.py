@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rlhf_lightning.checkpoint.signals import handle_signals
-from rlhf_lightning.cli import help
+from rlhf_lightning.cli import command_check, help
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
 from rlhf_lightning.cli.folder_lock import FolderLock
 from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
@@ -48,9 +48,12 @@ def main() -> None:
         report_broken_plugins(load_components_frozen(), args)
         if run_subcommand(args) or report_if_complete(args):
             return
-        sys.argv[1:] = hydra_args(args)
+        FolderLock.only_check = command_check.FLAG in args
+        sys.argv[1:] = hydra_args([argument for argument in args if argument != command_check.FLAG])
         with SweepTable.summary():
             compose_and_run(run_job)
+        if {"--cfg", "-c"} & set(args) and {"job", "all"} & set(args):
+            print(command_check.NOT_CHECKED, file=sys.stderr)
 
 
 def compose_and_run(job: Callable[[DictConfig], float]) -> None:

@@ -59,8 +59,8 @@ def _check_flag(argument: str, after: str) -> None:
         raise ConfigError(f"{argument}: a setting has no dashes in front: write {name}={value}")
     if _NAME.fullmatch(name) and after and "=" not in after and after[0] not in "-~+":
         raise ConfigError(f"{argument} {after}: a setting has no dashes in front, and an equals sign: write {name}={after}")
-    listed = ", ".join(sorted(name for name in FLAGS if name.startswith("--")))
-    near = did_you_mean(argument, FLAGS)
+    listed = ", ".join(sorted([*(name for name in FLAGS if name.startswith("--")), "--check"]))
+    near = did_you_mean(argument, [*FLAGS, "--check"])
     raise ConfigError(f"unrecognized arguments: {argument}{near}; the flags are {listed}; settings have no dashes in front, as in seed=3")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.registry import option, register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._input_check import check_inputs as check_inputs
 
 if TYPE_CHECKING:
     from rlhf_lightning.plan.device import Device
