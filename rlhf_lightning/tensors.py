@@ -74,7 +74,10 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str = "k1")
 
 
 def score_on_last_token(scores: Tensor, response_mask: Tensor) -> Tensor:
-    """Put scores [B] on the last response token of each row, [B, T]; 0 in a row without any."""
+    """Put scores [B] on the last response token of each row, [B, T]; 0 in a row without any.
+
+    Details: docs/conventions.md#where-the-score-is-paid.
+    """
     inside = response_mask.bool()
     last = inside & (inside.flip(1).cumsum(1).flip(1) == 1)
     return torch.where(last, scores[:, None], torch.zeros_like(scores[:, None]))

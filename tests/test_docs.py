@@ -231,7 +231,7 @@ class Story:
                 check_other(block, words)
             elif any(word.startswith("hydra/launcher=") for word in ours):
                 check(composed(first_of_each(ours)))  # it starts processes: tests/sweep does
-            elif "--cfg" in ours or "--help" in ours or ours[:1] == ["components"] or ours[:1] == ["new"]:
+            elif {"--cfg", "--check", "--help"} & set(ours) or ours[:1] == ["components"] or ours[:1] == ["new"]:
                 self.ends_well(block, ours)
             else:
                 self.train(block, ours)
@@ -390,6 +390,16 @@ def test_the_details_of_ppo_name_code_and_tests_that_there_are():
         if not path.is_file() or (test and f"def {test}" not in path.read_text()):
             missing.append(f"{file}::{test}")
     assert missing == []
+
+
+def test_docstrings_link_to_anchors_of_the_docs():
+    links = {
+        (page, anchor, str(file.relative_to(ROOT)))
+        for file in (ROOT / "rlhf_lightning").rglob("*.py")
+        for page, anchor in re.findall(r"\bdocs/([\w/]+\.md)#([\w-]+)", file.read_text(encoding="utf-8"))
+    }
+    assert len(links) > 50
+    assert [link for link in links if f'<a id="{link[1]}">' not in (ROOT / "docs" / link[0]).read_text()] == []
 
 
 def test_the_readme_s_map_names_every_package():

@@ -14,6 +14,8 @@ def dr_grpo(scored: ScoredRollout) -> Experience:
     each response's own length lets long bad responses off. r is the sum of the row's token rewards, so that a KL penalty counts.
     It is rloo times (n - 1) / n.
 
+    Details: docs/conventions.md#grpo-s-deviation.
+
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes. A response alone in its group: 0.
 

@@ -27,6 +27,8 @@ def gae(
     2016, eq. 11 to 16). The value after the last token is 0, also for a response cut off at its maximal length, as in TRL and verl.
     Tokens outside the mask are skipped: the next token of a token is the next one inside the mask (verl, NeMo-RL).
 
+    Details: docs/ppo_details.md#discount-1-lambda-0-95, docs/conventions.md#value-after-the-last-token, docs/conventions.md#whitening.
+
     Args:
         scored: rewards, values and response_mask [B, T].
         gamma: discount per token.

@@ -17,6 +17,8 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
     paper's KL is in the loss (policy_kl=loss). Unbiased standard deviation, eps added to it (verl, TRL). Equal rewards give
     exactly 0. A response alone in its group: 0, as in NeMo-RL; verl keeps the raw reward.
 
+    Details: docs/conventions.md#grpo-s-deviation.
+
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
         eps: added to the group's standard deviation; verl 1e-6, TRL 1e-4.

@@ -12,6 +12,8 @@ def opo(scored: ScoredRollout) -> Experience:
     A = r - sum(length * r) / sum(length), the same for each token (Hao et al., 2025), for gradients that grow with length. r is
     the sum of the row's token rewards. A response alone in its group: 0, as the formula says; verl keeps the raw reward.
 
+    Details: docs/conventions.md#equal-rewards-in-a-group.
+
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
 

@@ -15,6 +15,8 @@ def reinforce(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, le=1
 
     A[t] = r[t] + gamma A[t+1] (Williams, 1992). Tokens outside the mask are skipped, as in gae; OpenRLHF lets them discount.
 
+    Details: docs/ppo_details.md#no-critic.
+
     Args:
         scored: rewards and response_mask [B, T].
         gamma: discount per token.

@@ -17,6 +17,8 @@ def reinforce_pp(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, l
     Hu (2025), in verl's form: the KL penalty is in the token rewards, the batch is the baseline, and a token outside the mask
     starts the sum again, so that in a response with holes a reward stays in its own stretch.
 
+    Details: docs/conventions.md#reinforce.
+
     Args:
         scored: rewards and response_mask [B, T].
         gamma: discount per token.

@@ -14,6 +14,8 @@ def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
     can't say well. r is the sum of the row's token rewards; the paper has its KL in the loss, as k2: policy_kl=loss. A response
     alone in its group is at 0 before whitening; verl keeps the raw reward.
 
+    Details: docs/conventions.md#reinforce-with-a-baseline.
+
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
 

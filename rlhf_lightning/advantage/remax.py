@@ -13,6 +13,8 @@ def remax(scored: ScoredRollout) -> Experience:
     ReMax (Li et al., 2023, algorithm 2), in verl's form: no critic and no group, one greedy response more per prompt. The greedy
     score is taken without a KL penalty, as in verl, and through the same shapings of scores (clip_score, normalise_score).
 
+    Details: docs/conventions.md#remax.
+
     Args:
         scored: rewards and response_mask [B, T]; baseline_scores [B] of the greedy responses.
 

@@ -13,6 +13,8 @@ def rloo(scored: ScoredRollout) -> Experience:
     2024). r is the sum of the row's token rewards, so that a KL penalty counts. A response alone in its group has nothing to be
     compared with: 0, as in NeMo-RL and verl's vectorised form; verl's loop keeps the raw reward.
 
+    Details: docs/conventions.md#a-response-alone-in-its-group.
+
     Args:
         scored: rewards and response_mask [B, T]; group [B], of any sizes.
 

@@ -1,4 +1,4 @@
-"""Answer names of TRL, verl, OpenRLHF and Lightning with ours, from the tables of docs/howto/from_*.md."""
+"""Answer names of other frameworks with ours, from the tables of docs/howto/from_*.md."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def table() -> tuple[Row, ...]:
 
 
 def _rows_of(page: Path) -> Iterator[Row]:
-    """The rows of the tables `| PROGRAM | ours | note |` of a page; a section's first `stage=NAME` is their stage."""
+    """The rows of a page's tables `| PROGRAM | ours | note |`.
+
+    The first `stage=NAME` of a section's example is their stage.
+    """
     for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         code = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
         match = re.search(r"\bstage=(\w+)", code[1]) if code else None

@@ -37,6 +37,8 @@ def zero_init_value_head(width: int) -> nn.Linear:
 class Critic(nn.Module):
     """A linear value head on the policy's trunk or on a separate one (policy/critic/).
 
+    Details: docs/ppo_details.md#value-head-starts-at-0.
+
     Args:
         head: from vectors [n, D] to values [n, 1].
         trunk: None for the policy's.

@@ -38,6 +38,8 @@ class PPOModule(NonFiniteGuard):
     Schulman et al. 2017; Ziegler et al. 2019; Huang et al. 2024. The reference and the scorer are frozen, outside the module's parameters
     and checkpoints. Dropout is off throughout (eval mode): the ratio of the first minibatch is 1, and the KL of an untouched policy 0.
     `history` holds the metrics of every update.
+
+    Details: docs/ppo_details.md#dropout-off, docs/ppo_details.md#early-stop-of-an-iteration-on-kl.
     """
 
     counters = (*NonFiniteGuard.counters, "reduced_batch_sizes")

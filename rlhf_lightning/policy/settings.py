@@ -18,6 +18,8 @@ class PPOSettings:
 
     The defaults suit models of about a million parameters; lower the learning rate for larger ones.
 
+    Details: docs/ppo_details.md#epochs-minibatches-micro-batches.
+
     Attributes:
         updates: iterations of experience making and policy update.
         prompts_per_update: distinct prompts of one rollout, over all processes.

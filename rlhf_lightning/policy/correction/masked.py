@@ -25,6 +25,8 @@ def masked_importance_weights(
     IcePop (Ling team, 2025), masked importance sampling: weight p_old / p_sampled without gradient within the bounds, else 0. On
     tokens of large disagreement the ratio is mostly noise of the kernels.
 
+    Details: docs/conventions.md#sampler-and-trainer-disagree.
+
     Args:
         experience: old_log_probs, sampled_log_probs and response_mask [B, T].
         clip_min: lowest ratio that counts.

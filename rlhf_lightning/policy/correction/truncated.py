@@ -19,6 +19,8 @@ def truncated_importance_weights(
 
     Truncated importance sampling, TIS: weight min(p_old / p_sampled, clip_max) without gradient (Yao et al., 2025; Ionides, 2008).
 
+    Details: docs/conventions.md#sampler-and-trainer-disagree.
+
     Args:
         experience: old_log_probs, sampled_log_probs and response_mask [B, T].
         clip_max: the largest weight; it bounds the variance, and biases only tokens that reach it.

@@ -24,6 +24,8 @@ def reward_model(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeIn
     Stiennon et al. 2020; Huang et al. 2024; Zheng et al. 2023. Before the first update its value of a complete response is the reward
     model's normalised score.
 
+    Details: docs/ppo_details.md#critic-starts-from-the-reward-model.
+
     Args:
         scorer: rollout_scorer=reward_model, with a linear head on the last token of a decoder, and the policy's tokenizer.
         warmup: updates at the start that train only the critic (Zheng et al. 2023, critic pre-training).

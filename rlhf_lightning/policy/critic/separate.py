@@ -18,6 +18,8 @@ def separate(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeInt = 
 
     Ziegler et al. 2019; Huang et al. 2024.
 
+    Details: docs/ppo_details.md#critic-on-the-policy-s-trunk-or.
+
     Args:
         warmup: updates at the start that train only the critic (Zheng et al. 2023, critic pre-training).
     """

@@ -14,5 +14,7 @@ def shared_critic(policy: LanguageModel, scorer: Scorer) -> Critic:
 
     The head starts at 0: an untrained critic sends no gradient to the shared trunk. With N(0, 1/(D+1)) the first updates moved the
     policy by 20 nats per response.
+
+    Details: docs/ppo_details.md#critic-on-the-policy-s-trunk-or.
     """
     return Critic(zero_init_value_head(policy.width))

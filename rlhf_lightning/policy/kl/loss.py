@@ -25,6 +25,8 @@ class LossKL(KLPenalty):
 
     Deviation: a log-ratio to the reference below -20 is clamped in k3, and one to the old policy beyond +-20 in the weight.
 
+    Details: docs/conventions.md#kl-in-the-loss, docs/ppo_details.md#kl-in-the-loss-instead.
+
     Args:
         estimator: k1 log ratio, k2 half its square, k3 never negative (tensors.kl_estimate).
         weighted: multiply by the ratio to the old policy.

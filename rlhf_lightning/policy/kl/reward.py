@@ -18,6 +18,8 @@ class RewardKL(KLPenalty):
     Ziegler et al. (2019, eq. 2); Schulman's estimators. Nothing is clamped: an outlier token shows in the reward. It comes after the
     other shapings but before those that need the complete rewards (whiten_rewards).
 
+    Details: docs/conventions.md#kl-in-the-reward, docs/ppo_details.md#kl-to-the-reference-per-token-in.
+
     Args:
         estimator: k1 log ratio, k2 half its square, k3 never negative; verl clamps k3 to 10, OpenRLHF all to 10.
     """

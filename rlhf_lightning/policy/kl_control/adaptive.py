@@ -16,6 +16,8 @@ class AdaptiveKL(FixedKL):
     coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * responses / horizon (Ziegler et al., 2019, section 2.2, as in their code).
     Deviation: more responses than the horizon count as the horizon; in theirs the coefficient can turn negative.
 
+    Details: docs/conventions.md#adaptive-kl-coefficient, docs/ppo_details.md#adaptive-kl-coefficient.
+
     Args:
         coef: the KL coefficient at the start, in reward units per nat.
         target: KL(policy, reference) wanted, in nats, summed over a response and averaged over responses.

@@ -14,6 +14,8 @@ class FixedKL(nn.Module):
     It is in the checkpoint in double precision, on no device: a buffer would be rounded to bfloat16 with the model in true half
     precision, where 0.05 * 1.001 is 0.05 again.
 
+    Details: docs/ppo_details.md#fixed-kl-coefficient.
+
     Args:
         coef: the KL coefficient, in reward units per nat.
     """

@@ -20,6 +20,8 @@ class TargetRangeKL(FixedKL):
     2017, section 4, with factor 2 and the range target / 1.5 to target * 1.5; theirs is the KL to the old policy). Deviation: the
     coefficient stays within `limits`, else a policy that has collapsed takes it to infinity, and one that learns nothing to 0.
 
+    Details: docs/ppo_details.md#kl-held-in-a-range.
+
     Args:
         coef: the KL coefficient at the start, in reward units per nat; clamped to limits.
         target: lowest and highest KL wanted, in nats, summed over a response and averaged over responses.

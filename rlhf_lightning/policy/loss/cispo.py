@@ -23,6 +23,8 @@ def cispo(
     -sg(clip(ratio, 1 - clip_ratio, 1 + clip_ratio_high)) A log p per token, sg stopping the gradient (MiniMax-M1, 2025, eq. 4
     and 5).
 
+    Details: docs/conventions.md#cispo-s-bounds.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

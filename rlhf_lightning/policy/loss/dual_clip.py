@@ -26,6 +26,8 @@ def dual_clip(
     min(max(...), -clip_ratio_c A) where A < 0, else ppo_clip (Ye et al., 2020, eq. 5): one token that became very likely and was bad
     can't dominate the update. With a bound above 1 + clip_ratio_high, the same as `delta` in TRL.
 
+    Details: docs/conventions.md#dual-clip.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

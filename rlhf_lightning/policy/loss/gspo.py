@@ -19,6 +19,8 @@ def gspo(
     reduction is sequence_mean, gradient and value are plain GSPO's (OpenRLHF, TRL). Deviation: the mean log-ratio is held within
     +-20 (verl: at most 10).
 
+    Details: docs/conventions.md#gspo-s-gradient.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

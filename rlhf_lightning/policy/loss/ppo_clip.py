@@ -17,6 +17,8 @@ def ppo_clip(
     max(-ratio A, -clip(ratio, 1 - clip_ratio, 1 + clip_ratio_high) A) per token (Schulman et al., 2017, eq. 7). Deviation: a
     log-ratio beyond +-20 is held there (policy.ratio).
 
+    Details: docs/ppo_details.md#importance-ratio-and-clipped-surrogate, docs/conventions.md#log-ratio.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

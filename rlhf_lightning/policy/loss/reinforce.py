@@ -14,6 +14,8 @@ def reinforce(experience: Experience, log_probs: Tensor) -> tuple[Tensor, dict[s
 
     Per token (Williams, 1992), with no correction for steps away from the behaviour policy: for one epoch per rollout.
 
+    Details: docs/ppo_details.md#other-objectives.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

@@ -19,6 +19,8 @@ def sapo(
     gradient's at ratio 1 and fades on both sides. The value at ratio 1 is -2 A / tau, not -A, as in the paper and TRL. Nothing is
     clipped: policy/clipfrac_avg is the share of tokens whose slope has fallen below half.
 
+    Details: docs/conventions.md#sapo.
+
     Args:
         experience: advantages, old_log_probs and response_mask [B, T].
         log_probs: [B, T] of the policy being trained.

@@ -14,6 +14,8 @@ def fixed_length(per_token: Tensor, mask: Tensor, *, length: PositiveInt = 256) 
     sum(loss * mask) / (B * length) of [B, T]; Dr. GRPO's (Liu et al., 2025). Every row counts, also one without tokens. 0 with no
     gradient where nothing counts.
 
+    Details: docs/conventions.md#fixed-length.
+
     Args:
         length: tokens; take the sampler's maximal response length. It only scales the learning rate.
     """

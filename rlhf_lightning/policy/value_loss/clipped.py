@@ -18,6 +18,8 @@ def clipped_value_loss(experience: Experience, values: Tensor, *, clip_range: Po
     0.5 max((V - R)^2, (clip(V, V_old - clip_range, V_old + clip_range) - R)^2) per token, as in OpenAI's baselines and TRL. The
     range is in units of reward.
 
+    Details: docs/ppo_details.md#clipped-value-loss, docs/conventions.md#value-loss.
+
     Args:
         experience: values (old), returns and response_mask [B, T].
         values: [B, T] of the critic being trained.

@@ -20,6 +20,8 @@ class DPO:
 
     Rafailov et al. 2023, eq. 7.
 
+    Details: docs/conventions.md#dpo-per-token, docs/conventions.md#robust.
+
     Args:
         beta: how much a nat away from the reference is worth; small values move further.
         variant: "sigmoid": the likelihood; "robust": an unbiased estimate of it under labels of which label_smoothing are wrong

@@ -15,6 +15,8 @@ class IPO:
 
     Azar et al. 2024, eq. 17.
 
+    Details: docs/conventions.md#ipo.
+
     Args:
         beta: the paper's tau; the policy is to prefer the better response by 1 / (2 beta) nats more than the reference does.
         length_normalised: log-ratios per token, as TRL has it; the target is then in nats a token.

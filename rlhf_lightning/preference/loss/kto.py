@@ -19,6 +19,8 @@ class KTO:
     thumbs-down. z is the KL from the reference, estimated on prompts with responses to other prompts, one for each thumb and the same
     throughout, averaged over the batch of all processes and held at 0 or above; it carries no gradient.
 
+    Details: docs/conventions.md#kto-s-reference-point.
+
     Args:
         beta: how fast the value saturates.
         desirable_weight, undesirable_weight: weights of thumbs up and down; the paper has (weight x number) of the two alike within 4 : 3.

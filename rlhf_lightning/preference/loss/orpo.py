@@ -23,6 +23,8 @@ class ORPO:
     The odds are p / (1 - p), log p the mean log-probability of a response's tokens. The likelihood is that of the response given its
     prompt, as in the paper; TRL also counts the prompt's tokens, and averages over a batch's tokens rather than over its responses.
 
+    Details: docs/conventions.md#orpo-s-likelihood.
+
     Args:
         beta: the paper's lambda, the weight of the odds ratio; 0 is supervised fine-tuning on the better responses.
     """

@@ -18,6 +18,8 @@ class SimPO:
 
     Meng et al. 2024, eq. 6; without a reference.
 
+    Details: docs/conventions.md#simpo-s-margin.
+
     Args:
         beta: reward of a nat per token.
         gamma: the margin by which the better response's reward should exceed the other's; the paper takes 0.3 to 0.8 of beta.

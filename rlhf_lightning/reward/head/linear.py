@@ -15,6 +15,8 @@ class LinearHead(nn.Module):
 
     Without a bias: comparisons can't tell one, and transformers' AutoModelForSequenceClassification(num_labels=1) has none, so that a
     trained model exports to it exactly. w starts at N(0, 1/(D+1)) (Stiennon et al. 2020).
+
+    Details: docs/ppo_details.md#reward-head-starts-at-n.
     """
 
     def __init__(self, width: int) -> None:

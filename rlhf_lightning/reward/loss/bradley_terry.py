@@ -31,6 +31,8 @@ class BradleyTerry(nn.Module):
 
     Ties are left out; reward_loss=rao_kupper or davidson, in place of this one, learn from them.
 
+    Details: docs/conventions.md#the-mean-of-a-batch.
+
     Args:
         annotators: [A] number of judgements per annotator (`losses.build_losses`).
         label_smoothing: the assumed share of wrong labels, the same for all annotators.

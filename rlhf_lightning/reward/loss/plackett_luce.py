@@ -33,6 +33,8 @@ class PlackettLuce(nn.Module):
 
     K responses cost K scores, not K(K-1)/2 pairs.
 
+    Details: docs/conventions.md#a-ranking-of-k.
+
     Args:
         annotators: [A] number of judgements per annotator (`losses.build_losses`).
         annotator_noise: "learned": learn each annotator's rate of ranking at random.

@@ -11,6 +11,8 @@ from rlhf_lightning.registry import register
 def last(hidden: Tensor, mask: Tensor) -> Tensor:
     """The vector of the last token in the mask, the only one that attends to all under causal attention.
 
+    Details: docs/ppo_details.md#reward-only-at-the-last-token.
+
     Args:
         hidden: [B, L, D]. mask: [B, L], right- or left-padded. The position comes from the mask, not from pad ids.
 

@@ -31,6 +31,8 @@ def native(
 
     Prompts run without padding if the model supports it (model.packing), else with transformers' cache and masks.
 
+    Details: docs/ppo_details.md#truncation-behind-the-eos, docs/conventions.md#log-probability-of-inf.
+
     Args:
         language_model: the policy; put it in eval mode for exact log-probabilities.
         prompts: B left-padded prompts; each response has its seed and doesn't depend on the others.

@@ -18,6 +18,8 @@ def clip_score(
 
     Both scores [B] and rewards [B, T] change.
 
+    Details: docs/ppo_details.md#reward-clipping-alone.
+
     Args:
         scored: scores [B]; rewards and response_mask [B, T].
         limits: lowest and highest score.

@@ -15,6 +15,8 @@ def missing_eos(scored: ScoredRollout, *, penalty: NonNegativeFloat = 1.0) -> Sc
 
     As in TRL's PPO. It reads has_eos [B], not token ids, because pad and EOS may be the same.
 
+    Details: docs/ppo_details.md#a-penalty-where-the-eos-is-missing.
+
     Args:
         scored: rewards and response_mask [B, T], has_eos [B].
         penalty: subtracted from the last token's reward, in units of reward.

@@ -21,6 +21,8 @@ class NormaliseScore(nn.Module):
 
     The statistics are in the checkpoint in double precision, on no device, like FixedKL's coefficient.
 
+    Details: docs/ppo_details.md#reward-normalisation-and-clipping-by-running-statistics.
+
     Args:
         clip: largest absolute score after normalisation, in standard deviations; None for no clipping.
         centre: whether to subtract the mean.

@@ -19,6 +19,8 @@ def whiten_rewards(scored: ScoredRollout) -> ScoredRollout:
 
     As in TRL's PPO with whiten_rewards: unbiased variance over the response tokens, eps 1e-8 under the root. 0 outside the mask.
 
+    Details: docs/ppo_details.md#reward-whitening-without-mean-shift.
+
     Args:
         scored: rewards and response_mask [B, T].
 
