@@ -22,6 +22,7 @@ from hydra.core.config_store import ConfigStore
 from pydantic import FiniteFloat
 
 from rlhf_lightning.config import plugins, presets, schema
+from rlhf_lightning.config.guards import guard
 from rlhf_lightning.config.schema import Setting, config_class, did_you_mean, validate
 from rlhf_lightning.errors import ConfigError, RegistryError
 
@@ -165,9 +166,9 @@ def build(node: Any, *args: Any) -> Any:
     settings = validate(component.target, node, component.group)
     for shared in GROUPS[component.group].settings:
         del settings[shared.name]
-    if inspect.isclass(component.target):
-        return component.target(*args, **settings)
-    return functools.partial(component.target, *args, **settings)
+    is_class = inspect.isclass(component.target)
+    built = component.target(*args, **settings) if is_class else functools.partial(component.target, *args, **settings)
+    return guard(f"{component.group}={component.name}", component.target, component.group, built)
 
 
 def load_components(plugin_folders: Sequence[Path] | None = None) -> list[str]:

@@ -53,7 +53,8 @@ def test_every_group_can_be_extended_by_a_plugin(plugin, group):
     config = composed(chosen, f"{place}.size=5")
     check(config)
     node = config[group][name] if many else config[group]
-    assert registry.build(node, "given")("later") == (("given", "later"), 5)
+    built = registry.build(node, "given")
+    assert built.func(*built.args, "later", **built.keywords) == (("given", "later"), 5)
     node.size = 0
     with pytest.raises(ConfigError, match=rf"{place}\.size=0: Input should be greater than 0"):
         check(config)

@@ -31,17 +31,23 @@ PARTS = ["policy_critic=separate", "ppo.micro_batch_size=1", "ppo.num_minibatche
 ORDINAL = ["reward_loss=[bradley_terry,plackett_luce,ordinal]", "reward.learning_rate=1e-4"]
 LORA = ["reward_tuning=lora", "reward_tuning.dropout=0"]
 KTO = ["preference_loss=kto", "preference_loss.from_pairs=true", "preference.batch_size=7"]
+EVALUATED = ["evaluation.every=1", "evaluation.batch_size=3"]
+BEST = [*EVALUATED, "checkpoint.monitor=evaluation/loss"]
 ROUNDS = ["sft.batch_size=5", "sft.learning_rate=1e-4", "reward.learning_rate=1e-4"]
 # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
 CASES = {
     "rounds: sft, rewards of every kind, ppo": ("rounds", ROUNDS, ["ddp", "fsdp2"]),
-    "reward, thresholds of ratings learned, adapters": ("reward", [*ORDINAL, *LORA], ["ddp", "fsdp2"]),
+    "reward, thresholds of ratings learned, adapters": ("reward", [*ORDINAL, *LORA, *BEST], ["ddp", "fsdp2"]),
     "reward, heads alone": ("reward", ["reward_tuning=frozen", "reward_head=ensemble"], ["fsdp2"]),
     "dpo": ("preference", ["preference.batch_size=7"], ["ddp"]),
-    "kto": ("preference", KTO, ["fsdp2"]),
-    "ppo, one trunk, running statistics, a stop of the epochs": ("ppo", RUNNING, ["ddp", "fsdp2, frozen models too"]),
+    "kto": ("preference", [*KTO, *EVALUATED], ["fsdp2"]),
+    "ppo, one trunk, running statistics, a stop of the epochs": (
+        "ppo",
+        [*RUNNING, *EVALUATED],
+        ["ddp", "fsdp2, frozen models too"],
+    ),
     "ppo, two trunks, in parts, critic first, demonstrations": ("ppo", [*PARTS, *WARM[1:]], ["ddp", "fsdp2"]),
-    "grpo, adapters, several scorers": ("ppo", [*GRPO, *SCORERS, "policy_tuning=lora"], ["ddp", "fsdp2"]),
+    "grpo, adapters, several scorers": ("ppo", [*GRPO, *SCORERS, "policy_tuning=lora", *EVALUATED], ["ddp", "fsdp2"]),
 }
 """Every pair of a feature and a strategy, several features to a case."""
 FULL = {

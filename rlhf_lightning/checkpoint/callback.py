@@ -16,6 +16,7 @@ from rlhf_lightning.checkpoint.rng_state import random_state, set_random_state
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.training.distributed import all_gather
+from rlhf_lightning.training.ending import FINISHED, Ending, end_of, planned_steps
 from rlhf_lightning.training.nonfinite import NonFiniteGuard
 
 FILE = "trainer.ckpt"
@@ -35,12 +36,16 @@ class CheckpointCallback(LightningCheckpointCallback):
 
     Args:
         resumed: the checkpoint that this training resumes from.
+
+    Attributes:
+        ending: of this training, or of the finished one that is resumed; None before its end.
     """
 
     def __init__(self, store: CheckpointStore, every: int, resumed: Checkpoint | None) -> None:
         self.store, self.every, self.resumed = store, every, resumed
         self.stop = StopSignal()
         self.io = DirectCheckpointIO()
+        self.ending: Ending | None = None
         self._random: dict[str, Any] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -70,6 +75,9 @@ class CheckpointCallback(LightningCheckpointCallback):
             setattr(pl_module, name, value)
         if self.resumed is not None and self.resumed.metadata["over"]:
             trainer.should_stop = True
+            self.ending = Ending(
+                **{"reason": FINISHED, "steps": self.resumed.step, "planned": self.resumed.step, **self.resumed.metadata.get("ending", {})}
+            )
         # Curves start anew, and rows logged after the checkpoint will be logged again.
         for logger in trainer.loggers:
             for step, metrics in enumerate(state["counters"].get("history", []), start=1):
@@ -105,10 +113,13 @@ class CheckpointCallback(LightningCheckpointCallback):
     def _end_step(self, trainer: L.Trainer, over: bool) -> None:
         number = self.stop.of_all_ranks(trainer)
         step = trainer.fit_loop.total_batch_idx + 1
+        if over:
+            self.ending = end_of(trainer, step)
         if number or over or step % self.every == 0:
             self.save(trainer, step, over)
         if number:
-            self.store.log(f"stopped by {signal.Signals(number).name} after step {step}; its checkpoint is in {self.store.folder}")
+            steps = f"step {step} of {planned_steps(trainer)}"
+            self.store.log(f"stopped by {signal.Signals(number).name} after {steps}; its checkpoint is in {self.store.folder}")
             self.stop.requeue(number, trainer)
             raise SystemExit(exit_code(number, trainer))
 
@@ -120,7 +131,9 @@ class CheckpointCallback(LightningCheckpointCallback):
         """
         if isinstance(trainer.lightning_module, NonFiniteGuard):
             trainer.lightning_module.check_weights()
-        metadata = {"over": over, "processes": trainer.world_size, "batches": int(trainer.num_training_batches)}
+        metadata: dict[str, Any] = {"over": over, "processes": trainer.world_size, "batches": int(trainer.num_training_batches)}
+        if over and self.ending is not None:
+            metadata["ending"] = self.ending.fields()
         _on_rank_zero(trainer, lambda: self.store.begin(step))
         trainer.save_checkpoint(self.store.staging_folder(step) / FILE, weights_only=False)
         _on_rank_zero(trainer, lambda: self._commit(step, metadata))

@@ -15,6 +15,7 @@ from rlhf_lightning.checkpoint.lock import lock_folder
 from rlhf_lightning.checkpoint.manifest import Checkpoint
 from rlhf_lightning.checkpoint.signals import raise_pending
 from rlhf_lightning.checkpoint.store import CheckpointStore
+from rlhf_lightning.training.ending import Ending, end_of
 
 MISLEADING_WARNINGS = (
     "You're resuming from a checkpoint that ended before the epoch ended",
@@ -32,8 +33,8 @@ def fit(
     every: int = 20,
     keep: int = 2,
     log: Callable[[str], None] = lambda text: None,
-) -> bool:
-    """Train to the end; returns whether the training was already complete.
+) -> Ending:
+    """Train to the end, or to an early one; returns which.
 
     The result is bitwise that of an uninterrupted training on a machine that computes alike: weights, optimizer, schedule, random states
     of every process, `history`.
@@ -71,7 +72,7 @@ def fit(
         callback.restore_random()
         if callback.stop.number:
             raise_pending(callback.stop.number)  # it came after the last step
-    return over
+    return callback.ending or end_of(trainer, trainer.fit_loop.total_batch_idx + 1)  # without a step: the time was over
 
 
 def _announce_resume(store: CheckpointStore, newest: Checkpoint, over: bool) -> None:

@@ -23,6 +23,8 @@ FORMAT = 1
 RESUMABLE_SETTINGS = ("trainer.", "logger.", "checkpoint.", "ppo.micro_batch_size")
 """Prefixes of settings that may change on resume: they don't change what is learned. A smaller micro-batch has the same gradient, and a
 run may have stopped for want of memory."""
+RESULT_SETTINGS = ("checkpoint.monitor", "checkpoint.mode")
+"""Those among them that choose the weights that a run leaves."""
 ABSENT = "(not set)"
 LIBRARIES = ("rlhf-lightning", "torch", "lightning", "transformers", "tokenizers", "peft", "numpy")
 """Libraries whose version may change the numbers of a run."""
@@ -55,7 +57,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 def may_change(name: str) -> bool:
     """True for a setting that may differ on resume."""
-    return name.startswith(RESUMABLE_SETTINGS)
+    return name.startswith(RESUMABLE_SETTINGS) and not name.startswith(RESULT_SETTINGS)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

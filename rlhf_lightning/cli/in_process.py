@@ -41,6 +41,7 @@ class RunResult:
         folders: of the saved models, by path within the run's folder (`policy`, `reward_model`, `round_1/policy`).
         objective: the number that a sweep optimises.
         metrics: the stage's other results, as in result.json.
+        ended: "finished", or why the run ended early ("max_time", "early_stopping", "alarm", "target" ...).
         history: metrics of each update by training; empty for a run that had finished before.
     """
 
@@ -48,6 +49,7 @@ class RunResult:
     folders: Mapping[str, Path]
     objective: float
     metrics: Mapping[str, float]
+    ended: str
     history: Mapping[str, Sequence[Mapping[str, float]]]
 
 
@@ -95,7 +97,7 @@ def _result(folder: Path, history: Mapping[str, Sequence[Mapping[str, float]]]) 
     content = json.loads((folder / resume.RESULT).read_text(encoding="utf-8"))
     models = sorted(path for pattern in ("", "round_*/") for name in MODELS for path in folder.glob(f"{pattern}{name}") if path.is_dir())
     folders = {path.relative_to(folder).as_posix(): path for path in models}
-    return RunResult(folder, folders, float(content["objective"]), content["metrics"], history)
+    return RunResult(folder, folders, float(content["objective"]), content["metrics"], content.get("ended", "finished"), history)
 
 
 @contextmanager

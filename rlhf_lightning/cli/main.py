@@ -19,6 +19,7 @@ from rlhf_lightning.checkpoint.signals import handle_signals
 from rlhf_lightning.cli import command_check, help
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
 from rlhf_lightning.cli.folder_lock import FolderLock
+from rlhf_lightning.cli.sweep.prefix import prefixed_output
 from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
 from rlhf_lightning.cli.sweep.table import SweepTable
 from rlhf_lightning.cli.user_errors import exit_with_message, raise_as_exit, record_failure
@@ -78,12 +79,13 @@ def run_job(config: DictConfig) -> float:
         with raise_as_exit(folder):
             refuse_space_without_sweep(node)
             return run_stage(config, node).objective
-    try:
-        objective = saved_objective(config, folder)
-        return run_stage(config, node).objective if objective is None else objective
-    except Exception as error:
-        record_failure(error, folder)
-        return math.nan
+    with prefixed_output(node):
+        try:
+            objective = saved_objective(config, folder)
+            return run_stage(config, node).objective if objective is None else objective
+        except Exception as error:
+            record_failure(error, folder)
+            return math.nan
 
 
 def load_components_frozen() -> list[str]:

@@ -19,6 +19,7 @@ from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.presets import list_presets
 from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import UserError, file_error
+from rlhf_lightning.registry import components
 
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
 HYDRA_VALUE_ERRORS = ("Config group override must be", "Only one of --run", "The --resolve flag")
@@ -73,8 +74,26 @@ def record_failure(cause: Exception, folder: Path) -> None:
 
 
 def translate(error: Exception, folder: Path | None = None) -> Exception:
-    """The UserError for an error of the disk or of a file; any other error as it is."""
-    return disk_error(error, folder) or file_error(error) or error
+    """The UserError for an error of the disk, of a file or of a plugin; any other error as it is."""
+    return disk_error(error, folder) or file_error(error) or plugin_error(error) or error
+
+
+def plugin_error(error: Exception) -> UserError | None:
+    """The UserError for an error in a component from outside the package; None for another one.
+
+    Its message names the option, the innermost line of its file, and the frames from there.
+    """
+    if is_user_error(error):
+        return None
+    plugins = {component.file: component for component in components() if not component.target.__module__.startswith("rlhf_lightning.")}
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [i for i, frame in enumerate(frames) if frame.filename in plugins]
+    if not inside:
+        return None
+    frame, component = frames[inside[-1]], plugins[frames[inside[-1]].filename]
+    listed = "".join(traceback.format_list(frames[inside[0] :])).rstrip()
+    origin = f"{frame.filename}:{frame.lineno}, in {frame.name}"
+    return UserError(f"{component.group}={component.name} raised {type(error).__name__}: {error} ({origin})\n{listed}")
 
 
 def is_user_error(error: BaseException) -> bool:

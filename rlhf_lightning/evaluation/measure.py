@@ -1,14 +1,16 @@
-"""Measurement of a policy on held-out prompts, the same before and after training."""
+"""Measurement of a policy on held-out prompts, the same before, during and after training."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.evaluation.settings import EvaluationSettings
@@ -19,9 +21,12 @@ from rlhf_lightning.policy.model import Policy, reference_policy
 from rlhf_lightning.rollout.prompts import column_names, encode_rows
 from rlhf_lightning.rollout.sampling import Sampler, sample_responses
 from rlhf_lightning.tensors import kl_estimate
+from rlhf_lightning.training.distributed import all_gather, global_rank, raise_on_all_ranks, world_size
+from rlhf_lightning.training.periodic_evaluation import preserved_modes
 
 MetricFunction = Callable[[Rollout], Tensor | Mapping[str, Tensor]]
 """Values [B] of a rollout's responses, or several of them by name."""
+Batches = Iterable["PromptBatch"]
 
 
 @dataclass
@@ -39,6 +44,23 @@ class Measured:
     def mean(self, metric: str) -> float:
         values = [value for value in self.values[metric] if not math.isnan(value)]
         return sum(values) / len(values) if values else math.nan
+
+    def means(self) -> dict[str, float]:
+        """The mean of each metric, and the KL if it was measured."""
+        means = {name: self.mean(name) for name in self.values}
+        return means if self.kl is None else means | {"kl": self.kl}
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts that are answered together, with the seeds of their responses and the columns of all prompts."""
+
+    prompts: Sequence[TaskPrompt]
+    seeds: Tensor
+    columns: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
 
 
 def score_doubts(measured: Measured) -> list[str]:
@@ -63,7 +85,6 @@ def score_doubts(measured: Measured) -> list[str]:
     return notes
 
 
-@torch.no_grad()
 def measure(
     language_model: LanguageModel,
     prompts: Sequence[TaskPrompt],
@@ -74,35 +95,92 @@ def measure(
     max_new_tokens: int,
     seed: int,
     reference: LanguageModel | None = None,
+    track: Callable[[Sequence[PromptBatch]], Batches] = iter,
 ) -> Measured:
-    """Sample responses to the prompts in turn and compute every metric.
+    """Measure a language model; its reference may be itself, which is evaluated without its adapters.
 
-    A policy that is its own reference is evaluated without its adapters. The random state is set from `seed` and restored, so that two
-    policies are sampled alike and nothing else is affected.
+    The other arguments are those of `measure_policy`.
     """
-    policy = Policy(language_model)
-    frozen_reference = None if reference is None else reference_policy(language_model, reference)
-    training = language_model.model.training
-    language_model.model.eval()
-    device = language_model.model.device
-    sampled = list(itertools.islice(itertools.cycle(prompts), settings.responses))
-    columns = column_names(prompts)
-    measured = Measured([], [], {name: [] for name in metrics})
+    frozen = None if reference is None else reference_policy(language_model, reference)
+    if frozen is not None:
+        frozen.to(language_model.model.device)
+    batches = prompt_batches(prompts, settings.count(language_model.model), settings.batch_size, seed)
+    return measure_policy(Policy(language_model), frozen, batches, sampler, metrics, max_new_tokens=max_new_tokens, track=track)
+
+
+def prompt_batches(prompts: Sequence[TaskPrompt], responses: int, batch_size: int, seed: int) -> list[PromptBatch]:
+    """Batches of the prompts in turn, `responses` in all."""
+    generator, columns = torch.Generator().manual_seed(seed), column_names(prompts)
+    sampled = list(itertools.islice(itertools.cycle(prompts), responses))
+    parts = [sampled[start : start + batch_size] for start in range(0, responses, batch_size)]
+    return [PromptBatch(part, torch.randint(2**62, (len(part),), generator=generator), columns) for part in parts]
+
+
+@torch.no_grad()
+def measure_policy(
+    policy: Policy,
+    reference: nn.Module | None,
+    batches: Sequence[PromptBatch],
+    sampler: Sampler,
+    metrics: Mapping[str, MetricFunction],
+    *,
+    max_new_tokens: int,
+    track: Callable[[Sequence[PromptBatch]], Batches] = iter,
+) -> Measured:
+    """Sample a response to each prompt and compute every metric. Collective: call it on every rank.
+
+    Each process answers every world-th batch, and all have the same result. Each response has its seed, and torch's random state is
+    restored, so that two policies are sampled alike and nothing else is affected.
+
+    Args:
+        reference: that the KL is measured from; None measures none.
+        track: yields a process's batches while it shows their progress.
+    """
+    world = world_size()
+    rank = global_rank() if world > 1 else 0
+    # As many batches on each rank, which share sharded models; those after the last are repeats of it and not counted.
+    mine = [batches[min(i, len(batches) - 1)] for i in range(rank, len(batches) + -len(batches) % world, world)]
+    with torch.random.fork_rng(), preserved_modes(policy):
+        policy.eval()
+        parts = [_measure_batch(policy, reference, batch, sampler, metrics, max_new_tokens) for batch in track(mine)]
+    # In the order of the batches.
+    gathered = all_gather(parts, world)
+    measured = Measured([], [])
     kl = 0.0
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for start in range(0, len(sampled), settings.batch_size):
-            batch = encode_rows(language_model, sampled[start : start + settings.batch_size], max_new_tokens, columns).to(device)
-            rollout = sample_responses(sampler, language_model, batch)
-            measured.prompts += rollout.prompts
-            measured.responses += rollout.responses
-            for name, metric in metrics.items():
-                values = metric(rollout)
-                for key, column in values.items() if isinstance(values, Mapping) else [(name, values)]:
-                    measured.values.setdefault(key, []).extend(column.tolist())
-            if frozen_reference is not None:
-                frozen_reference.to(device)
-                kl += kl_estimate(policy(rollout).log_probs, frozen_reference(rollout).log_probs).sum().item()
-    measured.kl = None if reference is None else kl / len(sampled)
-    language_model.model.train(training)
+    for i in range(len(batches)):
+        part = gathered[i % world][i // world]
+        measured.prompts += part.prompts
+        measured.responses += part.responses
+        for name, column in part.values.items():
+            measured.values.setdefault(name, []).extend(column)
+        kl += part.kl or 0.0
+    measured.kl = None if reference is None else kl / len(measured.prompts)
     return measured
+
+
+def _measure_batch(
+    policy: Policy,
+    reference: nn.Module | None,
+    batch: PromptBatch,
+    sampler: Sampler,
+    metrics: Mapping[str, MetricFunction],
+    max_new_tokens: int,
+) -> Measured:
+    """The responses to one batch, their metrics, and the sum of their KL."""
+    language_model = policy.language_model
+    torch.manual_seed(int(batch.seeds[0]) % 2**63)
+    prompts = dataclasses.replace(encode_rows(language_model, batch.prompts, max_new_tokens, batch.columns), seeds=batch.seeds)
+    rollout = sample_responses(sampler, language_model, prompts.to(language_model.model.device))
+    values: dict[str, list[float]] = {}
+    for name, metric in metrics.items():
+        values |= raise_on_all_ranks(partial(_values, name, metric, rollout))
+    kl = None
+    if reference is not None:
+        log_probs = policy(rollout, entropy=False, values=False).log_probs
+        kl = kl_estimate(log_probs, reference(rollout, entropy=False).log_probs).sum().item()
+    return Measured(rollout.prompts, rollout.responses, values, kl)
+
+
+def _values(name: str, metric: MetricFunction, rollout: Rollout) -> dict[str, list[float]]:
+    values = metric(rollout)
+    return {key: column.tolist() for key, column in (values if isinstance(values, Mapping) else {name: values}).items()}

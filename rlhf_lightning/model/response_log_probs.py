@@ -35,6 +35,19 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
     Returns:
         [U] sums in nats, float32 at least, and [U] numbers of tokens.
     """
+    logits, targets, counts = _predictions(language_model, tokens)
+    return unpack(log_probs_of(logits, targets), counts)[0].sum(1), counts
+
+
+def response_predictions(language_model: LanguageModel, tokens: PackedTokens) -> tuple[Tensor, Tensor, Tensor]:
+    """`response_log_probs`, and the number of each response's tokens that are the likeliest ones, [U]."""
+    logits, targets, counts = _predictions(language_model, tokens)
+    hits = unpack((logits.argmax(-1) == targets).float(), counts)[0].sum(1)
+    return unpack(log_probs_of(logits, targets), counts)[0].sum(1), counts, hits
+
+
+def _predictions(language_model: LanguageModel, tokens: PackedTokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [n, V] and ids [n] of the response tokens, and their number in each text [U]."""
     assert tokens.response_start is not None, "the texts need a response_start"
     starts = (tokens.lengths.cumsum(0) - tokens.lengths).repeat_interleave(tokens.lengths)
     first = tokens.response_start.clamp(min=1)
@@ -45,5 +58,4 @@ def response_log_probs(language_model: LanguageModel, tokens: PackedTokens) -> t
         counts = unpack(predicted, tokens.lengths)[0].sum(1)
     indices = predicted.nonzero().flatten()
     hidden = text_vectors(language_model.trunk, tokens)[indices - 1]
-    log_probs = log_probs_of(language_model.logits(hidden), tokens.ids[indices])
-    return unpack(log_probs, counts)[0].sum(1), counts
+    return language_model.logits(hidden), tokens.ids[indices], counts

@@ -58,12 +58,19 @@ class PPOModule(NonFiniteGuard):
         self._reference = (freeze(reference),)  # in a tuple: neither a submodule nor in the checkpoint
         self.reduced_batch_sizes: dict[str, int] = {}
         self.critic_warmup = False
+        self.stop_reason = ""
+        self.completions: dict[str, Any] = {}
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Make experience, then optimise the surrogate objective (Schulman et al. 2017, algorithm 1)."""
         self.begin_update(batch_idx)
         experience, rollout_metrics = self.make_experience(prompts)
         self.check_first_batch(experience)
+        self.completions = {
+            "prompts": [prompt_text(prompt) for prompt in experience.prompts],
+            "responses": experience.responses,
+            "values": {"score": experience.scores.tolist()},
+        }
         update_metrics = self.update_policy(experience)
         self.finish_update(update_metrics | rollout_metrics, self.trainer.world_size * len(prompts) * self.settings.responses_per_prompt)
 
@@ -228,7 +235,8 @@ class PPOModule(NonFiniteGuard):
         optimizer: Any = self.optimizers()
         scalars["lr"] = optimizer.param_groups[0]["lr"]
         scalars["episode"] = (len(self.history) + 1) * responses
-        self.trainer.should_stop |= raise_alarms(self.history, scalars, self.components.log) and self.settings.stop_on_alarm
+        if raise_alarms(self.history, scalars, self.components.log) and self.settings.stop_on_alarm:
+            self.trainer.should_stop, self.stop_reason = True, "alarm"
         self.history.append(scalars)
         self.log_step()
 

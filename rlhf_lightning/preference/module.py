@@ -37,6 +37,7 @@ class PreferenceModule(SupervisedModule):
     Args:
         loss: of the group preference_loss.
         reference_rows: rows of the texts whose log-probabilities under the reference are needed.
+        evaluated_rows: those of held-out texts, read apart so that the others are read as without them.
     """
 
     loss_name = "loss"
@@ -51,21 +52,25 @@ class PreferenceModule(SupervisedModule):
         steps: int,
         table: TextTable,
         reference_rows: np.ndarray,
+        evaluated_rows: Sequence[int] | np.ndarray = (),
     ) -> None:
         super().__init__(settings, steps)
         self.log_probs_of = ResponseLogProbs(language_model)
         self.loss: Any = loss
         self.table, self.reference_rows = table, reference_rows
+        self.evaluated_rows = np.setdiff1d(np.asarray(evaluated_rows, dtype=int), reference_rows)
         self.reference: Tensor | None = None
         self.divergence: Tensor | None = None
 
     def on_train_start(self) -> None:
         self.log_probs_of.eval()
         if self.reference is None:
-            rows = self.reference_rows[self.trainer.global_rank :: self.trainer.world_size]
+            rank, world = self.trainer.global_rank, self.trainer.world_size
             # In the precision of the steps, so that the log-ratios are 0 at the start.
             with self.trainer.precision_plugin.forward_context(), unsharded_weights(self.log_probs_of):
-                log_probs = text_log_probs(self.log_probs_of.language_model, self.table, rows)
+                log_probs = text_log_probs(self.log_probs_of.language_model, self.table, self.reference_rows[rank::world])
+                if len(self.evaluated_rows):
+                    log_probs += text_log_probs(self.log_probs_of.language_model, self.table, self.evaluated_rows[rank::world])
             self.reference = self.trainer.strategy.reduce(log_probs.to(self.device), reduce_op="sum").cpu()
 
     def prepare_step(self, micro_batches: list[PreferenceBatch]) -> None:

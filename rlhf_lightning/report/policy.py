@@ -10,6 +10,7 @@ from rlhf_lightning.feedback.intake import Intake
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.report.report import Curve, FeedbackCount, Metric, Sample, Series
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
+from rlhf_lightning.training.periodic_evaluation import PREFIX
 
 History = Sequence[Mapping[str, float]]
 LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
@@ -80,21 +81,35 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
     curves += component_curves(histories)
-    for name, unit, metric in WATCHED:
-        # Metrics logged at every tenth update are connected, without gaps.
-        logged = {
-            label: [(float(i), step[metric]) for i, step in enumerate(history, 1) if metric in step] for label, history in histories.items()
-        }
-        lines = [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in logged.items() if points]
-        if lines:
-            curves.append(Curve(name, "update", unit, lines))
-    return curves
+    curves += [sparse_curve(name, "update", unit, histories, metric) for name, unit, metric in WATCHED]
+    return [curve for curve in curves if curve.series] + evaluation_curves(histories, "update")
 
 
 def component_curves(histories: Mapping[str, History]) -> list[Curve]:
     """The mean score of each of several scorers, before its weight."""
     metrics = dict.fromkeys(metric for history in histories.values() for step in history for metric in step if metric.startswith(COMPONENT))
     return [curve(f"Score: {metric.removeprefix(COMPONENT)}", "update", "", histories, metric) for metric in metrics]
+
+
+def evaluation_curves(histories: Mapping[str, History], x_label: str = "step") -> list[Curve]:
+    """The metrics of evaluation.every, on held-out data."""
+    names = dict.fromkeys(name for history in histories.values() for step in history for name in step if name.startswith(PREFIX))
+    labels = {"kl": "KL from the start", "loss": "Loss", "accuracy": "Accuracy", "margin": "Margin of implicit rewards", **LABELS}
+    curves = []
+    for name in names:
+        metric = name.removeprefix(PREFIX)
+        curves.append(sparse_curve(f"Held out: {labels.get(metric, metric)}", x_label, UNITS.get(metric, ""), histories, name))
+    return curves
+
+
+def sparse_curve(name: str, x_label: str, unit: str, histories: Mapping[str, History], metric: str) -> Curve:
+    """A metric that isn't logged at every step, without gaps."""
+    logged = {
+        label: [(float(i), step[metric]) for i, step in enumerate(history, 1) if metric in step] for label, history in histories.items()
+    }
+    return Curve(
+        name, x_label, unit, [Series(label, [x for x, _ in points], [y for _, y in points]) for label, points in logged.items() if points]
+    )
 
 
 def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:

@@ -21,6 +21,7 @@ from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
 from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.periodic_evaluation import preserved_modes
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
 
@@ -72,6 +73,11 @@ class RewardModule(SupervisedModule):
         count = counts * len(scores)
         return LossSums(loss, weight, {"score": (counts * scores.sum(), count), "squared_score": (counts * (scores**2).sum(), count)})
 
+    def held_out_sums(self, batch: JudgementBatch) -> LossSums:
+        """The loss, and the accuracy over pairs and the pairs of rankings."""
+        loss, weight, scores = self.likelihood(batch)
+        return LossSums(loss, weight, {"accuracy": ordered_pairs(batch, scores)})
+
     def step_metrics(self, means: dict[str, Tensor]) -> dict[str, float]:
         variance = means["squared_score"] - means["score"] ** 2
         return {"reward/loss": means["reward/loss"].item(), "reward/scores_std": variance.clamp(min=0).sqrt().item()}
@@ -83,6 +89,19 @@ class RewardModule(SupervisedModule):
         settings = self.settings
         model, losses = self.likelihood.model, self.likelihood.losses
         return adamw(model.parameters(), settings, self.steps, losses.parameters(), settings.loss_learning_rate)
+
+
+def ordered_pairs(batch: JudgementBatch, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of pairs, and of pairs of ranked items, whose better text scores higher, and of all of them."""
+    pairs, orders = batch.pairs, batch.orders
+    hits, counted = [scores[pairs.better] > scores[pairs.worse]], [pairs.weight > 0]
+    if len(orders):
+        levels, ranked = orders.levels, scores[orders.items.clamp(min=0)]
+        better = (levels[:, :, None] < levels[:, None, :]) & (levels[:, :, None] >= 0) & (orders.weight > 0)[:, None, None]
+        hits.append((ranked[:, :, None] > ranked[:, None, :]).flatten())
+        counted.append(better.flatten())
+    every = torch.cat(counted)
+    return (torch.cat(hits) & every).sum(), every.sum()
 
 
 @torch.no_grad()
@@ -108,11 +127,9 @@ def check_pooling(model: RewardModel) -> None:
     """
     if "bidirectional" not in needs_of(getattr(model.net, "pooling", None)):
         return
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    first, second = model.raw_scores(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
-    for module, was in training.items():
-        module.training = was
+    with preserved_modes(model):
+        model.eval()
+        first, second = model.raw_scores(model.tokenise([("a", "a"), ("a", "a b a b")]).to(model.mean.device)).scores.tolist()
     if abs(first - second) <= 1e-5 * (1 + abs(first)):
         raise ConfigError(
             "reward_pooling=cls reads the first token, which in this backbone's decoder has read nothing of the response: "

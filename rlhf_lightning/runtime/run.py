@@ -7,8 +7,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from rlhf_lightning.config.atomic_write import write_atomic
-from rlhf_lightning.config.display import literal
-from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import prompt_text
-from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
-from rlhf_lightning.runtime.stopwatch import Stopwatch
+from rlhf_lightning.runtime.trainings import Trainings
 from rlhf_lightning.training.distributed import global_rank
 from rlhf_lightning.training.trainer import device_kind, devices_per_node, lightning_trainer
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
 
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
@@ -44,44 +41,41 @@ class RunConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-class Run(ComposedConfig):
+class Run(Trainings):
     """The argument of a stage: settings, components, trainers, a folder and a stopwatch.
 
     Every process runs the stage; rank 0 alone writes (`is_rank_zero`).
 
     Attributes:
         results: metrics of the stage by name, for result.json and the table of a sweep.
-        history: metrics of each update, by training.
         speeds: last speeds of each training (tracking/throughput.py).
         objective: the number that a sweep optimises; NaN until the stage has ended.
     """
 
     def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
-        super().__init__(config)
-        self.folder = Path(folder)
+        super().__init__(config, folder, console or RunConsole(stderr=False))
         self.seed = int(config.seed)
-        self.console = console or RunConsole(stderr=False)
-        self.stopwatch = Stopwatch()
         self.results: dict[str, float] = {}
-        self.history: dict[str, list[dict[str, float]]] = {}
         self.objective = math.nan
         self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
         self._logged: set[str] = set()
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """The seconds of each stage, summed over the attempts of a resumed run."""
-        return self.stopwatch.seconds
-
-    @property
-    def is_rank_zero(self) -> bool:
-        return global_rank() == 0
-
-    @property
     def device_kind(self) -> str:
         """The kind of device of every model that is read without a Trainer: that of trainer.accelerator."""
         return device_kind(str(self.config.trainer.get("accelerator", "auto")))
+
+    @property
+    def process_device(self) -> torch.device:
+        """The device of this process, as its Trainer chooses it."""
+        import torch
+
+        if self.device_kind != "cuda":
+            return torch.device(self.device_kind)
+        devices, count = self.config.trainer.get("devices"), devices_per_node(self.config.trainer)
+        local = global_rank(count) % count
+        return torch.device("cuda", devices[local] if isinstance(devices, Sequence) and not isinstance(devices, str) else local)
 
     @property
     def max_response_tokens(self) -> int:
@@ -151,22 +145,6 @@ class Run(ComposedConfig):
             use_distributed_sampler=False,
         )
 
-    def fit(self, name: str, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> None:
-        """Train from the newest checkpoint of this training, if any, and save checkpoints on the way."""
-        from rlhf_lightning.checkpoint.fit import fit
-        from rlhf_lightning.checkpoint.watchdog import Watchdog
-        from rlhf_lightning.training.nonfinite import FOLDER, BatchDump, NonFiniteGuard
-
-        if isinstance(module, NonFiniteGuard):
-            module.batch_dump = BatchDump(self.folder / FOLDER, name.replace(" ", "_"), self.log)
-        checkpoint = self.settings("checkpoint")
-        if checkpoint.stalled_after is not None:
-            stacks = self.folder / f"stalled_{trainer.global_rank}.txt"
-            trainer.callbacks.append(Watchdog(stacks, checkpoint.stalled_after))  # type: ignore[attr-defined]
-        folder = self.folder / CHECKPOINTS / name.replace(" ", "_")
-        fit(trainer, module, data, folder=folder, every=checkpoint.every, keep=checkpoint.keep, log=self.log)
-        self.history[name] = getattr(module, "history", [])
-
     def drop_checkpoints(self) -> None:
         """Delete the checkpoints of a finished run and the curves of its stopped attempts."""
         from rlhf_lightning.checkpoint.store import remove_checkpoints
@@ -209,17 +187,6 @@ class Run(ComposedConfig):
             from rlhf_lightning.tracking.loggers import finish_wandb
 
             finish_wandb()
-
-    @contextmanager
-    def time_stage(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to those of the stage."""
-        with self.stopwatch.measure(stage):
-            yield
-
-    def log(self, text: str) -> None:
-        """Print a message literally and without secrets, on rank 0 only."""
-        if self.is_rank_zero:
-            self.console.print(literal(safe_message(text), self.console), soft_wrap=True)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the run's folder atomically, on rank 0 only."""

@@ -56,7 +56,10 @@ def run_stage(config: DictConfig, node: Any) -> Run:
             run.close()
 
     # The result comes first: what a resumed run needs may go only when the run is complete.
-    result = {"objective": run.objective, "metrics": run.results, "seconds": run.seconds, "peak_bytes": peak_bytes()}
+    result = {
+        "objective": run.objective, "metrics": run.results, "ended": run.end_reason,
+        "trainings": run.trainings, "seconds": run.seconds, "peak_bytes": peak_bytes(),
+    }  # fmt: skip
     run.write_json(resume.RESULT, result)
     run.drop_checkpoints()
     if run.is_rank_zero:

@@ -21,29 +21,38 @@ PERIOD = 1.0
 class Stopwatch:
     """Measures stages, and writes the file from which the next attempt continues.
 
+    A stage within another one pauses it: each second counts once.
+
     Attributes:
-        seconds: of each stage that has ended.
+        seconds: of each stage, without what the running one has spent since its start or its last pause.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._starts: dict[str, float] = {}
+        self._running: list[str] = []
+        self._start = 0.0
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the block's seconds to the stage's."""
-        start = self._starts[stage] = time.perf_counter()
+        self._count()
+        self._running.append(stage)
         try:
             yield
         finally:
-            self._starts.pop(stage, None)
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self._count()
+            self._running.pop()
+
+    def _count(self) -> None:
+        """Add the seconds since the last count to the innermost running stage."""
+        seconds, self._start = self.so_far(), time.perf_counter()
+        self.seconds = seconds
 
     def so_far(self) -> dict[str, float]:
         """The seconds of each stage, running stages included."""
-        seconds, now = dict(self.seconds), time.perf_counter()
-        for stage, start in list(self._starts.items()):
-            seconds[stage] = seconds.get(stage, 0.0) + now - start
+        seconds, start = dict(self.seconds), self._start
+        for stage in self._running[-1:]:
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
         return seconds
 
     @contextmanager

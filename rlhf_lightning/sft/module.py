@@ -13,7 +13,7 @@ from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import decode_packed
-from rlhf_lightning.model.response_log_probs import ResponseLogProbs
+from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_predictions
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.length_limit import length_limit
 from rlhf_lightning.training.distributed import shared_loader
@@ -34,6 +34,11 @@ class SFTModule(SupervisedModule):
     def loss_sums(self, batch: PackedTokens) -> LossSums:
         log_probs, tokens = self.log_probs_of(batch)
         return LossSums(-log_probs.sum(), tokens.sum(), {})
+
+    def held_out_sums(self, batch: PackedTokens) -> LossSums:
+        """The loss, and the fraction of tokens that are the likeliest ones."""
+        log_probs, tokens, hits = response_predictions(self.log_probs_of.language_model, batch)
+        return LossSums(-log_probs.sum(), tokens.sum(), {"accuracy": (hits.sum(), tokens.sum())})
 
     def read_texts(self, micro_batch: PackedTokens) -> list[Any]:
         return decode_packed(self.log_probs_of.language_model.tokenizer, micro_batch)

@@ -8,6 +8,7 @@ from typing import Any
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import component_of
 from rlhf_lightning.runtime.composition import ComposedConfig
+from rlhf_lightning.stage._evaluation import check_monitor, policy_names
 from rlhf_lightning.training.trainer import process_count
 
 PROVIDED = ("values", "groups", "greedy")
@@ -26,6 +27,7 @@ def check_ppo(choices: ComposedConfig) -> None:
     """
     choices.require("rollout_scorer")
     check_policy_training(choices)
+    check_monitor(choices, policy_names(choices))
     critic, scorers = choices.component_of("policy_critic"), [scorer.name for scorer in choices.components_of("rollout_scorer")]
     if "reward_model" in critic.needs and scorers.count("reward_model") != 1:
         raise ConfigError(

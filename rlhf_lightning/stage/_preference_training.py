@@ -29,7 +29,7 @@ from rlhf_lightning.reward.evaluation.held_out import HeldOut
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
-from rlhf_lightning.stage._training import on_training_device, train
+from rlhf_lightning.stage._training import evaluated_size, on_device, train
 from rlhf_lightning.stage.rounds import utility_of
 from rlhf_lightning.tokenization.length_limit import LengthLimit, length_limit
 
@@ -69,6 +69,8 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
         held_out, held_out_rows = fitting_judgements(division.held_out, table)
         needs_reference = "reference" in run.component_of("preference_loss").needs
         reference_rows = np.union1d(examples.text_rows() if needs_reference else [], held_out_rows).astype(int)
+        evaluated = None if run.settings("evaluation").every is None else build_examples(run, division.held_out, table, limit)
+        evaluated_rows: Any = evaluated.text_rows() if evaluated is not None and needs_reference else []
         notes = log_unused(run, division, examples, limit, len(division.held_out) - len(held_out), table.rewritten)
 
         # Train.
@@ -76,12 +78,17 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
             return preference_loader(examples, table, settings.batch_size, run.seed, rank, world, settings.micro_batch_size)
 
         def build(steps: int) -> PreferenceModule:
-            return PreferenceModule(policy, loss, settings, steps, table, reference_rows)
+            return PreferenceModule(policy, loss, settings, steps, table, reference_rows, evaluated_rows)
 
-        module, trainer = train(run, "preference", settings, loader, build, METRICS)
+        def held_out_loader(rank: int, world: int) -> DataLoader[Any]:
+            assert evaluated is not None
+            return preference_loader(evaluated, table, evaluated_size(settings, world).batch_size, run.seed, rank, world)
+
+        module, trainer = train(run, "preference", settings, loader, build, METRICS, None if evaluated is None else held_out_loader)
         # Measure on the held-out judgements.
         assert module.reference is not None
-        with on_training_device(policy.model, trainer):
+        policy.model.eval()
+        with on_device(trainer.strategy.root_device, policy.model):
             implicit = ImplicitReward(policy, loss, table, module.reference, held_out_rows)
             utility = utility_of(task) if task is not None and task.has_utility else None
             measured, ratios = measure_held_out(implicit, held_out, truth=utility), implicit.ratios(held_out)

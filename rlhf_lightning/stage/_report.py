@@ -27,6 +27,11 @@ def write_report(run: Run, title: str, results: Mapping[str, float], **parts: An
     from rlhf_lightning.report.terminal import print_report
 
     tables = [*parts.pop("tables", []), *speed_tables(run.speeds)]
+    endings = [f"{name} {ending}" for name, ending in run.endings.items() if ending.is_early]
+    endings += [
+        f"{name}: the weights after step {best['step']} of {run.endings[name].planned} are kept, by {best['metric']} {best['value']:.4g}"
+        for name, best in run.best.items()
+    ]
     report = Report(
         title=title,
         command=["train.py", *without_secrets(sys.argv[1:])],
@@ -36,6 +41,7 @@ def write_report(run: Run, title: str, results: Mapping[str, float], **parts: An
         seconds=[StageTime(stage, seconds) for stage, seconds in run.seconds.items()],
         versions={name: version(name) for name in ("torch", "lightning", "transformers", "hydra-core")},
         tables=tables,
+        notes=[*endings, *parts.pop("notes", [])],
         **parts,
     )
     page = run.folder / "report.html"

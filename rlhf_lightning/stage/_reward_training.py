@@ -41,7 +41,7 @@ from rlhf_lightning.reward.storage.folder import save_reward_model
 from rlhf_lightning.reward.storage.warm_start import warm_start
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
-from rlhf_lightning.stage._training import on_training_device, train
+from rlhf_lightning.stage._training import evaluated_size, on_device, train
 
 MAX_REFERENCES = 10_000
 """Training texts by which scores are normalised."""
@@ -124,12 +124,16 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
     def loader(rank: int, world: int) -> DataLoader[Any]:
         return feedback_loader(judged, model, settings.batch_size, run.seed, rank, world, kinds, settings.micro_batch_size)
 
+    def held_out(rank: int, world: int) -> DataLoader[Any]:
+        return feedback_loader(division.held_out, model, evaluated_size(settings, world).batch_size, run.seed, rank, world, kinds)
+
     def build(steps: int) -> RewardModule:
         return RewardModule(model, losses, settings, steps, judged.by_text)
 
-    module, trainer = train(run, training.name, settings, loader, build, {"reward/loss": "loss"})
+    module, trainer = train(run, training.name, settings, loader, build, {"reward/loss": "loss"}, held_out)
     merge_adapters(model.net)  # first, so that the metrics are those of the saved weights
-    with on_training_device(model, trainer):
+    model.eval()
+    with on_device(trainer.strategy.root_device, model):
         warning = normalise(run, model, judged, training.name, module.history)
         measured = measure_held_out(model, division.held_out, truth=training.utility)
     card = card_components(run) | card_data(training.backbone, division) | {"aspects": list(judged.aspects), "metrics": measured.card()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,13 +12,16 @@ from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
+    from rlhf_lightning.training.periodic_evaluation import Evaluation
     from rlhf_lightning.training.settings import SupervisedSettings
     from rlhf_lightning.training.supervised import SupervisedModule
 
 M = TypeVar("M", bound="SupervisedModule")
+S = TypeVar("S", bound="SupervisedSettings")
 
 
 def train(
@@ -27,6 +31,7 @@ def train(
     loader: Callable[[int, int], DataLoader[Any]],
     build: Callable[[int], M],
     metrics: Mapping[str, str],
+    held_out: Callable[[int, int], DataLoader[Any]] | None = None,
 ) -> tuple[M, L.Trainer]:
     """Fit a module, or resume its training from the newest checkpoint.
 
@@ -35,6 +40,7 @@ def train(
         loader: makes the data loader of (rank, world size).
         build: makes the module for a number of optimizer steps.
         metrics: names in the module's history, to labels on the progress bar.
+        held_out: makes the loader of held-out data, for evaluation.every.
 
     Raises:
         ConfigError: micro-batches under DeepSpeed.
@@ -50,14 +56,29 @@ def train(
     steps = settings.epochs * len(loader(0, 1))
     module = build(steps)
     trainer = run.trainer(name, settings.epochs, steps, dict(metrics), settings.max_grad_norm)
-    run.fit(name, trainer, module, ShardedData(loader))
+
+    def evaluate() -> Evaluation:
+        assert held_out is not None
+        batches: Any = held_out(trainer.global_rank, trainer.world_size)
+        return module.evaluate(run.track(batches, count=lambda batch: 1))
+
+    run.fit(name, trainer, module, ShardedData(loader), None if held_out is None else evaluate)
     return module, trainer
 
 
+def evaluated_size(settings: S, world: int) -> S:
+    """The settings with the batch size of held-out data: what goes through the model at a time."""
+    micro = settings.micro_batch_size
+    return settings if micro is None else dataclasses.replace(settings, batch_size=micro * world)
+
+
 @contextmanager
-def on_training_device(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
-    """Put a model on the device that it was trained on, in eval mode; afterwards it is on the CPU."""
-    model.eval()
-    model.to(trainer.strategy.root_device)
-    yield
-    model.cpu()
+def on_device(device: torch.device, *models: nn.Module) -> Iterator[None]:
+    """Put models on a device; afterwards they are on the CPU."""
+    try:
+        for model in models:
+            model.to(device)
+        yield
+    finally:
+        for model in models:
+            model.cpu()

@@ -12,7 +12,7 @@ from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured, MetricFunction
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.interfaces import Task, TaskPrompt
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.rollout.scoring import Scorer
 
@@ -68,9 +68,8 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     start = None if reference is None else run.language_model(reference)
     notes: list[str] = []
     task = fitting_task(run, task, *(model for model in (policy, start) if model is not None), notes=notes)
-    with run.time_stage("evaluate"):
-        before = None if start is None else evaluate_policy(run, task, start, scorer, start)
-        after = evaluate_policy(run, task, policy, scorer, start)
+    before = None if start is None else evaluate_policy(run, task, start, scorer)
+    after = evaluate_policy(run, task, policy, scorer, start)
     write_report(
         run,
         "Evaluation",
@@ -82,27 +81,42 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     return after.mean(next(iter(after.values)))
 
 
-def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None) -> Measured:
+def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None = None) -> Measured:
     """Sample responses to the held-out prompts and measure them by the scorer and the chosen metrics.
+
+    Args:
+        reference: that the KL is measured from; None, as for a policy that is its own reference, measures none.
 
     Raises:
         UserError: the scorer can't score any of them.
     """
-    from functools import partial
-
     from rlhf_lightning.evaluation.measure import measure, score_doubts
-    from rlhf_lightning.rollout.scoring import scores_by_name
+    from rlhf_lightning.stage._training import on_device
 
-    metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(scores_by_name, scorer)}
-    metrics |= build_metrics(run, task)
-    prompts = task.test_prompts() or task.train_prompts()
-    measured = measure(
-        policy, prompts, run.build("rollout_sampler"), metrics, run.settings("evaluation"),
-        max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference,
-    )  # fmt: skip
+    models = [model.model for model in (policy, reference) if model is not None]
+    with run.time_stage("evaluate"), on_device(run.process_device, *models):
+        measured = measure(
+            policy, held_out_prompts(task), run.build("rollout_sampler"), metric_functions(run, task, scorer), run.settings("evaluation"),
+            max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference, track=run.track,
+        )  # fmt: skip
     for doubt in score_doubts(measured):
         run.log(doubt)
     return measured
+
+
+def held_out_prompts(task: Task) -> list[TaskPrompt]:
+    """The held-out prompts; the training prompts of a task without any."""
+    return task.test_prompts() or task.train_prompts()
+
+
+def metric_functions(run: Run, task: Task, scorer: Scorer | None) -> dict[str, MetricFunction]:
+    """The scorer as the metric "score", and the chosen metrics."""
+    from functools import partial
+
+    from rlhf_lightning.rollout.scoring import scores_by_name
+
+    metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(scores_by_name, scorer)}
+    return metrics | build_metrics(run, task)
 
 
 def build_metrics(run: Run, task: Task) -> dict[str, MetricFunction]:

@@ -36,6 +36,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
+    from rlhf_lightning.stage._evaluation import evaluate_trained
     from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
     from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import write_report
@@ -51,9 +52,9 @@ def ppo(run: Run) -> float:
     notes: list[str] = []
     task = fitting_task(run, task, policy, *critic_prompts(run, policy, scorer), notes=notes)
     reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(corpus=corpus))
-    before = evaluate_policy(run, task, policy, scorer, reference)
+    before = evaluate_policy(run, task, policy, scorer)
     module = train_ppo(run, policy, reference, scorer, task, run.folder / "policy", held_out)
-    after = evaluate_policy(run, task, policy, scorer, reference)
+    after = evaluate_trained(run, "ppo", before, task, policy, scorer, reference)
     write_report(
         run,
         "PPO",
@@ -105,6 +106,7 @@ def train_ppo(
     from rlhf_lightning.policy.model import Policy, reference_policy
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
+    from rlhf_lightning.stage._evaluation import policy_evaluation
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("ppo")
@@ -121,7 +123,7 @@ def train_ppo(
                 prompts, policy, settings.updates, batch_size, run.max_response_tokens, seed=run.seed, rank=rank, world=world
             )
 
-        run.fit(name, trainer, module, ShardedData(loader))
+        run.fit(name, trainer, module, ShardedData(loader), policy_evaluation(run, task, module))
         run.save(trainer, folder, policy.save)
     return module
 

@@ -14,6 +14,7 @@ from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
@@ -56,6 +57,7 @@ class PreferenceInputs:
 def check_combination(choices: ComposedConfig) -> None:
     """Check the components before any data is read. Raises ConfigError."""
     choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler")
+    check_monitor(choices, PREFERENCE)
     loss = choices.component_of("preference_loss")
     unknown = loss.needs - {"reference", "thumbs"}
     if unknown:
@@ -86,9 +88,9 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     scorer = build_scorer(run, task) if run.config.get("rollout_scorer") else None
     inputs = read_inputs(run, task) if run.config.get("feedback_source") else collect_inputs(run, task, prompts, responses)
     log_counts(run, inputs.intake)
-    before = measure_policy(run, inputs, scorer) if inputs.on_task else None
+    before = evaluate_policy(run, inputs.task, inputs.policy, scorer) if inputs.on_task else None
     trained = train_preference(run, inputs.intake, inputs.policy, run.folder / "policy", inputs.task if inputs.on_task else None)
-    after = measure_policy(run, inputs, scorer) if inputs.on_task else None
+    after = evaluate_policy(run, inputs.task, inputs.policy, scorer, inputs.reference) if inputs.on_task else None
     write_preference_report(run, inputs, trained, before, after)
     run.log(f"policy: {run.folder / 'policy'}")
     means = {} if after is None else {name: after.mean(name) for name in ("score", "utility") if name in after.values}
@@ -157,17 +159,11 @@ def is_on_task(intake: Intake, task: Task) -> bool:
     return any(record.prompt_text in prompts for record in itertools.islice(intake.feedback, MAX_RECORDS_CHECKED))
 
 
-def measure_policy(run: Run, inputs: PreferenceInputs, scorer: Any) -> Measured:
-    """Measure the policy on held-out prompts."""
-    with run.time_stage("evaluate"):
-        return evaluate_policy(run, inputs.task, inputs.policy, scorer, inputs.reference)
-
-
 def write_preference_report(
     run: Run, inputs: PreferenceInputs, trained: TrainedPreference, before: Measured | None, after: Measured | None
 ) -> None:
     """Write the report of the policy, its implicit rewards and the training."""
-    from rlhf_lightning.report.policy import curve, feedback_counts, policy_metrics, result_metrics, side_by_side
+    from rlhf_lightning.report.policy import curve, evaluation_curves, feedback_counts, policy_metrics, result_metrics, side_by_side
     from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve
     from rlhf_lightning.stage._report import write_report
 
@@ -177,7 +173,7 @@ def write_preference_report(
         run,
         "Preference optimisation",
         metrics=[*([] if after is None else policy_metrics(before, after)), *preference_metrics(trained)],
-        curves=[*curves, *reliability_curve({"implicit rewards": trained.held_out})],
+        curves=[*curves, *evaluation_curves({"": trained.history}), *reliability_curve({"implicit rewards": trained.held_out})],
         samples=[] if before is None or after is None else side_by_side(before, after, run.settings("evaluation").samples),
         feedback=feedback_counts(inputs.intake),
         tables=held_out_tables(trained.held_out),

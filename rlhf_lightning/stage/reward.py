@@ -9,6 +9,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._evaluation import LOSS, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def check_combination(choices: ComposedConfig) -> None:
     choices.run_checks("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
     if "texts" not in choices.component_of("reward_head").needs:
         choices.require("backbone", "reward_pooling", "reward_tuning")
+    check_monitor(choices, LOSS)
 
 
 @register("stage", "reward", check=check_combination)
@@ -35,7 +37,7 @@ def reward(run: Run) -> float:
     Returns:
         the accuracy on held-out comparisons; without any, the rank correlation with ratings, or the area under the curve of thumbs.
     """
-    from rlhf_lightning.report.policy import curve, feedback_counts
+    from rlhf_lightning.report.policy import curve, evaluation_curves, feedback_counts
     from rlhf_lightning.report.reward import held_out_notes, held_out_tables, reliability_curve, reward_metrics
     from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage._reward_training import train_reward
@@ -55,7 +57,7 @@ def reward(run: Run) -> float:
         run,
         "Reward model",
         metrics=reward_metrics(measured),
-        curves=[*loss, *reliability_curve({"the model": measured})],
+        curves=[*loss, *evaluation_curves({"": trained.history}), *reliability_curve({"the model": measured})],
         feedback=feedback_counts(intake),
         tables=held_out_tables(measured),
         notes=[*intake.notes, *trained.notes, *held_out_notes(measured)],

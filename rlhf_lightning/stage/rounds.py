@@ -17,6 +17,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._evaluation import LOSS, check_monitor, evaluate_trained, policy_names
 from rlhf_lightning.stage._feedback import ingest
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
@@ -70,6 +71,7 @@ def check_combination(choices: ComposedConfig) -> None:
     choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric")
     check_policy_training(choices)
+    check_monitor(choices, [*LOSS, *policy_names(choices)])
     if "utility" not in (choices.config.get("evaluation_metric") or {}):
         raise ConfigError("stage=rounds compares the utility with its target: keep it among the metrics, evaluation_metric=[utility,...]")
 
@@ -98,7 +100,7 @@ def rounds(
     task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
     start = prepare_policy_and_reference(run, policy, lambda: run.language_model(run.folder / "sft"))
-    history = RoundsHistory(evaluate(run, task, start, start))
+    history = RoundsHistory(evaluate_policy(run, task, start, None))
     for number in range(1, max_rounds + 1):
         folder = run.folder / f"round_{number}"
         collect(run, task, policy, annotators, number, prompts, responses, folder / "feedback.jsonl")
@@ -106,19 +108,18 @@ def rounds(
         reward = train_reward(run, intake.feedback, str(run.folder / "sft"), folder / "reward_model", f"reward {number}", utility_of(task))
         scorer = make("rollout_scorer", "reward_model", {"path": str(folder / "reward_model")})
         module = train_ppo(run, policy, start, scorer, task, folder / "policy", held_out, f"ppo {number}", starts_at_reference=number == 1)
-        after = evaluate(run, task, policy, start, scorer)
+        after = evaluate_trained(run, f"ppo {number}", history.start, task, policy, scorer, start)
         history.rounds.append(RoundOutcome(number, intake, reward, max_accuracy(task, reward), module.history, after))
         run.log(f"round {number}: utility {history.start.mean('utility'):.3f} -> {after.mean('utility'):.3f}, KL {after.kl:.2f}")
         if history.improvement() >= target:
+            run.stop_reason = "target" if number < max_rounds else ""
             break
+    if run.stop_reason:
+        notes.append(f"the run ended early, by its target, after {number} of {max_rounds} rounds")
+        run.log(notes[-1])
     report_rounds(run, history, target, notes)
     run.log(f"policy: {run.folder / f'round_{len(history.rounds)}' / 'policy'}")
     return history.improvement()
-
-
-def evaluate(run: Run, task: Task, policy: LanguageModel, start: LanguageModel, scorer: Any = None) -> Measured:
-    with run.time_stage("evaluate"):
-        return evaluate_policy(run, task, policy, scorer, start)
 
 
 def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
@@ -129,6 +130,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
     """
     import torch
 
+    from rlhf_lightning.stage._training import on_device
     from rlhf_lightning.training.distributed import barrier
 
     with run.time_stage("collect"), torch.random.fork_rng(), torch.no_grad():
@@ -137,9 +139,9 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         random.Random(run.seed * 1000 + number).shuffle(shuffled)
         sampled = list(itertools.islice(itertools.cycle(shuffled), prompts))
         policy.model.eval()
-        policy.model.to("cpu")
         batch = policy.encode_prompts(sampled, run.max_response_tokens).repeat(responses)
-        texts = run.build("rollout_sampler")(policy, batch).responses
+        with on_device(run.process_device, policy.model):
+            texts = run.build("rollout_sampler")(policy, batch.to(run.process_device)).responses
         groups = [
             (prompt, list(filter(_is_valid_response, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(sampled)
         ]

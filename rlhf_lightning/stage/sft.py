@@ -9,6 +9,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._evaluation import check_demonstrations, split_demonstrations
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what is trained or what it is trained on. Raises ConfigError."""
     choices.require("task", "backbone", "policy_tuning")
+    check_demonstrations(choices)
 
 
 @register("stage", "sft", check=check_combination)
 def sft(run: Run) -> float:
     """Fine-tune the backbone on the task's demonstrations into policy/; returns the final loss."""
-    from rlhf_lightning.report.policy import curve, mean_of_last
+    from rlhf_lightning.report.policy import curve, evaluation_curves, mean_of_last
     from rlhf_lightning.stage._report import write_report
 
     task = run.build("task")
@@ -36,7 +38,7 @@ def sft(run: Run) -> float:
     language_model = run.language_model(corpus=run.corpus(task))
     module = train_sft(run, task, language_model, run.folder / "policy")
     loss = mean_of_last(module.history, "sft/loss")
-    curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss")]
+    curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss"), *evaluation_curves({"": module.history})]
     write_report(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
     run.log(f"policy: {run.folder / 'policy'}")
     return loss
@@ -51,10 +53,10 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
     from rlhf_lightning.stage._reference import apply_tuning_for_sft
-    from rlhf_lightning.stage._training import train
+    from rlhf_lightning.stage._training import evaluated_size, train
 
     settings = run.settings("sft")
-    demonstrations = demonstrations_of(task)
+    demonstrations, held_out = split_demonstrations(run, demonstrations_of(task))
     with run.time_stage("sft"):
         apply_tuning_for_sft(run, language_model)
         skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)[1]
@@ -64,9 +66,14 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
             micro = settings.micro_batch_size
             return demonstration_loader(demonstrations, language_model, settings, run.seed, rank, world, micro)[0]
 
-        module, trainer = train(
-            run, "sft", settings, loader, lambda steps: SFTModule(language_model, settings, steps), {"sft/loss": "loss"}
-        )
+        def held_out_loader(rank: int, world: int) -> DataLoader[Any]:
+            return demonstration_loader(held_out, language_model, evaluated_size(settings, world), run.seed, rank, world)[0]
+
+        def build(steps: int) -> SFTModule:
+            return SFTModule(language_model, settings, steps)
+
+        held_out_data = held_out_loader if held_out else None
+        module, trainer = train(run, "sft", settings, loader, build, {"sft/loss": "loss"}, held_out_data)
         merge_adapters(language_model.model)
         run.save(trainer, folder, language_model.save)
     return module

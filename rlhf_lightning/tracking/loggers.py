@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -20,9 +19,10 @@ from omegaconf import DictConfig
 from rlhf_lightning.config.display import markdown
 from rlhf_lightning.config.redaction import without_any_secret, without_secrets
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.tracking.csv_logger import AtomicCSVWriter, write_rows
+from rlhf_lightning.tracking.csv_logger import AtomicCSVWriter, append_samples, write_rows
 from rlhf_lightning.tracking.logger_settings import WandbSettings, logger_settings
 from rlhf_lightning.tracking.metric_names import rename_metrics
+from rlhf_lightning.tracking.samples import Rows, markdown_table, table_of
 
 if TYPE_CHECKING:
     from rlhf_lightning.report.report import Sample
@@ -45,6 +45,9 @@ class Tracker(Protocol):
 
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         """Log the samples as a table, the report, and the run's metrics."""
+
+    def log_samples(self, rows: Rows) -> None:
+        """Log a table of responses during a training (tracking/samples.py)."""
 
 
 class FaultTolerantLogger:
@@ -69,9 +72,19 @@ class FaultTolerantLogger:
     def finalize(self, status: str) -> None:
         self._try("finalize", status)
 
+    def log_samples(self, rows: Rows) -> None:
+        self._call(self.write_samples, rows)
+
+    def write_samples(self, rows: Rows) -> None:
+        """Write a table of responses."""
+        raise NotImplementedError
+
     def _try(self, name: str, *args: Any, **kwargs: Any) -> None:
+        self._call(getattr(super(), name), *args, **kwargs)
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
-            getattr(super(), name)(*args, **kwargs)
+            method(*args, **kwargs)
         except Exception as cause:
             if not self.failed:
                 self.failed = True
@@ -92,6 +105,9 @@ class CSVTracker(FaultTolerantLogger, CSVLogger):
             self._experiment = AtomicCSVWriter(self.log_dir)
         return self._experiment
 
+    def write_samples(self, rows: Rows) -> None:
+        append_samples(Path(self.log_dir) / "samples.csv", rows)
+
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         rows = table_of(samples)
         if rows:
@@ -106,11 +122,13 @@ class TensorBoardTracker(FaultTolerantLogger, TensorBoardLogger):
         super().__init__(folder, name=stage, version="")
         self.naming = naming
 
+    def write_samples(self, rows: Rows) -> None:
+        self.experiment.add_text(f"samples/{rows[0]['prompts']}", markdown_table(rows), rows[0]["step"])
+
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         rows = table_of(samples)
         if rows:
-            lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-            self.experiment.add_text("samples", "\n".join(f"| {' | '.join(line)} |" for line in lines))
+            self.experiment.add_text("samples", markdown_table(rows))
         self.experiment.add_text("report", markdown(str(page)))
         self.log_metrics({f"results/{name}": value for name, value in results.items()}, 0)
         self.save()
@@ -129,6 +147,12 @@ class WandbTracker(FaultTolerantLogger, WandbLogger):
         super().__init__(**settings)
         self.naming = naming
 
+    def write_samples(self, rows: Rows) -> None:
+        import wandb
+
+        table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+        self.experiment.log({f"samples/{rows[0]['prompts']}": table, "trainer/global_step": rows[0]["step"]})
+
     def publish(self, samples: Sequence[Sample], page: Path, results: Mapping[str, float]) -> None:
         import wandb
 
@@ -142,20 +166,6 @@ class WandbTracker(FaultTolerantLogger, WandbLogger):
                 artifact.add_file(str(file))
         run.log_artifact(artifact)
         run.summary.update(dict(results))
-
-
-def table_of(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """One row per sample, without columns that are empty in all of them."""
-    rows = [asdict(sample) for sample in samples]
-    columns = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
-    return [{name: row[name] for name in columns} for row in rows]
-
-
-def _cell(value: Any) -> str:
-    """A value inside a Markdown table."""
-    if isinstance(value, str):
-        return "<br>".join(map(markdown, value.splitlines()))
-    return "" if value is None else str(value)
 
 
 def tracker(run: LoggedRun, stage: str) -> Tracker | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import lightning as L
 from rich.console import Console
@@ -13,7 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rlhf_lightning.config.display import literal
 from rlhf_lightning.tracking.throughput import Throughput
 
+S = TypeVar("S")
 LINES = 5
+QUIET_SECONDS = 10.0
+"""Seconds between two lines about a measurement where there is no terminal."""
 LOGGED = 20
 """How many times a training's speeds are logged."""
 
@@ -39,14 +42,7 @@ class StageProgress(L.Callback):
         self.title, self.total, self.metrics = title, total, metrics
         self.console = console or Console()
         self.steps = self.before = 0
-        columns = (
-            TextColumn("{task.description:<14}", markup=False),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}", markup=False),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console)
+        self.bar = make_bar(self.console)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.quiet = not trainer.is_global_zero
@@ -92,3 +88,47 @@ class StageProgress(L.Callback):
             self.speeds[self.title] = speeds
             for logger in module.loggers:
                 logger.log_metrics(speeds, step=self.steps)
+
+
+def make_bar(console: Console) -> Progress:
+    """A progress bar with a title, a count, metrics and the time left."""
+    columns = (
+        TextColumn("{task.description:<14}", markup=False),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def track_batches(
+    batches: Collection[S], title: str, console: Console, count: Callable[[S], int], bar: Progress | None = None
+) -> Iterator[S]:
+    """Yield batches, with a bar of their items on a terminal, else lines now and then and at the end.
+
+    Args:
+        count: items of a batch.
+        bar: a running bar to add to, without a line at the end; None makes one.
+    """
+    total, finished = sum(map(count, batches)), 0
+    start = last = time.perf_counter()
+    progress = bar or make_bar(console)
+    progress.disable = not console.is_terminal
+    task = progress.add_task(literal(title, console).plain, total=total, metrics="")
+    if bar is None:
+        progress.start()
+    try:
+        for batch in batches:
+            yield batch
+            finished += count(batch)
+            progress.update(task, completed=finished)
+            now = time.perf_counter()
+            if not console.is_terminal and ((finished == total and bar is None) or now - last > QUIET_SECONDS):
+                last, seconds = now, now - start
+                ending = (
+                    f"{seconds:.0f} s" if finished == total else f"{seconds:.0f} s, {seconds / finished * (total - finished):.0f} s left"
+                )
+                console.print(literal(f"{title:<14} {finished}/{total}  {ending}", console), soft_wrap=True)
+    finally:
+        progress.remove_task(task) if bar is not None else progress.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor
 from rlhf_lightning.training.distributed import all_reduce_sum, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard
 from rlhf_lightning.training.optimizer import adamw
+from rlhf_lightning.training.periodic_evaluation import Evaluation
 from rlhf_lightning.training.settings import SupervisedSettings
+from rlhf_lightning.training.sharding import unsharded_weights
 
 MIN_WEIGHT = 1e-8
 """Smallest divisor of a mean: a batch without weight has mean 0."""
+HELD_OUT = {"accuracy": "accuracy", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+"""Names of an evaluation's metrics by those of a module."""
 
 
 class LossSums(NamedTuple):
@@ -99,6 +104,34 @@ class SupervisedModule(NonFiniteGuard):
         """Keep the gradients of micro-batches, which Lightning would zero after the training step."""
         if not self._accumulates:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def held_out_sums(self, batch: Any) -> LossSums:
+        """The sums of a batch of held-out data."""
+        return self.loss_sums(batch)
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Any]) -> Evaluation:
+        """Means of the loss and the metrics of HELD_OUT over held-out batches.
+
+        Collective: call it on every rank.
+        """
+        totals: Tensor | int = 0
+        names: tuple[str, ...] = ()
+        with unsharded_weights(getattr(self, self.trained)):
+            self.eval()
+            for batch in batches:
+                batch = batch.to(self.device)
+                with self.trainer.precision_plugin.forward_context():
+                    self.prepare_step([batch])
+                    sums = self.held_out_sums(batch)
+                names, totals = (self.loss_name, *sums.metrics), totals + sums.totals()
+        if not names:
+            return Evaluation({}, {})
+        sum_of, weight = all_reduce_sum(torch.as_tensor(totals)).unbind(1)
+        means = {name: sums / count for name, sums, count in zip(names, sum_of.tolist(), weight.tolist(), strict=True) if count}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+        return Evaluation({label: means[name] for name, label in {self.loss_name: "loss", **HELD_OUT}.items() if name in means}, {})
 
     def texts_of(self, batch: Any) -> list[Any]:
         return [text for micro_batch in (batch if isinstance(batch, list) else [batch]) for text in self.read_texts(micro_batch)]

@@ -34,7 +34,7 @@ def test_a_signal_within_a_step_ends_the_training_after_it(trainings, uninterrup
     with pytest.raises(SystemExit) as stop:
         trainings.trained("reward", tmp_path, trainings.Kills(2, number), every=99, log=said.append)
     assert stop.value.code == code
-    assert said == [f"stopped by {number.name} after step 2; its checkpoint is in {tmp_path}"]
+    assert said == [f"stopped by {number.name} after step 2 of 6; its checkpoint is in {tmp_path}"]
     newest = CheckpointStore(tmp_path).newest()
     assert newest is not None
     assert newest.step == 2

@@ -83,6 +83,8 @@ def test_jobs_in_other_processes_have_the_plugins_of_the_folder(world, tmp_path,
     assert [row["advantage.scale"] for row in rows_of(folder)] == ["0.5", "-1.0"]
     assert len({float(row["objective"]) for row in rows_of(folder)}) == 2
     assert "2 jobs" in out
+    if launcher[0] == "joblib":
+        assert all(f"[job {number}] ppo " in out for number in (0, 1)), "the lines of jobs that run together name their job"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["plugins", "sweep"]
 
 
