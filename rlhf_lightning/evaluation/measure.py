@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts that are answered together, with the seeds of their responses and the columns of all prompts."""
+    """Prompts that are answered together, the seeds of their responses, and all prompts' columns."""
 
     prompts: Sequence[TaskPrompt]
     seeds: Tensor
