@@ -28,6 +28,8 @@ def guard(label: str, target: Callable[..., Any], group: str, built: Any) -> Any
     file, line = inspect.getsourcefile(target), inspect.getsourcelines(target)[1]
     origin = f"{label} ({file}:{line})"
     if isinstance(built, functools.partial):
+        if "__call__" not in checks:
+            return built
         return CheckedPartial.of(built, functools.partial(check_output, origin, checks["__call__"]))
     if isinstance(built, nn.Module) and "__call__" in checks:
         built.register_forward_hook(functools.partial(_check_forward, origin, checks["__call__"]))

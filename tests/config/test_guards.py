@@ -24,7 +24,7 @@ CALLS = {
     "policy_correction": ("return args[0].rewards", [RECORD], "dict of metrics"),
     "policy_reduction": ("return args[0]", [torch.zeros(2, 3), torch.ones(2, 3)], r"\[\]"),
     "evaluation_metric": ("return torch.zeros(3)", [SCORED], r"\[4\]"),
-    "rollout_sampler": ("return args[1]", [None, SCORED.select(torch.arange(2))], "Rollout of 2"),
+    "rollout_sampler": ("return None", [None, SCORED.select(torch.arange(2))], "Rollout of 2"),
     "reward_pooling": ("return args[0]", [torch.zeros(2, 3, 4), torch.ones(2, 3)], r"\[U, D\]"),
     "reward_loss": ("return torch.zeros(())", [None, judgement_batch()], "two tensors"),
     "preference_loss": ("return torch.zeros(())", [None], r"\[J\]"),

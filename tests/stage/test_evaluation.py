@@ -72,8 +72,8 @@ def test_metrics_samples_and_seconds_are_in_the_logs_and_the_report(plain, best)
 @pytest.mark.parametrize(("model", "monitor"), [("tiny", "evaluation/loss"), ("t5", None)])
 def test_the_held_out_loss_of_sft_is_transformers_own(command, world, model, monitor):
     words = ["sft.validation_fraction=0.3", "evaluation.every=2", "sft.epochs=2", "logger=csv"]
-    backbone = ["backbone.positions=64"] if model == "tiny" else world.reader(model)
-    outcome = command(*world.sft(*backbone, *words, *([f"checkpoint.monitor={monitor}"] if monitor else [])))
+    start = world.sft("backbone.positions=64") if model == "tiny" else ["stage=sft", *world.task, *world.reader(model), *world.sizes]
+    outcome = command(*start, *words, *([f"checkpoint.monitor={monitor}"] if monitor else []))
     assert outcome.code == 0, outcome.error
     logged = [row for row in rows_of(outcome, "metrics.csv") if row["evaluation/loss"]]
     assert all(0 <= float(row["evaluation/accuracy"]) <= 1 for row in logged)

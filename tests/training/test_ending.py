@@ -45,7 +45,7 @@ class Logs(trainings.L.Callback):
 
 
 def test_a_command_that_ends_early_says_so(command, world):
-    outcome = command(*world.sft("trainer.max_time=00:00:00:01", "sft.epochs=5000"))
+    outcome = command(*world.sft("+trainer.max_time=00:00:00:01", "sft.epochs=5000"))
     assert outcome.code == 0, outcome.error
     result = outcome.result()
     assert result["ended"] == "max_time"
