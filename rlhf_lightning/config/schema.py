@@ -169,6 +169,11 @@ def expand_user(path: str) -> str:
     return os.path.expanduser(path)
 
 
+def unescape(text: str) -> str:
+    r"""Replace \n and \t by a line break and a tab: quotes on a command line keep the two characters."""
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], text)
+
+
 def local_or_hub(path: str) -> str:
     """Check a ModelPath and expand its `~`.
 

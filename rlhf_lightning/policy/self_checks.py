@@ -254,7 +254,8 @@ def check_ends(batch: Rollout, eos_ids: Sequence[int], pad_id: int, max_tokens: 
     }
     failures = [f"{int(rows.sum())} of {len(batch)} responses {fault}" for fault, rows in faults.items() if bool(rows.any())]
     tokens = "EOS and pad are one token, distinguished by masks" if pad_id in eos_ids else "EOS and pad are two tokens"
-    result = f"{int(batch.has_eos.sum())} of {len(batch)} responses end with EOS, the others at the limit; {tokens}"
+    ends = "EOS or a stop string" if has_stop_strings else "EOS"
+    result = f"{int(batch.has_eos.sum())} of {len(batch)} responses end with {ends}, the others at the limit; {tokens}"
     return Check("ends", result, "; ".join(failures) and f"{'; '.join(failures)}: look at rollout_sampler and at the model's eos_token_id")
 
 

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from rlhf_lightning.config.schema import unescape
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Prompts
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.tokenization.encoding import special_tokens
 
-StopStrings = tuple[Annotated[str, Field(min_length=1)], ...]
-"""The type of the samplers' setting."""
+StopStrings = tuple[Annotated[str, Field(min_length=1), AfterValidator(unescape)], ...]
+"""The type of the samplers' setting: \\n is a line break."""
 
 
 class ResponseEnds:

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.self_checks import check_ends
+from rlhf_lightning.registry import make
 from rlhf_lightning.rollout.sampler.continuous import continuous
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.sampler.transformers import transformers
@@ -72,6 +73,12 @@ def test_a_response_is_the_one_without_stop_strings_cut_behind_the_token_that_co
     halves = [native(model, prompts.select(half), max_new_tokens=16, stop_strings=STOPS) for half in torch.arange(len(prompts)).chunk(2)]
     assert [row for half in halves for row in rows(half)] == rows(stopped)
     assert [text for half in halves for text in half.responses] == stopped.responses
+
+
+def test_a_line_break_may_be_written_with_a_backslash_as_quotes_on_a_command_line_leave_it():
+    assert make("rollout_sampler", "native", {"stop_strings": ["\\nUser:", "\n"]}).keywords["stop_strings"] == ("\nUser:", "\n")
+    with pytest.raises(UserError, match="stop_strings"):
+        make("rollout_sampler", "native", {"stop_strings": [""]})
 
 
 @pytest.mark.parametrize("sampler", [transformers, continuous])
