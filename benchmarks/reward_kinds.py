@@ -84,7 +84,7 @@ class World:
         command(
             "stage=reward", "feedback_source=jsonl", f"feedback_source.jsonl.path={folder / 'feedback.jsonl'}", "feedback_format=[record]",
             "feedback_filter=[]", "backbone=causal", f"backbone.path={self.folder / 'sft' / 'policy'}", f"reward.epochs={epochs}",
-            "reward.validation_fraction=0.05", f"seed={self.seed}", *words, folder=folder / "run",
+            "reward.validation_fraction=0.05", "reward.learning_rate=1e-3", f"seed={self.seed}", *words, folder=folder / "run",
         )  # fmt: skip
         model = load_reward_model(str(folder / "run" / "reward_model"))
         model.eval()

@@ -141,8 +141,8 @@ def ours(world: World, settings: Settings, seed: int, folder: Path, critic: str)
     words = f"""stage=ppo backbone=causal backbone.path={world.start.resolve()} seed={seed} logger=csv evaluation.responses=64
         policy_critic={critic} ppo.updates={settings.updates} ppo.prompts_per_update={settings.episodes} ppo.responses_per_prompt=1
         ppo.epochs={settings.epochs} ppo.num_minibatches={settings.minibatches} ppo.learning_rate={settings.learning_rate}
-        ppo.learning_rate_schedule=linear ppo.value_coef={settings.value_coef} ppo.entropy_coef=0 ppo.max_grad_norm=1e9
-        ppo.adam_eps={settings.adam_eps} advantage=gae advantage.gamma={settings.gamma} advantage.lam={settings.lam}
+        schedule=anneal ppo.value_coef={settings.value_coef} ppo.entropy_coef=0 ppo.max_grad_norm=1e9
+        optimizer.eps={settings.adam_eps} advantage=gae advantage.gamma={settings.gamma} advantage.lam={settings.lam}
         policy_loss=ppo_clip policy_loss.clip_ratio={settings.clip} policy_value_loss=clipped
         policy_value_loss.clip_range={settings.value_clip} policy_reduction=token_mean policy_kl_control=fixed
         policy_kl_control.coef={settings.kl_coef} rollout_sampler.max_new_tokens={settings.tokens} rollout_sampler.temperature=1"""

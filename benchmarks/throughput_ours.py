@@ -27,8 +27,11 @@ def trained(spec: Spec) -> dict[str, Any]:
     import lightning as L
     from lightning.pytorch.loggers import CSVLogger
 
+    from rlhf_lightning.optimizer.adamw import adamw
     from rlhf_lightning.runtime.run import hush_hints
+    from rlhf_lightning.schedule.constant import constant
     from rlhf_lightning.training.datamodule import ShardedData
+    from rlhf_lightning.training.optimizer import Optimization
 
     clock = CLOCKS[spec["clock"]]
 
@@ -49,6 +52,8 @@ def trained(spec: Spec) -> dict[str, Any]:
     hush_hints()
     L.seed_everything(0, verbose=False)
     module, loader, metrics = {"grpo": grpo, "reward": reward, "dpo": dpo}[spec["work"]](spec)
+    eps = spec["adam_eps"] if spec["work"] == "grpo" else None
+    module.optimization = Optimization(partial(adamw, eps=eps, weight_decay=0.0), partial(constant, warmup=0))
     timer = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -83,8 +88,7 @@ def grpo(spec: Spec) -> Made:
     policy, reference = (causal((), path=str(folder / "policy")) for _ in range(2))
     settings = PPOSettings(
         updates=spec["steps"], prompts_per_update=spec["prompts"], responses_per_prompt=spec["responses"], epochs=1,
-        num_minibatches=spec["minibatches"], learning_rate=spec["learning_rate"], learning_rate_schedule="constant",
-        max_grad_norm=spec["max_grad_norm"], adam_eps=spec["adam_eps"],
+        num_minibatches=spec["minibatches"], learning_rate=spec["learning_rate"], max_grad_norm=spec["max_grad_norm"],
     )  # fmt: skip
     loss = objective(partial(ppo_clip, clip_ratio=spec["clip"]), None, LossKL(estimator="k3", weighted=True).per_token_loss)
     parts = PPOComponents(
@@ -177,8 +181,7 @@ def feedback_of(spec: Spec) -> list[Any]:
 def supervised(spec: Spec) -> dict[str, Any]:
     """The settings that training of reward model and preferences share."""
     names = ("learning_rate", "max_grad_norm", "max_length")
-    plain = {"learning_rate_schedule": "constant", "warmup_fraction": 0.0, "weight_decay": 0.0, "epochs": 1}
-    return {name: spec[name] for name in names} | plain | {"batch_size": spec["pairs"]}
+    return {name: spec[name] for name in names} | {"epochs": 1} | {"batch_size": spec["pairs"]}
 
 
 def main() -> None:

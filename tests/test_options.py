@@ -169,7 +169,15 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "reward_loss": lambda world, name: world.reward(f"reward_loss=[bradley_terry,plackett_luce,gaussian_rating,{name}]"),
 }
 """By group: the tiny command in which an option is at work."""
-STAGES = {"feedback": "reward", "reward": "reward", "preference": "preference", "rollout": "ppo", "advantage": "ppo", "policy": "ppo"}
+STAGES = {
+    "feedback": "reward",
+    "reward": "reward",
+    "preference": "preference",
+    "rollout": "ppo",
+    "advantage": "ppo",
+    "policy": "ppo",
+    "optimizer": "sft",
+}
 """By the first word of the other groups: the stage in which an option is at work."""
 
 
@@ -191,12 +199,13 @@ PACKED = [
     " rollout_sampler=continuous policy_correction=masked policy_kl=reward policy_kl_control=target_range"
     " rollout_shaping=[clip_score,normalise_score,missing_eos,whiten_rewards]",
     "stage=ppo advantage=grpo policy_loss=dual_clip policy_reduction=sequence_mean policy_kl=loss policy_kl_control=target_range"
-    " ppo.entropy_coef=0.01 ppo.learning_rate_schedule=constant",
+    " ppo.entropy_coef=0.01 optimizer=muon schedule=constant callback=[lr_monitor,ema]",
     "stage=ppo advantage=rloo policy_loss=gspo policy_reduction=sequence_mean policy_kl=reward policy_kl_control=adaptive"
-    " policy_tuning=lora",
+    " policy_tuning=lora optimizer=lion schedule=linear",
     "stage=ppo advantage=dr_grpo policy_loss=sapo policy_reduction=sequence_sum policy_kl=off rollout_shaping=[normalise_score]"
-    " ppo.target_kl=0.01 ppo.epochs=3",
-    "stage=ppo advantage=opo policy_loss=ppo_clip policy_reduction=fixed_length policy_correction=masked rollout_sampler=native",
+    " ppo.target_kl=0.01 ppo.epochs=3 optimizer=adafactor schedule=cosine schedule.warmup=1",
+    "stage=ppo advantage=opo policy_loss=ppo_clip policy_reduction=fixed_length policy_correction=masked rollout_sampler=native"
+    " optimizer=sgd schedule=polynomial",
     "stage=ppo advantage=reinforce policy_loss=reinforce policy_reduction=sequence_sum rollout_shaping=[] evaluation_metric=[]"
     " ppo.prompts_per_update=3 ppo.responses_per_prompt=1 ppo.num_minibatches=3",
     "stage=ppo advantage=reinforce_pp policy_loss=cispo policy_reduction=token_mean rollout_shaping=[whiten_rewards]"
@@ -206,7 +215,7 @@ PACKED = [
     " +trainer.max_time=00:01:00:00",
     "stage=reward feedback_comment=vader reward_pooling=last reward_head=linear reward_tuning=full"
     " reward_loss=[bradley_terry,plackett_luce,gaussian_rating,davidson,rao_kupper,thumbs,ordinal]"
-    " reward.learning_rate_schedule=constant reward.warmup_fraction=0",
+    " optimizer=adam schedule.warmup=0 callback=[early_stopping] callback.early_stopping.monitor=reward/loss",
     "stage=reward reward_pooling=mean reward_head=mlp reward_tuning=last_layers reward_tuning.layers=1 feedback_filter=[]",
     "stage=reward reward_pooling=attention reward_head=token reward_tuning=lora reward.max_length=8"
     " reward_loss=[bradley_terry,plackett_luce,gaussian_rating,spans]",
@@ -216,7 +225,7 @@ PACKED = [
     "stage=reward reward_head=attributes",
     "stage=reward reward_head=features reward_head.l2=1 reward_feature=[character_ngrams,embedding,length,lexicon,markup,ngrams,numbers,"
     "overlap,punctuation,readability,repetition,sentiment]",
-    "stage=preference preference_loss=dpo",
+    "stage=preference preference_loss=dpo optimizer=adamw schedule=anneal",
     "stage=preference preference_loss=kto preference_loss.from_pairs=true",
     "stage=evaluate evaluation_metric=[utility,length,distinct_2] task=reviews",
     "stage=rounds feedback_annotator=simulated",
@@ -270,6 +279,7 @@ WITHOUT_CONTRACT = {
     "reward_loss=gaussian_rating": ANOTHER_JUDGEMENT, "reward_loss=ordinal": ANOTHER_JUDGEMENT,
     "reward_loss=plackett_luce": ANOTHER_JUDGEMENT, "reward_loss=spans": ANOTHER_JUDGEMENT, "reward_loss=thumbs": ANOTHER_JUDGEMENT,
     "preference_loss=kto": ANOTHER_JUDGEMENT, "rollout_sampler=vllm": "needs a GPU",
+    "optimizer=adamw_8bit": "needs bitsandbytes", "callback=early_stopping": "needs a metric",
     "rollout_scorer=function": A_FILE, "rollout_scorer=match": ANOTHER_INPUT,
     "rollout_scorer=reference": ANOTHER_INPUT, "rollout_scorer=program": "needs a program",
     "rollout_scorer=reward_model": ANOTHER_MODEL, "advantage=remax": ANOTHER_INPUT, "policy_critic=reward_model": ANOTHER_INPUT,
@@ -306,8 +316,9 @@ def test_options_of_several_groups_run_two_steps_together(command, world, words)
 
 @pytest.mark.parametrize("component", ALONE, ids=[f"{c.group}={c.name}" for c in ALONE])
 def test_an_option_runs_two_steps(command, world, component):
-    if component.name == "vllm":
-        pytest.importorskip("vllm")
+    package = {"vllm": "vllm", "adamw_8bit": "bitsandbytes"}.get(component.name)
+    if package is not None:
+        pytest.importorskip(package)
     check_run(command(*words_for(world, component.group, component.name)), {(component.group, component.name)})
 
 

@@ -20,6 +20,12 @@ STRATEGIES = {
     "fsdp2": ["trainer=fsdp2", "trainer.accelerator=cpu"],
     "fsdp2, frozen models too": ["trainer=fsdp2", "trainer.accelerator=cpu", "trainer.shard_frozen=true"],
 }
+SGD = ["optimizer=sgd", "optimizer.momentum=0.9", "schedule=cosine", "schedule.warmup=1", "ppo.critic_learning_rate=1e-3"]
+AVERAGED = ["callback=[ema,lr_monitor]"]
+LION = ["optimizer=lion", "ppo.learning_rate=1e-6", "schedule=linear"]
+MUON = ["optimizer=muon", "preference.learning_rate=1e-5", "schedule=constant", "callback=[ema]"]
+ADAFACTOR = ["optimizer=adafactor", "optimizer.no_decay=[biases,norms]", "schedule=polynomial"]
+"""Each optimizer, schedule and callback at work in one of the cases; a sign and an orthogonal matrix make much of rounding, too."""
 RUNNING = ["rollout_shaping=[normalise_score,whiten_rewards]", "policy_kl_control=adaptive", "ppo.target_kl=1e-6", "ppo.epochs=3"]
 GRPO = ["advantage=grpo", "policy_reduction=sequence_mean", "policy_kl=loss"]
 SCORERS = [
@@ -37,17 +43,17 @@ ROUNDS = ["sft.batch_size=5", "sft.learning_rate=1e-4", "reward.learning_rate=1e
 # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
 CASES = {
     "rounds: sft, rewards of every kind, ppo": ("rounds", ROUNDS, ["ddp", "fsdp2"]),
-    "reward, thresholds of ratings learned, adapters": ("reward", [*ORDINAL, *LORA, *BEST], ["ddp", "fsdp2"]),
+    "reward, thresholds of ratings learned, adapters": ("reward", [*ORDINAL, *LORA, *BEST, "optimizer=adam"], ["ddp", "fsdp2"]),
     "reward, heads alone": ("reward", ["reward_tuning=frozen", "reward_head=ensemble"], ["fsdp2"]),
-    "dpo": ("preference", ["preference.batch_size=7"], ["ddp"]),
-    "kto": ("preference", [*KTO, *EVALUATED], ["fsdp2"]),
+    "dpo": ("preference", ["preference.batch_size=7", *ADAFACTOR], ["ddp"]),
+    "kto": ("preference", [*KTO, *MUON, *EVALUATED], ["fsdp2"]),
     "ppo, one trunk, running statistics, a stop of the epochs": (
         "ppo",
-        [*RUNNING, *EVALUATED],
+        [*RUNNING, *SGD, *AVERAGED, *EVALUATED],
         ["ddp", "fsdp2, frozen models too"],
     ),
     "ppo, two trunks, in parts, critic first, demonstrations": ("ppo", [*PARTS, *WARM[1:]], ["ddp", "fsdp2"]),
-    "grpo, adapters, several scorers": ("ppo", [*GRPO, *SCORERS, "policy_tuning=lora", *EVALUATED], ["ddp", "fsdp2"]),
+    "grpo, adapters, several scorers": ("ppo", [*GRPO, *SCORERS, *LION, "policy_tuning=lora", *EVALUATED], ["ddp", "fsdp2"]),
 }
 """Every pair of a feature and a strategy, several features to a case."""
 FULL = {

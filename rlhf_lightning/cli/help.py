@@ -31,7 +31,13 @@ python train.py reward_head=mlp reward_head.hidden=64 advantage=gae advantage.la
 python train.py stage=reward feedback_source=jsonl feedback_source.jsonl.path=P.jsonl 'feedback_format=[pairwise]'
 python train.py stage=ppo task=files task.prompts=P.jsonl rollout_scorer=lexicon rollout_scorer.lexicon.path=L.tsv
 python train.py -m advantage=gae,rloo seed=1,2           a sweep"""
-PRESETS = {"trainer": "where it runs", "logger": "where metrics go", "experiment": "one file, one result", "hparams": "what a sweep tries"}
+PRESETS = {
+    "trainer": "where it runs",
+    "logger": "where metrics go",
+    "experiment": "one file, one result",
+    "hparams": "what a sweep tries",
+    "debug": "one step, one batch, a profile",
+}
 SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wandb"]}
 """Sections that presets fill."""
 FOOT = "rlhf-lightning components [GROUP|SECTION|WORDS]. new GROUP NAME: a new plugin. --plugins FOLDER. --check. --cfg job."

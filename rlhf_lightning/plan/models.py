@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.model.trunk import check_writer, load_config, trunk_kind
+from rlhf_lightning.optimization.parameters import OptimizationDefaults, ParameterGroup, TrainedParameters, trained_parameters
 from rlhf_lightning.plan.fake_run import prepare_attention
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
@@ -23,7 +24,8 @@ class Part:
     Attributes:
         role: policy, critic, reference, reward model.
         parameters, trained: numbers of weights before sharding.
-        weights: with buffers. gradients, optimiser: of the trained weights; Adam keeps two averages of each in its own precision.
+        weights: with buffers. gradients, optimiser: of the trained weights; Adam keeps two averages of each in its own precision,
+            another optimizer what `states_per_weight` measures.
     """
 
     role: str
@@ -34,18 +36,31 @@ class Part:
     optimiser: float
 
     @classmethod
-    def of(cls, role: str, model: nn.Module, shards: int = 1) -> Part:
+    def of(cls, role: str, model: nn.Module, shards: int = 1, states: float = 2.0) -> Part:
         """The memory of a model in one process.
 
         Args:
             shards: the number of processes that share its weights (FSDP2); 1 if each has all of them.
+            states: bytes of the optimizer's state for each byte of trained weights.
         """
         parameters = list(model.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         weights = sum(p.nbytes for p in parameters) + sum(buffer.nbytes for buffer in model.buffers())
         gradients = sum(p.nbytes for p in trained)
         counts = sum(p.numel() for p in parameters), sum(p.numel() for p in trained)
-        return cls(role, *counts, weights / shards, gradients / shards, 2 * gradients / shards)
+        return cls(role, *counts, weights / shards, gradients / shards, states * gradients / shards)
+
+
+def states_per_weight(optimizer: Callable[[TrainedParameters], torch.optim.Optimizer]) -> float:
+    """Bytes of an optimizer's state for each byte of weights, of a matrix of a layer after one step."""
+    layer = nn.Linear(512, 512, bias=False)
+    layers = nn.ModuleList([layer])
+    stepped = optimizer(TrainedParameters([ParameterGroup("model", trained_parameters(layers), 1e-6)], OptimizationDefaults()))
+    weight = layer.weight
+    weight.grad = torch.zeros_like(weight)
+    stepped.step()
+    states = [value for value in stepped.state[weight].values() if isinstance(value, torch.Tensor) and value.dim()]
+    return sum(int(state.nbytes) for state in states) / weight.nbytes
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import Experience, Prompts, prompt_text
 from rlhf_lightning.model.language_model import LanguageModel, freeze
+from rlhf_lightning.optimization.parameters import OptimizationDefaults, ParameterGroup, TrainedParameters, trained_parameters
 from rlhf_lightning.policy.alarms import raise_alarms
 from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.experience import ExperienceMaker
@@ -23,7 +24,6 @@ from rlhf_lightning.policy.value_ranges import value_ranges
 from rlhf_lightning.rollout.scorer.reward_model import shard_scorer
 from rlhf_lightning.training.distributed import all_reduce_metrics, all_reduce_sum, batch_at, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard, clip
-from rlhf_lightning.training.optimizer import check_steps
 from rlhf_lightning.training.sharding import FullySharded, shard, unsharded_weights
 
 MAX_UPDATES = 1_000_003
@@ -42,6 +42,7 @@ class PPOModule(NonFiniteGuard):
     Details: docs/ppo_details.md#dropout-off, docs/ppo_details.md#early-stop-of-an-iteration-on-kl.
     """
 
+    optimization_defaults = OptimizationDefaults(betas=(0.9, 0.999), eps=1e-5, weight_decay=0.0, warmup=0.0)
     counters = (*NonFiniteGuard.counters, "reduced_batch_sizes")
     advice = "lower ppo.learning_rate, clip the scores (rollout_shaping), or look for infinities in the scores"
     trained, calls = "policy", ("forward", "sequence_log_probs")
@@ -75,12 +76,8 @@ class PPOModule(NonFiniteGuard):
         self.finish_update(update_metrics | rollout_metrics, self.trainer.world_size * len(prompts) * self.settings.responses_per_prompt)
 
     def begin_update(self, update: int) -> None:
-        """Set eval mode, learning rate, critic warm-up and the random generator."""
+        """Set eval mode, critic warm-up and the random generator."""
         self.policy.eval()
-        optimizer: Any = self.optimizers()
-        decay = 1.0 - update / self.settings.updates if self.settings.learning_rate_schedule == "linear" else 1.0
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = self.settings.learning_rate * decay
         self.critic_warmup = self.policy.critic is not None and update < self.policy.critic.warmup
         # Seeded per update: identical on every rank and after a resume.
         self.generator = torch.Generator().manual_seed(self.seed * MAX_UPDATES + update)
@@ -234,6 +231,8 @@ class PPOModule(NonFiniteGuard):
         self.kl_control.update(scalars["objective/kl"], responses)
         optimizer: Any = self.optimizers()
         scalars["lr"] = optimizer.param_groups[0]["lr"]
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
         scalars["episode"] = (len(self.history) + 1) * responses
         if raise_alarms(self.history, scalars, self.components.log) and self.settings.stop_on_alarm:
             self.trainer.should_stop, self.stop_reason = True, "alarm"
@@ -248,11 +247,16 @@ class PPOModule(NonFiniteGuard):
     def language_model(self) -> LanguageModel:
         return self.policy.language_model
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        check_steps(trained, self.settings.learning_rate)
-        fused = all(parameter.device.type in FUSED_DEVICES for parameter in trained)
-        return torch.optim.AdamW(trained, lr=self.settings.learning_rate, eps=self.settings.adam_eps, weight_decay=0.0, fused=fused)
+    def configure_optimizers(self) -> Any:
+        settings, critic = self.settings, self.policy.critic
+        rate = settings.learning_rate or settings.default_rates.new
+        critic_rate = settings.critic_learning_rate or rate
+        alone = [] if critic is None or critic_rate == rate else list(critic.parameters())
+        groups = [ParameterGroup("policy", trained_parameters(self.policy, exclude=alone), rate)]
+        if critic is not None and alone:
+            groups.append(ParameterGroup("critic", trained_parameters(critic), critic_rate))
+        is_fused = all(member.parameter.device.type in FUSED_DEVICES for group in groups for member in group.members)
+        return self.optimization.configure(TrainedParameters(groups, self.optimization_defaults, is_fused), settings.updates)
 
     def configure_model(self) -> None:
         strategy = self.trainer.strategy

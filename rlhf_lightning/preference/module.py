@@ -15,6 +15,7 @@ from torch import Tensor
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.prompt_encoding import decode_packed
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_log_probs
+from rlhf_lightning.optimization.parameters import OptimizationDefaults
 from rlhf_lightning.preference.examples import PreferenceBatch
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
@@ -42,6 +43,7 @@ class PreferenceModule(SupervisedModule):
 
     loss_name = "loss"
     trained = "log_probs_of"
+    optimization_defaults = OptimizationDefaults(weight_decay=0.0)
     advice = "lower preference.learning_rate, or raise preference_loss.beta"
 
     def __init__(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from rlhf_lightning.registry import section
-from rlhf_lightning.training.settings import SupervisedSettings
+from rlhf_lightning.training.settings import LearningRates, SupervisedSettings
 
 
 @section("preference")
@@ -23,8 +23,7 @@ class PreferenceSettings(SupervisedSettings):
         min_rating_gap: ratings by one annotator are compared if they differ by more than this, in standard deviations.
     """
 
+    default_rates = LearningRates(new=3e-4, pretrained=1e-6)
     epochs: PositiveInt = 2
-    learning_rate: PositiveFloat = 3e-4
-    weight_decay: NonNegativeFloat = 0.0
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     min_rating_gap: NonNegativeFloat = 0.0

@@ -15,12 +15,12 @@ from rlhf_lightning.feedback.batch import JudgementBatch, collate
 from rlhf_lightning.feedback.grouping import group_loader
 from rlhf_lightning.feedback.judgements import Judgements, PromptResponse
 from rlhf_lightning.model.prompt_encoding import decode_packed
+from rlhf_lightning.optimization.parameters import ParameterGroup, trained_parameters
 from rlhf_lightning.reward.bootstrap import bootstrap_batches
 from rlhf_lightning.reward.components import needs_of
 from rlhf_lightning.reward.head.ensemble import EnsembleHead
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.settings import RewardSettings
-from rlhf_lightning.training.optimizer import adamw
 from rlhf_lightning.training.periodic_evaluation import preserved_modes
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 
@@ -85,10 +85,12 @@ class RewardModule(SupervisedModule):
     def read_texts(self, micro_batch: JudgementBatch) -> list[Any]:
         return decode_packed(self.likelihood.model.tokenizer, micro_batch.tokens)
 
-    def configure_optimizers(self) -> Any:
-        settings = self.settings
+    def parameter_groups(self) -> list[ParameterGroup]:
         model, losses = self.likelihood.model, self.likelihood.losses
-        return adamw(model.parameters(), settings, self.steps, losses.parameters(), settings.loss_learning_rate)
+        return [
+            ParameterGroup("model", trained_parameters(model), self.learning_rate),
+            ParameterGroup("losses", trained_parameters(losses), self.settings.loss_learning_rate, weight_decay=0.0),
+        ]
 
 
 def ordered_pairs(batch: JudgementBatch, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from rlhf_lightning.registry import section
-from rlhf_lightning.training.settings import SupervisedSettings
+from rlhf_lightning.training.settings import LearningRates, SupervisedSettings
 
 
 @section("reward")
@@ -24,7 +24,7 @@ class RewardSettings(SupervisedSettings):
         validation_fraction: fraction of the prompts that is held out.
     """
 
+    default_rates = LearningRates(new=1e-3, pretrained=1e-5)
     epochs: PositiveInt = 3
-    learning_rate: PositiveFloat = 1e-3
     loss_learning_rate: PositiveFloat = 0.1
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15

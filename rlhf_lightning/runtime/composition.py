@@ -18,6 +18,8 @@ from rlhf_lightning.training.trainer import check_trainer
 
 PLAIN = ("seed", "trainer", "logger")
 """Top-level keys that are neither a group nor a section."""
+PRESET_KEYS = {"accelerator", "devices", "num_nodes", "strategy", "precision"}
+"""Of which a preset of trainer has some."""
 MAX_SEED = 2**31
 
 
@@ -146,7 +148,8 @@ def _check_top(config: DictConfig) -> None:
         if key not in allowed:
             raise ConfigError(f"no setting {key!r}{did_you_mean(str(key), allowed)}; the top of the menu: {', '.join(allowed)}")
     for name in required:
-        if name not in config:
+        # `~trainer` leaves the settings beside the preset.
+        if name not in config or (name == "trainer" and isinstance(config.trainer, Mapping) and not PRESET_KEYS & set(config.trainer)):
             raise ConfigError(f"{name} is required and cannot be deleted")
     seed = config.seed
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:

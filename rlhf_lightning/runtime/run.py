@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import prompt_text
+from rlhf_lightning.registry import component_of
 from rlhf_lightning.runtime.policy import load_policy
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.trainings import Trainings
@@ -136,7 +138,7 @@ class Run(Trainings):
             settings,
             max_epochs=epochs,
             logger=self.logger(name),
-            callbacks=[StageProgress(name, steps, metrics, self.console, self.speeds)],
+            callbacks=[StageProgress(name, steps, metrics, self.console, self.speeds), *self.callbacks()],
             gradient_clip_val=max_grad_norm,
             default_root_dir=self.folder,
             enable_checkpointing=False,
@@ -144,6 +146,21 @@ class Run(Trainings):
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+
+    def callbacks(self) -> list[L.Callback]:
+        """New callbacks for one training, as chosen by the group callback.
+
+        Raises:
+            ConfigError: a component that makes something else.
+        """
+        import lightning as L
+
+        built = {name: make() if isinstance(make, partial) else make for name, make in self.build_all("callback").items()}
+        for name, callback in built.items():
+            if not isinstance(callback, L.Callback):
+                file = component_of(self.config.callback[name]).file
+                raise ConfigError(f"callback={name} ({file}) makes a {type(callback).__name__}, not a lightning.pytorch.Callback")
+        return list(built.values())
 
     def drop_checkpoints(self) -> None:
         """Delete the checkpoints of a finished run and the curves of its stopped attempts."""

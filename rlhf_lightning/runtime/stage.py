@@ -12,6 +12,7 @@ from rlhf_lightning.plan.process_memory import peak_bytes
 from rlhf_lightning.registry import build
 from rlhf_lightning.runtime import resume, saved_config, stopwatch
 from rlhf_lightning.runtime.composition import check, expand_paths
+from rlhf_lightning.runtime.learning_rates import set_learning_rates
 from rlhf_lightning.runtime.output_folder import output_folder
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.training import launch
@@ -31,9 +32,11 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     # Check before anything is written or loaded.
     check(config)
     expand_paths(config)
+    rates = set_learning_rates(config)
     raw: Any = OmegaConf.to_container(node.run, resolve=False)
     launch.check_folder(raw["dir"], devices_per_node(config.trainer), config.trainer.num_nodes)
     run = Run(config, output_folder(node))
+    run.learning_rates = rates
     if run.is_rank_zero:
         resume.prepare(config, run.folder, run.log)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from rlhf_lightning.training.ending import Ending
+    from rlhf_lightning.training.nonfinite import NonFiniteGuard
     from rlhf_lightning.training.periodic_evaluation import Evaluation, PeriodicEvaluation
 
 
@@ -30,6 +31,7 @@ class Trainings(ComposedConfig):
     Attributes:
         history: metrics of each update, by training.
         endings: of each training. stop_reason: why the stage ended early, beyond its trainings (a target); empty if it did not.
+        learning_rates: by section the default that was chosen, until a training logs it.
         best: step, metric and value of the weights that checkpoint.monitor kept, by training.
         evaluated: what evaluation.every measured of the weights that a training left, by training.
     """
@@ -41,6 +43,7 @@ class Trainings(ComposedConfig):
         self.history: dict[str, list[dict[str, float]]] = {}
         self.endings: dict[str, Ending] = {}
         self.stop_reason = ""
+        self.learning_rates: dict[str, str] = {}
         self.best: dict[str, dict[str, Any]] = {}
         self.evaluated: dict[str, dict[str, Any]] = {}
         self._bar: Any = None
@@ -72,6 +75,7 @@ class Trainings(ComposedConfig):
         from rlhf_lightning.training.nonfinite import FOLDER, BatchDump, NonFiniteGuard
 
         if isinstance(module, NonFiniteGuard):
+            self._set_optimization(name, module)
             module.batch_dump = BatchDump(self.folder / FOLDER, name.replace(" ", "_"), self.log)
         checkpoint = self.settings("checkpoint")
         if checkpoint.stalled_after is not None:
@@ -86,6 +90,15 @@ class Trainings(ComposedConfig):
         if evaluation is not None:
             self._keep_best(name, evaluation, module)
         self.history[name] = getattr(module, "history", [])
+
+    def _set_optimization(self, name: str, module: NonFiniteGuard) -> None:
+        """Give a training its optimizer and schedule, and log a learning rate that wasn't in the command."""
+        from rlhf_lightning.training.optimizer import Optimization
+
+        module.optimization = Optimization(self.build("optimizer"), self.build("schedule"))
+        rate = self.learning_rates.pop(name.split()[0], None)
+        if rate is not None:
+            self.log(f"{name}: {rate}")
 
     def _add_evaluation(self, name: str, trainer: L.Trainer, evaluate: Callable[[], Evaluation] | None) -> PeriodicEvaluation | None:
         """Add the evaluation of evaluation.every to a training."""

@@ -25,7 +25,7 @@ class SFTModule(SupervisedModule):
 
     loss_name = "sft/loss"
     trained = "log_probs_of"
-    advice = "lower sft.learning_rate, or raise sft.warmup_fraction"
+    advice = "lower sft.learning_rate, or raise schedule.warmup"
 
     def __init__(self, language_model: LanguageModel, settings: SFTSettings, steps: int) -> None:
         super().__init__(settings, steps)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from rlhf_lightning.registry import section
-from rlhf_lightning.training.settings import SupervisedSettings
+from rlhf_lightning.training.settings import LearningRates, SupervisedSettings
 
 
 @section("sft")
@@ -22,7 +22,7 @@ class SFTSettings(SupervisedSettings):
         validation_fraction: fraction of the prompts whose demonstrations are held out for evaluation.every; null: 0.1 under it, else 0.
     """
 
+    default_rates = LearningRates(new=6e-3, pretrained=2e-5)
     epochs: PositiveInt = 5
-    learning_rate: PositiveFloat = 6e-3
     batch_size: PositiveInt = 16
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -19,7 +19,7 @@ from rlhf_lightning.model.trunk import clamp_length
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts, fake_mode, to_fake
 from rlhf_lightning.plan.jobs import Generation, Job
-from rlhf_lightning.plan.models import Part, Trunk, policy_of_path, trunk_of_path
+from rlhf_lightning.plan.models import Part, Trunk, policy_of_path, states_per_weight, trunk_of_path
 from rlhf_lightning.plan.passes import PolicyPasses, RewardPasses
 from rlhf_lightning.plan.phases import Phase, Plan, Setup
 from rlhf_lightning.plan.process_memory import keeps_freed
@@ -116,6 +116,11 @@ class PlannedRun(Run):
             keeps_freed=host and keeps_freed(),
         )
 
+    @cached_property
+    def optimizer_states(self) -> float:
+        """Bytes of the optimizer's state for each byte of trained weights."""
+        return states_per_weight(self.build("optimizer"))
+
     def policy_job(
         self, policy: LanguageModel, reference: LanguageModel | None = None, critic: Critic | None = None, scorer: Any = None
     ) -> Job:
@@ -127,9 +132,9 @@ class PlannedRun(Run):
         """
         setup = self.setup
         to_fake(self.mode, policy.model.eval())
-        trained, frozen = [Part.of("policy", policy.model, setup.shards)], []
+        trained, frozen = [Part.of("policy", policy.model, setup.shards, self.optimizer_states)], []
         if critic is not None:
-            trained.append(Part.of("critic", critic, setup.shards))
+            trained.append(Part.of("critic", critic, setup.shards, self.optimizer_states))
         if reference is not None and reference is not policy:
             frozen.append(Part.of("reference", reference.model.requires_grad_(False), setup.frozen_shards))
         if scorer is not None:
@@ -145,7 +150,12 @@ class PlannedRun(Run):
         """The job of a trained reward model."""
         setup = self.setup
         passes = RewardPasses(self.mode, Trunk.of(to_fake(self.mode, trunk)), setup.precision, setup.host)
-        return Job(setup, Roofline(self.device, setup.precision), [Part.of("reward model", trunk, setup.shards)], reward=passes)
+        return Job(
+            setup,
+            Roofline(self.device, setup.precision),
+            [Part.of("reward model", trunk, setup.shards, self.optimizer_states)],
+            reward=passes,
+        )
 
     def critic(self, policy: LanguageModel, scorer: Any) -> Critic:
         """The critic chosen by policy_critic.

@@ -15,7 +15,7 @@ PROVIDED = ("values", "groups", "greedy")
 """Inputs of advantage estimators that PPO provides."""
 REQUIRED_GROUPS = (
     "task", "backbone", "rollout_sampler", "advantage", "policy_tuning", "policy_loss", "policy_reduction", "policy_value_loss",
-    "policy_kl", "policy_kl_control", "policy_critic",
+    "policy_kl", "policy_kl_control", "policy_critic", "optimizer", "schedule",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def check_ppo(choices: ComposedConfig) -> None:
 def check_policy_training(choices: ComposedConfig) -> None:
     """Check the settings that stage=ppo and stage=rounds share. Raises ConfigError."""
     choices.require(*REQUIRED_GROUPS)
-    choices.run_checks("rollout_shaping", "policy_correction")
+    choices.run_checks("rollout_shaping", "policy_correction", "callback")
     _check_advantage(choices)
     _check_batch(choices)
     _check_trainer(choices)

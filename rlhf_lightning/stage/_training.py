@@ -53,7 +53,8 @@ def train(
             f"{name.split()[0]}.micro_batch_size={settings.micro_batch_size} accumulates gradients, which trainer.strategy={strategy} "
             "keeps to itself: leave it null and lower batch_size, or choose trainer=fsdp2"
         )
-    steps = settings.epochs * len(loader(0, 1))
+    batches = len(loader(0, 1))
+    steps = settings.epochs * min(batches, run.config.trainer.get("limit_train_batches") or batches)
     module = build(steps)
     trainer = run.trainer(name, settings.epochs, steps, dict(metrics), settings.max_grad_norm)
 

@@ -56,7 +56,8 @@ class PreferenceInputs:
 
 def check_combination(choices: ComposedConfig) -> None:
     """Check the components before any data is read. Raises ConfigError."""
-    choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler")
+    choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler", "optimizer", "schedule")
+    choices.run_checks("callback")
     check_monitor(choices, PREFERENCE)
     loss = choices.component_of("preference_loss")
     unknown = loss.needs - {"reference", "thumbs"}

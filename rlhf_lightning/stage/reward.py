@@ -26,7 +26,8 @@ def check_combination(choices: ComposedConfig) -> None:
     choices.require("feedback_comment", "reward_head")
     choices.run_checks("feedback_source", "feedback_format", "feedback_filter", "reward_loss", "reward_feature")
     if "texts" not in choices.component_of("reward_head").needs:
-        choices.require("backbone", "reward_pooling", "reward_tuning")
+        choices.require("backbone", "reward_pooling", "reward_tuning", "optimizer", "schedule")
+        choices.run_checks("callback")
     check_monitor(choices, LOSS)
 
 

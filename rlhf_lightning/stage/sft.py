@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def check_combination(choices: ComposedConfig) -> None:
     """Refuse a command without what is trained or what it is trained on. Raises ConfigError."""
-    choices.require("task", "backbone", "policy_tuning")
+    choices.require("task", "backbone", "policy_tuning", "optimizer", "schedule")
+    choices.run_checks("callback")
     check_demonstrations(choices)
 
 

@@ -37,6 +37,10 @@ class WandbSettings(LoggerSettings):
         project: the W&B project.
         mode: offline needs no account; `wandb sync` uploads it later.
         group: the W&B group; null takes the folder of the run, or of the sweep.
+        name: of the W&B run, before the name of its training; null takes that of the folder.
+        job_type: kind of the W&B run; null takes the name of the training.
+        tags: words by which runs are filtered.
+        notes: a longer description of the run.
         init_timeout: seconds to wait for the server at the start; then the run is logged offline, and so are those after it.
         finish_timeout: seconds to wait for uploads at the end; what is left stays on the disk for `wandb sync`.
     """
@@ -44,6 +48,10 @@ class WandbSettings(LoggerSettings):
     mode: Literal["online", "offline", "disabled"] = "offline"
     project: str = "rlhf_lightning"
     group: str | None = None
+    name: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
     init_timeout: PositiveFloat = 3
     finish_timeout: PositiveFloat = 60
 

@@ -229,7 +229,8 @@ def wandb_tracker(run: LoggedRun, stage: str, settings: WandbSettings) -> WandbT
     experiment = None
     if run.is_rank_zero:
         arguments: dict[str, Any] = {
-            "project": settings.project, "group": settings.group or group, "name": f"{name}/{stage}", "job_type": stage,
+            "project": settings.project, "group": settings.group or group, "name": f"{settings.name or name}/{stage}",
+            "job_type": settings.job_type or stage, "tags": list(settings.tags), "notes": settings.notes,
             "dir": str(run.folder), "config": without_secrets(run.config),
             "settings": wandb.Settings(silent=True, init_timeout=settings.init_timeout, finish_timeout=settings.finish_timeout),
         }  # fmt: skip

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.optimization.parameters import OptimizationDefaults
 from rlhf_lightning.training.distributed import all_reduce_sum
+from rlhf_lightning.training.optimizer import Optimization
 from rlhf_lightning.training.sharding import Shardable, full_tensor
 
 MAX_SKIPS_IN_A_ROW = 3
@@ -57,18 +59,24 @@ class NonFiniteGuard(Shardable):
 
     Attributes:
         history: the metrics of each step; bad_updates among them is the number of skipped updates so far.
+        callback_metrics: what callbacks add to the metrics of the current step.
         bad_updates, bad_in_a_row: skipped so far, and since the last applied update.
         applied: whether the last update was applied.
         batch_dump: writes bad batches; None writes none.
         advice: the usual remedy, for the message that ends the training.
+        optimization: makes the optimizer and the schedule.
+        optimization_defaults: of their settings.
     """
 
     counters: tuple[str, ...] = ("history", "bad_updates", "bad_in_a_row")
     advice = "lower the learning rate"
+    optimization = Optimization()
+    optimization_defaults = OptimizationDefaults()
 
     def __init__(self) -> None:
         super().__init__()
         self.history: list[dict[str, float]] = []
+        self.callback_metrics: dict[str, float] = {}
         self.bad_updates = self.bad_in_a_row = 0
         self.batch_dump: BatchDump | None = None
         self.applied = True
@@ -154,7 +162,8 @@ class NonFiniteGuard(Shardable):
     def log_step(self) -> None:
         """Log the metrics of the last step."""
         metrics = self.history[-1]
-        metrics["bad_updates"] = float(self.bad_updates)
+        metrics |= {"bad_updates": float(self.bad_updates), **self.callback_metrics}
+        self.callback_metrics = {}
         for logger in self.loggers:
             logger.log_metrics(metrics, step=len(self.history))
 

@@ -1,59 +1,45 @@
-"""The optimiser of supervised training: AdamW with a schedule that knows its length."""
+"""The optimizer and the schedule of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.training.settings import SupervisedSettings
+from rlhf_lightning.optimization.parameters import TrainedParameters
+from rlhf_lightning.optimizer.adamw import adamw
+from rlhf_lightning.schedule.anneal import anneal
 
 MIN_MOVED = 0.5
 """Smallest fraction of half-precision weights that a step must change."""
 
 
-def adamw(
-    parameters: Iterable[nn.Parameter],
-    settings: SupervisedSettings,
-    steps: int,
-    loss_parameters: Iterable[nn.Parameter] = (),
-    loss_learning_rate: float = 0.0,
-) -> dict[str, Any]:
-    """AdamW and its learning-rate schedule, as Lightning takes them.
+@dataclass(frozen=True)
+class Optimization:
+    """The options of the groups optimizer and schedule."""
 
-    Betas are 0.9 and 0.95, as language models are trained. The learning rate rises over the warm-up, then stays or falls linearly to 0.
+    optimizer: Callable[[TrainedParameters], torch.optim.Optimizer] = adamw
+    schedule: Callable[[torch.optim.Optimizer, int, float], LRScheduler] = anneal
 
-    Args:
-        steps: of the training.
-        loss_parameters: with a learning rate of their own, on the same schedule, and without weight decay.
+    def configure(self, trained: TrainedParameters, steps: int) -> dict[str, Any]:
+        """The optimizer and its schedule, as Lightning takes them.
 
-    Raises:
-        ConfigError: `check_steps`.
-    """
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in parameters if parameter.requires_grad]},
-        {"params": [p for p in loss_parameters if p.requires_grad], "lr": loss_learning_rate, "weight_decay": 0.0},
-    ]
-    trained = [group for group in groups if group["params"]]
-    check_steps(groups[0]["params"], settings.learning_rate)
-    # One kernel for all of Adam's arithmetic; on a GPU it unscales gradients itself, which Lightning's clipping under 16-mixed refuses.
-    fused = all(parameter.device.type == "cpu" for group in trained for parameter in group["params"])
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=fused)
-    # Nothing scales gradients on a CPU; Lightning's clipping under bf16-mixed takes a fused optimiser for one that unscales them.
-    setattr(optimizer, "_step_supports_amp_scaling", False)
+        Args:
+            steps: of the training; of PPO: updates.
 
-    warmup = settings.warmup_fraction * steps
-
-    def learning_rate_factor(step: int) -> float:
-        rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        falling = max(0.0, 1.0 - step / steps) if settings.learning_rate_schedule == "linear" else 1.0
-        return rising * falling
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        Raises:
+            ConfigError: `check_steps`, or a warm-up as long as the training.
+        """
+        for group in trained.groups:
+            check_steps((member.parameter for member in group.members), group.learning_rate)
+        optimizer = self.optimizer(trained)
+        schedule = self.schedule(optimizer, steps, trained.defaults.warmup)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 @torch.no_grad()

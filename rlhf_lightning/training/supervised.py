@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rlhf_lightning.optimization.parameters import ParameterGroup, TrainedParameters, trained_parameters
 from rlhf_lightning.training.distributed import all_reduce_sum, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard
-from rlhf_lightning.training.optimizer import adamw
 from rlhf_lightning.training.periodic_evaluation import Evaluation
 from rlhf_lightning.training.settings import SupervisedSettings
 from rlhf_lightning.training.sharding import unsharded_weights
@@ -140,5 +140,16 @@ class SupervisedModule(NonFiniteGuard):
         """A micro-batch's texts, for a person to read."""
         raise NotImplementedError
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The trained parameters, in groups with a learning rate each."""
+        return [ParameterGroup("model", trained_parameters(self), self.learning_rate)]
+
+    @property
+    def learning_rate(self) -> float:
+        return self.settings.learning_rate or self.settings.default_rates.new
+
     def configure_optimizers(self) -> Any:
-        return adamw(self.parameters(), self.settings, self.steps)
+        groups = [group for group in self.parameter_groups() if group.members]
+        # One kernel for all of Adam's arithmetic; on a GPU it unscales gradients itself, which Lightning's clipping under 16-mixed refuses.
+        is_fused = all(member.parameter.device.type == "cpu" for group in groups for member in group.members)
+        return self.optimization.configure(TrainedParameters(groups, self.optimization_defaults, is_fused), self.steps)

@@ -22,9 +22,9 @@ STRATEGIES = (
 )  # fmt: skip
 """Lightning's names, without those that leave the results in a forked process and those for TPUs."""
 LOOP_SETTINGS = {
-    "fast_dev_run", "max_epochs", "min_epochs", "max_steps", "min_steps", "limit_train_batches", "limit_val_batches",
-    "limit_test_batches", "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
-    "num_sanity_val_steps", "accumulate_grad_batches", "reload_dataloaders_every_n_epochs",
+    "fast_dev_run", "max_epochs", "min_epochs", "max_steps", "min_steps", "limit_val_batches", "limit_test_batches",
+    "limit_predict_batches", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "accumulate_grad_batches",
+    "reload_dataloaders_every_n_epochs",
 }  # fmt: skip
 """Lengths of Lightning's loops: a stage counts its own steps, and its learning-rate schedule needs the last one."""
 STAGE_SETTINGS = {
@@ -37,6 +37,8 @@ BF16_TRUE_REASON = (
     "learning rates most weights would never move; choose bf16-mixed, which keeps them in float32, or, where they don't fit, "
     "backbone.dtype=bfloat16 under policy_tuning=lora or reward_tuning=lora, whose own weights are float32"
 )
+REPEATED = "repeated_batches"
+"""Attribute of a Trainer with its overfit_batches."""
 UNSUPPORTED_STRATEGIES = {
     "fsdp": "FSDP1 gathers a model's weights in its forward alone, and texts are packed past it: choose trainer=fsdp2",
     "deepspeed_stage_3": (
@@ -85,6 +87,8 @@ class TrainerSettings:
             whose optimiser Lightning steps.
         max_time: longest time of each training, DD:HH:MM:SS.
         shard_frozen: under strategy=fsdp2 also shard the frozen models of PPO, the reference and the reward model.
+        limit_train_batches: batches of each epoch (of PPO: updates), to try a command; null takes all.
+        overfit_batches: number of first batches that are repeated in the place of all others; null takes all.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
@@ -94,11 +98,13 @@ class TrainerSettings:
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
-    detect_anomaly: bool = False
+    detect_anomaly: bool | None = None
     log_every_n_steps: PositiveInt | None = None
     max_time: str | None = None
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     shard_frozen: bool = False
+    limit_train_batches: PositiveInt | None = None
+    overfit_batches: PositiveInt | None = None
 
 
 def check_trainer(node: Any, on_this_machine: bool = True) -> None:
@@ -202,13 +208,15 @@ def lightning_trainer(settings: Mapping[str, Any], **stage_settings: Any) -> L.T
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    arguments = {name: value for name, value in settings.items() if name != "shard_frozen"}
+    arguments = {name: value for name, value in settings.items() if name not in ("shard_frozen", "overfit_batches") and value is not None}
     if settings.get("strategy") == "fsdp2":
         from rlhf_lightning.training.sharding import FullySharded
 
         arguments["strategy"] = FullySharded(process_count(settings), bool(settings.get("shard_frozen")))
     try:
-        return L.Trainer(**arguments, **stage_settings)
+        trainer = L.Trainer(**arguments, **stage_settings)
     except (TypeError, ValueError, MisconfigurationException) as cause:
         listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
         raise ConfigError(f"Lightning can't make a trainer of {listed}: {cause}") from cause
+    setattr(trainer, REPEATED, settings.get("overfit_batches"))  # Lightning's setting replaces samplers
+    return trainer

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("reward_head=", {"reward_head=mlp", "reward_head=linear", "reward_head=gated"}),
         ("reward_head=m", {"reward_head=mlp"}),
         ("reward_head=mlp reward_head.", {"reward_head.hidden=", "reward_head.dropout="}),
-        ("ppo.learning", {"ppo.learning_rate=", "ppo.learning_rate_schedule="}),
+        ("ppo.learning", {"ppo.learning_rate="}),
         ("advantage=gae advantage.la", {"advantage.lam="}),
         ("rollout_shaping.missing_eos.", {"rollout_shaping.missing_eos.penalty="}),
         ("trainer=", {"trainer=cpu", "trainer=ddp", "trainer=gpu"}),

@@ -9,10 +9,11 @@ from transformers import LlamaConfig
 
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts
-from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config
+from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config, states_per_weight
 from rlhf_lightning.plan.passes import PassMemory
 from rlhf_lightning.plan.phases import CONTEXT, FIRST_STEPS, HEAP_OVERHEAD, OVERHEAD, ROLLOUT, TRAINING, Phase, Plan, Setup
 from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Roofline, forward_flops
+from rlhf_lightning.registry import make
 
 CONFIG = LlamaConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24, vocab_size=50,
@@ -36,6 +37,12 @@ def test_a_part_s_bytes(model):
     assert Part.of("policy", model, 4).optimiser == 2 * count
     frozen = Part.of("reference", nn.Linear(3, 3).requires_grad_(False))
     assert (frozen.trained, frozen.gradients, frozen.optimiser) == (0, 0, 0)
+
+
+def test_the_memory_of_an_optimizer_is_measured():
+    trained = {"adamw": 2.0, "sgd": 0.0, "muon": 1.0, "adafactor": 2 * 512 / 512**2}
+    for name, expected in trained.items():
+        assert states_per_weight(make("optimizer", name, {})) == expected
 
 
 def test_flops_by_hand(model):

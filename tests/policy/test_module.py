@@ -49,12 +49,15 @@ from rlhf_lightning.rollout.prompts import prompt_loader
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.rollout.shaping.missing_eos import missing_eos
 from rlhf_lightning.rollout.shaping.normalise_score import NormaliseScore
+from rlhf_lightning.schedule.anneal import anneal
+from rlhf_lightning.schedule.constant import constant
 from rlhf_lightning.sft.module import demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tensors import score_on_last_token
 from rlhf_lightning.tracking.progress import StageProgress
 from rlhf_lightning.training.datamodule import ShardedData
 from rlhf_lightning.training.distributed import batch_at
+from rlhf_lightning.training.optimizer import Optimization
 
 kl = RewardKL().shape_rewards
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]
@@ -109,6 +112,7 @@ def train(
     prompts: Sequence[str] = PROMPTS,
     sampler: Any = None,
     log: Callable[[str], None] = lambda text: None,
+    schedule: Any = anneal,
     **settings: Any,
 ) -> PPOModule:
     L.seed_everything(seed, verbose=False)
@@ -131,6 +135,7 @@ def train(
     made = partial(separate_critic, warmup=warmup) if critic == "separate" else shared_critic
     policy = Policy(language_model, made(language_model, None) if advantage is gae else None)
     module = module_class(policy, Policy(small_model(dropout)), parts, given)
+    module.optimization = Optimization(schedule=schedule)
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=list(watch),
@@ -281,7 +286,7 @@ def test_the_history_has_the_names_of_trl():
         assert metrics["episode"] == number * 8
     rates = [metrics["lr"] for metrics in module.history]
     assert rates == pytest.approx([2e-4, 2e-4 * 2 / 3, 2e-4 / 3])
-    assert {f["lr"] for f in train(learning_rate_schedule="constant").history} == {2e-4}
+    assert {f["lr"] for f in train(schedule=constant).history} == {2e-4}
 
 
 def test_the_objective_by_hand(scored_of):
@@ -323,7 +328,7 @@ def test_a_seed_says_everything():
 )
 def test_it_learns_what_the_scorer_pays_for(advantage, sign):
     """A bandit: the score is the share of tokens from one half of the vocabulary, a half at the start."""
-    settings = {"updates": 20, "responses_per_prompt": 16, "learning_rate": 1e-2, "learning_rate_schedule": "constant"}
+    settings = {"updates": 20, "responses_per_prompt": 16, "learning_rate": 1e-2, "schedule": constant}
     history = train(partial(share_of_a_half, sign=sign), advantage=advantage, kl_control=FixedKL(coef=0.0), **settings).history
     shares = [sign * metrics["objective/scores"] for metrics in history]
     assert 0.4 < shares[0] < 0.6
@@ -331,7 +336,7 @@ def test_it_learns_what_the_scorer_pays_for(advantage, sign):
 
 
 def test_a_penalty_on_kl_holds_the_policy_near_its_start():
-    settings = {"updates": 8, "responses_per_prompt": 8, "learning_rate": 1e-2, "learning_rate_schedule": "constant", "advantage": rloo}
+    settings = {"updates": 8, "responses_per_prompt": 8, "learning_rate": 1e-2, "schedule": constant, "advantage": rloo}
     free, held = (train(share_of_a_half, kl_control=FixedKL(coef=coef), **settings) for coef in (0.0, 1.0))
     assert held.history[-1]["objective/kl"] < 0.5 * free.history[-1]["objective/kl"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lightning as L
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from rlhf_lightning.preference.loss.simpo import SimPO
 from rlhf_lightning.preference.module import PreferenceModule, text_log_probs
 from rlhf_lightning.preference.settings import PreferenceSettings
 from rlhf_lightning.preference.texts import TextTable
+from rlhf_lightning.schedule.anneal import anneal
+from rlhf_lightning.training.optimizer import Optimization
 
 LOSSES = [DPO(), DPO(variant="hinge"), IPO(), ORPO(), SimPO(), KTO(from_pairs=True)]
 
@@ -30,9 +34,10 @@ def fitted(language_model, feedback, loss, epochs=1, batch_size=99, **settings):
     judged = standardise(feedback)
     thumbs = isinstance(loss, KTO)
     examples = thumbed_examples(judged, table, loss.from_pairs) if thumbs else compared_examples(judged, table)
-    chosen = PreferenceSettings(epochs=epochs, batch_size=batch_size, **{"warmup_fraction": 0.0, **settings})
+    chosen = PreferenceSettings(epochs=epochs, batch_size=batch_size, **settings)
     loader = preference_loader(examples, table, chosen.batch_size, 0, 0, 1)
     module = PreferenceModule(language_model, loss, chosen, epochs * len(loader), table, np.arange(len(table)))
+    module.optimization = Optimization(schedule=partial(anneal, warmup=0))
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,

@@ -69,10 +69,10 @@ def test_a_loss_s_own_parameters_have_their_own_learning_rate_and_no_decay():
     from rlhf_lightning.reward.settings import RewardSettings
 
     model = nn.Linear(2, 1)
-    settings = RewardSettings(learning_rate=1e-5, loss_learning_rate=0.02, weight_decay=0.3, warmup_fraction=0.0)
+    settings = RewardSettings(learning_rate=1e-5, loss_learning_rate=0.02)
     thumbs = LogisticThumbs()
     groups = RewardModule(model, [BradleyTerry(), thumbs], settings, steps=10).configure_optimizers()["optimizer"].param_groups
-    assert [(group["initial_lr"], group["weight_decay"]) for group in groups] == [(1e-5, 0.3), (0.02, 0.0)]
+    assert [(group["initial_lr"], group["weight_decay"]) for group in groups] == [(1e-5, 0.01), (0.02, 0.0)]
     assert [id(p) for p in groups[1]["params"]] == [id(thumbs.threshold)]
     alone = RewardModule(nn.Linear(2, 1), [BradleyTerry()], settings, steps=10).configure_optimizers()["optimizer"].param_groups
     assert len(alone) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -40,6 +41,8 @@ from rlhf_lightning.reward.pooling.cls import cls
 from rlhf_lightning.reward.pooling.last import last
 from rlhf_lightning.reward.settings import RewardSettings
 from rlhf_lightning.reward.tuning.frozen import frozen
+from rlhf_lightning.schedule.anneal import anneal
+from rlhf_lightning.training.optimizer import Optimization
 
 TOKENIZER = byte_level_bpe([], 270)
 
@@ -179,7 +182,8 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny_of, tmp_path):
     trunk, tokenizer = load_trunk(str(tmp_path / "policy"))
     model = RewardModel(ComposedScore(trunk, last, LinearHead(trunk.config.hidden_size)), tokenizer, 64)
     frozen(trunk)
-    module = module_of(model, [BradleyTerry()], learning_rate=0.05, warmup_fraction=0.0)
+    module = module_of(model, [BradleyTerry()], learning_rate=0.05)
+    module.optimization = Optimization(schedule=partial(anneal, warmup=0))
     batch = collate(standardise([ranked("It", [" costs", " boils"], [0, 1])]), model)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,9 +11,11 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.schedule.constant import constant
 from rlhf_lightning.sft.module import SFTModule, demonstration_loader
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.boundary import plain_ids
+from rlhf_lightning.training.optimizer import Optimization
 
 DEMONSTRATIONS = [
     ("Review of a lamp:\n", "It is a quiet fan."),
@@ -114,7 +118,8 @@ def test_processes_share_every_batch_evenly(tiny_of):
 
 def test_a_demonstration_is_learned(tiny_of):
     language_model = tiny_of("gpt2")
-    module = SFTModule(language_model, SFTSettings(learning_rate=3e-3, warmup_fraction=0.0, learning_rate_schedule="constant"), steps=80)
+    module = SFTModule(language_model, SFTSettings(learning_rate=3e-3), steps=80)
+    module.optimization = Optimization(schedule=partial(constant, warmup=0))
     (batch,) = list(loader_of(language_model, DEMONSTRATIONS[:3])[0])
     optimizer = module.configure_optimizers()["optimizer"]
     for _ in range(80):

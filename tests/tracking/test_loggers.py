@@ -131,7 +131,7 @@ def offline(tmp_path, monkeypatch):
 
 
 def test_wandb_has_metrics_samples_the_report_and_the_configuration_without_secrets(tmp_path, offline):
-    run = run_with(tmp_path / "my run", kind="wandb", naming="trl")
+    run = run_with(tmp_path / "my run", kind="wandb", naming="trl", tags=["small", "first"], notes="A trial.", job_type="train")
     for name in ("report.html", "report.json"):
         (run.folder / name).write_text("<p>told</p>")
     for stage in ("sft", "ppo"):
@@ -148,7 +148,8 @@ def test_wandb_has_metrics_samples_the_report_and_the_configuration_without_secr
     assert set(by_stage) == {"my run/sft", "my run/ppo"}
     found = by_stage["my run/ppo"]
     about = next(r.run for r in found if r.HasField("run"))
-    assert (about.run_group, about.job_type, about.project) == ("my run", "ppo", "rlhf_lightning")
+    assert (about.run_group, about.job_type, about.project) == ("my run", "train", "rlhf_lightning")
+    assert (list(about.tags), about.notes) == (["small", "first"], "A trial.")
     config = items(about.config.update)
     assert config["stage"] == {"lr": 0.5}
     assert config["hub"] == {"token": "***", "url": "https://me:***@host"}

@@ -38,7 +38,7 @@ from tests.fork_server import run
 
 KINDS = ["sft", "reward", "dpo", "kto"]
 THINGS = ["lamp", "fan", "kettle", "tent", "desk", "rug", "pen"]
-SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 5, "learning_rate": 1e-30, "warmup_fraction": 0.0, "weight_decay": 0.0}
+SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 5, "learning_rate": 1e-30}
 """Seven rows: a batch of five and one of two. The weights stay, so that the steps' gradients can be compared."""
 
 

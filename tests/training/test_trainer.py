@@ -58,7 +58,7 @@ def test_strategies_are_lightning_s():
     assert {name for name in left_out if not name.startswith(tuple(UNSUPPORTED_STRATEGIES))} == set(), "each is refused with its reason"
 
 
-@pytest.mark.parametrize("key", ["max_steps", "max_epochs", "limit_train_batches", "fast_dev_run"])
+@pytest.mark.parametrize("key", ["max_steps", "max_epochs", "limit_val_batches", "fast_dev_run"])
 def test_a_stage_counts_for_itself(key):
     assert f"trainer.{key} is set by the stage" in refused({key: 3})
     assert "ppo.updates" in refused({key: 3})

@@ -54,7 +54,7 @@ def check_training(history: Sequence[Mapping[str, float]], raw: Tensor, name: st
     """
     tenth = max(1, len(history) // 10)
     losses = [step["reward/loss"] for step in history]
-    advice = "nothing is saved; lower reward.learning_rate, or raise reward.warmup_fraction"
+    advice = "nothing is saved; lower reward.learning_rate, or raise schedule.warmup"
     if len(losses) > 1:
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
         if not last <= DIVERGED * max(first, 1.0):
