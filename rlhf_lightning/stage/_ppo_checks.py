@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.optimization.parameters import warmup_steps
 from rlhf_lightning.registry import component_of
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.stage._evaluation import check_monitor, policy_names
@@ -44,6 +45,7 @@ def check_policy_training(choices: ComposedConfig) -> None:
     _check_batch(choices)
     _check_trainer(choices)
     _check_rewards(choices)
+    warmup_steps(choices.config.schedule.get("warmup"), 0.0, choices.settings("ppo").updates)  # raises for one as long as the training
 
 
 def _check_advantage(choices: ComposedConfig) -> None:

@@ -120,6 +120,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     # out of its choices
     ("optimizer.no_decay=[bias]", ["optimizer.no_decay", "'biases'", "'norms'"]),
     ("schedule.warmup=-5", ["schedule.warmup", "-5", "fraction"]),
+    ("schedule.warmup=40", ["schedule.warmup=40", "40 steps", "schedule.warmup=0.1"]),
     ("schedule=anneal schedule.min_lr_rate=0.1", ["min_lr_rate", "schedule=cosine"]),
     ("policy_critic=seperate", ["policy_critic=seperate", "did you mean 'separate'", "reward_model, separate, shared"]),
     ("-m schedule.warmup=0.1,1.5", ["schedule.warmup", "1.5", "fraction"]),
