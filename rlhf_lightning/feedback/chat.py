@@ -42,7 +42,7 @@ def response_of(row: Row, name: str, prompt: Prompt) -> str:
     if not isinstance(value, list):
         return row.text(name)
     where = row.where + name
-    return _answer(_after(prompt, messages(value, where)), where)
+    return _answer(conversation_after(prompt, messages(value, where)), where)
 
 
 def responses_of(row: Row, prompt: str | None, names: Sequence[str]) -> tuple[Prompt, tuple[str, ...]]:
@@ -103,7 +103,8 @@ def _message(item: Any, where: str, extra_keys: Collection[str]) -> Message:
     return Message(role=item["role"], content=nonblank_text(item["content"], f"{where}.content"))
 
 
-def _after(prompt: Prompt, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+def conversation_after(prompt: Prompt, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns without the prompt, if they repeat it at their beginning."""
     question = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
     return turns[len(question) :] if turns[: len(question)] == question else turns
 

@@ -21,7 +21,7 @@ from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.model.trunk import max_positions
 from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start
-from rlhf_lightning.tokenization.chat_template import is_templated, prompt_ids, strip_frames
+from rlhf_lightning.tokenization.chat_template import prompt_ids, strip_frames
 from rlhf_lightning.tokenization.conversation import UnstableTemplate, conversation_ids
 from rlhf_lightning.tokenization.length_limit import UNLIMITED
 from rlhf_lightning.tokenization.turns import end_notes, generation_eos_ids, stop_ids
@@ -114,29 +114,32 @@ class LanguageModel:
         """[..., D] vectors of the trunk as the output layer reads them."""
         return before_output(self.model, hidden)
 
-    def conversation_rows(self, messages: Sequence[Message]) -> list[TrainingRow]:
-        """Encode a conversation to train on all answers of the assistant: one row, or a row per answer.
+    def conversation_rows(self, messages: Sequence[Message], context: int = 1) -> list[TrainingRow]:
+        """Encode a conversation to train on the answers of the assistant: one row, or a row per answer.
 
-        A row per answer, after the messages before it, is needed by an encoder-decoder, without a chat template, and by a template that
-        writes an answer otherwise once the conversation continues (which drops earlier thoughts): see the rows' note.
+        A row per answer, after the messages before it, is needed by an encoder-decoder, and by a template that writes an answer otherwise
+        once the conversation continues (which drops earlier thoughts): see the rows' note.
+
+        Args:
+            context: number of messages at the beginning that are only read.
 
         Raises:
             DataError: no answer follows another message, or the chat template rejects the conversation.
         """
-        answers = [i for i, message in enumerate(messages) if i and message.role == "assistant"]
+        answers = [i for i, message in enumerate(messages) if i >= max(1, context) and message.role == "assistant"]
         if not answers:
             roles = ", ".join(message.role for message in messages)
             raise DataError(f"a conversation of the roles {roles} has no message of the assistant after another one to train on")
         note = ""
-        if self.decoder_prefix is None and is_templated(self.tokenizer, tuple(messages)):
+        if self.decoder_prefix is None:
             try:
-                return [TrainingRow(*conversation_ids(self.tokenizer, messages, self.eos_ids), None)]
+                return [TrainingRow(*conversation_ids(self.tokenizer, messages, self.eos_ids, context), None)]
             except UnstableTemplate as reason:
                 note = str(reason)
         rows = []
         for index in answers:
-            ids, start, context = self.text_ids(tuple(messages[:index]), messages[index].content)
-            rows.append(TrainingRow(ids, [i >= start for i in range(len(ids))], context, note))
+            ids, start, encoder_ids = self.text_ids(tuple(messages[:index]), messages[index].content)
+            rows.append(TrainingRow(ids, [i >= start for i in range(len(ids))], encoder_ids, note))
         return rows
 
     def text_ids(self, prompt: Prompt, response: str) -> tuple[list[int], int, list[int] | None]:

@@ -101,7 +101,7 @@ class TextEncoder:
     - encoder_decoder: the encoder reads the prompt in the template for one text; the decoder its start token and the response in that
       template, so that the vector of the response's last token depends on everything.
 
-    A chat prompt goes through the tokenizer's chat template, or is `flow.prompt_text`. Special-token strings in texts are plain text.
+    A chat prompt goes through the tokenizer's chat template or the default one. Special-token strings in texts are plain text.
     Truncation to max_length drops the beginning of the prompt (not the begin-of-text token), then the end of the response, never the
     template's tokens; each side of an encoder-decoder has max_length.
 

@@ -12,8 +12,9 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.prompt_encoding import decode_packed
+from rlhf_lightning.model.prompt_encoding import TrainingRow, decode_packed
 from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_predictions
+from rlhf_lightning.sft.rows import demonstration_rows, pack
 from rlhf_lightning.sft.settings import SFTSettings
 from rlhf_lightning.tokenization.length_limit import length_limit
 from rlhf_lightning.training.distributed import shared_loader
@@ -53,7 +54,7 @@ def demonstration_loader(
     world: int,
     micro_batch_size: int | None = None,
 ) -> tuple[DataLoader[Any], int]:
-    """Shuffled batches of demonstrations, and the number of demonstrations too long to use.
+    """Shuffled batches of demonstrations, and the number of demonstrations with a row too long to use.
 
     Args:
         micro_batch_size: of demonstrations, for batches that are lists of micro-batches.
@@ -62,20 +63,17 @@ def demonstration_loader(
         DataError: all are too long.
     """
     limit = length_limit(settings.max_length, language_model.max_length, "sft.max_length")
-    rows = []
-    for row in demonstrations:
-        ids, start, context = language_model.text_ids(row.prompt, str(row.response))
-        if max(len(ids), len(context or ())) <= limit.tokens:
-            rows.append((ids, start, context))
+    rows: list[TrainingRow] = []
+    skipped = 0
+    for demonstration in demonstrations:
+        encoded = demonstration_rows(language_model, demonstration)
+        fitting = [row for row in encoded if max(len(row.ids), len(row.context or ())) <= limit.tokens]
+        skipped += len(fitting) < len(encoded)
+        rows += fitting
     if not rows:
         raise DataError(f"none of {len(demonstrations)} demonstrations fits {limit.tokens} tokens: {limit.remedy}")
-
-    def collate(batch: Sequence[tuple[list[int], int, list[int] | None]]) -> PackedTokens:
-        ids, starts, contexts = zip(*batch, strict=True)
-        return PackedTokens.of(ids, starts, context=None if contexts[0] is None else PackedTokens.of(contexts))
 
     def blank(tokens: PackedTokens) -> PackedTokens:
         return dataclasses.replace(tokens, response_start=tokens.lengths)
 
-    loader = shared_loader(rows, settings.batch_size, (seed, rank, world), collate, blank, micro_batch_size)
-    return loader, len(demonstrations) - len(rows)
+    return shared_loader(rows, settings.batch_size, (seed, rank, world), pack, blank, micro_batch_size), skipped

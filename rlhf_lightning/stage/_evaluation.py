@@ -120,11 +120,12 @@ def split_demonstrations(run: Run, demonstrations: Sequence[Demonstration]) -> t
         fraction = 0.0 if every is None else HELD_OUT_FRACTION
     if not fraction:
         return list(demonstrations), []
-    prompts = list(dict.fromkeys(row.prompt for row in demonstrations))
+    prompts = list(dict.fromkeys(row.prompt or row.text for row in demonstrations))
     if len(prompts) < 2:
         raise ConfigError(
             "all demonstrations have one prompt, and none can be held out: leave evaluation.every out, or set sft.validation_fraction=0"
         )
     count = min(max(1, round(fraction * len(prompts))), len(prompts) - 1)
     held_out = {prompts[i] for i in np.random.default_rng(run.seed).permutation(len(prompts))[:count]}
-    return [row for row in demonstrations if row.prompt not in held_out], [row for row in demonstrations if row.prompt in held_out]
+    training = [row for row in demonstrations if (row.prompt or row.text) not in held_out]
+    return training, [row for row in demonstrations if (row.prompt or row.text) in held_out]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.errors import OverlongPrompt
+from rlhf_lightning.errors import DataError, OverlongPrompt
 from rlhf_lightning.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -86,8 +86,15 @@ def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str
     Raises:
         DataError: no training prompt or no held-out prompt fits; the message names the limit.
     """
+    from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.rollout.prompts import fitting_prompts
+    from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 
+    if not (task.train_prompts() or task.test_prompts()):
+        raise DataError("the task has no prompts to answer: rows of text have none, and rows with a prompt or messages do")
+    for encoder in encoders:
+        if isinstance(encoder, LanguageModel):
+            ensure_chat_template(encoder.tokenizer, (row.prompt for row in (*task.train_prompts(), *task.test_prompts())))
     fitting = []
     for what, prompts in (("training prompts", task.train_prompts()), ("held-out prompts", task.test_prompts())):
         checked = fitting_prompts(prompts, encoders, run.max_response_tokens, what)

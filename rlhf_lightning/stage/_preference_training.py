@@ -31,6 +31,7 @@ from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
 from rlhf_lightning.stage._training import evaluated_size, on_device, train
 from rlhf_lightning.stage.rounds import utility_of
+from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 from rlhf_lightning.tokenization.length_limit import LengthLimit, length_limit
 
 METRICS = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
@@ -63,6 +64,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
     division = train_val_split(standardise(with_weights(run, intake.feedback)), settings.validation_fraction, "preference")
     with run.time_stage("preference"):
         # Tokenise the texts that the loss compares, and those of the held-out judgements.
+        ensure_chat_template(policy.tokenizer, (record.prompt for record in intake.feedback))
         limit = length_limit(settings.max_length, policy.max_length, "preference.max_length")
         table = TextTable(policy.tokenizer, limit.tokens, policy.eos_ids)
         examples = build_examples(run, division.training, table, limit)

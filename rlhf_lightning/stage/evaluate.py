@@ -9,6 +9,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._task import build_task
 
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured, MetricFunction
@@ -60,7 +61,7 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     from rlhf_lightning.stage._fitting_task import fitting_task
     from rlhf_lightning.stage._report import write_report
 
-    task = run.build("task")
+    task = build_task(run)
     scorer = build_scorer(run, task) if run.config.get("rollout_scorer") else None
     if scorer is None and not build_metrics(run, task):
         raise ConfigError("there is nothing to measure: choose rollout_scorer=..., or an evaluation_metric that the task can give")

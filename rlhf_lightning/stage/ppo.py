@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.registry import component_of, make, register
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._ppo_checks import check_ppo
+from rlhf_lightning.stage._task import build_task
 from rlhf_lightning.stage.sft import demonstrations_of, log_skipped
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 
-    task = run.build("task")
+    task = build_task(run)
     scorer = build_scorer(run, task)
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # raises before the model loads

@@ -18,6 +18,7 @@ from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
+from rlhf_lightning.stage._task import build_task
 from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 from rlhf_lightning.stage.rounds import collect, load_feedback_so_far
 from rlhf_lightning.stage.sft import train_sft
@@ -82,7 +83,7 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     """
     from rlhf_lightning.stage._preference_training import train_preference
 
-    task: Task = run.build("task")
+    task = build_task(run)
     if not run.config.get("feedback_source") and not task.has_utility:
         names = "feedback_source=... feedback_source.NAME.path=..."
         raise ConfigError(f"stage=preference learns from feedback: add `{names}`, or choose task=reviews, whose annotators are simulated")

@@ -10,6 +10,7 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._evaluation import check_demonstrations, split_demonstrations
+from rlhf_lightning.stage._task import build_task
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -34,7 +35,7 @@ def sft(run: Run) -> float:
     from rlhf_lightning.report.policy import curve, evaluation_curves, mean_of_last
     from rlhf_lightning.stage._report import write_report
 
-    task = run.build("task")
+    task = build_task(run)
     demonstrations_of(task)  # refused before the model loads
     language_model = run.language_model(corpus=run.corpus(task))
     module = train_sft(run, task, language_model, run.folder / "policy")
@@ -53,11 +54,14 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     """
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
+    from rlhf_lightning.sft.rows import conversation_of
     from rlhf_lightning.stage._reference import apply_tuning_for_sft
     from rlhf_lightning.stage._training import evaluated_size, train
+    from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 
     settings = run.settings("sft")
     demonstrations, held_out = split_demonstrations(run, demonstrations_of(task))
+    ensure_chat_template(language_model.tokenizer, map(conversation_of, demonstrations))
     with run.time_stage("sft"):
         apply_tuning_for_sft(run, language_model)
         skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)[1]

@@ -1,56 +1,56 @@
-"""The user's own prompts and demonstrations, from JSON Lines files."""
+"""The user's own prompts and demonstrations, as texts or conversations, from files and data sets."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import json
-import os
 import random
 import re
-import stat
-import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Annotated, NoReturn, TypeVar
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 from pydantic import Field, PositiveInt
 
-from rlhf_lightning.config.schema import FilePath, did_you_mean
+from rlhf_lightning.config.schema import FilePath
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.row_fields import CONTEXT, STRENGTH, reject_unread
-from rlhf_lightning.flow import FramedPrompt, Prompt
+from rlhf_lightning.feedback.row import Row
+from rlhf_lightning.feedback.row_reader import read_rows
+from rlhf_lightning.feedback.source.hub import DataSet
+from rlhf_lightning.flow import Prompt
 from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.registry import register
-
-Row = TypeVar("Row", TaskPrompt, Demonstration)
-MAX_RATIO, SMALL = 200, 64 << 20
-"""Highest unpacking ratio beyond the first SMALL bytes: text packs to a twentieth, an archive bomb to a thousandth."""
+from rlhf_lightning.task._rows import RowShapes, prompt_key, question_key
 
 
 @register("task", "files")
 class Files:
-    """Your own prompts and optional demonstrations from JSON Lines files, without a utility.
+    """Your own prompts and demonstrations, as texts or conversations, without a utility.
 
-    A file (plain or gzip) has one JSON object per line; empty lines are skipped. Prompts with the same Unicode NFC form are duplicates;
-    the first is kept. Held-out prompts are neither among the training prompts nor in the demonstrations.
+    Read are JSON Lines, JSON arrays, CSV and Parquet files, plain or gzipped, folders of the datasets library, and names on the Hub. A
+    row's prompt is its `prompt`, a text or a list of messages {role, content}; else its `messages` up to the last answer, or what
+    `chosen` and `rejected` share. A demonstration is a prompt with its response, a text or messages; `messages`, of which all turns of the
+    assistant are learned; or `text`, which is learned from its first token. A row's other columns go to the scorer. The tokenizer's
+    chat template renders conversations. Prompts with the same Unicode NFC form are duplicates; the first is kept. Held-out prompts are
+    neither among the training prompts nor in the demonstrations.
 
     Args:
-        prompts: the file of prompts.
-        test_prompts: the file of held-out prompts; null holds out a fraction of `prompts`.
-        prompt_field: the key of the prompt, in all files.
-        demonstrations: the file of prompts with responses for supervised fine-tuning, possibly the file of prompts.
-        response_field: the key of the response in it.
+        prompts: file, folder or Hub name of the prompts; null takes those of the demonstrations.
+        test_prompts: of held-out prompts; null holds out a fraction of `prompts`.
+        prompt_field: the column of the prompt.
+        demonstrations: of prompts with responses, conversations or texts for supervised fine-tuning, possibly those of `prompts`.
+        response_field: the column of the response in it; null takes `response`, else `completion`.
+        system: a system message before each conversation that has none. With it, also empty, a text prompt is a user's message.
+        split, test_split: of a data set, for test_prompts the second one.
+        config: name of a data set's configuration on the Hub.
         test_fraction: fraction of `prompts` to hold out without test_prompts, by a prompt's sha256, independent of the rest of the
             file.
         limit: maximum of prompts, of test prompts and of demonstrations, the first ones; null keeps all.
-        prefix, suffix: text around every prompt. Strings of the model's special tokens in them are special tokens, as in a chat format
-            (<|im_start|>), and \\n and \\t a line break and a tab; in the prompts themselves they stay plain text.
+        prefix, suffix: text around every prompt that is a text. Strings of the model's special tokens in them are special tokens, and
+            \\n and \\t a line break and a tab; in the prompts themselves they stay plain text.
 
     Raises:
         DataError: naming file, line and field.
+        ConfigError: neither prompts nor demonstrations, or prefix and suffix with system.
     """
 
     has_utility = False
@@ -58,35 +58,42 @@ class Files:
     def __init__(
         self,
         *,
-        prompts: FilePath,
+        prompts: FilePath | None = None,
         test_prompts: FilePath | None = None,
         prompt_field: str = "prompt",
         demonstrations: FilePath | None = None,
-        response_field: str = "response",
+        response_field: str | None = None,
+        system: str | None = None,
+        split: str = "train",
+        test_split: str = "test",
+        config: str | None = None,
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         limit: PositiveInt | None = None,
         prefix: str = "",
         suffix: str = "",
     ) -> None:
-        texts = _distinct(prompts, prompt_field)
+        if system is not None and (prefix or suffix):
+            raise ConfigError("task.prefix and task.suffix frame texts, and task.system makes conversations of them: choose one of the two")
+        shapes = RowShapes(prompt_field, response_field, system, _unescape(prefix), _unescape(suffix))
+        path, setting = (prompts, "task.prompts") if prompts is not None else (demonstrations, "task.demonstrations")
+        if path is None:
+            raise ConfigError(
+                "task=files reads a file, folder or Hub name: give task.prompts=..., or task.demonstrations=... for stage=sft"
+            )
+        every = _distinct(DataSet(path, split, config, path_setting=setting, split_setting="task.split"), shapes, prompts is not None)
         if test_prompts is not None:
-            held_out = _distinct(test_prompts, prompt_field)
+            data_set = DataSet(test_prompts, test_split, config, path_setting="task.test_prompts", split_setting="task.test_split")
+            held_out = _distinct(data_set, shapes)
         else:
-            held_out = {key: row for key, row in texts.items() if _hash_fraction(key) < test_fraction}
-        prefix, suffix = _unescape(prefix), _unescape(suffix)
-
-        def frame(row: Row) -> Row:
-            framed = FramedPrompt(prefix, str(row.prompt), suffix) if prefix or suffix else row.prompt
-            return replace(row, prompt=framed)
-
-        train = [frame(row) for key, row in texts.items() if key not in held_out]
-        if not train:
-            raise DataError(f"{prompts}: no prompts are left to train on, {len(texts)} were read and all of them are held out")
-        pairs = _pairs(demonstrations, prompt_field, response_field) if demonstrations is not None else []
-        pairs_kept = [frame(row) for row in pairs if _key(str(row.prompt)) not in held_out]
-        self._train = train[:limit]
-        self._test = [frame(row) for row in held_out.values()][:limit]
-        self._demonstrations = pairs_kept[:limit]
+            held_out = {key: row for key, row in every.items() if _hash_fraction(row.prompt) < test_fraction}
+        train = [row for key, row in every.items() if key not in held_out]
+        if every and not train:
+            raise DataError(f"{path}: no prompts are left to train on, {len(every)} were read and all of them are held out")
+        self._train, self._test = train[:limit], [*held_out.values()][:limit]
+        self._demonstrations: list[Demonstration] = []
+        if demonstrations is not None:
+            data_set = DataSet(demonstrations, split, config, path_setting="task.demonstrations", split_setting="task.split")
+            self._demonstrations = list(_demonstrations(data_set, shapes, held_out.keys()))[:limit]
 
     def train_prompts(self) -> list[TaskPrompt]:
         """Return the training prompts, in the file's order."""
@@ -118,95 +125,41 @@ def _unknown(kind: str) -> NoReturn:
     raise ConfigError(f"task=files knows no {kind}; bring feedback with feedback_source, or take a task that has one (task=reviews)")
 
 
-def _distinct(path: str, field: str) -> dict[str, TaskPrompt]:
-    """Return the file's distinct prompts by their NFC form."""
+def _distinct(data: DataSet, shapes: RowShapes, required: bool = True) -> dict[str, TaskPrompt]:
+    """Return the distinct prompts by their keys.
+
+    Args:
+        required: rows of plain text, which have no prompt, are an error.
+    """
     prompts: dict[str, TaskPrompt] = {}
-    for where, record in _records(path):
-        _check_fields(record, {field}, CONTEXT, where)
-        prompt = _text(record, field, where)
-        columns = {name: value for name, value in record.items() if name != field}
-        prompts.setdefault(_key(prompt), TaskPrompt(prompt, columns, where))
-    if not prompts:
-        raise DataError(f'{path}: no prompts in it; one JSON object per line is expected, like {{"{field}": "..."}}')
+    for row in read_rows(data):
+        with _error_origin(row):
+            prompt = shapes.prompt_row(row)
+            if prompt is not None:
+                prompts.setdefault(prompt_key(prompt.prompt), prompt)
+            elif required:
+                raise DataError("a row of text has no prompt: give it as task.demonstrations alone, to stage=sft")
     return prompts
 
 
-def _pairs(path: str, prompt_field: str, response_field: str) -> list[Demonstration]:
-    pairs = []
-    for where, record in _records(path):
-        _check_fields(record, {prompt_field, response_field}, CONTEXT | STRENGTH, where)
-        pairs.append(Demonstration(_text(record, prompt_field, where), _text(record, response_field, where), where))
-    return pairs
+def _demonstrations(data: DataSet, shapes: RowShapes, held_out: Collection[str]) -> Iterator[Demonstration]:
+    """Yield the demonstrations whose prompts aren't held out."""
+    for row in read_rows(data):
+        with _error_origin(row):
+            demonstration, prompt = shapes.demonstration(row), shapes.prompt_row(row)
+        if prompt is None or prompt_key(prompt.prompt) not in held_out:
+            yield demonstration
 
 
-def _check_fields(record: dict[str, object], read: set[str], fields: Mapping[str, str], where: str) -> None:
+@contextmanager
+def _error_origin(row: Row) -> Iterator[None]:
+    """Name the row's file and line in an error."""
     try:
-        reject_unread(record, read, fields, {}, "write it into the prompt, or take it out of the file")
+        yield
     except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{row.origin}: {error}") from None
 
 
-def _key(prompt: str) -> str:
-    return unicodedata.normalize("NFC", prompt)
-
-
-def _hash_fraction(key: str) -> float:
-    """Hash a text to [0, 1)."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-
-
-def _records(path: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield (file:line, object) of each line that isn't empty."""
-    for number, line in enumerate(_content(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode())
-        except (ValueError, RecursionError) as cause:
-            raise DataError(f"{where}: not JSON in UTF-8 ({cause}); one object per line is expected") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: a JSON object is expected, not {type(record).__name__}")
-        yield where, record
-
-
-def _content(path: str) -> bytes:
-    """Read the file's bytes, unpacking gzip."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            found_kind = "a folder" if os.path.isdir(path) else "no regular file (a FIFO, socket or device)"
-            raise DataError(f"{path} is {found_kind}: give the name of a JSON Lines file")
-        with open(path, "rb") as handle:
-            content = handle.read()
-        return _unpack(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError, ValueError, zlib.error) as cause:
-        raise DataError(f"{path} can't be read: {getattr(cause, 'strerror', None) or cause}") from None
-
-
-def _unpack(packed: bytes) -> bytes:
-    """Unpack a gzip file. Raises ValueError at the size limit, before memory is exhausted."""
-    limit = max(SMALL, MAX_RATIO * len(packed))
-    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"the gzip file unpacks to more than {MAX_RATIO} times its size, as no file of text does: unpack it yourself")
-    return content
-
-
-def _text(record: dict[str, object], field: str, where: str) -> str:
-    if field not in record:
-        raise DataError(f"{where}: no field {field!r}{did_you_mean(field, record)}; it has: {', '.join(record) or 'none'}")
-    value = record[field]
-    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
-        raise DataError(
-            f"{where}: field {field!r} is a chat, and task=files takes texts: write only the last user message as text, and the chat "
-            r"""format around it as task.prefix="<|im_start|>user\n" task.suffix="<|im_end|>\n<|im_start|>assistant\n" """
-            "(the special tokens of your model); stage=preference and stage=reward read chats"
-        )
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: field {field!r} must be text that isn't blank, not {value!r:.80}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: field {field!r} holds half of a surrogate pair, which is no text: {value!r:.80}") from None
-    return value
+def _hash_fraction(prompt: Prompt) -> float:
+    """Hash a prompt without its system message to [0, 1)."""
+    return int.from_bytes(hashlib.sha256(question_key(prompt).encode()).digest()[:8]) / 2**64

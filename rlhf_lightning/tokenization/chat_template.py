@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import DataError, UserError
-from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
+from rlhf_lightning.flow import FramedPrompt, Message, Prompt
 from rlhf_lightning.tokenization.boundary import start_ids
 from rlhf_lightning.tokenization.encoding import Rendered, Span, encode, special_tokens
 from rlhf_lightning.tokenization.template_limits import render_bounded
@@ -15,6 +15,12 @@ from rlhf_lightning.tokenization.template_limits import render_bounded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize + ':' }}{{ '' if message['content'][:1] == ' ' else ' ' }}"
+    "{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""The template of a tokenizer that has none: "User: ...", "Assistant: ..." with an EOS, line by line."""
 MASKS = range(0xE000, 0xF8FF)
 """Private-use characters: two that no message contains delimit the number of a masked special-token string in a template."""
 PROBE = "\uf8ff"
@@ -26,8 +32,8 @@ GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of a prompt, as a sampler reads them.
 
-    A chat is rendered by the tokenizer's chat template with the generation prompt at its end; a text, or a chat without a template
-    (`flow.prompt_text`), follows the tokenizer's start of a text. An empty text is the begin-of-text token, if there is one.
+    A chat is rendered by the tokenizer's chat template, else DEFAULT_TEMPLATE, with the generation prompt at its end; a text follows
+    the tokenizer's start of a text. An empty text is the begin-of-text token, if there is one.
     Special-token strings in messages stay plain text.
 
     Raises:
@@ -39,7 +45,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Ids before those of a rendered prompt; empty if a chat template or a prefix has its own."""
-    if is_templated(tokenizer, prompt):
+    if not isinstance(prompt, str):
         return []
     start = start_ids(tokenizer)
     if not start and not prompt and tokenizer.bos_token_id is not None:
@@ -52,9 +58,21 @@ def opening_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]
     return start
 
 
-def is_templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
-    """True if the tokenizer's chat template renders the prompt."""
-    return not isinstance(prompt, str) and bool(getattr(tokenizer, "chat_template", None))
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's chat template, else the default one with the begin-of-text token if there is one."""
+    if getattr(tokenizer, "chat_template", None):
+        return str(tokenizer.get_chat_template())
+    has_start = tokenizer.bos_token_id is not None and start_ids(tokenizer) == [tokenizer.bos_token_id]
+    return "{{ bos_token }}" * has_start + DEFAULT_TEMPLATE
+
+
+def ensure_chat_template(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Prompt]) -> None:
+    """Give a tokenizer without a chat template the default one if a prompt is a chat.
+
+    It is then saved with the model.
+    """
+    if not getattr(tokenizer, "chat_template", None) and any(prompt and not isinstance(prompt, str) for prompt in prompts):
+        tokenizer.chat_template = chat_template(tokenizer)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendered:
@@ -62,9 +80,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Rendere
     if isinstance(prompt, FramedPrompt) and has_special_tokens(tokenizer, prompt):
         start = len(prompt.prefix)
         return Rendered(str(prompt), ((start, start + len(prompt.content)),))
-    if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
-        return Rendered.plain(prompt_text(prompt))
-    return render_chat(tokenizer, prompt)
+    return Rendered.plain(prompt) if isinstance(prompt, str) else render_chat(tokenizer, prompt)
 
 
 def has_special_tokens(tokenizer: PreTrainedTokenizerBase, prompt: FramedPrompt) -> bool:
@@ -157,11 +173,10 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], gen
 
 def _run_template(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], generation: bool) -> Rendered:
     """Run the template within its limits, with the spans that it marks as the model's text."""
-    template = str(tokenizer.get_chat_template())
+    template = chat_template(tokenizer)
     if not GENERATION_TAG.search(template):
-        return Rendered(
-            render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)))
-        )
+        options: Any = {"tokenize": False, "add_generation_prompt": generation, "chat_template": template}
+        return Rendered(render_bounded(template, lambda: str(tokenizer.apply_chat_template(chat, **options))))
     from transformers.utils.chat_template_utils import render_jinja_template
 
     spans: list[Span] = []

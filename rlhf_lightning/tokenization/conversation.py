@@ -34,7 +34,9 @@ class UnstableTemplate(DataError):
     """A template that ends no turn, or writes an answer otherwise once the conversation continues."""
 
 
-def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], stop_ids: Sequence[int] = ()) -> ConversationIds:
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], stop_ids: Sequence[int] = (), context: int = 1
+) -> ConversationIds:
     """Encode a conversation by the tokenizer's chat template, with a mask of the assistant's tokens.
 
     The ids are those of `apply_chat_template`, except that special-token strings in messages stay plain text, and that the end of turn is
@@ -44,21 +46,23 @@ def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
 
     Args:
         stop_ids: as of `turns.turn_template`.
+        context: number of messages at the beginning whose answers aren't marked.
 
     Raises:
         UnstableTemplate: a part of the conversation is rendered otherwise than the conversation, so that one row can't train all answers
             as they are sampled; encode each answer with the messages before it.
         DataError: the template rejects the conversation.
     """
-    rendered, turn = render_chat(tokenizer, messages, generation=False), turn_template(tokenizer, stop_ids)
+    rendered, turn = render_chat(tokenizer, messages, generation=False), turn_template(tokenizer, stop_ids, default=True)
     if not turn.end:
         raise UnstableTemplate(f"{_template_name(tokenizer)} writes no token at the end of a turn")
-    answers = [i for i, message in enumerate(messages) if i and message.role == "assistant"]
+    answers = [i for i, message in enumerate(messages) if i >= max(1, context) and message.role == "assistant"]
     spans = [_answer_span(tokenizer, messages, index, rendered, stop_ids) for index in answers]
     size = len(rendered.text)
     is_open = bool(spans) and spans[-1][1] > size
     if rendered.generated:
-        spans = [(start, _include_end(tokenizer, rendered, end, turn)) for start, end in rendered.generated]
+        first = spans[0][0] if spans and context > 1 else 0
+        spans = [(start, _include_end(tokenizer, rendered, end, turn)) for start, end in rendered.generated if end > first]
     (ids,) = encode(tokenizer, [rendered])
     bounds = _token_bounds(tokenizer, rendered, ids, [min(bound, size) for span in spans for bound in span])
     mask = [False] * len(ids)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt
 from rlhf_lightning.tokenization.boundary import common_prefix_length, start_ids
-from rlhf_lightning.tokenization.chat_template import PROBE, is_templated, render_chat
+from rlhf_lightning.tokenization.chat_template import PROBE, chat_template, render_chat
 from rlhf_lightning.tokenization.encoding import Rendered, encode_plain, special_tokens
 
 if TYPE_CHECKING:
@@ -57,14 +57,15 @@ class Exchange(NamedTuple):
     is_rewritten: bool = False
 
 
-def turn_template(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = ()) -> TurnTemplate:
+def turn_template(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int] = (), default: bool = False) -> TurnTemplate:
     """The chat template's text around an answer; empty without a template.
 
     Args:
+        default: take the default template where the tokenizer has none.
         stop_ids: tokens at which a sampler stops; if the template writes no end (GLM-4), the start of the next turn ends an answer if
             it is one of them.
     """
-    template = getattr(tokenizer, "chat_template", None)
+    template = getattr(tokenizer, "chat_template", None) or (default and chat_template(tokenizer))
     return _turn_template(tokenizer, str(template), len(tokenizer), tuple(stop_ids)) if template else TurnTemplate()
 
 
@@ -125,10 +126,10 @@ def exchange(
         rendered: the prompt as a sampler reads it.
         template_tail: keep the template's text after the end of the turn.
     """
-    turn = turn_template(tokenizer, stop_ids)
+    turn = turn_template(tokenizer, stop_ids, default=not isinstance(prompt, str))
     size = len(rendered.text)
     # A plain text, or a framed one whose suffix is the template's generation prompt.
-    if isinstance(prompt, str) or not is_templated(tokenizer, prompt):
+    if isinstance(prompt, str):
         is_turn = isinstance(prompt, FramedPrompt) and bool(turn.opening.strip()) and prompt.endswith(turn.opening)
         joined = rendered + Rendered.plain(response)
         end = turn.end if is_turn and turn.end else text_end(tokenizer, stop_ids)

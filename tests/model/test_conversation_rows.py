@@ -125,18 +125,18 @@ def test_a_conversation_without_an_answer_is_rejected(model):
         model.conversation_rows(CONVERSATIONS[0][:1])
 
 
-def test_a_row_for_each_answer_where_one_row_would_not_be_what_is_sampled(model):
+def test_the_default_template_makes_one_row_in_which_answers_of_the_context_are_not_learned(model):
     tokenizer: Any = model.tokenizer
     template = tokenizer.chat_template
     messages = CONVERSATIONS[0]
     try:
         tokenizer.chat_template = None
-        rows = model.conversation_rows(messages)
+        (row,), (rest,) = model.conversation_rows(messages), model.conversation_rows(messages, 3)
+        prompt = model.encode_prompts([messages[:1]], 4).prompt_ids[0].tolist()
     finally:
         tokenizer.chat_template = template
-    assert len(rows) == 3
-    assert not any(row.note for row in rows)
-    assert [row.ids[-1] for row in rows] == [tokenizer.eos_token_id] * 3
-    assert [tokenizer.decode([i for i, m in zip(row.ids, row.mask, strict=True) if m][:-1]) for row in rows] == [
-        message.content for message in messages[1::2]
-    ]
+    learned = [tokenizer.decode([i for i, m in zip(r.ids, r.mask, strict=True) if m]) for r in (row, rest)]
+    end = tokenizer.eos_token
+    assert learned == [f" It is cheap.{end}  Yes, it boils water.{end} Good.{end}", f"  Yes, it boils water.{end} Good.{end}"]
+    assert row.ids == rest.ids
+    assert row.ids[: row.mask.index(True)] == prompt

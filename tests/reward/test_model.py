@@ -145,17 +145,17 @@ def test_special_token_strings_in_the_text_stay_text(saved_policy):
 
 
 @torch.no_grad()
-def test_a_chat_is_scored_through_its_template_or_as_its_text(saved_policy):
+def test_a_chat_is_scored_through_its_template_or_the_default_one(saved_policy):
     model = reward_model(saved_policy)
-    said = (Message(role="user", content="It costs"), Message(role="assistant", content="little."), Message(role="user", content="A fan?"))
+    said = (Message(role="user", content="It costs"), Message(role="user", content="A fan?"))
     texts = ["It costs", prompt_text(said)]
     expected = model.score_texts(texts, [" little", " boils"])
     assert torch.equal(model.score_texts(["It costs", said], [" little", " boils"]), expected)
     model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '<|end|>' }}{% endfor %}"
     rendered = model.tokenise([(said, " boils")])
     end = model.tokenizer.eos_token_id
-    assert rendered.ids.tolist().count(end) == 4
-    assert model.tokenizer.decode(rendered.ids) == "It costs<|end|>little.<|end|>A fan?<|end|> boils<|end|>"
+    assert rendered.ids.tolist().count(end) == 3
+    assert model.tokenizer.decode(rendered.ids) == "It costs<|end|>A fan?<|end|> boils<|end|>"
     scores = model.score_texts(["It costs", said], [" little", " boils"])
     assert (scores[0] - expected[0]).abs() < 1e-5
     assert (scores[1] - expected[1]).abs() > 1e-3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.flow import FramedPrompt
+from rlhf_lightning.flow import FramedPrompt, Message
 from rlhf_lightning.interfaces import Demonstration, Task, TaskPrompt
 from rlhf_lightning.task.files import Files
 
@@ -21,6 +21,10 @@ def written(folder: Path, rows: list[object], name: str = "prompts.jsonl") -> st
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
     return str(path)
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def prompts_of(rows) -> list[str]:
@@ -84,18 +88,25 @@ def test_line_separators_of_unicode_end_no_line_and_a_bom_is_no_text(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"prompt": "a"}\n\n{"promt": "b"}\n', r"a\.jsonl:3: no field 'prompt', did you mean 'promt'\?; it has: promt"),
-        (b"{}", r"a\.jsonl:1: no field 'prompt'; it has: none"),
-        (b'{"prompt": 3}', r"a\.jsonl:1: field 'prompt' must be text that isn't blank, not 3"),
-        (b'{"prompt": " "}', r"a\.jsonl:1: field 'prompt' must be text that isn't blank"),
-        (b'{"prompt": "\\ud800"}', r"a\.jsonl:1: field 'prompt' holds half of a surrogate pair"),
-        (b'{"prompt": "a"}\n{"prompt": ', r"a\.jsonl:2: not JSON in UTF-8"),
-        (b'{"prompt": "a"}\n{"prompt": "\xff"}', r"a\.jsonl:2: not JSON in UTF-8"),
-        (b"[" * 100_000, r"a\.jsonl:1: not JSON in UTF-8"),
-        (b'"prompt"', r"a\.jsonl:1: a JSON object is expected, not str"),
-        (b"\n", r"a\.jsonl: no prompts in it"),
-        (gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], r"a\.jsonl can't be read"),
-        (b"\x1f\x8bnonsense", r"a\.jsonl can't be read"),
+        (b'{"prompt": "a"}\n\n{"promt": "b"}\n', r"a\.jsonl:3: no field 'prompt', did you mean 'promt'\?; .*the row has: promt"),
+        (b"{}", r"a\.jsonl:1: no field 'prompt'; expected is a prompt, messages, .*the row has: none"),
+        (b'{"prompt": 3}', r"a\.jsonl:1: prompt must be text, not a number"),
+        (b'{"prompt": " "}', r"a\.jsonl:1: prompt is blank text"),
+        (b'{"prompt": "\\ud800"}', r"a\.jsonl:1: 'prompt' holds a lone surrogate"),
+        (b'{"prompt": "a"}\n{"prompt": ', r"a\.jsonl:2: not JSON"),
+        (b'{"prompt": "a"}\n{"prompt": "\xff"}', r"a\.jsonl:2: not UTF-8"),
+        (b'{"prompt": ' + b"[" * 100_000, r"a\.jsonl:1: not usable JSON: nested too deeply"),
+        (b'"prompt"', r"a\.jsonl:1: a row must be a JSON object, not text"),
+        (b"\n", r"a\.jsonl:2: no rows: the file is empty"),
+        (gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], r"a\.jsonl:1: the gzip file is truncated"),
+        (b"\x1f\x8bnonsense", r"a\.jsonl:1: the gzip file is damaged"),
+        (b'{"text": "a"}', r"a\.jsonl:1: a row of text has no prompt: give it as task.demonstrations alone"),
+        (
+            b'{"messages": [{"role": "bot", "content": "a"}]}',
+            r"a\.jsonl:1: messages\[0\]\.role must be one of system, user",
+        ),
+        (b'{"messages": [{"role": "assistant", "content": "a"}]}', r"a\.jsonl:1: messages begins with the assistant"),
+        (b'{"prompt": [{"role": "user", "content": "a"}], "tools": ["f"]}', r"a\.jsonl:1: field 'tools' holds"),
     ],
 )
 def test_errors_name_the_place(tmp_path: Path, content: bytes, message: str) -> None:
@@ -107,7 +118,7 @@ def test_errors_name_the_place(tmp_path: Path, content: bytes, message: str) -> 
 
 def test_errors_of_other_files(tmp_path: Path) -> None:
     path = written(tmp_path, prompts(3))
-    with pytest.raises(DataError, match=r"no\.jsonl can't be read: .*No such file"):
+    with pytest.raises(DataError, match=r"task\.prompts=.*no\.jsonl': no such file"):
         Files(prompts=str(tmp_path / "no.jsonl"))
     with pytest.raises(DataError, match=r"prompts\.jsonl:1: no field 'response'"):
         Files(prompts=path, demonstrations=path)
@@ -153,7 +164,7 @@ def test_what_is_no_file_is_named(tmp_path, kind):
     elif kind == "circle":
         path.symlink_to(path)
     name = {"device": "/dev/zero", "long": str(tmp_path / ("x" * 300)), "zero byte": "a\0b"}.get(kind, str(path))
-    with pytest.raises(DataError, match=r"is a folder|no regular file|can't be read"):
+    with pytest.raises(DataError, match=r"the folder has no|not a regular file|can't be read|no such file"):
         Files(prompts=name)
 
 
@@ -167,7 +178,84 @@ def test_a_prefix_and_suffix_are_known_apart_from_the_prompt_and_their_line_brea
     assert not isinstance(Files(prompts=path, test_fraction=0.0).train_prompts()[0].prompt, FramedPrompt)
 
 
-def test_a_chat_is_rejected_with_what_to_write_instead(tmp_path):
-    path = written(tmp_path, [{"prompt": [{"role": "user", "content": "a"}]}])
-    with pytest.raises(DataError, match=r"prompts.jsonl:1: field 'prompt' is a chat, and task=files takes texts: .* task.prefix"):
-        Files(prompts=path)
+SHAPES: dict[str, tuple[dict[str, object], Demonstration]] = {
+    "text": ({"text": "The lamp is good."}, Demonstration("", "The lamp is good.")),
+    "prompt-completion": ({"prompt": "The lamp", "completion": " is good."}, Demonstration("The lamp", " is good.")),
+    "conversational prompt-completion": (
+        {"prompt": [turn("user", "A lamp?")], "completion": [turn("assistant", "Good.")]},
+        Demonstration((Message(**turn("user", "A lamp?")),), "Good."),
+    ),
+    "messages": (
+        {"messages": [turn("system", "Be brief."), turn("user", "A?"), turn("assistant", "b"), turn("user", "C?"), turn("assistant", "d")]},
+        Demonstration(
+            (Message(**turn("system", "Be brief.")), Message(**turn("user", "A?"))),
+            (Message(**turn("assistant", "b")), Message(**turn("user", "C?")), Message(**turn("assistant", "d"))),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_shapes_of_demonstrations(tmp_path, shape):
+    row, expected = SHAPES[shape]
+    task = Files(demonstrations=written(tmp_path, [row]), test_fraction=0)
+    assert task.demonstrations() == [expected]
+    assert len(task.train_prompts()) == int(shape != "text")
+
+
+def test_prompts_of_conversations_and_pairs(tmp_path):
+    question = [turn("user", "A lamp?")]
+    rows: list[object] = [
+        {"prompt": question, "answer": "12"},
+        {"messages": [*question, turn("assistant", "Good."), turn("user", "Why?")]},
+        {"chosen": [turn("user", "B?"), turn("assistant", "c")], "rejected": [turn("user", "B?"), turn("assistant", "d")]},
+    ]
+    first, second, third = Files(prompts=written(tmp_path, rows), test_fraction=0).train_prompts()
+    assert first == TaskPrompt((Message(**turn("user", "A lamp?")),), {"answer": "12"})
+    assert [message.content for message in second.prompt] == ["A lamp?", "Good.", "Why?"]
+    assert [message.content for message in third.prompt] == ["B?"]
+    assert third.columns == {}
+    assert third.origin.endswith("prompts.jsonl:3")
+
+
+def test_a_system_message_comes_first_once_and_moves_no_prompt_to_the_other_side(tmp_path):
+    rows: list[object] = [{"prompt": f"Say {i}."} for i in range(50)]
+    rows += [{"prompt": [turn("system", "Mine."), turn("user", "A?")]}, {"prompt": [turn("user", "A?")]}]
+    path = written(tmp_path, rows)
+    plain, systematic, bare = Files(prompts=path), Files(prompts=path, system="Be kind."), Files(prompts=path, system="")
+    roles = {tuple((m.role, m.content) for m in row.prompt if m.role == "system") for row in systematic.train_prompts()}
+    assert roles <= {(("system", "Be kind."),), (("system", "Mine."),)}
+    texts = [row.prompt for row in plain.test_prompts() if isinstance(row.prompt, str)]
+    assert texts
+    assert [row.prompt[-1].content for row in systematic.test_prompts()][: len(texts)] == texts
+    assert next(row.prompt for row in bare.test_prompts()) == (Message(**turn("user", texts[0])),)
+    with pytest.raises(ConfigError, match=r"task\.prefix and task\.suffix .* task\.system"):
+        Files(prompts=path, system="a", prefix="b")
+    with pytest.raises(DataError, match=r"prompts.jsonl:51: the prompt is a conversation.*leave out task\.prefix"):
+        Files(prompts=path, prefix="b")
+
+
+def test_rows_of_every_kind_of_file_are_the_same(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    turns = [[turn("user", f"A {i}?"), turn("assistant", "Good.")] for i in range(5)]
+    rows: list[object] = [{"messages": row, "answer": str(i)} for i, row in enumerate(turns)]
+    made = datasets.Dataset.from_list(rows)
+    made.save_to_disk(tmp_path / "stored")
+    datasets.DatasetDict(train=made, test=made.select([0])).save_to_disk(tmp_path / "split")
+    made.to_parquet(tmp_path / "rows.parquet")
+    written(tmp_path, rows, "rows.jsonl")
+    written(tmp_path, rows, "packed.gz")
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    lines = ["messages,answer"] + ['"' + json.dumps(row).replace('"', '""') + f'",{i}' for i, row in enumerate(turns)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    expected = Files(demonstrations=str(tmp_path / "rows.jsonl"), test_fraction=0)
+    assert [row.columns for row in expected.train_prompts()] == [{"answer": str(i)} for i in range(5)]
+    for name in ("packed.gz", "rows.json", "rows.csv", "rows.parquet", "stored", "split"):
+        task = Files(demonstrations=str(tmp_path / name), test_fraction=0)
+        assert task.demonstrations() == expected.demonstrations(), name
+        assert task.train_prompts() == expected.train_prompts(), name
+    held_out = Files(prompts=str(tmp_path / "split"), test_prompts=str(tmp_path / "split"))
+    assert [row.columns["answer"] for row in held_out.train_prompts()] == ["1", "2", "3", "4"]
+    assert [row.columns["answer"] for row in held_out.test_prompts()] == ["0"]
+    with pytest.raises(DataError, match=r"task\.prompts='nobody/nothing', split 'train', can't be loaded"):
+        Files(prompts="nobody/nothing")

@@ -8,8 +8,9 @@ import pytest
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, prompt_text
-from rlhf_lightning.tokenization.boundary import plain_ids
-from rlhf_lightning.tokenization.chat_template import prompt_ids
+from rlhf_lightning.tokenization.boundary import plain_ids, start_ids
+from rlhf_lightning.tokenization.chat_template import ensure_chat_template, prompt_ids
+from tests.fixtures.models import give_begin_of_text
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -39,9 +40,20 @@ def test_a_text_is_its_plain_ids(tokenizer):
         assert prompt_ids(tokenizer, text) == plain_ids(tokenizer, text)
 
 
-def test_a_chat_without_a_template_is_its_plain_text(tokenizer):
-    said = chat("How much is it?", "Little.", "<|im_end|>")
-    assert prompt_ids(tokenizer, said) == plain_ids(tokenizer, prompt_text(said))
+@pytest.mark.parametrize("adds_start", [False, True])
+def test_without_a_template_the_default_one_renders_before_and_after_it_is_saved(tiny_of, adds_start):
+    tokenizer: Any = give_begin_of_text(tiny_of("llama")).tokenizer if adds_start else tiny_of("llama").tokenizer
+    said = chat("How much is it?", "Little.", "<|pad|>")
+    assert prompt_ids(tokenizer, said[:1]) == plain_ids(tokenizer, prompt_text(said[:1]))
+    ids = prompt_ids(tokenizer, said)
+    assert tokenizer.decode(ids) == "<s>" * adds_start + "User: How much is it?\nAssistant: Little.<|end|>\nUser: <|pad|>\nAssistant:"
+    assert [i for i in ids if i in tokenizer.all_special_ids] == [*start_ids(tokenizer), tokenizer.eos_token_id]
+    ensure_chat_template(tokenizer, ["a text"])
+    assert tokenizer.chat_template is None
+    ensure_chat_template(tokenizer, ["a text", said])
+    assert prompt_ids(tokenizer, said) == ids
+    told = tokenizer.apply_chat_template([m.model_dump() for m in said[:1]], tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert told == prompt_ids(tokenizer, said[:1])
 
 
 @pytest.mark.parametrize("template", [CHATML, STRIPPING])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from csv import Error, field_size_limit, reader
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,15 +13,16 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row, describe_value
-from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
+from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.source._rows import source
-from rlhf_lightning.feedback.source._strict import not_utf8, strict_json
+from rlhf_lightning.feedback.strict_json import not_utf8, strict_json
 from rlhf_lightning.feedback.unknown_fields import list_names, suggest_name
 from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-Typed = dict[str, Callable[[str], Any]]
+ValueOf = Callable[[str], Any]
+Typed = Mapping[str, ValueOf]
 
 
 @register("feedback_source", "csv")
@@ -61,10 +62,17 @@ def csv(
     if repeated := [name for name, count in declared.items() if count > 1]:
         raise ConfigError(f"feedback_source.csv declares {list_names(repeated)} twice; a column is in one of numbers, booleans, lists")
     typed: Typed = {**dict.fromkeys(numbers, _number), **dict.fromkeys(booleans, _boolean), **dict.fromkeys(lists, _list)}
-    for file in files_at(path, FOLDER_PATTERNS, "csv"):
-        separator = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
-        with open_stream(file) as stream:
-            yield from _Table(file, stream, separator, max_row_bytes).rows(typed)
+    for file in files_at(path, FOLDER_PATTERNS, "feedback_source.csv.path"):
+        yield from read_table(file, delimiter, typed, max_row_bytes)
+
+
+def read_table(
+    file: Path, delimiter: str | None = None, typed: Mapping[str, ValueOf] | None = None, max_bytes: int = MAX_BYTES
+) -> Iterator[Row | BadLine]:
+    """Rows of one file (`csv`), with the value of each cell of a `typed` column."""
+    separator = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
+    with open_stream(file) as stream:
+        yield from _Table(file, stream, separator, max_bytes).rows(typed or {})
 
 
 class _Broken(Exception):

@@ -6,13 +6,14 @@ import datetime
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError, UserError, summarize_exception
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.source._rows import source
-from rlhf_lightning.feedback.source._strict import check_texts
+from rlhf_lightning.feedback.strict_json import check_texts
 from rlhf_lightning.registry import register
 
 BATCH = 1000
@@ -48,41 +49,64 @@ def hub(
         ConfigError: the library isn't installed, or a setting that doesn't apply to a local folder.
         DataError: no such data set or split, a folder of JSON or CSV files, or data that the library can't read.
     """
-    loaded = _load(path, split, config, revision, streaming)
-    split_path = f"{path}/{split}"
+    yield from read_data_set(DataSet(path, split, config, revision, streaming))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A split of a data set on the Hub or in a folder, and the names of its settings for messages."""
+
+    path: str
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+    path_setting: str = "feedback_source.hub.path"
+    split_setting: str = "feedback_source.hub.split"
+
+
+def read_data_set(data_set: DataSet) -> Iterator[Row | BadLine]:
+    """Rows of a data set (`hub`)."""
+    loaded, path = _load(data_set), data_set.path
+    split_path = f"{path}/{data_set.split}"
     if getattr(loaded, "builder_name", None) in READ_AS_TEXT:
         warning = "the data set consists of text files, in which the datasets library fills in absent fields and may change types; "
         yield BadLine(
             split_path, warning + "for strict reading download them and use feedback_source=jsonl, json or csv", verdict="allowed"
         )
     number = 0
-    for data in _rows(loaded, path):
+    for data in _rows(loaded, data_set):
         number += 1
         yield _row(data, f"{split_path}:{number}")
     if not number:
         yield BadLine(f"{split_path}:1", "no rows: the split is empty", verdict="fatal")
 
 
-def _load(path: str, split: str, config: str | None, revision: str | None, streaming: bool) -> Any:
+def _load(data: DataSet) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ConfigError(f"feedback_source=hub needs the datasets library ({error}): pip install 'rlhf-lightning[hub]'") from None
+        raise ConfigError(
+            f"{data.path_setting}={data.path!r} needs the datasets library ({error}): pip install 'rlhf-lightning[hub]'"
+        ) from None
     try:
-        if path.startswith(("/", ".", "~")) or Path(path).exists():
-            if config is not None or revision is not None:
-                raise ConfigError(f"feedback_source.hub: {path} is a path, and has no config or revision; take these settings out")
-            return _of_path(datasets, Path(path), split)
-        return datasets.load_dataset(path, name=config, split=split, revision=revision, streaming=streaming)
+        if data.path.startswith(("/", ".", "~")) or Path(data.path).exists():
+            if data.config is not None or data.revision is not None:
+                raise ConfigError(f"{data.path_setting}: {data.path} is a path, and has no config or revision; take these settings out")
+            return _of_path(datasets, data)
+        return datasets.load_dataset(data.path, name=data.config, split=data.split, revision=data.revision, streaming=data.streaming)
     except UserError:
         raise
     except Exception as error:
-        raise DataError(f"feedback_source.hub.path={path!r}, split {split!r}, can't be loaded: {summarize_exception(error)}") from error
+        raise DataError(
+            f"{data.path_setting}={data.path!r}, split {data.split!r}, can't be loaded: {summarize_exception(error)}"
+        ) from error
 
 
-def _of_path(datasets: Any, path: Path, split: str) -> Any:
+def _of_path(datasets: Any, data: DataSet) -> Any:
+    path, split = Path(data.path), data.split
     if not path.exists():
-        raise DataError(f"feedback_source.hub.path={str(path)!r}: no such folder")
+        raise DataError(f"{data.path_setting}={data.path!r}: no such folder")
     if (path / "dataset_dict.json").exists():
         parts = datasets.load_from_disk(str(path))
         if split not in parts:
@@ -91,15 +115,15 @@ def _of_path(datasets: Any, path: Path, split: str) -> Any:
     if (path / "state.json").exists():
         data_set = datasets.load_from_disk(str(path))
         if data_set.split is not None and str(data_set.split) != split:
-            raise DataError(f"{path} is the split {str(data_set.split)!r}, not {split!r}: add feedback_source.hub.split={data_set.split}")
+            raise DataError(f"{path} is the split {str(data_set.split)!r}, not {split!r}: add {data.split_setting}={data_set.split}")
         return data_set
-    _check_text_free(sorted(path.rglob("*")) if path.is_dir() else [path], str(path))
+    _check_text_free(sorted(path.rglob("*")) if path.is_dir() else [path], data)
     if path.is_dir():
         return datasets.load_dataset(str(path), split=split, streaming=True)
     return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split, streaming=True)
 
 
-def _check_text_free(files: list[Path], path: str) -> None:
+def _check_text_free(files: list[Path], data: DataSet) -> None:
     """Raise DataError for files that other sources read strictly, or if there is no Parquet file."""
     text = next((file for file in files if file.is_file() and file.suffix.lower() in TEXT_FILES and file.name not in METADATA_FILES), None)
     if text is not None:
@@ -108,16 +132,16 @@ def _check_text_free(files: list[Path], path: str) -> None:
             "use feedback_source=jsonl, json or csv for such files"
         )
     if not any(file.suffix == ".parquet" for file in files):
-        raise DataError(f"feedback_source.hub.path={path!r} holds no Parquet files and nothing that save_to_disk wrote")
+        raise DataError(f"{data.path_setting}={data.path!r} holds no Parquet files and nothing that save_to_disk wrote")
 
 
-def _rows(loaded: Any, path: str) -> Iterator[dict[str, Any]]:
+def _rows(loaded: Any, data: DataSet) -> Iterator[dict[str, Any]]:
     """Yield the rows as Arrow stores them, undecoded: images and audio stay bytes."""
     try:
         for table in loaded.with_format("arrow").iter(batch_size=BATCH):
             yield from table.to_pylist()
     except Exception as error:
-        raise DataError(f"feedback_source.hub.path={path!r} can't be read to its end: {summarize_exception(error)}") from error
+        raise DataError(f"{data.path_setting}={data.path!r} can't be read to its end: {summarize_exception(error)}") from error
 
 
 def _row(data: dict[str, Any], origin: str) -> Row | BadLine:

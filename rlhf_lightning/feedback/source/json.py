@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source._files import MAX_BYTES, Stream, files_at, foreign_format, open_stream
+from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, open_stream
 from rlhf_lightning.feedback.source._rows import source
-from rlhf_lightning.feedback.source._strict import strict_object
+from rlhf_lightning.feedback.strict_json import strict_object
 from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.json", "*.json.gz")
@@ -44,9 +44,14 @@ def json(path: str, *, max_item_bytes: PositiveInt = MAX_BYTES) -> Iterator[Row 
     Raises:
         DataError: nothing at `path`, a folder without such files, a URL, a FIFO or device, or a file that can't be opened.
     """
-    for file in files_at(path, FOLDER_PATTERNS, "json"):
-        with open_stream(file) as stream:
-            yield from _Array(file, stream, max_item_bytes).items()
+    for file in files_at(path, FOLDER_PATTERNS, "feedback_source.json.path"):
+        yield from read_json_array(file, max_item_bytes)
+
+
+def read_json_array(file: Path, max_bytes: int = MAX_BYTES) -> Iterator[Row | BadLine]:
+    """Rows of one file (`json`)."""
+    with open_stream(file) as stream:
+        yield from _Array(file, stream, max_bytes).items()
 
 
 class _Broken(Exception):

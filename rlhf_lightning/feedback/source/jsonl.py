@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source._files import MAX_BYTES, files_at, foreign_format, lines, open_stream
+from rlhf_lightning.feedback.row_files import MAX_BYTES, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.source._rows import source
-from rlhf_lightning.feedback.source._strict import strict_object
+from rlhf_lightning.feedback.strict_json import strict_object
 from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.json")
@@ -39,11 +39,12 @@ def jsonl(path: str, *, max_line_bytes: PositiveInt = MAX_BYTES, allow_truncated
     Raises:
         DataError: nothing at `path`, a folder without such files, a URL, a FIFO or device, or a file that can't be opened.
     """
-    for file in files_at(path, FOLDER_PATTERNS, "jsonl"):
-        yield from _read(file, max_line_bytes, allow_truncated_tail)
+    for file in files_at(path, FOLDER_PATTERNS, "feedback_source.jsonl.path"):
+        yield from read_json_lines(file, max_line_bytes, allow_truncated_tail)
 
 
-def _read(file: Path, max_bytes: int, allow_tail: bool) -> Iterator[Row | BadLine]:
+def read_json_lines(file: Path, max_bytes: int = MAX_BYTES, allow_tail: bool = False) -> Iterator[Row | BadLine]:
+    """Rows of one file (`jsonl`)."""
     with open_stream(file) as stream:
         number, empty = 1, True
         for number, offset, raw, ended in lines(stream.blocks(), max_bytes):

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.feedback import row_files
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source import _files
 from rlhf_lightning.feedback.source.csv import csv
 
 
@@ -58,7 +58,7 @@ def test_cells_come_back_with_the_line_where_their_row_starts(
     file = tmp_path_factory.getbasetemp() / "cells.csv"
     file.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_files, "BLOCK", block)
+        patch.setattr(row_files, "BLOCK", block)
         found = read(file, delimiter=delimiter)
     assert [item.data for item in found if isinstance(item, Row)] == [
         {name: cell for name, cell in zip("xyz", row, strict=True) if cell} for row in rows

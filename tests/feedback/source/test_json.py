@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf_lightning.feedback import row_files
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source import _files
 from rlhf_lightning.feedback.source.json import json as array
 
 VALUES = st.recursive(
@@ -53,7 +53,7 @@ def test_rows_are_those_of_the_parser(
     file = tmp_path_factory.getbasetemp() / "array.json"
     file.write_bytes(gzip.compress(text, mtime=0) if packed else text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_files, "BLOCK", block)
+        patch.setattr(row_files, "BLOCK", block)
         items = read(file)
     assert [item.data for item in items if isinstance(item, Row)] == rows
     assert len(items) == len(rows)
@@ -129,7 +129,7 @@ def test_faults_that_spoil_the_file(content: bytes, line: int, words: str, tmp_p
 
 
 def test_a_long_item_is_refused_exactly_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "BLOCK", 64)
+    monkeypatch.setattr(row_files, "BLOCK", 64)
     item = b'{"a":"' + b"x" * 500 + b'"}'
     (tmp_path / "f").write_bytes(b"[" + item + b"]")
     assert isinstance(read(tmp_path / "f", max_item_bytes=len(item))[0], Row)
@@ -148,17 +148,17 @@ def test_a_bomb_is_never_held(start: bytes, tmp_path: Path) -> None:
 
 
 def test_an_error_is_found_without_reading_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "BLOCK", 64)
+    monkeypatch.setattr(row_files, "BLOCK", 64)
     (tmp_path / "f").write_bytes(b'[{"a" 1}' + b"\n" * 100_000)
     blocks = []
-    real = _files.Stream.blocks
+    real = row_files.Stream.blocks
 
-    def counted(self: _files.Stream) -> Any:
+    def counted(self: row_files.Stream) -> Any:
         for block in real(self):
             blocks.append(block)
             yield block
 
-    monkeypatch.setattr(_files.Stream, "blocks", counted)
+    monkeypatch.setattr(row_files.Stream, "blocks", counted)
     assert "Expecting ':' delimiter" in last(tmp_path / "f").reason
     assert len(blocks) < 10
 

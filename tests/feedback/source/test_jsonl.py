@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback import row_files as module
 from rlhf_lightning.feedback.format.pairwise import PairwiseFormat
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source import _files as module
 from rlhf_lightning.feedback.source.jsonl import jsonl
 
 VALID = b"".join(

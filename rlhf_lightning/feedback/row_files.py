@@ -31,15 +31,18 @@ FOREIGN_FORMATS = {
 }
 
 
-def files_at(path: str, patterns: Sequence[str], source: str) -> list[Path]:
+def files_at(path: str, patterns: Sequence[str], setting: str) -> list[Path]:
     """List the files of a path: a file, a folder (sorted matches, no subfolders) or a glob.
 
     Links to regular files are followed: data sets are often links into a cache.
 
+    Args:
+        setting: with this path, for messages.
+
     Raises:
         DataError: nothing there, a folder without such files, a URL, or a FIFO, socket or device.
     """
-    setting = f"feedback_source.{source}.path={path!r}"
+    setting = f"{setting}={path!r}"
     if "://" in path:
         raise DataError(f"{setting} is a URL; download the file and give its path")
     try:
