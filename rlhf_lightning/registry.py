@@ -44,7 +44,7 @@ class Group:
     settings: tuple[Setting, ...] = ()
 
 
-WEIGHT = Setting("weight", FiniteFloat, 1.0)
+WEIGHT = Setting("weight", FiniteFloat, 1.0, "factor of the score in the sum of several scorers.")
 # A group's name is its folder under rlhf_lightning/ with "_" for "/": reward_head lives in rlhf_lightning/reward/head/.
 GROUPS: dict[str, Group] = {
     "stage": Group("what to run"),

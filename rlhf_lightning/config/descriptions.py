@@ -24,4 +24,4 @@ def descriptions_of(target: Callable[..., Any]) -> Mapping[str, str]:
     for owner in reversed(inspect.getmro(target) if inspect.isclass(target) else [target]):
         for match in _ENTRY.finditer(inspect.cleandoc(owner.__doc__ or "")):
             entries |= dict.fromkeys(match["names"].split(", "), " ".join(match["text"].split()))
-    return {setting.name: entries.get(setting.name, "") for setting in settings_of(target)}
+    return {setting.name: entries.get(setting.name, setting.description) for setting in settings_of(target)}

@@ -24,11 +24,15 @@ from rlhf_lightning.errors import ConfigError, DataError, RegistryError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting: its name, its exact type and its default; `REQUIRED` without one."""
+    """One setting: its name, its exact type and its default; `REQUIRED` without one.
+
+    `description` is given for settings of a group; that of others is in a docstring (config/descriptions.py).
+    """
 
     name: str
     type: Any
     default: Any
+    description: str = ""
 
 
 REQUIRED = inspect.Parameter.empty

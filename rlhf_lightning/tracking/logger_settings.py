@@ -37,7 +37,7 @@ class WandbSettings(LoggerSettings):
         project: the W&B project.
         mode: offline needs no account; `wandb sync` uploads it later.
         group: the W&B group; null takes the folder of the run, or of the sweep.
-        name: of the W&B run, before the name of its training; null takes that of the folder.
+        name: name of the W&B run, before the name of its training; null takes that of the folder.
         job_type: kind of the W&B run; null takes the name of the training.
         tags: words by which runs are filtered.
         notes: a longer description of the run.

@@ -38,7 +38,7 @@ def continuous(
         max_new_tokens: a response that reaches it without an EOS is truncated.
         temperature: the logits are divided by it; above 0.
         top_p: sample from the smallest set of tokens with this probability.
-        stop_strings: as in `native`; the engine samples on behind a text, which is then cut off.
+        stop_strings: texts that end a response, as an end-of-text does; the engine samples on behind a text, which is then cut off.
         page_size: tokens of a page of the cache.
         blocks: pages of the cache; None for as many as fit in the device's memory, and on a CPU as the prompts need.
 

@@ -37,6 +37,7 @@ def transformers(
         max_new_tokens: a response that reaches it without an EOS is truncated.
         temperature: the logits are divided by it; above 0.
         top_p: sample from the smallest set of tokens with this probability.
+        stop_strings: texts that end a response, as an end-of-text does.
     """
     from transformers import GenerationConfig
 

@@ -36,6 +36,7 @@ class VLLMSampler:
         max_new_tokens: a response that reaches it without an EOS is truncated.
         temperature: the logits are divided by it; log-probabilities are those of the full tempered distribution.
         top_p: sample from the smallest set of tokens with this probability.
+        stop_strings: texts that end a response, as an end-of-text does.
         memory: fraction of the GPU's memory for the engine.
         sleep: release the engine's memory between rollouts.
 
