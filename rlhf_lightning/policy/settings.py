@@ -28,8 +28,8 @@ class PPOSettings:
         micro_batch_size: responses of a forward pass in optimisation; None takes a complete minibatch. Less memory, the same gradient:
             each token keeps its weight in the reduction of the minibatch.
         learning_rate: the peak of the schedule; null: the default for the model (`default_rates`).
-        critic_learning_rate: learning rate of the critic's head and trunk; null: learning_rate, or, if that is null too and the model is pretrained,
-            ten times its default, as verl and OpenRLHF.
+        critic_learning_rate: learning rate of the critic's head and trunk; null: learning_rate, or, if that is null too and the model is
+            pretrained, ten times its default, as verl and OpenRLHF.
         entropy_coef: weight of the full distribution's entropy as a bonus.
         value_coef: weight of the critic's loss.
         ptx_coef: weight of the likelihood of the task's demonstrations, sft.batch_size of them per minibatch, against forgetting
