@@ -115,7 +115,7 @@ def test_a_signal_of_slurm_to_one_node_stops_both_and_the_job_is_queued_again_on
     assert len(list(checkpoints.glob(f"*/step_{step}"))) == 1
 
 
-def test_another_number_of_processes_than_asked_for_ends_before_anything_loads(world, tmp_path):
+def test_another_number_of_processes_than_requested_ends_before_anything_loads(world, tmp_path):
     [first, second] = by_slurm(world.sft("trainer=multi_node", "trainer.accelerator=cpu", "trainer.num_nodes=3"), tmp_path)
     assert [first.code(), second.code()] == [2, 2]
     assert "SLURM has --nodes=2 and trainer.num_nodes is 3" in first.error.read_text()

@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_there_is_refused(words, tmp_path, monkeypatch):
         plugins.take_flag(words)
 
 
-def test_a_variable_that_names_no_folder_is_told(monkeypatch, tmp_path):
+def test_a_variable_that_names_no_folder_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("RLHF_PLUGINS", str(tmp_path / "gone"))
     assert registry.load_components() == [f"RLHF_PLUGINS names {tmp_path / 'gone'}, which is no folder"]
 
@@ -139,7 +139,7 @@ def test_a_broken_plugin_is_named_with_line_and_cause_and_the_rest_works(tmp_pat
         registry.option("reward_head", "Fyne")
 
 
-def test_an_option_that_is_missing_is_told_beside_the_plugins_that_are_broken(tmp_path, monkeypatch):
+def test_an_option_that_is_missing_is_reported_beside_the_plugins_that_are_broken(tmp_path, monkeypatch):
     """As where a saved model names a head whose plugin no longer loads."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "mine.py").write_text("1 / 0")
@@ -204,7 +204,7 @@ def test_two_classes_of_one_name_in_a_file_are_refused(plugin):
     assert "plugins.twins.Twin is reward_head=Twin already: reward_head=other needs a class or function of its own name" in complaint
 
 
-def test_a_plugin_imported_by_its_bare_name_is_told_of_its_address(plugin, tmp_path, monkeypatch):
+def test_a_plugin_imported_by_its_bare_name_is_reported_with_its_address(plugin, tmp_path, monkeypatch):
     plugin("bare", HEAD.format(name="Bare", size=1))
     monkeypatch.syspath_prepend(tmp_path / "plugins")
     with pytest.raises(Exception, match=r"bare\.py is imported under two names, as plugins\.bare and as bare: `from plugins\.bare import"):

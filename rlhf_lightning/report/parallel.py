@@ -105,7 +105,7 @@ def _axis(axis: Axis, x: float) -> list[Markup]:
     parts = [segment(x, TOP, x, BOTTOM, "axis"), element("text", _shorten(axis.name), x=x, y=TOP - 20, class_="middle name")]
     for label, position in marks[::every]:
         parts.append(segment(x - 3, _y(position), x + 3, _y(position), "axis"))
-        parts.append(element("text", _shorten(label), x=x + 6, y=_y(position) - 3, class_="said"))
+        parts.append(element("text", _shorten(label), x=x + 6, y=_y(position) - 3, class_="mark-label"))
     return parts
 
 

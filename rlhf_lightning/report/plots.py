@@ -164,7 +164,7 @@ def _references(curve: Curve, frame: _Frame) -> Iterable[Markup]:
         if _drawable(mark.at) and frame.x0 <= x <= frame.x1:
             yield segment(x, frame.y1 - 6, x, frame.y0, "mark", title=mark.label)
             if x >= free and x + 7.5 * len(mark.label) < frame.x1:
-                yield element("text", mark.label, x=x + 4, y=frame.y1 - 4, class_="said")
+                yield element("text", mark.label, x=x + 4, y=frame.y1 - 4, class_="mark-label")
                 free = x + 7.5 * len(mark.label) + 10
 
 

@@ -28,7 +28,7 @@ def test_a_saved_model_comes_back_bitwise(language_model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_weights_have_the_asked_type_whatever_the_folder_holds(language_model, tmp_path, dtype):
+def test_the_weights_have_the_requested_type_whatever_the_folder_holds(language_model, tmp_path, dtype):
     language_model.model.to(torch.float16)
     language_model.save(tmp_path / "policy")
     again = causal([], path=str(tmp_path / "policy"), dtype=dtype)

@@ -92,7 +92,7 @@ def test_an_output_that_is_scaled_is_read_scaled(trunk_folder):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_weights_have_the_asked_type(trunk_folder, dtype):
+def test_the_weights_have_the_requested_type(trunk_folder, dtype):
     language_model = encoder_decoder([], path=trunk_folder("bart"), dtype=dtype)
     assert {parameter.dtype for parameter in language_model.model.parameters()} == {getattr(torch, dtype)}
 

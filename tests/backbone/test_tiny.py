@@ -31,7 +31,7 @@ def test_the_tokenizer_is_decided_by_its_corpus_and_learns_its_words():
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_model_has_the_asked_shape_and_under_a_million_parameters(family):
+def test_the_model_has_the_requested_shape_and_under_a_million_parameters(family):
     language_model = tiny(CORPUS, family=family)
     assert (language_model.width, language_model.max_length) == (128, 128)
     assert sum(parameter.numel() for parameter in language_model.model.parameters()) < 1_000_000

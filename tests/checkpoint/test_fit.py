@@ -169,7 +169,7 @@ def test_other_data_is_refused(trainings, tmp_path):
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "remove"])
 @pytest.mark.parametrize("name", ["trainer.ckpt", "manifest.json"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(trainings, uninterrupted, tmp_path, harm, name):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(trainings, uninterrupted, tmp_path, harm, name):
     whole = uninterrupted("sft")
     folder = whole.stopped_after(4, tmp_path / "copy")
     for step, before in ((4, 3), (3, 2)):

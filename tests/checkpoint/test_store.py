@@ -137,7 +137,7 @@ def test_steps_count_and_neither_names_nor_times_do(tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.integers(1, 200), min_size=1, max_size=6), keep=st.integers(1, 3))
-def test_as_many_as_asked_stay_and_the_largest_step_is_newest(tmp_path_factory, steps, keep):
+def test_as_many_as_requested_stay_and_the_largest_step_is_newest(tmp_path_factory, steps, keep):
     """In whatever order steps are saved, also one again: the last save of the largest step."""
     folder = tmp_path_factory.mktemp("store")
     store = store_of(folder, *steps, keep=keep)
@@ -260,7 +260,7 @@ def test_an_error_of_the_disk_leaves_what_stood_and_says_path_and_bytes(tmp_path
     assert folders(again) == ["step_1"]
 
 
-def test_a_disk_that_is_nearly_full_is_said_once(tmp_path, monkeypatch):
+def test_a_disk_that_is_nearly_full_is_reported_once(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100_000, 92_000, 8_000))
     store_of(tmp_path, 1, 2, 3, log=said.append)

@@ -33,7 +33,7 @@ from rlhf_lightning.errors import ConfigError
         ("stage=sft ppo.updates =80 seed=1", "ppo.updates=80"),
     ],
 )
-def test_a_setting_is_told_how_it_is_written(line, written):
+def test_a_message_shows_how_a_setting_is_written(line, written):
     with pytest.raises(ConfigError, match=f"write {written}$"):
         check_arguments(shlex.split(line))
 

@@ -137,7 +137,7 @@ def test_choices_and_ranges_are_held(wrong, message):
         validate(Everything, node_of(name="x", seed=1, **wrong), "task")
 
 
-def test_a_missing_setting_is_asked_for_by_its_whole_name():
+def test_a_missing_setting_is_named_in_full():
     with pytest.raises(ConfigError, match=r"task\.name must be given: add `task\.name=\.\.\.`"):
         validate(Everything, node_of(seed=1), "task")
     with pytest.raises(ConfigError, match=r"needy\.must must be given"):

@@ -41,7 +41,7 @@ def measured_with(language_model, sampler=None, reference=None, seed=0, response
     )  # fmt: skip
 
 
-def test_prompts_are_asked_in_turn_and_every_metric_is_applied(tiny_of):
+def test_prompts_are_used_in_turn_and_every_metric_is_applied(tiny_of):
     sampler = Watched()
     letters = {"length": tokens, "letters": lambda rollout: torch.tensor([len(text) for text in rollout.responses])}
     found = measured_with(tiny_of("llama"), sampler, metrics=letters)

@@ -150,7 +150,7 @@ def test_blank_lines_are_counted(tmp_path: Path) -> None:
     assert [record.origin for record in read(file_of("blank lines", tmp_path))] == [f"{tmp_path}/feedback.jsonl:{n}" for n in (1, 4)]
 
 
-def test_a_cut_tail_may_be_left_out_and_is_told(tmp_path: Path) -> None:
+def test_a_cut_tail_may_be_left_out_and_is_reported(tmp_path: Path) -> None:
     file = file_of("cut last line", tmp_path)
     reading = read_feedback(jsonl(path=str(file), allow_truncated_tail=True), [PairwiseFormat()])
     assert [record.prompt for record in reading.feedback] == ["p"]

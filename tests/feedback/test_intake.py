@@ -78,7 +78,7 @@ def test_without_filters_all_stays(tmp_path):
     assert (len(intake.feedback), intake.notes) == (5, [])
 
 
-def test_bad_lines_stop_the_intake_or_are_set_aside_and_told(tmp_path):
+def test_bad_lines_stop_the_intake_or_are_set_aside_and_reported(tmp_path):
     rows = [*ROWS, {"prompt": "p", "response": "x", "rating": 99}]
     with pytest.raises(DataError, match="1 of 6 lines of feedback are bad"):
         taken(tmp_path, {}, rows)
@@ -89,7 +89,7 @@ def test_bad_lines_stop_the_intake_or_are_set_aside_and_told(tmp_path):
     assert "f:6" in (tmp_path / "quarantine.jsonl").read_text()
 
 
-def test_nothing_left_is_told_with_the_reasons(tmp_path):
+def test_nothing_left_is_reported_with_the_reasons(tmp_path):
     with pytest.raises(DataError, match=r"cleaning left no feedback: without_edits: removed 1: an edit \(f:1\)"):
         taken(tmp_path, {"without_edits": without_edits}, [ROWS[3]])
 

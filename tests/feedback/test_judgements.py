@@ -82,7 +82,7 @@ def test_kinds() -> None:
     assert standardise([]).kinds == set()
 
 
-def test_records_of_a_file_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_records_of_a_file_are_read_when_requested(tmp_path: Path) -> None:
     file = FeedbackFile.write(EVERY_KIND, tmp_path / "feedback.jsonl")
     judged, in_memory = standardise(file), standardise(EVERY_KIND)
     assert [record.feedback for record in judged] == EVERY_KIND

@@ -114,7 +114,7 @@ def test_a_format_that_does_not_declare_its_fields_switches_the_guard_off() -> N
     assert read_feedback(rows({"chosn": 1}), [PairwiseFormat(), anything]).notes == []
 
 
-def test_the_records_own_rules_are_told_with_the_line() -> None:
+def test_the_records_own_rules_are_reported_with_the_line() -> None:
     def careless(row: Row) -> list[Feedback]:
         return [Feedback(prompt="p", responses=("r",), judgement=Rating(value=9, scale=(0, 1)))]
 

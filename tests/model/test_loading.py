@@ -21,7 +21,7 @@ def folder(trunk_folder, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("path", ["./nowhere/at/all", "/nowhere/at/all", "~/nowhere/at/all"])
-def test_a_missing_folder_is_told_before_anything_is_asked_of_the_hub(path):
+def test_a_missing_folder_is_reported_before_anything_is_requested_of_the_hub(path):
     with pytest.raises(DataError, match=r"backbone\.path: no folder"):
         load_pretrained(AutoModelForCausalLM, path, "backbone.path")
     with pytest.raises(DataError, match="tokenizer: no folder"):

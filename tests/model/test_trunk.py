@@ -33,7 +33,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("family", "kind"), FAMILIES.items())
-def test_each_family_is_told_by_its_config(trunk_folder, family, kind):
+def test_each_family_is_recognised_by_its_config(trunk_folder, family, kind):
     assert trunk_kind(AutoConfig.from_pretrained(trunk_folder(family))) == kind
 
 
@@ -88,7 +88,7 @@ def test_token_types_reach_a_packed_bert_and_roberta_has_none(trunk_folder):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_the_most_positions_are_run_and_one_more_is_not_asked_for(trunk_folder, family):
+def test_the_most_positions_are_run_and_one_more_is_not_requested(trunk_folder, family):
     trunk, tokenizer = load_trunk(trunk_folder(family))
     most = max_positions(trunk)
     assert most == {"t5": None, "roberta": 63 - tokenizer.pad_token_id}.get(family, 64)

@@ -45,7 +45,7 @@ def test_a_null_setting_is_the_training_s_and_a_given_one_is_not():
         (("embeddings",), {"embedding.weight"}),
     ],
 )
-def test_weight_decay_leaves_out_what_it_is_told(kinds, plain):
+def test_weight_decay_leaves_out_the_listed_parameters(kinds, plain):
     layer = Layer()
     names = {id(parameter): name for name, parameter in layer.named_parameters()}
     decayed, rest = adamw(trained_of(layer), no_decay=kinds).param_groups

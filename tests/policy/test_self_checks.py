@@ -142,7 +142,7 @@ def test_dropout_left_on_is_found(tiny_of):
     assert checked(policy, reference=policy) == ["sampler", "reference", "padding", "ratio"]
 
 
-def test_another_reference_is_found_and_only_said_where_it_is_meant(tiny_of):
+def test_another_reference_is_found_and_only_reported_where_it_is_meant(tiny_of):
     policy, other = Policy(tiny_of("llama")), Policy(tiny_of("llama", seed=1))
     assert checked(policy, reference=other) == ["reference"]
     assert checked(policy, reference=other, at_reference=False) == []
@@ -179,7 +179,7 @@ def test_a_scorer_that_does_not_read_the_response_is_found(language_model, score
     assert checked(Policy(language_model), scorer=scorer) == fails
 
 
-def test_scores_that_are_all_equal_are_said_and_do_not_stop_a_task_that_pays_rarely(language_model):
+def test_scores_that_are_all_equal_are_reported_and_do_not_stop_a_task_that_pays_rarely(language_model):
     policy = Policy(language_model)
     check = FirstBatch(policy, SAMPLER, constant).check_reward(first_batch(policy, scorer=constant))
     assert check.failure == ""
@@ -211,7 +211,7 @@ def test_other_texts_have_the_tokens_that_they_say(language_model):
 
 
 @pytest.mark.parametrize("setting", [{"top_p": 0.5}, {"temperature": 0.0}])
-def test_a_sampler_that_draws_otherwise_by_design_is_said_and_not_held(language_model, setting):
+def test_a_sampler_that_draws_otherwise_by_design_is_reported_and_not_held(language_model, setting):
     policy, sampler = Policy(language_model), partial(native, max_new_tokens=ROOM, **setting)
     batch = first_batch(policy, sampler)
     batch.sampled_log_probs = batch.sampled_log_probs + 1.0  # of the tokens among which it draws
@@ -272,7 +272,7 @@ def test_a_mask_with_a_hole_is_found(scored_of):
 
 
 @pytest.mark.parametrize(("pad", "says"), [(EOS, "are one token, distinguished by masks"), (PAD, "are two tokens")])
-def test_eos_and_pad_may_be_one_token_and_it_is_said(pad, says, scored_of):
+def test_eos_and_pad_may_be_one_token_and_it_is_reported(pad, says, scored_of):
     check = check_ends(responses([[1, 9, pad]], [2], [True], scored_of), [EOS], pad, 3)
     assert check.failure == ""
     assert says in check.result

@@ -60,7 +60,7 @@ def test_ratings_that_hardly_differ_are_not_compared(table):
         assert len(compared_examples(judged, table, gap)) == left
 
 
-def test_thumbs_are_taken_as_they_are_and_from_pairs_where_asked(feedback, table):
+def test_thumbs_are_taken_as_they_are_and_from_pairs_if_set(feedback, table):
     judged = standardise([*feedback, Feedback(prompt="It", responses=(" costs", " x"), judgement=Ranking(ranks=(0, 0), all_bad=True))])
 
     def found(from_pairs: bool) -> dict[tuple[str, str, float], float]:

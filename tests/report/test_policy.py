@@ -80,7 +80,7 @@ def test_feedback_is_counted_by_kind_before_and_after_cleaning():
     assert feedback_counts(intake) == [FeedbackCount("edit", 2, 0), FeedbackCount("rating", 5, 4)]
 
 
-def test_a_curve_counts_from_one_and_has_gaps_where_nothing_was_said():
+def test_a_curve_counts_from_one_and_has_gaps_where_nothing_was_measured():
     found = curve("Loss", "step", "nats", {"a": [{"loss": 3.0}, {}, {"loss": 1.0}], "b": [{"loss": 2.0}]}, "loss")
     assert (found.name, found.x_label, [line.label for line in found.series]) == ("Loss", "step", ["a", "b"])
     assert [list(line.xs) for line in found.series] == [[1.0, 2.0, 3.0], [1.0]]

@@ -104,7 +104,7 @@ def test_the_tables_hold_sources_length_and_calibration():
     assert alone.title == "Calibration", "one data set needs no table"
 
 
-def test_what_makes_a_model_doubtful_is_said():
+def test_what_makes_a_model_doubtful_is_reported():
     people, model = proportion_interval(60, 100), proportion_interval(85, 100)
     length = dataclasses.replace(NO_LENGTH, people=people, model=model)
     notes = held_out_notes(dataclasses.replace(NOTHING, batch_change=0.01, tied=0.5, length=length))

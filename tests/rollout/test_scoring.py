@@ -107,7 +107,7 @@ def raising(rollout: Any, error: BaseException) -> Any:
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("of nothing"), torch.OutOfMemoryError("full"), SystemExit(3), StopIteration(), RuntimeError("of nothing")]
 )
-def test_what_it_raises_is_told_with_its_place_and_its_cause(scored_of, error):
+def test_what_it_raises_is_reported_with_its_place_and_its_cause(scored_of, error):
     scorer = partial(raising, error=error)
     with pytest.raises(UserError, match=rf"scorer raising raised {type(error).__name__}: {error} \(given 2 responses, the first") as caught:
         checked_scores(scorer, scored_of(torch.ones(2, 3)))

@@ -54,12 +54,12 @@ def test_chosen_options_by_name():
     assert choices.components_of("rollout_scorer") == []
 
 
-def test_a_group_that_is_needed_is_asked_for():
+def test_a_group_that_is_needed_is_required():
     with pytest.raises(ConfigError, match=r"chooses no rollout_scorer and needs one"):
         ComposedConfig(composed()).require("rollout_scorer")
 
 
-def test_a_secret_that_a_saved_configuration_lacks_is_asked_for():
+def test_a_secret_that_a_saved_configuration_lacks_is_required():
     config = copy.deepcopy(composed())
     OmegaConf.update(config, "logger.api_key", "***", force_add=True)
     with pytest.raises(ConfigError, match=r"logger\.api_key is a secret.*add `logger\.api_key=\.\.\.`"):

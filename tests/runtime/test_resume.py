@@ -52,7 +52,7 @@ def test_a_stopped_run_s_folder_is_not_begun_anew(stopped):
     resume.check_folder(stopped / "another")
 
 
-def test_a_finished_run_is_said_to_be_complete(stopped):
+def test_a_finished_run_is_reported_to_be_complete(stopped):
     assert resume.finished_run([f"resume={stopped}"]) is None
     (stopped / "result.json").write_text("{}")
     assert resume.finished_run([f"resume={stopped}"]) == stopped
@@ -106,7 +106,7 @@ def begun(tmp_path, monkeypatch):
     return folder
 
 
-def test_how_it_is_run_may_change_and_is_said(begun):
+def test_how_it_is_run_may_change_and_is_reported(begun):
     said: list[str] = []
     resume.prepare(config(trainer__devices=2), begun, said.append)
     assert said == [f"{begun} began with another setting: trainer.devices: 1 -> 2"]
@@ -181,7 +181,7 @@ def test_a_run_that_was_killed_behind_its_result_is_tidied(begun):
     assert [path.name for path in (begun / "checkpoints" / "sft").iterdir()] == ["precious"]
 
 
-def test_libraries_of_other_versions_are_said(begun):
+def test_libraries_of_other_versions_are_reported(begun):
     record = json.loads((begun / "begun.json").read_text())
     record["versions"]["torch"], now = "1.0", record["versions"]["torch"]
     (begun / "begun.json").write_text(json.dumps(record))

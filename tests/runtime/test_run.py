@@ -38,7 +38,7 @@ def test_parts_come_by_name(run):
     assert run.component_of("advantage").needs == {"values"}
 
 
-def test_what_was_not_chosen_is_asked_for(run):
+def test_what_was_not_chosen_is_required(run):
     with pytest.raises(
         ConfigError,
         match=r"chooses no rollout_scorer and needs one: add `rollout_scorer=\.\.\.`.*lexicon, match, program, reference, reward_model",

@@ -45,7 +45,7 @@ def test_the_utility_is_measured_where_the_task_knows_it(command, world):
 
 
 @pytest.mark.parametrize("words", [["evaluation_metric=[]"], ["evaluation_metric=[utility]"]])
-def test_nothing_to_measure_is_said(command, world, words):
+def test_nothing_to_measure_is_reported(command, world, words):
     outcome = command(*world.evaluate(*words))
     assert outcome.code == 2
     assert "nothing to measure" in outcome.error

@@ -99,7 +99,7 @@ def test_what_does_not_go_together_is_refused_before_a_model_loads(command, worl
         assert message in outcome.error
 
 
-def test_what_is_not_learned_from_is_said(command, world, tmp_path):
+def test_what_is_not_learned_from_is_reported(command, world, tmp_path):
     rows = (world.files / "feedback.jsonl").read_text()
     file = tmp_path / "more.jsonl"
     file.write_text(rows + json.dumps({"prompt": "The lamp:", "response": " ok", "label": True}) + "\n")

@@ -76,7 +76,7 @@ def test_one_kind_of_feedback_is_enough(command, world, words):
     assert outcome.code == 0, outcome.error
 
 
-def test_no_feedback_is_said(command, world):
+def test_no_feedback_is_reported(command, world):
     outcome = command(*world.rounds(*(f"feedback_annotator.{kind}=0" for kind in ("ratings", "rankings", "edits"))))
     assert outcome.code == 2
     assert "no feedback" in outcome.error

@@ -143,7 +143,7 @@ def test_clustered_intervals_cover_the_truth_where_plain_ones_do_not() -> None:
     assert plain < 0.88
 
 
-def test_a_cluster_for_each_value_is_asked_for() -> None:
+def test_a_cluster_for_each_value_is_required() -> None:
     with pytest.raises(ValueError, match="3 values need a cluster each, not 2"):
         clustered_mean_interval([1.0, 2.0, 3.0], [0, 1])
     with pytest.raises(ValueError, match="outcomes lie between 0 and 1"):

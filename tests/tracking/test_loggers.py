@@ -89,7 +89,7 @@ def test_a_logger_that_is_not_installed_says_what_to_install(tmp_path, kind, tra
         run_with(tmp_path, kind=kind).logger("ppo")
 
 
-def test_an_error_of_the_logger_at_the_end_is_said_and_passed_over(tmp_path, monkeypatch):
+def test_an_error_of_the_logger_at_the_end_is_reported_and_passed_over(tmp_path, monkeypatch):
     run = run_with(tmp_path, kind="csv")
     run.logger("ppo")
     monkeypatch.setattr(loggers.CSVTracker, "publish", lambda *_: 1 / 0)
@@ -241,7 +241,7 @@ print("goes on")
 
 
 @pytest.mark.parametrize("kind", ["csv", "tensorboard"])
-def test_a_full_disk_costs_curves_at_most_and_is_said_once(tmp_path, kind):
+def test_a_full_disk_costs_curves_at_most_and_is_reported_once(tmp_path, kind):
     """The system itself refuses to let files grow; later it allows it again."""
     pytest.importorskip("tensorboard") if kind == "tensorboard" else None
     words = [sys.executable, "-c", FULL_DISK, str(tmp_path), str(Path(__file__).parent), kind]

@@ -60,7 +60,7 @@ def test_a_pass_that_begins_in_its_middle_is_the_rest_of_the_whole_one(rows, bat
     assert list(batches) == whole
 
 
-def test_places_begin_where_they_are_told_once():
+def test_places_begin_where_they_are_set_once():
     loader = DataLoader([[0], [1], [2]], batch_size=None, sampler=SequentialResumableSampler(3))
     begin_at(loader, 0, 2)
     assert len(loader) == 3

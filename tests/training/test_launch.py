@@ -96,7 +96,7 @@ def test_mpi_counts_where_lightning_can_ask_it(monkeypatch):
         ({"SLURM_NTASKS": "1", "SLURM_JOB_ID": "1"}, 1, 1), ({**SLURM, "SLURM_JOB_NAME": "bash"}, 3, 1),
     ],
 )  # fmt: skip
-def test_what_was_started_is_what_is_asked_for(env, devices, nodes):
+def test_the_launched_processes_are_those_requested(env, devices, nodes):
     check_launch(devices, nodes, env)
 
 
@@ -118,7 +118,7 @@ def test_what_was_started_is_what_is_asked_for(env, devices, nodes):
         ({"LOCAL_RANK": "1"}, 1, 1, "LOCAL_RANK=1 and trainer.devices is 1"),
     ],
 )
-def test_where_they_differ_it_is_said_at_once(env, devices, nodes, said):
+def test_where_they_differ_it_is_reported_at_once(env, devices, nodes, said):
     with pytest.raises(ConfigError) as caught:
         check_launch(devices, nodes, env)
     assert said in str(caught.value)

@@ -241,7 +241,7 @@ def test_only_so_many_batches_are_written(trainings, tmp_path, monkeypatch):
     assert len(said) == MAX_DUMPS + 1
 
 
-def test_a_batch_that_can_not_be_written_is_said_and_no_reason_to_stop(trainings, tmp_path):
+def test_a_batch_that_can_not_be_written_is_reported_and_no_reason_to_stop(trainings, tmp_path):
     (tmp_path / "file").write_text("")
     module, said = trained(trainings, "sft", tmp_path, Poison(trainings, (2,), "gradient"), aside=tmp_path / "file" / "bad")
     assert module.bad_updates == 1

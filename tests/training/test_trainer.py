@@ -110,7 +110,7 @@ def test_a_precision_that_the_device_does_not_have(gpus):
 
 
 @pytest.mark.parametrize("gpus", [1], indirect=True)
-def test_deepspeed_is_asked_for_by_its_extra(gpus, monkeypatch):
+def test_deepspeed_needs_its_extra(gpus, monkeypatch):
     known = importlib.util.find_spec
     for there in (False, True):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, there=there: there or None if name == "deepspeed" else known(name))
@@ -140,7 +140,7 @@ def test_the_number_of_processes(gpus):
     assert process_count({"accelerator": "gpu", "devices": -1}) == max(1, gpus)
 
 
-def test_what_lightning_refuses_is_told_in_the_command_s_words():
+def test_what_lightning_refuses_is_reported_in_the_command_s_words():
     with pytest.raises(ConfigError, match=r"Lightning can't make a trainer of trainer\.max_time=soon: "):
         lightning_trainer({"max_time": "soon"}, logger=False)
 

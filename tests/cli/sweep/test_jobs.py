@@ -25,7 +25,7 @@ def test_a_value_keeps_its_equals_signs(tmp_path, job):
     assert read_jobs(tmp_path)[0].settings == {"x": "{a: 1}", "path": "/a=b/c"}
 
 
-def test_what_was_varied_is_told_from_what_was_the_same(jobs):
+def test_what_was_varied_is_distinguished_from_what_was_the_same(jobs):
     assert varied_settings(read_jobs(jobs)) == ["advantage", "seed"]
     assert varied_settings([Job("0", {"a": "1"}), Job("1", {})]) == ["a"]
     assert varied_settings([Job("0", {"a": "1"})]) == []

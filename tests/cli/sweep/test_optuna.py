@@ -81,7 +81,7 @@ def far_from_a_third(words: dict[str, str]) -> float:
     return (float(words["x"]) - 1 / 3) ** 2
 
 
-def test_the_best_of_all_trials_is_told(search, tmp_path):
+def test_the_best_of_all_trials_is_reported(search, tmp_path):
     jobs = Jobs(far_from_a_third)
     out = search(jobs, ["fixed=1", "x=interval(0,1)"], n_trials=30, direction="minimize")
     assert list(jobs.ran) == list(range(30))

@@ -103,7 +103,7 @@ def test_a_job_that_fails_is_named_and_the_others_run(world, command):
     assert "sft  " not in again.out, "the job that ended well is not run again"
 
 
-def test_a_traceback_in_a_job_is_told_and_counted(world, command, monkeypatch):
+def test_a_traceback_in_a_job_is_reported_and_counted(world, command, monkeypatch):
     """An error that isn't the user's, in this process: the job's folder says which, and the exit code is 1."""
     import rlhf_lightning.sft.module as sft
 

@@ -44,7 +44,7 @@ def test_each_response_counts_and_bounds_hold(cleaned) -> None:
     assert cleaned(partial(language, allowed=("en",), min_confidence=1.0), [edit])[0] == [edit]
 
 
-def test_unknown_codes_and_a_missing_library_are_told(monkeypatch) -> None:
+def test_unknown_codes_and_a_missing_library_are_reported(monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"feedback_filter.language.allowed: langid knows no 'english'"):
         list(language([], Cleaning(), allowed=("english",)))
     _identifier.cache_clear()

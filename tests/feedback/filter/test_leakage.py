@@ -62,7 +62,7 @@ def test_runs_of_words(tmp_path: Path, cleaned) -> None:
         ("", r"test.jsonl.*no rows"),
     ],
 )
-def test_what_can_t_be_read_is_told_with_its_place(tmp_path: Path, content: str, message: str) -> None:
+def test_what_can_t_be_read_is_reported_with_its_place(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "test.jsonl").write_text(content)
     with pytest.raises(DataError, match=r"feedback_filter.leakage.against: .*" + message):
         list(leakage([one("a")], Cleaning(), against=str(tmp_path / "test.jsonl")))

@@ -91,7 +91,7 @@ def test_other_people_judgements_and_numbers_of_responses_stay(cleaned) -> None:
     assert len(kept) == 1
 
 
-def test_a_missing_library_is_told(monkeypatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
     with pytest.raises(ConfigError, match=r"pip install 'rlhf-lightning\[cleaning\]'"):
         list(near_duplicates([], Cleaning()))

@@ -33,7 +33,7 @@ def test_words_add_up(words: str, cleaned) -> None:
     assert (kept, cleaning.flagged) == ([*fine, *toxic], {"toxic": 7})
 
 
-def test_what_is_missing_or_wrong_is_told(tmp_path: Path, words: str) -> None:
+def test_what_is_missing_or_wrong_is_reported(tmp_path: Path, words: str) -> None:
     for settings in ({}, {"words": words, "model": "m"}):
         with pytest.raises(ConfigError, match=r"needs one of two: feedback_filter.toxicity.words=FILE"):
             list(toxicity([], Cleaning(), **settings))
@@ -84,6 +84,6 @@ def test_a_classifier(classifier: str, cleaned) -> None:
     assert cleaned(partial(toxicity, model=classifier, threshold=0.999999), toxic + fine)[0] == toxic + fine
 
 
-def test_a_label_that_the_model_lacks_is_told(classifier: str) -> None:
+def test_a_label_that_the_model_lacks_is_reported(classifier: str) -> None:
     with pytest.raises(ConfigError, match=r"toxicity.label=toxik: the model has fine, toxic, did you mean 'toxic'"):
         list(toxicity([], Cleaning(), model=classifier, label="toxik"))

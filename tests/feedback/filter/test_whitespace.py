@@ -52,7 +52,7 @@ def test_a_long_run_of_blanks_inside_is_no_trouble() -> None:
     assert strip_blanks(text) == text
 
 
-def test_prompts_stay_unless_asked_for(cleaned) -> None:
+def test_prompts_stay_unless_requested(cleaned) -> None:
     chat = (Message(role="user", content=" hi "),)
     records = [
         Feedback(prompt="Review:\n", responses=("a ", "b"), judgement=Edit(), origin="f:1"),

@@ -67,7 +67,7 @@ def test_text_that_is_no_whole_number(text: str) -> None:
         read(ultra(honesty=text), **ULTRA)
 
 
-def test_text_is_no_number_unless_asked() -> None:
+def test_text_is_no_number_unless_set() -> None:
     with pytest.raises(DataError, match=r"Rating must be a finite number, not text \('4'\)"):
         read(ultra(honesty="4"), **ULTRA | {"text_numbers": False})
     assert len(read(ultra(honesty=4), **ULTRA) or []) == 1

@@ -26,7 +26,7 @@ def test_all_of_it() -> None:
     assert about.fields == {"who", "a", "b", "time", "seconds", "weight"}
 
 
-def test_nothing_said_is_none() -> None:
+def test_no_notes_are_none() -> None:
     expected = {"annotator": None, "time": None, "seconds": None, "weight": 1.0, "models": None, "origin": "f:1"}
     assert JudgementMetadata("annotator", ["model"])(row(annotator=None, model=None)) == expected
     assert JudgementMetadata(None, "models")(row()) == expected

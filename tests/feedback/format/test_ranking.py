@@ -57,7 +57,7 @@ def test_a_null_place_is_unranked() -> None:
     assert ranks(objects("s", False, None, True), score_field="s") == [(1, None, 0)]
 
 
-def test_a_rater_who_said_nothing_makes_no_ranking() -> None:
+def test_a_rater_without_ratings_makes_no_ranking() -> None:
     found = read(objects("s", [1, None, 5], [2, None, 4]), score_field="s") or []
     assert [(r.annotator, r.judgement) for r in found] == [("rater0", Ranking(ranks=(1, 0))), ("rater2", Ranking(ranks=(0, 1)))]
 

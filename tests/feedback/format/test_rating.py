@@ -67,7 +67,7 @@ def test_not_mine() -> None:
     assert read({"ratings": None, "rating": None}) is None
 
 
-def test_whole_numbers_where_asked() -> None:
+def test_whole_numbers_if_set() -> None:
     assert said({"rating": 4.0}, scale=(1, 5), integers_only=True) == [(4, (1, 5), None)]
     with pytest.raises(DataError, match=r"rating is 3\.5.*integers_only"):
         read({"rating": 3.5}, scale=(1, 5), integers_only=True)

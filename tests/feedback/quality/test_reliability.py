@@ -70,7 +70,7 @@ def test_one_who_says_the_opposite_and_one_who_says_anything_are_worth_nothing(g
     assert found["a01"] < 0.25
 
 
-def test_what_is_told_of_an_annotator_by_hand() -> None:
+def test_what_is_reported_of_an_annotator_by_hand() -> None:
     def thumbs(name: str, prompt: str, up: bool, seconds: float | None = None) -> Feedback:
         return Feedback(prompt=prompt, responses=("x",), judgement=Thumbs(up=up), annotator=name, seconds=seconds)
 

@@ -20,7 +20,7 @@ def pair(i: int, first: bool, annotator: str = "ann", seconds: float = 60.0) -> 
     )
 
 
-def test_a_bias_for_the_first_and_the_longer_and_haste_are_told() -> None:
+def test_a_bias_for_the_first_and_the_longer_and_haste_are_reported() -> None:
     lines = measure_quality([pair(i, i % 10 < 8, seconds=0.01) for i in range(200)]).lines()
     assert any(line.startswith("the response shown first wins 80 % of comparisons") for line in lines)
     assert any(line.startswith("the longer response wins 80 %") for line in lines)
@@ -28,12 +28,12 @@ def test_a_bias_for_the_first_and_the_longer_and_haste_are_told() -> None:
     assert any("neither agreement nor reliability can be measured" in line for line in lines)
 
 
-def test_what_may_be_chance_is_not_told() -> None:
+def test_what_may_be_chance_is_not_reported() -> None:
     lines = measure_quality([pair(i, i % 2 == 0) for i in range(100)]).lines()
     assert not any("wins" in line or "faster" in line or "wrong" in line for line in lines)
 
 
-def test_agreement_contradictions_and_who_tosses_coins_are_told() -> None:
+def test_agreement_contradictions_and_who_tosses_coins_are_reported() -> None:
     rng = np.random.default_rng(0)
     feedback = [pair(i, i % 2 == 0, name) for i in range(150) for name in ("ann", "bob", "cyd")]
     feedback += [pair(i, bool(rng.random() < 0.5), "dud") for i in range(150)]
@@ -44,6 +44,6 @@ def test_agreement_contradictions_and_who_tosses_coins_are_told() -> None:
     assert "judgements are probably wrong" in text
 
 
-def test_several_data_sets_are_told_apart() -> None:
+def test_several_data_sets_are_distinguished() -> None:
     feedback = [Feedback(prompt="q", responses=("x",), judgement=Thumbs(up=True), source=name) for name in ("one", "two")]
     assert [line.split(":")[0] for line in measure_quality(feedback).lines()] == ["one", "two"]

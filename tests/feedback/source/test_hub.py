@@ -158,7 +158,7 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_names_go_to_the_hub_and_text_files_there_are_told(streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_go_to_the_hub_and_text_files_there_are_reported(streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.jsonl").write_text('{"prompt":"p","chosen":"a","rejected":"b"}\n')
     real, asked = datasets.load_dataset, list[tuple[Any, ...]]()
 

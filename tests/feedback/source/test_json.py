@@ -65,7 +65,7 @@ def test_rows_are_those_of_the_parser(
         assert item.raw.split(b"\n")[0] in lines[int(item.origin.rpartition(":")[2]) - 1]
 
 
-def test_items_start_on_the_lines_that_are_told(tmp_path: Path) -> None:
+def test_items_start_on_the_lines_that_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "f.json"
     file.write_bytes(b'\n[{"a":\n1}\n,\n {"a":2}, {"a":3}\n]')
     assert [(item.data, item.origin) for item in read(file) if isinstance(item, Row)] == [

@@ -43,7 +43,7 @@ def test_the_error_by_brute_force(n, bins):
     assert [one.stated for one in found.bins] == sorted(one.stated for one in found.bins)
 
 
-def test_brier_and_likelihood_are_those_of_what_people_said():
+def test_brier_and_likelihood_are_those_of_the_judgements():
     found = calibration(np.array([2.0, -1.0, 0.0, 500.0, -500.0]), np.arange(5))
     p = [1 / (1 + math.exp(-d)) for d in (2.0, -1.0, 0.0)]
     assert found is not None

@@ -83,7 +83,7 @@ def test_it_is_captum_s_on_the_same_path(family_model, family, monkeypatch):
     assert ours.tokens.abs().max() > 1e-2
 
 
-def test_steps_rise_until_it_holds_and_the_cap_leaves_a_gap_that_is_told(family_model):
+def test_steps_rise_until_it_holds_and_the_cap_leaves_a_gap_that_is_reported(family_model):
     model = family_model("llama")
     view = TokenView(model, TEXT)
     few = integrated_gradients(model, view.tokens, view.fixed, "zero", max_steps=16)

@@ -30,7 +30,7 @@ def test_a_features_model_s_differences_add_up():
     assert {one.name: -one.contribution for one in turned.features} == pytest.approx({o.name: o.contribution for o in found.features})
 
 
-def test_another_model_s_differences_are_the_regression_s_and_the_rest_is_said(table_model):
+def test_another_model_s_differences_are_the_regression_s_and_the_rest_is_reported(table_model):
     model = table_model()
     scores = model.score_texts([p for p, _ in OTHERS], [r for _, r in OTHERS])
     regression = regress_scores(OTHERS, scores, {"length": {}, "punctuation": {}})

@@ -24,6 +24,6 @@ def test_a_loop_is_compressed_and_a_plain_sentence_is_not():
     assert of("Quick foxes jump over lazy dogs.")["compression"] < 0.1
 
 
-def test_what_is_said_once_is_not_repeated():
+def test_a_message_logged_once_is_not_repeated():
     assert list(of("every word stands here once").values())[:4] == [0, 0, 0, 0]
     assert list(of("").values())[:4] == [0, 0, 0, 0]

@@ -205,7 +205,7 @@ def test_a_classifier_without_a_card_scores_by_its_padded_logit(trunk_folder, tm
     assert load_reward_model(str(tmp_path / "hf"), max_length=1000).max_length == 64
 
 
-def test_what_can_not_be_loaded_is_told(model_of, trunk_folder, tmp_path):
+def test_what_can_not_be_loaded_is_reported(model_of, trunk_folder, tmp_path):
     AutoModelForSequenceClassification.from_pretrained(trunk_folder("gpt2"), num_labels=2).save_pretrained(tmp_path / "two")
     AutoTokenizer.from_pretrained(trunk_folder("gpt2")).save_pretrained(tmp_path / "two")
     with pytest.raises(DataError, match="2 labels; a reward model has one"):

@@ -45,7 +45,7 @@ def test_more_blocks_than_there_are_are_refused(model_of):
         last_layers(model_of("llama").net.trunk, layers=3)
 
 
-def test_a_model_whose_blocks_are_one_is_told_and_a_state_space_model_works():
+def test_a_model_whose_blocks_are_one_is_reported_and_a_state_space_model_works():
     torch.manual_seed(0)
     albert = AutoModel.from_config(
         AlbertConfig(vocab_size=99, embedding_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)

@@ -78,7 +78,7 @@ def test_a_bad_file_is_named_with_its_line(lexicon, content, message):
         lexicon(content)
 
 
-def test_a_missing_file_is_told_with_its_key(tmp_path):
+def test_a_missing_file_is_reported_with_its_key(tmp_path):
     with pytest.raises(DataError, match=r"rollout_scorer\.lexicon\.path: no lexicon file .*nowhere"):
         LexiconScorer(path=str(tmp_path / "nowhere.txt"))
     with pytest.raises(DataError, match=r"rollout_scorer\.lexicon\.path: no lexicon file"):

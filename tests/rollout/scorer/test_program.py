@@ -171,12 +171,12 @@ def test_what_is_no_score_stops_the_run(program, rollout, line, message):
         checked_scores(scorer, rollout("a", "b"))
 
 
-def test_a_program_that_never_answers_is_told_from_one_that_hangs_now_and_then(program, rollout):
+def test_a_program_that_never_answers_is_distinguished_from_one_that_hangs_now_and_then(program, rollout):
     with pytest.raises(UserError, match="3 times in a row and never before: does it flush"):
         program(LOOP, timeout=0.3)(rollout("a", "b", "c", "d"))
 
 
-def test_much_on_stderr_is_read_and_its_end_is_told(program, rollout):
+def test_much_on_stderr_is_read_and_its_end_is_reported(program, rollout):
     noisy = LOOP + "    sys.stderr.write('noise ' * 200_000 + 'the end')\n    print(1 if text else 'no score')\n"
     scorer = program(noisy)
     assert scorer(rollout("a", "b")) == [1.0, 1.0]

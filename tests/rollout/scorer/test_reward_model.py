@@ -44,6 +44,6 @@ def test_the_model_is_frozen(model, tmp_path):
     assert not any(module.training for module in scorer.model.modules())
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match="reward model: no folder"):
         RewardModelScorer(path=str(tmp_path / "nowhere"))
