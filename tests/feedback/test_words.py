@@ -32,6 +32,6 @@ def test_runs() -> None:
     assert list(word_ngrams([], 3)) == []
 
 
-def test_reported() -> None:
+def test_prompt_content() -> None:
     assert prompt_content("a") == "a"
     assert prompt_content((Message(role="user", content="a"), Message(role="assistant", content="b"))) == "a\nb"
