@@ -112,7 +112,7 @@ def print_matches(query: str) -> None:
         ConfigError: none does.
     """
     words = query.lower().split()
-    matches = [(rank, key, text) for key, text in _searchable() if (rank := _rank(key.lower(), text.lower(), words)) is not None]
+    matches = [(rank, key, text) for key, text in searchable() if (rank := _rank(key.lower(), text.lower(), words)) is not None]
     if not matches:
         names = [*GROUPS, *section_names(), *SECTIONS]
         raise ConfigError(f"no group, option or setting matches {query!r}{did_you_mean(query, names)}; the groups are: {', '.join(names)}")
@@ -120,7 +120,7 @@ def print_matches(query: str) -> None:
     _print_table(f"what matches {query!r}", ("option or setting", "description"), rows)
 
 
-def _searchable() -> Iterator[tuple[str, str]]:
+def searchable() -> Iterator[tuple[str, str]]:
     """Each group, option and setting as it is written in a command, with its description."""
     for group, declared in GROUPS.items():
         yield f"{group}=...", declared.summary

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from rlhf_lightning.checkpoint.signals import handle_signals
 from rlhf_lightning.cli import command_check, help
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
+from rlhf_lightning.cli.completion import add_descriptions
 from rlhf_lightning.cli.folder_lock import FolderLock
 from rlhf_lightning.cli.sweep.prefix import prefixed_output
 from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
@@ -35,6 +36,7 @@ from rlhf_lightning.training import launch
 COMPLETION_FLAGS = {"-sc", "--shell-completion", "--shell_completion"}
 
 yaml_check.register()
+add_descriptions()
 launch.register()  # here, so that the workers of a sweep have it too
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra._internal.core_plugins.fish_completion import FishCompletion
 from hydra._internal.utils import create_config_search_path
 
 from rlhf_lightning import registry
 from rlhf_lightning.cli import main
+from rlhf_lightning.cli.completion import print_candidates
 from rlhf_lightning.config.presets import CONF
 
 registry.load_components()
@@ -41,6 +43,18 @@ def test_tab_offers_groups_options_and_keys(line, offered):
     found = completion._query(config_name="config", line=line)
     assert offered <= set(found)
     assert all(one.startswith(line.split(" ")[-1]) for one in found)
+
+
+def test_fish_shows_descriptions(monkeypatch, capsys):
+    completion = FishCompletion(ConfigLoaderImpl(create_config_search_path(str(CONF))))
+    for line in ("python train.py ppo.learning_r", "python train.py reward_head=m", "python train.py sft"):
+        monkeypatch.setenv("COMP_LINE", line)
+        print_candidates(completion, "config")
+    described = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert described["ppo.learning_rate="].startswith("the peak of the schedule")
+    assert "hidden layer" in described["reward_head=mlp"]
+    assert described["sft."].startswith("Supervised fine-tuning")
+    assert max(map(len, described.values())) <= 80
 
 
 BASH = """
