@@ -39,7 +39,7 @@ LORA = ["reward_tuning=lora", "reward_tuning.dropout=0"]
 KTO = ["preference_loss=kto", "preference_loss.from_pairs=true", "preference.batch_size=7"]
 EVALUATED = ["evaluation.every=1", "evaluation.batch_size=3"]
 BEST = [*EVALUATED, "checkpoint.monitor=evaluation/loss"]
-ROUNDS = ["sft.batch_size=5", "sft.learning_rate=1e-4", "reward.learning_rate=1e-4"]
+ROUNDS = ["sft.batch_size=5", "sft.learning_rate=1e-4", "reward.learning_rate=1e-4", "backbone.activation_checkpointing=true"]
 # A small rate: where a gradient is nearly 0, Adam makes much of its rounding.
 CASES = {
     "rounds: sft, rewards of every kind, ppo": ("rounds", ROUNDS, ["ddp", "fsdp2"]),

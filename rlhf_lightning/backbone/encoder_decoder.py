@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from torch import Tensor
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Prompt, Prompts, prompt_text
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations
 from rlhf_lightning.model.language_model import LanguageModel, compare_logits, pad_rows
+from rlhf_lightning.model.load_options import AttentionName, DtypeName, QuantizationName, check_load_options, load_options
 from rlhf_lightning.model.loading import load_pretrained, load_tokenizer
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import EncodedText, InputFormat
@@ -75,16 +77,28 @@ class EncoderDecoder(LanguageModel):
         return self.text_encoder.encode((prompt, response))
 
 
-@register("backbone", "encoder_decoder")
-def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+@register("backbone", "encoder_decoder", check=check_load_options)
+def encoder_decoder(
+    corpus: Iterable[str],
+    *,
+    path: ModelPath,
+    dtype: DtypeName = "float32",
+    attn_implementation: AttentionName = "auto",
+    activation_checkpointing: bool = False,
+    quantization: QuantizationName = "none",
+) -> LanguageModel:
     """A pretrained encoder-decoder by Hub name or folder: it encodes the prompt and decodes the response.
 
-    As the trunk of a reward model (stage=reward) its decoder reads the response, and is trained in float32.
+    As the trunk of a reward model (stage=reward) its decoder reads the response.
 
     Args:
         corpus: unused; a pretrained model has its tokenizer.
         path: Hub name or folder with config, safetensors and tokenizer. Code in the folder is never run.
-        dtype: number format of the weights; train float32 weights under trainer.precision=bf16-mixed where memory allows.
+        dtype: number format of the weights, "auto" that of the checkpoint; train float32 weights under
+            trainer.precision=bf16-mixed where memory allows.
+        attn_implementation: transformers' name; texts run without padding under sdpa alone.
+        activation_checkpointing: blocks run again in the backward pass instead of saving what it needs: less memory, a third more time.
+        quantization: bits of the frozen weights under LoRA, on NVIDIA GPUs.
 
     Raises:
         DataError: the folder or name can't be loaded.
@@ -95,12 +109,14 @@ def encoder_decoder(corpus: Iterable[str], *, path: ModelPath, dtype: Literal["f
     config = load_config(path)
     check_kind(config, path, "encoder_decoder")
     check_writer(config, path)
-    model: Any = load_pretrained(AutoModelForSeq2SeqLM, path, "backbone.path", dtype=getattr(torch, dtype))
+    model: Any = load_pretrained(AutoModelForSeq2SeqLM, path, "backbone.path", **load_options(dtype, attn_implementation, quantization))
     language_model = EncoderDecoder(model, load_tokenizer(path))
     check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
     check_end_tokens(model, f"backbone.path: {path!r}")
     check_batch_invariance(model, causal=True)
     check_decoder_output(language_model)
+    if activation_checkpointing:
+        checkpoint_activations(model)
     return language_model
 
 

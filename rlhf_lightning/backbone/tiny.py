@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 
@@ -27,6 +28,7 @@ def tiny(
     heads: PositiveInt = 4,
     vocabulary: Annotated[int, Field(ge=260)] = 1024,
     positions: PositiveInt = 128,
+    activation_checkpointing: bool = False,
 ) -> LanguageModel:
     """An untrained model of well under a million parameters with a tokenizer trained on the corpus.
 
@@ -38,6 +40,7 @@ def tiny(
         heads: attention heads of each block.
         vocabulary: maximum number of tokens, of which 256 are the bytes.
         positions: tokens of prompt and response together that the model can read.
+        activation_checkpointing: blocks run again in the backward pass instead of saving what it needs.
 
     Raises:
         ConfigError: width is not divisible by heads.
@@ -58,7 +61,10 @@ def tiny(
             vocab_size=len(tokenizer), max_position_embeddings=positions, hidden_size=width, num_hidden_layers=layers,
             num_attention_heads=heads, num_key_value_heads=heads, intermediate_size=width * 8 // 3, tie_word_embeddings=True, **ids,
         )  # fmt: skip
-    return LanguageModel(AutoModelForCausalLM.from_config(config), tokenizer)
+    model = AutoModelForCausalLM.from_config(config)
+    if activation_checkpointing:
+        checkpoint_activations(model)
+    return LanguageModel(model, tokenizer)
 
 
 def byte_level_bpe(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

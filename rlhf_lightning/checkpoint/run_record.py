@@ -20,7 +20,7 @@ from rlhf_lightning.errors import DataError
 
 FILE = RUN_FILE
 FORMAT = 1
-RESUMABLE_SETTINGS = ("trainer.", "logger.", "checkpoint.", "ppo.micro_batch_size")
+RESUMABLE_SETTINGS = ("trainer.", "logger.", "checkpoint.", "push", "ppo.micro_batch_size")
 """Prefixes of settings that may change on resume: they don't change what is learned. A smaller micro-batch has the same gradient, and a
 run may have stopped for want of memory."""
 RESULT_SETTINGS = ("checkpoint.monitor", "checkpoint.mode")
@@ -86,18 +86,19 @@ def write(config: DictConfig, folder: Path, input_paths: Iterable[str]) -> None:
         input_paths: the values of the settings that are paths.
     """
     inputs = input_digests(input_paths, folder)
-    record = {"format": FORMAT, "versions": _versions(), "settings": flat_settings(config), "inputs": inputs}
+    record = {"format": FORMAT, "versions": library_versions(), "settings": flat_settings(config), "inputs": inputs}
     write_atomic(folder / FILE, json.dumps(record, indent=1) + "\n")
 
 
 def version_changes(record: Mapping[str, Any] | None) -> list[str]:
     """The libraries whose version has changed since the record, as "torch 2.12.0 -> 2.13.0"."""
     before = {} if record is None else record["versions"]
-    return [f"{name} {before[name]} -> {now}" for name, now in _versions().items() if before.get(name, now) != now]
+    return [f"{name} {before[name]} -> {now}" for name, now in library_versions().items() if before.get(name, now) != now]
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """The installed versions of Python and LIBRARIES."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):

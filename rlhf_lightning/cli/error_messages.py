@@ -64,7 +64,7 @@ def _explain_list(match: re.Match[str], presets: Presets) -> str:
 def _explain_key(match: re.Match[str], presets: Presets) -> str:
     key = match["key"].lstrip("+~")
     top, _, rest = key.partition(".")
-    tops = [*GROUPS, *section_names(), *presets, "seed"]
+    tops = [*GROUPS, *section_names(), *presets, "seed", "push"]
     # A name that doesn't exist at the top.
     if top == "hydra":
         return f"Hydra has no setting {rest!r}; `--cfg hydra` shows those it has"

@@ -40,7 +40,9 @@ PRESETS = {
 }
 SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wandb"]}
 """Sections that presets fill."""
-FOOT = "rlhf-lightning components [GROUP|SECTION|WORDS]. new GROUP NAME: a new plugin. --plugins FOLDER. --check. --cfg job."
+FOOT = """\
+rlhf-lightning components [GROUP|SECTION|WORDS]. new GROUP NAME: a new plugin. --plugins FOLDER. --check. --cfg job.
+chat FOLDER [FOLDER]: talk to policies, judge them. export REWARD_MODEL TARGET: a classifier for pipelines and vLLM."""
 
 
 def print_help() -> None:
@@ -52,7 +54,7 @@ def print_help() -> None:
         print(visible(_group_line(group, options, defaults.get(group, ()), declared.summary, declared.many)))
     for group, names in presets.items():
         print(visible(_group_line(group, list(names), defaults.get(group, ()), PRESETS.get(group, ""))))
-    print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed")
+    print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed", "push")
     print("Examples:\n" + textwrap.indent(_with_program_name(EXAMPLES), "  "))
     print(FOOT)
 

@@ -116,13 +116,21 @@ def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> Non
 
 
 def run_subcommand(args: Sequence[str]) -> bool:
-    """Run `components`, `new` or `--help`. Returns whether the command is one of these."""
+    """Run `components`, `new`, `chat`, `export` or `--help`. Returns whether the command is one of these."""
     if args[:1] == ["components"]:
         help.print_components(" ".join(args[1:]) or None)
     elif args[:1] == ["new"]:
         from rlhf_lightning.cli.scaffold.write import write_new
 
         print("".join(f"{safe_message(str(file))}\n" for file in write_new(args[1:], Path("plugins"))), end="")
+    elif args[:1] == ["chat"]:
+        from rlhf_lightning.cli.chat import chat
+
+        chat(args[1:])
+    elif args[:1] == ["export"]:
+        from rlhf_lightning.cli.export import export
+
+        export(args[1:])
     elif {"--help", "-h"} & set(args):
         help.print_help()
     else:

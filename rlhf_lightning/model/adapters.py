@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.load_options import restore_quantized
 
 ALL_LINEAR = "all-linear"
 UNMATCHED_PATTERN = r"The following (rank|alpha)_pattern keys did not match"
 """peft's warning about its pattern for fused experts, which it matches against modules only."""
 
 
-def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> None:
+def add_adapters(
+    trunk: nn.Module,
+    setting: str,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: Sequence[str],
+    rank_stabilized: bool = False,
+    dora: bool = False,
+) -> None:
     """Add adapters W + alpha/rank · B·A to linear layers, in place (Hu et al. 2021), and freeze the rest.
 
     They start at B = 0 and are in float32 at least, whatever the weights' dtype: small updates are lost in bfloat16.
@@ -28,6 +40,8 @@ def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dro
         setting: the group of this option, for messages.
         dropout: on the adapters' inputs; fused experts have none.
         targets: names of the layers (["q_proj", "v_proj"]), or ["all-linear"].
+        rank_stabilized: the scale is alpha/sqrt(rank) (Kalajdzievski 2023).
+        dora: learn the magnitude of each output beside its direction (Liu et al. 2024).
 
     Raises:
         ConfigError: peft isn't installed, no layer matches, one is an embedding, or one shares its weight with another layer.
@@ -37,14 +51,15 @@ def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dro
         if isinstance(module, nn.Embedding) and name.split(".")[-1] in targets:
             raise ConfigError(f"{setting}.targets={list(targets)}: {name} is an embedding; name linear layers")
     try:
-        _inject(trunk, setting, ALL_LINEAR if tuple(targets) == (ALL_LINEAR,) else list(targets), rank, alpha)
+        options = {"r": rank, "lora_alpha": alpha, "use_rslora": rank_stabilized, "use_dora": dora}
+        _inject(trunk, setting, ALL_LINEAR if tuple(targets) == (ALL_LINEAR,) else list(targets), options)
         skipped = _skipped_layers(trunk, targets)
         if skipped:  # in a wrapper: peft renames targets by the config of a mixture
-            _inject(nn.ModuleDict({"trunk": trunk}), setting, [f"trunk.{name}" for name in skipped], rank, alpha)
+            _inject(nn.ModuleDict({"trunk": trunk}), setting, [f"trunk.{name}" for name in skipped], options)
     except (ValueError, NotImplementedError) as cause:
         raise ConfigError(f"{setting}.targets={list(targets)}: {cause}") from cause
     _check_untied(trunk, f"{setting}.targets={list(targets)}")
-    for _, layer in _adapter_layers(trunk):
+    for _, layer in adapter_layers(trunk):
         if dropout and not hasattr(layer, "parameter_name"):
             layer.lora_dropout.update({adapter: nn.Dropout(dropout) for adapter in layer.lora_dropout})
     for parameter in trunk.parameters():
@@ -52,14 +67,14 @@ def add_adapters(trunk: nn.Module, setting: str, *, rank: int, alpha: float, dro
             parameter.data = parameter.data.float()
 
 
-def _inject(model: nn.Module, setting: str, targets: str | list[str], rank: int, alpha: float) -> None:
+def _inject(model: nn.Module, setting: str, targets: str | list[str], options: dict[str, Any]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as cause:
         raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
     # Dropout is set afterwards: peft takes none for parameters of fused experts.
     excluded = _special_layers(model) if targets == ALL_LINEAR else None
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, exclude_modules=excluded)
+    config = LoraConfig(lora_dropout=0.0, target_modules=targets, exclude_modules=excluded, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft corrects it
         warnings.filterwarnings("ignore", message=UNMATCHED_PATTERN)
@@ -78,12 +93,70 @@ def is_special(layer: nn.Linear) -> bool:
     return any(word in type(layer).__name__ for word in ("Router", "Grouped"))
 
 
+def train_modules(model: nn.Module, setting: str, names: Sequence[str]) -> None:
+    """Train modules in full beside the adapters, in place.
+
+    They are copies, which `without_adapters` switches off.
+
+    Args:
+        setting: the group of this option, for messages.
+        names: of modules, or their last parts (["lm_head", "embed_tokens"]).
+
+    Raises:
+        ConfigError: no module has such a name, its weights are in half precision, or another module shares them.
+    """
+    owners = _owners(model)
+    for name in names:
+        message = f"{setting}.modules_to_save={list(names)}"
+        matches = [path for path, _ in model.named_modules() if path == name or path.endswith(f".{name}")]
+        if not matches:
+            raise ConfigError(f"{message}: {type(model).__name__} has no module {name!r}; its parts are named by their modules' attributes")
+        for path in matches:
+            module = model.get_submodule(path)
+            for parameter in module.parameters():
+                others = sorted(owner for owner in owners[id(parameter)] if owner != path and not owner.startswith(f"{path}."))
+                if others:
+                    raise ConfigError(f"{message}: {path} shares its weight with {', '.join(others)}, which would not follow")
+                if parameter.element_size() < 4:
+                    raise ConfigError(f"{message}: small updates of its {parameter.dtype} weights are lost: add backbone.dtype=float32")
+            _replace(model, path, ModulesToSave(module))
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, last = path.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+class ModulesToSave(nn.Module):
+    """A trained copy of a module, and the frozen original, which runs where adapters are switched off."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.original_module = module.requires_grad_(False)
+        self.trained_module = copy.deepcopy(module).requires_grad_(True)
+        self.is_enabled = True
+
+    def enable_adapters(self, enabled: bool) -> None:
+        self.is_enabled = enabled
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.trained_module if self.is_enabled else self.original_module)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """The attributes of the module in use, such as its weight."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            parts = self.__dict__.get("_modules", {})
+            return getattr(parts.get("trained_module" if self.__dict__.get("is_enabled") else "original_module"), name)
+
+
 def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
     """Targeted linear layers of a mixture of experts that peft left out.
 
     peft takes `gate_proj` and the like for names of fused experts, also in dense layers and shared experts.
     """
-    adapted = dict(_adapter_layers(trunk))
+    adapted = dict(adapter_layers(trunk))
     if not any(hasattr(layer, "parameter_name") for layer in adapted.values()):
         return []
     output: Any = getattr(trunk, "get_output_embeddings", lambda: None)()
@@ -95,11 +168,8 @@ def _skipped_layers(trunk: nn.Module, targets: Sequence[str]) -> list[str]:
 
 def _check_untied(trunk: nn.Module, setting: str) -> None:
     """Reject adapters on a weight that another layer shares: the merged weight would apply to one alone."""
-    owners: dict[int, list[str]] = {}
-    for name, module in trunk.named_modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    adapted = dict(_adapter_layers(trunk))
+    owners = _owners(trunk)
+    adapted = dict(adapter_layers(trunk))
     for name, layer in adapted.items():
         names = {_plain_name(owner, adapted) for owner in owners[id(_base_parameter(layer))]}
         others = sorted(str(owner) for owner in names - {_plain_name(name, adapted)})
@@ -107,15 +177,24 @@ def _check_untied(trunk: nn.Module, setting: str) -> None:
             raise ConfigError(f"{setting}: {name} shares its weight with {', '.join(others)}, which would not follow; name other layers")
 
 
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """The names of the modules with each parameter, by its id."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
 def has_adapters(module: nn.Module) -> bool:
     """True if any layer has an adapter."""
-    return any(True for _ in _adapter_layers(module))
+    return any(True for _ in adapter_layers(module))
 
 
 @contextmanager
 def without_adapters(module: nn.Module) -> Iterator[None]:
     """Disable the adapters inside the context."""
-    layers = [layer for _, layer in _adapter_layers(module)]
+    layers = [layer for _, layer in _switched_layers(module)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -128,11 +207,13 @@ def without_adapters(module: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def merge_adapters(module: nn.Module) -> None:
     """Add the adapters to their weights and restore plain layers, in place."""
+    restore_quantized(module)
     # Innermost first: the adapters of two parameters of one layer are nested.
-    for name, layer in reversed(list(_adapter_layers(module))):
+    for name, layer in reversed(list(adapter_layers(module))):
         _base_parameter(layer).data = _merged_weight(layer)
-        parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, layer.base_layer)
+        _replace(module, name, layer.base_layer)
+    for name, layer in list(_switched_layers(module)):
+        _replace(module, name, layer.trained_module)
     for part in module.modules():
         vars(part).pop("peft_config", None)  # else peft takes later adapters for a second set
 
@@ -140,26 +221,34 @@ def merge_adapters(module: nn.Module) -> None:
 @torch.no_grad()
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict after `merge_adapters`, without changing the module."""
-    adapted = dict(_adapter_layers(module, remove_duplicate=False))
-    state = {name: value for key, value in module.state_dict().items() if (name := _plain_name(key, adapted)) is not None}
+    adapted = dict(adapter_layers(module, remove_duplicate=False))
+    switched = dict(_switched_layers(module, remove_duplicate=False))
+    state = {name: value for key, value in module.state_dict().items() if (name := _plain_name(key, switched)) is not None}
     merged: dict[int, Tensor] = {}  # by layer: transformers recognizes tied layers by their one tensor
     for name, layer in adapted.items():
         if id(layer) not in merged:
             merged[id(layer)] = _merged_weight(layer)
-        state[f"{_plain_name(name, adapted)}.{_parameter_name(layer)}"] = merged[id(layer)]
+        state[f"{_plain_name(name, switched)}.{_parameter_name(layer)}"] = merged[id(layer)]
     return state
 
 
 def merged_names(module: nn.Module) -> set[str]:
     """The names in `merged_state`."""
-    adapted = dict(_adapter_layers(module, remove_duplicate=False))
+    adapted = dict(_switched_layers(module, remove_duplicate=False))
     return {name for key in module.state_dict() if (name := _plain_name(key, adapted)) is not None}
 
 
-def _adapter_layers(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+def adapter_layers(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
     """Names and layers with an adapter, outermost first."""
+    for name, layer in _switched_layers(module, remove_duplicate):
+        if not isinstance(layer, ModulesToSave):
+            yield name, layer
+
+
+def _switched_layers(module: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+    """Names and layers that `without_adapters` switches, modules trained in full among them."""
     for name, layer in module.named_modules(remove_duplicate=remove_duplicate):
-        if hasattr(layer, "get_base_layer") and hasattr(layer, "merge"):
+        if isinstance(layer, ModulesToSave) or (hasattr(layer, "get_base_layer") and hasattr(layer, "merge")):
             yield name, layer
 
 
@@ -169,7 +258,7 @@ def _plain_name(name: str, adapted: Container[str]) -> str | None:
     for i, part in enumerate(parts):
         if ".".join(parts[:i]) not in adapted:
             plain.append(part)
-        elif part != "base_layer":
+        elif part not in ("base_layer", "trained_module"):
             return None
     return ".".join(plain)
 
@@ -185,8 +274,12 @@ def _base_parameter(layer: Any) -> nn.Parameter:
 
 
 def _merged_weight(layer: Any) -> Tensor:
-    """W + alpha/rank · B·A, added in float32 at least, in the weight's precision."""
+    """W + alpha/rank · B·A, with DoRA's magnitudes, added in float32 at least, in the weight's precision."""
     weight = _base_parameter(layer).detach()
+    for adapter in layer.active_adapters:
+        if (variant := getattr(layer, "lora_variant", {}).get(adapter)) is not None:
+            merged_by_variant: Tensor = variant.merge_safe(layer, adapter, weight.clone())
+            return merged_by_variant
     total = weight.to(torch.promote_types(weight.dtype, torch.float32))
     merged: Tensor = (total + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)).to(weight.dtype)
     return merged

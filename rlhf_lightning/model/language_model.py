@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Message, Prompt, Prompts, prompt_text
+from rlhf_lightning.model.adapter_folder import FOLDER, adapter_files
+from rlhf_lightning.model.card import FILE
 from rlhf_lightning.model.kernels import use_fast_kernels
+from rlhf_lightning.model.load_options import restore_float32
 from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder, TrainingRow
 from rlhf_lightning.model.rope import rope_limit
@@ -202,10 +206,13 @@ class LanguageModel:
             begins = [is_text_start(self.tokenizer, prompt, i) for prompt, i in zip(prompts.prompts, last, strict=True)]
         return [decode_continuation(self.tokenizer, row, begin) for row, begin in zip(rows, begins, strict=True)]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, card: str = "") -> None:
         """Write a plain Hugging Face folder with safetensors, tokenizer and config.
 
-        Transformers loads it without this package. Adapters are merged into the written weights only.
+        Transformers loads it without this package. Adapters are merged into the written weights, and stand alone in adapter/.
+
+        Args:
+            card: the content of README.md; none is written without it.
 
         Raises:
             DataError: the written model is incomplete; an earlier folder stays.
@@ -215,8 +222,16 @@ class LanguageModel:
             ends = generation_eos_ids(self._generation_eos)
             if ends and ends != self.eos_ids:
                 self.model.generation_config.eos_token_id = self.eos_ids  # so that plain transformers stops at a trained end of turn
-            save_model(self.model, target)
+            model = self.model
+            if getattr(model, "is_quantized", False):
+                model = copy.deepcopy(model)
+                restore_float32(model)
+            save_model(model, target)
+            if (adapters := adapter_files(self.model)) is not None:
+                adapters.write(target / FOLDER)
             self.tokenizer.save_pretrained(target)
+            if card:
+                (target / FILE).write_text(card, encoding="utf-8")
 
         write_folder(folder, write)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf_lightning.config.model_files import check_model_folder, damaged_tokenizer_file
-from rlhf_lightning.errors import DataError
+from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model.checkpoint_tensors import checkpoint_state, summarize_names, written_shapes
 from rlhf_lightning.model.quiet import quiet_transformers
 from rlhf_lightning.model.weight_report import check_finite, check_report
@@ -40,6 +40,9 @@ def load_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> An
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as cause:  # transformers and tokenizers raise anything for a damaged file
+        if "attn_implementation" in options and "attention" in str(cause).lower():
+            name = options["attn_implementation"]
+            raise ConfigError(f"backbone.attn_implementation={name}: {_describe(cause)}; choose another, or leave it out") from cause
         fault = _describe_misfit(auto_class, Path(path)) if is_model and Path(path).is_dir() else ""
         raise DataError(f"{what}: {path!r} can't be loaded: {fault or _describe(cause)}") from cause
     if not is_model:

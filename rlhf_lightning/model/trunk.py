@@ -93,14 +93,15 @@ def check_writer(config: PretrainedConfig, path: str) -> None:
         )
 
 
-def load_trunk(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the trunk of a folder or Hub model in float32, and its tokenizer.
+def load_trunk(path: str, wanted: TrunkKind | None = None, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the trunk of a folder or Hub model, and its tokenizer.
 
     The pad token differs from the end-of-text, since transformers' classifiers find the last token by it. An encoder's pooler is
     dropped as unused.
 
     Args:
         wanted: the family of the chosen backbone; None accepts any.
+        options: of from_pretrained (`load_options`); the default dtype is float32.
 
     Raises:
         DataError: the folder or name can't be loaded.
@@ -111,7 +112,7 @@ def load_trunk(path: str, wanted: TrunkKind | None = None) -> tuple[PreTrainedMo
     config = load_config(path, "reward model" if wanted is None else "backbone.path")
     if wanted is not None:
         check_kind(config, path, wanted)
-    trunk = load_pretrained(AutoModel, path, "reward model", dtype=torch.float32)
+    trunk = load_pretrained(AutoModel, path, "reward model", **{"dtype": torch.float32, **options})
     pooler = getattr(trunk, "pooler", None)
     if pooler is not None:
         trunk.pooler = None

@@ -87,7 +87,7 @@ def policy_of_config(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     return auto.from_config(config, dtype=dtype)
 
 
-def policy_of_path(path: str, dtype: torch.dtype) -> LanguageModel:
+def policy_of_path(path: str, dtype: str) -> LanguageModel:
     """The language model of a folder or Hub name, from its config and tokenizer.
 
     Raises:
@@ -97,12 +97,18 @@ def policy_of_path(path: str, dtype: torch.dtype) -> LanguageModel:
 
     config = load_config(path)
     check_writer(config, path)
-    model = policy_of_config(config, dtype)
+    model = policy_of_config(config, planned_dtype(config, dtype))
     model.name_or_path = path
     language_model_class = EncoderDecoder if trunk_kind(config) == "encoder_decoder" else LanguageModel
     language_model = language_model_class(model, load_tokenizer(path))
     check_tokens(model, language_model.tokenizer, f"backbone.path: {path!r}")
     return language_model
+
+
+def planned_dtype(config: Any, name: str) -> torch.dtype:
+    """The dtype of a setting backbone.dtype; "auto" is the config's."""
+    dtype = getattr(config, "dtype", None) if name == "auto" else getattr(torch, name)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def trunk_of_path(path: str) -> Any:

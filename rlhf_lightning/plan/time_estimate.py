@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf_lightning.model.activation_checkpointing import has_checkpointing
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts
 from rlhf_lightning.plan.models import head_sizes, layer_count, matrix_weights
@@ -38,7 +39,10 @@ class Roofline:
     def train_step(self, trunk: Any, texts: Texts, output: int = 0) -> float:
         """Seconds of forward and backward."""
         frozen = any(not parameter.requires_grad for parameter in trunk.parameters())
-        return self._seconds(forward_flops(trunk, texts, output) * (2 if frozen else 3), 3 * layer_count(trunk))
+        flops, layers = forward_flops(trunk, texts, output) * (2 if frozen else 3), 3 * layer_count(trunk)
+        if has_checkpointing(trunk):  # its blocks run forward once more
+            flops, layers = flops + forward_flops(trunk, texts), layers + layer_count(trunk)
+        return self._seconds(flops, layers)
 
     def generate(self, trunk: Any, prompts: tuple[int, ...], tokens: int, output: int) -> float:
         """Seconds of `tokens` decoding steps of all rows, each of which reads every weight, key and value."""

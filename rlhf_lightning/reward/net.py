@@ -38,6 +38,8 @@ class ComposedScore(nn.Module):
 
     def forward(self, tokens: PackedTokens) -> Tensor | ScoredBatch:
         hidden, mask = token_vectors(self.trunk, tokens)
+        if not torch.is_autocast_enabled(hidden.device.type):  # head and pooling are in float32 beside a trunk of another dtype
+            hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         return apply_head(self.pooling, self.head, hidden, mask, tokens)
 
 

@@ -12,6 +12,7 @@ from rlhf_lightning.config.presets import list_presets
 from rlhf_lightning.config.redaction import missing_secret
 from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.hub import check_push
 from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
 from rlhf_lightning.tracking.logger_settings import logger_settings
 from rlhf_lightning.training.trainer import check_trainer
@@ -141,7 +142,7 @@ def _check_option(group: str, node: Any, key: str) -> None:
 def _check_top(config: DictConfig) -> None:
     """Check the top-level keys and the seed."""
     required = [*section_names(), *PLAIN]
-    allowed = [*GROUPS, *required]
+    allowed = [*GROUPS, *required, "push"]
     for key in config:
         if key not in allowed and key in list_presets():
             raise ConfigError(f"a file of conf/{key}/ that is no setting of its own begins with the line `# @package _global_`")
@@ -154,3 +155,5 @@ def _check_top(config: DictConfig) -> None:
     seed = config.seed
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MAX_SEED:
         raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
+    if config.get("push") is not None:
+        check_push(config.push)

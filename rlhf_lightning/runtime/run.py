@@ -52,6 +52,8 @@ class Run(Trainings):
         results: metrics of the stage by name, for result.json and the table of a sweep.
         speeds: last speeds of each training (tracking/throughput.py).
         objective: the number that a sweep optimises; NaN until the stage has ended.
+        model_folder: the model that was saved last.
+        card: writes the card of that model with the results so far; None if it has no results of the stage.
     """
 
     def __init__(self, config: DictConfig, folder: Path, console: Console | None = None) -> None:
@@ -61,6 +63,8 @@ class Run(Trainings):
         self.objective = math.nan
         self.speeds: dict[str, dict[str, float]] = {}
         self.tracker: Tracker | None = None
+        self.model_folder: Path | None = None
+        self.card: Callable[[], str] | None = None
         self._logged: set[str] = set()
 
     @property
@@ -173,6 +177,7 @@ class Run(Trainings):
 
     def save(self, trainer: L.Trainer, folder: Path, write: Callable[[Path], None]) -> None:
         """Let rank 0 write a folder, and the others wait until it is complete."""
+        self.model_folder = folder
         if trainer.is_global_zero:
             write(folder)
         trainer.strategy.barrier()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.checkpoint.torchrun_restart import rejoin_after_restart
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.hub import push_folder
 from rlhf_lightning.plan.process_memory import peak_bytes
 from rlhf_lightning.registry import build
 from rlhf_lightning.runtime import resume, saved_config, stopwatch
@@ -31,6 +34,8 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     """
     # Check before anything is written or loaded.
     check(config)
+    if config.get("push") and node.get("mode") == RunMode.MULTIRUN:
+        raise ConfigError("push=NAME in a sweep would upload every job to one name: leave it out, and push the best one's folder")
     expand_paths(config)
     rates = set_learning_rates(config)
     raw: Any = OmegaConf.to_container(node.run, resolve=False)
@@ -67,5 +72,21 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     run.drop_checkpoints()
     if run.is_rank_zero:
         (run.folder / stopwatch.FILE).unlink(missing_ok=True)
+    if run.config.push and run.is_rank_zero:
+        publish(run)
     barrier()  # children exit with their parent, so wait for all
+    if config.get("push") and run.is_rank_zero:
+        publish(run)
     return run
+
+
+def publish(run: Run) -> None:
+    """Upload the model that the run saved last to the Hub as `push`.
+
+    Raises:
+        UserError: the upload failed; the run is complete.
+    """
+    if run.model_folder is None:
+        run.log(f"push={run.config.push}: this stage has trained no model to upload")
+    else:
+        run.log(f"uploaded {run.model_folder}: {push_folder(run.model_folder, str(run.config.push))}")

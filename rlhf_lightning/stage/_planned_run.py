@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.feedback.judgements import Judgements, standardise
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations, has_checkpointing
 from rlhf_lightning.model.loading import load_tokenizer
 from rlhf_lightning.model.trunk import clamp_length
 from rlhf_lightning.plan.device import Device
@@ -92,10 +93,15 @@ class PlannedRun(Run):
             return self.inputs.task
         node = self.config.get(group)
         if group == "backbone" and "path" in node:
-            dtype = getattr(torch, str(node.get("dtype", "float32")))
-            return on_meta(lambda corpus: policy_of_path(str(node.path), dtype))
+            return on_meta(lambda corpus: self._planned_policy(node))
         component = super().build(group, *args)
         return on_meta(component) if group in META_GROUPS else component
+
+    def _planned_policy(self, node: DictConfig) -> LanguageModel:
+        policy = policy_of_path(str(node.path), str(node.get("dtype", "float32")))
+        if node.get("activation_checkpointing"):
+            checkpoint_activations(policy.model)
+        return policy
 
     def corpus(self, task: Task) -> list[str]:
         return self.inputs.corpus
@@ -166,7 +172,10 @@ class PlannedRun(Run):
         to_fake(self.mode, policy.model)
         with self.mode:
             if "reward_model" in self.component_of("policy_critic").needs:  # its weights don't matter, only their shapes
-                return Critic(zero_init_value_head(policy.width), copy.deepcopy(to_fake(self.mode, scorer)).requires_grad_(True))
+                trunk = copy.deepcopy(to_fake(self.mode, scorer)).requires_grad_(True)
+                if has_checkpointing(policy.model):
+                    checkpoint_activations(trunk)
+                return Critic(zero_init_value_head(policy.width), trunk)
             critic: Critic = self.build("policy_critic")(policy, None)
             return critic
 
@@ -176,7 +185,10 @@ class PlannedRun(Run):
     def reward_trunk(self) -> Any:
         """The backbone's trunk, on which a reward model is made."""
         node = self.config.backbone
-        return on_meta(trunk_of_path)(str(node.path)) if "path" in node else self.build("backbone")(self.inputs.corpus).trunk
+        trunk = on_meta(trunk_of_path)(str(node.path)) if "path" in node else self.build("backbone")(self.inputs.corpus).trunk
+        if node.get("activation_checkpointing"):
+            checkpoint_activations(trunk)
+        return trunk
 
     def reward_model(self, trunk: Any) -> RewardModel:
         """A reward model on a trunk, for the lengths of its texts."""

@@ -29,6 +29,7 @@ from rlhf_lightning.reward.evaluation.held_out import HeldOut
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
+from rlhf_lightning.stage._policy_card import save_policy
 from rlhf_lightning.stage._training import evaluated_size, on_device, train
 from rlhf_lightning.stage.rounds import utility_of
 from rlhf_lightning.tokenization.chat_template import ensure_chat_template
@@ -94,7 +95,7 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
             implicit = ImplicitReward(policy, loss, table, module.reference, held_out_rows)
             utility = utility_of(task) if task is not None and task.has_utility else None
             measured, ratios = measure_held_out(implicit, held_out, truth=utility), implicit.ratios(held_out)
-        run.save(trainer, folder, policy.save)
+        save_policy(run, trainer, folder, policy)
     return TrainedPreference(module.history, measured, ratios, notes)
 
 

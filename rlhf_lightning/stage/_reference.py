@@ -28,6 +28,9 @@ def tune(run: Run, policy: LanguageModel) -> None:
     run.build("policy_tuning")(policy.model)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in policy.model.parameters()]
     every, trained = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
+    half = {str(p.dtype).removeprefix("torch.") for p in policy.model.parameters() if p.requires_grad and p.element_size() < 4}
+    if half:
+        run.log(f"the trained weights are in {half.pop()}, where small updates are lost: add backbone.dtype=float32, or policy_tuning=lora")
     if trained < every:
         run.log(f"policy_tuning={run.component_of('policy_tuning').name}: {trained:,} of {every:,} weights are trained")
 

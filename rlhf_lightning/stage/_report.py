@@ -8,7 +8,9 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
+from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.redaction import without_secrets
+from rlhf_lightning.model.card import FILE
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.runtime.saved_config import to_yaml
 
@@ -47,6 +49,8 @@ def write_report(run: Run, title: str, results: Mapping[str, float], **parts: An
     page = run.folder / "report.html"
     write_page(report, page)
     run.results = dict(results)
+    if run.card is not None and run.model_folder is not None:
+        write_atomic(run.model_folder / FILE, run.card())
     print_report(report, page, run.console)
     run.publish(report.samples, page, run.results)
 

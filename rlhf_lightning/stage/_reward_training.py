@@ -17,7 +17,10 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.feedback.judgements import KINDS, Judgements, PromptResponse, standardise
 from rlhf_lightning.feedback.split import Split
 from rlhf_lightning.flow import Feedback, Prompt
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations
+from rlhf_lightning.model.adapter_folder import adapter_files
 from rlhf_lightning.model.adapters import merge_adapters
+from rlhf_lightning.model.load_options import load_options, restore_float32
 from rlhf_lightning.model.trunk import OPTION, clamp_length, load_trunk, trunk_width
 from rlhf_lightning.registry import component_of, make
 from rlhf_lightning.reward.components import head_arguments, pooling_arguments
@@ -45,6 +48,8 @@ from rlhf_lightning.stage._training import evaluated_size, on_device, train
 
 MAX_REFERENCES = 10_000
 """Training texts by which scores are normalised."""
+LOADING: Any = {"dtype": "float32", "attn_implementation": "auto", "quantization": "none"}
+"""Settings of a backbone on which its trunk's loading depends, and their defaults."""
 Utility = Callable[[Prompt, str], float]
 
 
@@ -131,13 +136,17 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
         return RewardModule(model, losses, settings, steps, judged.by_text)
 
     module, trainer = train(run, training.name, settings, loader, build, {"reward/loss": "loss"}, held_out)
-    merge_adapters(model.net)  # first, so that the metrics are those of the saved weights
+    adapters = adapter_files(model.net.trunk)
+    # Merged first, so that the metrics are those of the saved weights.
+    restore_float32(model.net)
+    merge_adapters(model.net)
     model.eval()
     with on_device(trainer.strategy.root_device, model):
         warning = normalise(run, model, judged, training.name, module.history)
         measured = measure_held_out(model, division.held_out, truth=training.utility)
     card = card_components(run) | card_data(training.backbone, division) | {"aspects": list(judged.aspects), "metrics": measured.card()}
-    run.save(trainer, training.folder, lambda target: save_reward_model(model, target, card))
+    run.card = None
+    run.save(trainer, training.folder, lambda target: save_reward_model(model, target, card, adapters))
     return TrainedReward(model, module.history, division, measured, warning)
 
 
@@ -154,6 +163,7 @@ def fit_features(run: Run, training: RewardTraining) -> TrainedReward:
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
     run.log(f"{training.name}: {len(head.score.names)} features, {summary}; heaviest: {heaviest}")
     card = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "metrics": measured.card()}
+    run.model_folder = training.folder
     if run.is_rank_zero:
         save_feature_score(head.score, training.folder, card)
     return TrainedReward(head.score, [], division, measured)
@@ -162,19 +172,31 @@ def fit_features(run: Run, training: RewardTraining) -> TrainedReward:
 def build_reward_model(run: Run, backbone: str, aspects: Sequence[str | None]) -> RewardModel:
     """Build the chosen pooling and head on a base model, or load a classifier, and apply reward_tuning."""
     chosen, pooling_name = run.component_of("backbone"), run.component_of("reward_pooling").name
+    settings = loading_settings(run)
+    options = load_options(*(settings.get(name, "") or default for name, default in LOADING.items()))
     if "reading" in chosen.needs:
-        trunk, tokenizer = make("backbone", chosen.name, {"path": backbone})([])
+        trunk, tokenizer = make("backbone", chosen.name, settings | {"path": backbone})([])
     else:
         kinds = [kind for kind, option in OPTION.items() if option == chosen.name]
-        trunk, tokenizer = load_trunk(backbone, kinds[0] if kinds else "decoder")
+        trunk, tokenizer = load_trunk(backbone, kinds[0] if kinds else "decoder", **options)
     width = trunk_width(trunk)
     head = run.build("reward_head", *head_arguments(run.component_of("reward_head").name, width, aspects))
     pooling = run.build("reward_pooling", *pooling_arguments(pooling_name, width))
-    net, note = warm_start(backbone, ComposedScore(trunk, pooling, head), pooling_name)
+    net, note = warm_start(backbone, ComposedScore(trunk, pooling, head), pooling_name, **options)
     if note:
         run.log(note)
     run.build("reward_tuning")(net.trunk)
+    if settings.get("activation_checkpointing"):
+        checkpoint_activations(net.trunk)
     return RewardModel(net, tokenizer, clamp_length(net.trunk, run.settings("reward").max_length))
+
+
+def loading_settings(run: Run) -> dict[str, Any]:
+    """The backbone's settings for a reward model's trunk; weights that are trained are in float32."""
+    settings = component_settings(run.config.backbone)
+    if "dtype" in settings and "pretrained" not in run.component_of("reward_tuning").needs:
+        settings["dtype"] = "float32"
+    return settings
 
 
 def normalise(run: Run, model: RewardModel, judged: Judgements, name: str, history: Sequence[Mapping[str, float]]) -> str:

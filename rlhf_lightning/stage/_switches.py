@@ -18,6 +18,8 @@ def memory_switches(run: Run) -> dict[str, Changes]:
     """The applicable switches by their words on the command line, and the changes of the configuration."""
     job = run.component_of("stage").name
     switches = {**_tuning_switches(run, job), **(_ppo_switches(run) if job in ("ppo", "rounds") else _batch_switch(run, job))}
+    if run.config.backbone.get("activation_checkpointing") is False:
+        switches |= _setting("backbone.activation_checkpointing", True)
     if run.config.trainer.get("precision") == "32-true":
         switches |= _setting("trainer.precision", "bf16-mixed")
     if process_count(run.config.trainer) == 1:
@@ -55,7 +57,7 @@ def _batch_switch(run: Run, job: str) -> dict[str, Changes]:
 
 
 def _setting(key: str, value: Any) -> dict[str, Changes]:
-    return {f"{key}={value}": {key: value}}
+    return {f"{key}={str(value).lower()}": {key: value}}
 
 
 def _choose(group: str, name: str) -> dict[str, Changes]:

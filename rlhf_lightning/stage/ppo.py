@@ -108,6 +108,7 @@ def train_ppo(
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
     from rlhf_lightning.stage._evaluation import policy_evaluation
+    from rlhf_lightning.stage._policy_card import save_policy
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("ppo")
@@ -125,7 +126,7 @@ def train_ppo(
             )
 
         run.fit(name, trainer, module, ShardedData(loader), policy_evaluation(run, task, module))
-        run.save(trainer, folder, policy.save)
+        save_policy(run, trainer, folder, policy)
     return module
 
 

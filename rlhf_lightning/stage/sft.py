@@ -55,6 +55,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
     from rlhf_lightning.model.adapters import merge_adapters
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
     from rlhf_lightning.sft.rows import conversation_of
+    from rlhf_lightning.stage._policy_card import save_policy
     from rlhf_lightning.stage._reference import apply_tuning_for_sft
     from rlhf_lightning.stage._training import evaluated_size, train
     from rlhf_lightning.tokenization.chat_template import ensure_chat_template
@@ -79,8 +80,11 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
 
         held_out_data = held_out_loader if held_out else None
         module, trainer = train(run, "sft", settings, loader, build, {"sft/loss": "loss"}, held_out_data)
+        module, trainer = train(
+            run, "sft", settings, loader, lambda steps: SFTModule(language_model, settings, steps), {"sft/loss": "loss"}
+        )
+        save_policy(run, trainer, folder, language_model)
         merge_adapters(language_model.model)
-        run.save(trainer, folder, language_model.save)
     return module
 
 

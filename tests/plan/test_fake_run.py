@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rlhf_lightning.backbone.tiny import tiny
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens, supports_packing
 from rlhf_lightning.model.response_log_probs import response_log_probs
@@ -70,6 +71,18 @@ def test_the_log_probabilities_of_supervised_training(family):
     with alive(real) as live:
         response_log_probs(real, tokens)[0].sum().backward()
     assert passes.train_step(TEXTS, chunked=False).peak == pytest.approx(live.peak, rel=CLOSE)
+
+
+def test_activation_checkpointing_keeps_the_blocks_inputs_alone():
+    real, passes = pair("gpt2", layers=4)
+    tokens, plain = packed(), passes.train_step(TEXTS, chunked=False)
+    checkpoint_activations(real.model)
+    checkpoint_activations(passes.policy.model)
+    with alive(real) as live:
+        response_log_probs(real, tokens)[0].sum().backward()
+    planned = passes.train_step(TEXTS, chunked=False)
+    assert planned.peak == pytest.approx(live.peak, rel=CLOSE)
+    assert planned.activations < 0.5 * plain.activations
 
 
 def test_reading_keeps_no_layer():

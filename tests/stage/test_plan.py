@@ -48,6 +48,7 @@ def test_no_weights_are_read_and_switches_are_planned(command, world, tmp_path):
     assert {model["role"] for model in said["models"]} == {"policy", "critic", "reference", "reward model"}
     assert said["switches"]["policy_critic=shared"]["peak"]["low"] < said["peak"]["low"]
     assert said["switches"]["policy_tuning=lora"]["peak"]["high"] < said["peak"]["high"]
+    assert said["switches"]["backbone.activation_checkpointing=true"]["seconds"] > said["seconds"]
 
 
 def test_what_the_job_refuses_the_plan_refuses(command, world):

@@ -127,3 +127,24 @@ def test_a_reward_model_on_a_mixture_keeps_and_trains_its_experts(command, world
     after = model.base_model.state_dict()
     moved = {".".join(name.split(".")[-2:]) for name in before if not torch.equal(before[name], after[name])}
     assert {"experts.gate_up_proj", "experts.down_proj", "q_proj.weight"} <= moved
+
+
+def test_adapters_of_a_bfloat16_reward_model_are_saved_in_float32_and_alone(command, world, tmp_path):
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    settings = ["reward_tuning=lora", "reward.learning_rate=1e-2", "backbone.dtype=bfloat16", "backbone.activation_checkpointing=true"]
+    outcome = command(*world.reward(*settings))
+    assert outcome.code == 0, outcome.error
+    folder = outcome.folder / "reward_model"
+    assert {str(value.dtype) for value in load_file(folder / "model.safetensors").values()} == {"torch.float32"}
+    # peft's model on the rounded start is the merged one.
+    start, merged = AutoModel.from_pretrained(world.policy, dtype=torch.bfloat16).float(), AutoModel.from_pretrained(folder)
+    start.resize_token_embeddings(merged.config.vocab_size)
+    adapted, ids = PeftModel.from_pretrained(start, folder / "adapter"), torch.tensor([[5, 9, 12, 7]])
+    with torch.no_grad():
+        assert torch.allclose(adapted(input_ids=ids).last_hidden_state, merged(input_ids=ids).last_hidden_state, atol=1e-4)
+    exported = command("export", str(folder), str(tmp_path / "classifier"))
+    assert exported.code == 0, exported.error
+    assert (tmp_path / "classifier" / "model.safetensors").is_file()

@@ -9,6 +9,7 @@ from pydantic import NonNegativeInt
 from torch import nn
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.model.activation_checkpointing import checkpoint_activations, has_checkpointing
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Critic
 from rlhf_lightning.registry import register
@@ -50,4 +51,7 @@ def reward_model(policy: LanguageModel, scorer: Scorer, *, warmup: NonNegativeIn
     with torch.no_grad():
         head.weight.copy_(weight / model.deviation)
         head.bias.copy_(-model.mean / model.deviation)
-    return Critic(head, copy.deepcopy(trunk).requires_grad_(True), warmup)
+    trunk = copy.deepcopy(trunk).requires_grad_(True)
+    if has_checkpointing(policy.model):
+        checkpoint_activations(trunk)
+    return Critic(head, trunk, warmup)

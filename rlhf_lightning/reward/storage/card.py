@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
 from rlhf_lightning.config.display import markdown, markdown_code
+from rlhf_lightning.model.card import bullets, metric_cells, metric_table, render_card, table
 
 FAMILY = {"decoder": "decoder-only", "encoder": "encoder", "encoder_decoder": "encoder-decoder"}
 LAYOUT = {
@@ -16,6 +14,17 @@ LAYOUT = {
     "encoder": "Prompt and response stand in the tokenizer's template for pairs; special-token strings in texts are read as plain text.",
     "encoder_decoder": "The encoder reads the prompt, the decoder the response; special-token strings in texts are read as plain text.",
 }
+PIPELINE = """\
+    from transformers import pipeline
+
+    score = pipeline("text-classification", model="THIS_FOLDER", function_to_apply="none")
+    score("A prompt" + "A response")
+
+or `vllm serve THIS_FOLDER --runner pooling`, and POST /classify. The tokenizer adds the end-of-text. A chat is rendered by
+`apply_chat_template(..., tokenize=False)` first; a classifier of an encoder takes `{{"text": prompt, "text_pair": response}}`.
+
+The score is raw: the one that PPO uses is (score - {mean:.6g}) / {deviation:.6g}.
+"""
 
 
 def model_card(metadata: Mapping[str, Any], kind: str) -> str:
@@ -27,38 +36,32 @@ def model_card(metadata: Mapping[str, Any], kind: str) -> str:
             limits.
         kind: of the trunk: decoder, encoder, encoder_decoder.
     """
-    head = ModelCardData(
-        library_name="rlhf_lightning", pipeline_tag="text-classification", license="unknown", tags=["reward-model", "rlhf"]
+    return render_card(
+        "A reward model",
+        {
+            "": _model(metadata, kind),
+            "How to load it": _loading(metadata),
+            "Training data": _data(metadata),
+            "Metrics on held-out feedback": _metrics(metadata),
+            "Limits": _limits(metadata),
+        },
+        task="text-classification",
+        tags=["reward-model", "rlhf"],
+        data="feedback",
     )
-    parts = [
-        f"---\n{head.to_yaml()}\n---\n",
-        "# A reward model\n",
-        _model(metadata, kind),
-        "## How to load it\n",
-        _loading(metadata),
-        "## Training data\n",
-        _data(metadata),
-        "## Metrics on held-out feedback\n",
-        _metrics(metadata),
-        "## Limits\n",
-        _limits(metadata),
-        "## Licence\n",
-        "Unknown: it depends on the licences of the base model and of the feedback, which this program doesn't know.\n",
-    ]
-    return "\n".join(parts)
 
 
 def _model(metadata: Mapping[str, Any], kind: str) -> str:
     backbone = f", from {markdown_code(str(metadata['backbone']))}" if metadata.get("backbone") else ""
-    lines = [f"- trunk: {FAMILY.get(kind) or markdown(kind)}{backbone}"]
+    lines = [f"trunk: {FAMILY.get(kind) or markdown(kind)}{backbone}"]
     if metadata.get("net") == "classifier":
-        lines.append("- head: that of the transformers classifier it started from")
+        lines.append("head: that of the transformers classifier it started from")
     else:
-        lines += [f"- {name}: {markdown(str(metadata[name]))}" for name in ("pooling", "head") if name in metadata]
-    lines += [f"- tuning: {markdown(str(metadata['tuning']))}"] if metadata.get("tuning") else []
-    lines += [f"- losses: {', '.join(map(markdown, map(str, metadata['losses'])))}"] if metadata.get("losses") else []
+        lines += [f"{name}: {markdown(str(metadata[name]))}" for name in ("pooling", "head") if name in metadata]
+    lines += [f"tuning: {markdown(str(metadata['tuning']))}"] if metadata.get("tuning") else []
+    lines += [f"losses: {', '.join(map(markdown, map(str, metadata['losses'])))}"] if metadata.get("losses") else []
     score = "It scores a response to a prompt: higher is better. Scores have mean 0 and variance 1 on its training responses."
-    return f"{score} {LAYOUT.get(kind, '')}\n\n" + "\n".join(lines) + "\n"
+    return f"{score} {LAYOUT.get(kind, '')}\n\n" + bullets(lines)
 
 
 def _loading(metadata: Mapping[str, Any]) -> str:
@@ -68,6 +71,8 @@ def _loading(metadata: Mapping[str, Any]) -> str:
         '    model.score_texts(["A prompt"], ["A response"])\n\n'
         "or `rollout_scorer=reward_model rollout_scorer.reward_model.path=THIS_FOLDER` in a command of rlhf_lightning.\n"
     )
+    if metadata.get("exports") == "pipeline":
+        return PIPELINE.format(mean=metadata["mean"], deviation=metadata["deviation"])
     if metadata.get("exports") == "classifier":
         return usage + (
             "\nPlain transformers loads it as `AutoModelForSequenceClassification` (num_labels=1). Its logit is the raw score: the\n"
@@ -81,7 +86,7 @@ def _loading(metadata: Mapping[str, Any]) -> str:
 
 def _data(metadata: Mapping[str, Any]) -> str:
     tables = [
-        _table(("name", "judgements"), [(markdown(str(key)), int(count)) for key, count in sorted(metadata[name].items())])
+        table(("name", "judgements"), [(markdown(str(key)), int(count)) for key, count in sorted(metadata[name].items())])
         for name in ("judgements", "sources")
         if metadata.get(name)
     ]
@@ -90,20 +95,10 @@ def _data(metadata: Mapping[str, Any]) -> str:
 
 def _metrics(metadata: Mapping[str, Any]) -> str:
     metrics = metadata.get("metrics") or {f"accuracy/{kind}": value for kind, value in (metadata.get("accuracy") or {}).items()}
-    rows = [(markdown(name), *_metric(value)) for name, value in metrics.items()]
-    if not rows:
+    if not metrics:
         return "Nothing was measured.\n"
     division = metadata.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
-    return _table(("metric", "value", "95 % interval", "n"), rows) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
-
-
-def _metric(value: Any) -> tuple[str, str, str]:
-    if not isinstance(value, Mapping):
-        return f"{float(value):.3f}", "", ""
-    low, high = float(value.get("low", math.nan)), float(value.get("high", math.nan))
-    interval = f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else ""
-    n = value.get("n")
-    return f"{float(value['mean']):.3f}", interval, str(n) if isinstance(n, int) else ""
+    return metric_table(metrics) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
 
 
 def _limits(metadata: Mapping[str, Any]) -> str:
@@ -112,12 +107,7 @@ def _limits(metadata: Mapping[str, Any]) -> str:
     if length is None:
         limits.append("Its dependence on the response's length was not measured.")
     else:
-        limits.append(f"Rank correlation of the score with the response's length: {_metric(length)[0]}.")
+        limits.append(f"Rank correlation of the score with the response's length: {metric_cells(length)[0]}.")
     limits.append("It has seen the languages, topics and tastes of its feedback, and was measured on no others.")
     limits.append("A policy that is tuned against it exploits its errors: keep a KL penalty, and look at samples.")
-    return "".join(f"- {limit}\n" for limit in limits)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    return bullets(limits)

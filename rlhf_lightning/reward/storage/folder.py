@@ -6,33 +6,31 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.config.model_files import check_safetensors
 from rlhf_lightning.errors import ConfigError, DataError, UserError
+from rlhf_lightning.model.adapter_folder import FOLDER, AdapterFiles
 from rlhf_lightning.model.adapters import merge_adapters
+from rlhf_lightning.model.hub import push_folder
 from rlhf_lightning.model.loading import find_file, load_pretrained, load_tokenizer
 from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trunk import CLASSIFIERS, clamp_length, load_config, load_trunk, trunk_kind, trunk_width
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.components import head_arguments, pooling_arguments
-from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
+from rlhf_lightning.reward.net import ClassifierScore, ComposedScore
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.canary import score_canary
 from rlhf_lightning.reward.storage.card import model_card
 from rlhf_lightning.reward.storage.card_schema import DIVERGED, check_card, read_card
+from rlhf_lightning.reward.storage.classifier import classifier_of
 from rlhf_lightning.reward.storage.feature_folder import load_feature_score
 from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, trained_layout
 from rlhf_lightning.tokenization.vocabulary import check_tokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CARD, HEAD_WEIGHTS, README = "reward_model.json", "reward_head.safetensors", "README.md"
 POOLING = "pooling."
@@ -40,7 +38,9 @@ FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """Patterns of the files that are downloaded from the Hub: never a pickle."""
 
 
-def save_reward_model(model: RewardModel, folder: Path, metadata: Mapping[str, Any] | None = None) -> None:
+def save_reward_model(
+    model: RewardModel, folder: Path, metadata: Mapping[str, Any] | None = None, adapters: AdapterFiles | None = None
+) -> None:
     """Write the folder of a reward model atomically.
 
     transformers loads a decoder with a linear head on the last token as AutoModelForSequenceClassification(num_labels=1), any other trunk
@@ -49,25 +49,28 @@ def save_reward_model(model: RewardModel, folder: Path, metadata: Mapping[str, A
 
     Args:
         metadata: for the card: pooling and head with their settings, metrics of the training. Without it the model's own.
+        adapters: those of the training, for a subfolder.
     """
     if metadata is not None:
         model.metadata, model.layout = dict(metadata), trained_layout(metadata)
-    write_folder(folder, lambda target: _write(model, target))
+
+    def write(target: Path) -> None:
+        _write(model, target)
+        if adapters is not None:
+            adapters.write(target / FOLDER)
+
+    write_folder(folder, write)
 
 
 def push_reward_model(model: RewardModel, name: str, **options: Any) -> str:
     """Save a reward model to the Hub as `name`; returns its URL.
 
     Args:
-        options: of huggingface_hub.HfApi.create_repo, such as `private` and `token`.
+        options: of `push_folder`, such as `private` and `token`.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=options.get("token"))
-    name = api.create_repo(name, exist_ok=True, **options).repo_id
     with TemporaryDirectory() as folder:
         save_reward_model(model, Path(folder) / "model")
-        return str(api.upload_folder(repo_id=name, folder_path=Path(folder) / "model"))
+        return push_folder(Path(folder) / "model", name, **options)
 
 
 def _write(model: RewardModel, target: Path) -> None:
@@ -78,8 +81,8 @@ def _write(model: RewardModel, target: Path) -> None:
     if isinstance(net, ComposedScore):
         from safetensors.torch import save_file
 
-        plain = _exported_model(net, model.tokenizer, model.metadata)
-        exports = "trunk" if plain is net.trunk else "classifier"
+        plain, obstacle = classifier_of(net, model.tokenizer, model.metadata)
+        exports = "trunk" if obstacle else "classifier"
         save_model(plain, target)
         save_file(head_state(net), target / HEAD_WEIGHTS)
     elif isinstance(net, ClassifierScore):
@@ -107,27 +110,6 @@ def load_head_state(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
     net.head.load_state_dict({name: value for name, value in weights.items() if not name.startswith(POOLING)})
     if isinstance(net.pooling, nn.Module):
         net.pooling.load_state_dict({name.removeprefix(POOLING): value for name, value in weights.items() if name.startswith(POOLING)})
-
-
-def _exported_model(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]) -> PreTrainedModel:
-    """The trunk, or for a decoder with a linear head on the last token a classifier with equal scores."""
-    from transformers import AutoModelForSequenceClassification
-
-    trunk = net.trunk
-    trunk.config.pad_token_id = tokenizer.pad_token_id
-    if not isinstance(net.head, LinearHead) or metadata.get("pooling") != "last" or trunk_kind(trunk.config) != "decoder":
-        return trunk
-    config = type(trunk.config).from_dict({**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id})
-    try:
-        with torch.device("meta"):  # its weights are replaced: neither memory nor random numbers for them
-            classifier: Any = AutoModelForSequenceClassification.from_config(config)
-    except ValueError:  # transformers has no classifier of this architecture
-        return trunk
-    if not is_linear_score(classifier):
-        return trunk
-    setattr(classifier, classifier.base_model_prefix, trunk)
-    classifier.score = net.head.weight
-    return classifier
 
 
 def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None) -> RewardModel:

@@ -22,7 +22,7 @@ def is_single_score(config: Any) -> bool:
     return config.num_labels == 1 and any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
-def warm_start(path: str, net: ComposedScore, pooling: str) -> tuple[nn.Module, str | None]:
+def warm_start(path: str, net: ComposedScore, pooling: str, **options: Any) -> tuple[nn.Module, str | None]:
     """The net to train, initialised from a classifier at `path` if it is one, and a note for the log.
 
     Without a classifier with one label: the net unchanged. With a linear head on the last token (GPT-2, Llama ...): the net, its linear
@@ -31,6 +31,7 @@ def warm_start(path: str, net: ComposedScore, pooling: str) -> tuple[nn.Module, 
 
     Args:
         path: folder or Hub name. pooling: the option's name.
+        options: of from_pretrained.
 
     Raises:
         DataError: the classifier's tokenizer has no pad token.
@@ -39,7 +40,7 @@ def warm_start(path: str, net: ComposedScore, pooling: str) -> tuple[nn.Module, 
         return net, None
     if not isinstance(net.head, LinearHead) or pooling != "last":
         return net, f"{path} is a classifier with one label; its head is dropped for the chosen reward_head and reward_pooling"
-    score = load_classifier(path, dtype=torch.float32)
+    score = load_classifier(path, **{"dtype": torch.float32, **options})
     if not is_linear_score(score.classifier):
         return score, f"{path} is a {type(score.classifier).__name__} with one label: it is trained as it is"
     with torch.no_grad():

@@ -158,6 +158,9 @@ def test_push_and_download_by_hub_name(model_of, tmp_path, monkeypatch):
         def create_repo(self, repo_id, **_):
             return type("Repo", (), {"repo_id": repo_id})
 
+        def repo_info(self, _):
+            return type("Info", (), {"private": True})
+
         def upload_folder(self, folder_path, **_):
             shutil.copytree(folder_path, hub)
             return "https://example.org"
