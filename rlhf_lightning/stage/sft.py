@@ -80,9 +80,6 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
 
         held_out_data = held_out_loader if held_out else None
         module, trainer = train(run, "sft", settings, loader, build, {"sft/loss": "loss"}, held_out_data)
-        module, trainer = train(
-            run, "sft", settings, loader, lambda steps: SFTModule(language_model, settings, steps), {"sft/loss": "loss"}
-        )
         save_policy(run, trainer, folder, language_model)
         merge_adapters(language_model.model)
     return module
