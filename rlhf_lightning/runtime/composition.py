@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.config import schema
@@ -157,3 +159,5 @@ def _check_top(config: DictConfig) -> None:
         raise ConfigError(f"seed={seed} must be a whole number from 0 to {MAX_SEED - 1}")
     if config.get("push") is not None:
         check_push(config.push)
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise ConfigError("push=NAME in a sweep would upload every job to one name: leave it out, and push the best one's folder")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.checkpoint.torchrun_restart import rejoin_after_restart
-from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.model.hub import push_folder
 from rlhf_lightning.plan.process_memory import peak_bytes
 from rlhf_lightning.registry import build
@@ -34,8 +32,6 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     """
     # Check before anything is written or loaded.
     check(config)
-    if config.get("push") and node.get("mode") == RunMode.MULTIRUN:
-        raise ConfigError("push=NAME in a sweep would upload every job to one name: leave it out, and push the best one's folder")
     expand_paths(config)
     rates = set_learning_rates(config)
     raw: Any = OmegaConf.to_container(node.run, resolve=False)
@@ -72,20 +68,19 @@ def run_stage(config: DictConfig, node: Any) -> Run:
     run.drop_checkpoints()
     if run.is_rank_zero:
         (run.folder / stopwatch.FILE).unlink(missing_ok=True)
-    if run.config.push and run.is_rank_zero:
-        publish(run)
     barrier()  # children exit with their parent, so wait for all
-    if config.get("push") and run.is_rank_zero:
-        publish(run)
+    publish(run)
     return run
 
 
 def publish(run: Run) -> None:
-    """Upload the model that the run saved last to the Hub as `push`.
+    """Upload the model that the run saved last to the Hub, on rank 0, if `push` names it.
 
     Raises:
         UserError: the upload failed; the run is complete.
     """
+    if not run.config.get("push") or not run.is_rank_zero:
+        return
     if run.model_folder is None:
         run.log(f"push={run.config.push}: this stage has trained no model to upload")
     else:
