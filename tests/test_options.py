@@ -213,6 +213,7 @@ PACKED = [
     "stage=ppo advantage=reinforce_pp_baseline policy_loss=sapo rollout_sampler=transformers policy_correction=truncated",
     "stage=ppo advantage=remax policy_loss=gspo policy_kl=loss rollout_shaping=[clip_score] +trainer.deterministic=true"
     " +trainer.max_time=00:01:00:00",
+    "stage=ppo rollout_scorer=[format,function,language,length,lexicon,match,program,reference]",
     "stage=reward feedback_comment=vader reward_pooling=last reward_head=linear reward_tuning=full"
     " reward_loss=[bradley_terry,plackett_luce,gaussian_rating,davidson,rao_kupper,thumbs,ordinal]"
     " optimizer=adam schedule.warmup=0 callback=[early_stopping] callback.early_stopping.monitor=reward/loss",
@@ -258,6 +259,7 @@ def words_for_packed(world, words: str) -> list[str]:
             [word for word in base if word not in world.trained],
             [*world.tiny, *(word for word in rest if word != "backbone=tiny")],
         )
+    rest += [word for group, name in sorted(options) if group == "rollout_scorer" for word in scorer_settings(world)[name]]
     if ("reward_head", "attributes") in options:
         rest += world.aspects
     if ("reward_feature", "embedding") in options:
