@@ -253,7 +253,8 @@ def words_for_packed(world, words: str) -> list[str]:
     if stage == "stage=evaluate":
         return [stage, *world.trained, *world.sizes, *rest]
     readers = [word for name in READERS if ("backbone", name) in options for word in world.reader(READERS[name])]
-    base = getattr(world, stage.partition("=")[2])(*readers)
+    scorers = [word for word in rest if word.startswith("rollout_scorer=")]
+    base = getattr(world, stage.partition("=")[2])(*readers, *scorers)
     if "backbone=tiny" in rest:
         base, rest = (
             [word for word in base if word not in world.trained],
