@@ -59,9 +59,15 @@ def list_presets(conf: Path | None = None) -> dict[str, dict[str, list[str]]]:
     groups: dict[str, dict[str, list[str]]] = {}
     for root_folder in [CONF, *_plugin_folders] if conf is None else [conf]:
         for folder in sorted(folder for folder in root_folder.glob("*") if folder.is_dir()):
-            options = {file.stem: [str(key) for key in OmegaConf.load(file)] for file in sorted(folder.glob("*.yaml"))}
+            options = {file.stem: list(_settings_in(file, file.stat().st_mtime_ns)) for file in sorted(folder.glob("*.yaml"))}
             groups.setdefault(folder.name, {}).update(options)
     return groups
+
+
+@functools.lru_cache(maxsize=1000)
+def _settings_in(file: Path, modified: int) -> tuple[str, ...]:
+    """The settings of a preset, read again when it was modified."""
+    return tuple(str(key) for key in OmegaConf.load(file))
 
 
 def preset_file(group: str, name: str) -> Path:

@@ -71,7 +71,13 @@ def test_every_job_is_a_row(world, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=["joblib", "submitit"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["joblib", "hydra.launcher.n_jobs=2"], id="joblib", marks=pytest.mark.full),  # by default in tests/test_installed.py
+        pytest.param(["submitit_local"], id="submitit"),
+    ],
+)
 def test_jobs_in_other_processes_have_the_plugins_of_the_folder(world, tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].removesuffix('_local')}_launcher")
     (tmp_path / "plugins").mkdir()
