@@ -139,9 +139,8 @@ def test_a_package_brings_components_and_presets_until_it_is_gone(installed, ven
     assert str(empty / "plugins" / "cosine.py") in both
     assert "cosine_heads/cosine.py (cosine-heads 1.0) must choose another name" in both
     (empty / "plugins" / "cosine.py").unlink()
-    scorer = world.ppo("rollout_scorer.reward_model.path=out/reward_model", "hydra.run.dir=ppo")
-    installed("rlhf-lightning", *scorer, workdir=empty)
-    pip("--python", python, "uninstall", "-q", "-y", "cosine-heads")
-    gone = installed("rlhf-lightning", *scorer, "hydra.run.dir=gone", workdir=empty, code=2)
+    pip("--python", python, "uninstall", "-q", "-y", "cosine-heads")  # until then it scores: tests/test_real_processes.py
+    scorer = world.ppo("rollout_scorer.reward_model.path=out/reward_model", "hydra.run.dir=gone")
+    gone = installed("rlhf-lightning", *scorer, workdir=empty, code=2)
     assert "no option reward_head=cosine" in gone.stderr
     assert "a plugin must be in plugins/" in gone.stderr
