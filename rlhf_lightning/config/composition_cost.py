@@ -15,7 +15,7 @@ from hydra.core.default_element import InputDefault
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-MAX_COMPOSITIONS = 100
+MAX_COMPOSITIONS = 32
 """Configurations of a sweep's jobs that are kept, some megabytes each."""
 
 
