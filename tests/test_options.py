@@ -202,7 +202,7 @@ PACKED = [
     " ppo.entropy_coef=0.01 optimizer=muon schedule=constant callback=[lr_monitor,ema]",
     "stage=ppo advantage=rloo policy_loss=gspo policy_reduction=sequence_mean policy_kl=reward policy_kl_control=adaptive"
     " policy_tuning=lora optimizer=lion schedule=linear",
-    "stage=ppo advantage=dr_grpo policy_loss=sapo policy_reduction=sequence_sum policy_kl=off rollout_shaping=[normalise_score]"
+    "stage=ppo advantage=dr_grpo policy_loss=sapo policy_reduction=sequence_sum policy_kl=none rollout_shaping=[normalise_score]"
     " ppo.target_kl=0.01 ppo.epochs=3 optimizer=adafactor schedule=cosine schedule.warmup=1",
     "stage=ppo advantage=opo policy_loss=ppo_clip policy_reduction=fixed_length policy_correction=masked rollout_sampler=native"
     " optimizer=sgd schedule=polynomial",
