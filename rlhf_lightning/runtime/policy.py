@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlhf_lightning.registry import make
 
 if TYPE_CHECKING:
-    from rlhf_lightning.flow import Rollout
+    from rlhf_lightning.flow import Prompt, Rollout
     from rlhf_lightning.model.language_model import LanguageModel
 
 
@@ -31,7 +31,7 @@ def load_policy(folder: Path | str) -> LanguageModel:
 
 def generate(
     policy: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 48,
     temperature: float = 1.0,
@@ -40,6 +40,7 @@ def generate(
     """Generate one response per prompt with the native sampler.
 
     Args:
+        prompts: texts, or conversations as tuples of `Message`.
         temperature: of the softmax; 0 takes the likeliest token.
         stop_strings: texts before which a response ends.
 

@@ -25,10 +25,13 @@ REMEDIES = {
 OTHER_REMEDY = "let user and assistant take turns, or leave such conversations out"
 
 
-def build_task(run: Run) -> Task:
+def build_task(run: Run, notes: list[str] | None = None) -> Task:
     """Build the task and check its conversations against the backbone's chat template.
 
     A template under which an answer's tokens change once messages follow it is logged: such answers are learned one by one.
+
+    Args:
+        notes: receives that note for the report.
 
     Raises:
         DataError: the template rejects a conversation, with its file, line and role.
@@ -45,6 +48,8 @@ def build_task(run: Run) -> Task:
         note = check_chats(load_tokenizer(paths[0], "backbone.path"), chats)
         if note:
             run.log(note)
+            if notes is not None:
+                notes.append(note)
     return task
 
 

@@ -35,13 +35,14 @@ def sft(run: Run) -> float:
     from rlhf_lightning.report.policy import curve, evaluation_curves, mean_of_last
     from rlhf_lightning.stage._report import write_report
 
-    task = build_task(run)
+    notes: list[str] = []
+    task = build_task(run, notes)
     demonstrations_of(task)  # refused before the model loads
     language_model = run.language_model(corpus=run.corpus(task))
     module = train_sft(run, task, language_model, run.folder / "policy")
     loss = mean_of_last(module.history, "sft/loss")
     curves = [curve("Loss", "step", "nats per token", {"loss": module.history}, "sft/loss"), *evaluation_curves({"": module.history})]
-    write_report(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves)
+    write_report(run, "Supervised fine-tuning", results={"sft/loss": loss}, curves=curves, notes=notes)
     run.log(f"policy: {run.folder / 'policy'}")
     return loss
 
