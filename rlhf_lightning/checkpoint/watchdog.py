@@ -46,6 +46,9 @@ class Watchdog(L.Callback):
     def on_validation_batch_end(self, *_: Any) -> None:
         self._restart_timer()
 
+    def on_validation_end(self, *_: Any) -> None:
+        self._restart_timer()
+
     def on_train_epoch_end(self, *_: Any) -> None:
         self._restart_timer()
 

@@ -67,6 +67,13 @@ class StageProgress(L.Callback):
             line = f"{self.title:<14} {self.steps}/{self.total}  {values}  {ending}"
             self.console.print(literal(line, self.console), soft_wrap=True)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.pause = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave an evaluation out of the speeds and the time left."""
+        self.start += time.perf_counter() - self.pause
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.stop()
 

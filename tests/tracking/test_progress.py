@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from rlhf_lightning.tracking import progress as progress_module
-from rlhf_lightning.tracking.progress import LINES, StageProgress
+from rlhf_lightning.tracking.progress import LINES, StageProgress, make_bar, track_batches
 from rlhf_lightning.tracking.throughput import EPISODES, LENGTH
 
 
@@ -77,3 +77,31 @@ def test_a_training_that_goes_on_counts_from_where_it_was():
     lines = lines_of(10, before=8)
     assert lines[-1].split()[:2] == ["ppo", "10/10"]
     assert lines_of(100, before=50)[0].split()[1] == "60/100"
+
+
+def test_a_measurement_shows_its_items_and_takes_no_time_of_the_training():
+    screen = io.StringIO()
+    console = Console(file=screen, width=120, force_terminal=False)
+    batches = [[1, 2], [3, 4], [5]]
+    assert list(track_batches(batches, "evaluate", console, len)) == batches
+    assert screen.getvalue().split()[:2] == ["evaluate", "5/5"]
+    quiet = io.StringIO()
+    console = Console(file=quiet, width=120, force_terminal=False)
+    list(track_batches(batches, "evaluate", console, len, make_bar(console)))
+    assert quiet.getvalue() == "", "within a training its metrics are the line"
+    progress = StageProgress("ppo", 4, {}, console)
+    trainer = SimpleNamespace(is_global_zero=True, fit_loop=SimpleNamespace(total_batch_idx=-1))
+    progress.on_train_start(trainer, None)
+    start = progress.start
+    progress.on_validation_start(trainer, None)
+    progress.on_validation_end(trainer, None)
+    assert progress.start == start + 0.5
+
+
+def test_a_long_measurement_says_how_long_it_takes_yet():
+    screen = io.StringIO()
+    list(track_batches([[0]] * 50, "evaluate", Console(file=screen, width=120, force_terminal=False), len))
+    lines = screen.getvalue().splitlines()
+    assert 2 <= len(lines) <= 4
+    assert "s left" in lines[0]
+    assert "left" not in lines[-1]
