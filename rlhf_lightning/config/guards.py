@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Feedback, Rollout, ScoredRollout
@@ -192,6 +194,14 @@ def _module(args: Sequence[Any], output: Any) -> str:
     return "" if isinstance(output, nn.Module) else "a Critic"
 
 
+def _optimizer(args: Sequence[Any], output: Any) -> str:
+    return "" if isinstance(output, Optimizer) else "a torch.optim.Optimizer"
+
+
+def _schedule(args: Sequence[Any], output: Any) -> str:
+    return "" if isinstance(output, LRScheduler) else "a torch.optim.lr_scheduler.LRScheduler"
+
+
 def _tuned_model(args: Sequence[Any], output: Any) -> str:
     return "" if output is None or isinstance(output, nn.Module) else "nothing, or the model"
 
@@ -215,6 +225,8 @@ CHECKS: dict[str, dict[str, Check]] = {
     "reward_head": {"__call__": _score_rows},
     "reward_loss": {"__call__": _losses},
     "preference_loss": {"__call__": _judgement_losses},
+    "optimizer": {"__call__": _optimizer},
+    "schedule": {"__call__": _schedule},
     "policy_critic": {"__call__": _module},
     "policy_tuning": {"__call__": _tuned_model},
     "reward_tuning": {"__call__": _tuned_model},
@@ -228,4 +240,4 @@ CHECKS: dict[str, dict[str, Check]] = {
     "task": {"train_prompts": _list, "test_prompts": _list, "demonstrations": _list},
     "stage": {"__call__": _number},
 }
-"""By group and method; scorers are checked in rollout/scoring.py."""
+"""By group and method; scorers are checked in rollout/scoring.py, callbacks in runtime/run.py."""
