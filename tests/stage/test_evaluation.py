@@ -14,7 +14,7 @@ from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.reward.module import ordered_pairs
 from rlhf_lightning.testing.records import judgement_batch
 
-CONSTANT = ["ppo.updates=3", "ppo.learning_rate=1e-2", "ppo.learning_rate_schedule=constant", "logger=csv"]
+CONSTANT = ["ppo.updates=3", "ppo.learning_rate=1e-2", "schedule=constant", "logger=csv"]
 
 
 def weights_of(outcome):
@@ -38,7 +38,9 @@ def plain(command, world):
 @pytest.fixture(scope="module")
 def best(command, world):
     words = ["evaluation.every=1", "evaluation.completions_every=2", "checkpoint.monitor=evaluation/score"]
-    return command(*world.ppo(*CONSTANT, *words))
+    outcome = command(*world.ppo(*CONSTANT, *words))
+    assert outcome.code == 0, outcome.error
+    return outcome
 
 
 def test_the_policy_is_that_of_a_training_of_the_best_step(command, world, plain, best):
