@@ -63,6 +63,7 @@ GROUPS: dict[str, Group] = {
     "reward_tuning": Group("which weights of the trunk are trained"),
     "reward_feature": Group("what the features head sees of a text: r = w·phi(x, y)", many=True),
     "reward_loss": Group("what the reward model learns from each kind of judgement", many=True),
+    "collect_question": Group("what people are asked about an item, in this order", many=True),
     "preference_loss": Group("what the policy learns from preferences, without rollouts"),
     "rollout_sampler": Group("how responses are drawn from the policy"),
     "rollout_scorer": Group("what scores a response; of several the weighted sum", many=True, settings=(WEIGHT,)),

@@ -1,0 +1,118 @@
+"""Who gets which item next: leases, overlap, gold items at random places.
+
+An item needs `needed` answers by distinct annotators. A lease takes one of its free slots; an answer keeps it, a skip or an expired lease
+returns it. All functions run inside one writing transaction.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
+
+from rlhf_lightning.collect.items import display_order
+from rlhf_lightning.database.tables import assignment, item
+
+PRELOADED = 2
+"""Open assignments of an annotator: the one on the screen and the next."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How items are handed out.
+
+    Attributes:
+        gold_share: of an annotator's items.
+        lease_seconds: time without a sign of life after which an item is given to others.
+    """
+
+    seed: int = 0
+    gold_share: float = 0.1
+    lease_seconds: float = 900.0
+
+
+def open_assignments(connection: Connection, annotator_id: int, now: float, rules: Rules) -> list[Row[Any]]:
+    """The annotator's open assignments, oldest first; items are leased until there are PRELOADED, if any are left."""
+    expire_leases(connection, now)
+    mine = and_(assignment.c.annotator == annotator_id, assignment.c.state == "open")
+    renew_leases(connection, annotator_id, now, rules)
+    opened: int = connection.execute(select(func.count()).select_from(assignment).where(mine)).scalar_one()
+    while opened < PRELOADED and (_lease_again(connection, annotator_id, now, rules) or _lease(connection, annotator_id, now, rules)):
+        opened += 1
+    return list(connection.execute(select(assignment).where(mine).order_by(assignment.c.created, assignment.c.id)))
+
+
+def renew_leases(connection: Connection, annotator_id: int, now: float, rules: Rules) -> None:
+    """Extend the leases of an annotator who is there."""
+    mine = and_(assignment.c.annotator == annotator_id, assignment.c.state == "open", assignment.c.leased_until >= now)
+    connection.execute(update(assignment).where(mine).values(leased_until=now + rules.lease_seconds))
+
+
+def expire_leases(connection: Connection, now: float) -> None:
+    """Return the slots of leases that ran out; drafts stay."""
+    expired = and_(assignment.c.state == "open", assignment.c.leased_until < now)
+    for row in connection.execute(select(assignment.c.id, assignment.c.item).where(expired)).all():
+        connection.execute(update(assignment).where(assignment.c.id == row.id).values(state="expired"))
+        return_slot(connection, row.item)
+
+
+def take_slot(connection: Connection, item_id: int) -> bool:
+    """Take a free slot of an item; return False if there is none. A gold item always has one."""
+    free = and_(item.c.id == item_id, or_(item.c.free > 0, item.c.is_gold))
+    return connection.execute(update(item).where(free).values(free=item.c.free - 1)).rowcount == 1
+
+
+def return_slot(connection: Connection, item_id: int) -> None:
+    """Return a slot of an item, for others."""
+    connection.execute(update(item).where(item.c.id == item_id).values(free=item.c.free + 1))
+
+
+def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
+    """Whether an annotator's next item is a gold one: one at random in each block of 1 / gold_share items."""
+    if not rules.gold_share:
+        return False
+    size = round(1 / rules.gold_share)
+    return random.Random(f"gold/{rules.seed}/{annotator_id}/{handed_out // size}").randrange(size) == handed_out % size
+
+
+def _lease_again(connection: Connection, annotator_id: int, now: float, rules: Rules) -> bool:
+    """Lease an expired assignment of the annotator again, with its draft, if its item has a free slot."""
+    expired = (
+        select(assignment.c.id, assignment.c.item)
+        .join(item, item.c.id == assignment.c.item)
+        .where(assignment.c.annotator == annotator_id, assignment.c.state == "expired", or_(item.c.free > 0, item.c.is_gold))
+        .order_by(assignment.c.id)
+        .limit(1)
+    )
+    row = connection.execute(expired).first()
+    if row is None:
+        return False
+    take_slot(connection, row.item)
+    leased = {"state": "open", "leased_until": now + rules.lease_seconds}
+    connection.execute(update(assignment).where(assignment.c.id == row.id).values(leased))
+    return True
+
+
+def _lease(connection: Connection, annotator_id: int, now: float, rules: Rules) -> bool:
+    """Lease a new item: a gold one in its turn, else one with the fewest answers, by priority, then at random."""
+    handed_out = connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.annotator == annotator_id))
+    row = _candidate(connection, annotator_id, True) if is_gold_turn(handed_out or 0, annotator_id, rules) else None
+    row = row or _candidate(connection, annotator_id, False)
+    if row is None:
+        return False
+    take_slot(connection, row.id)
+    order = display_order(len(row.responses), rules.seed, row.id, annotator_id)
+    values = {"item": row.id, "annotator": annotator_id, "display_order": order, "state": "open", "created": now}
+    connection.execute(insert(assignment).values(**values, leased_until=now + rules.lease_seconds))
+    return True
+
+
+def _candidate(connection: Connection, annotator_id: int, is_gold: bool) -> Row[Any, Any] | None:
+    """The first item of the queue that the annotator never had."""
+    had = exists().where(assignment.c.item == item.c.id, assignment.c.annotator == annotator_id)
+    free = item.c.is_gold if is_gold else and_(item.c.is_gold.is_(False), item.c.free > 0)
+    # A gold item's answers say nothing on its turn, so that people meet them in different orders.
+    order = [item.c.shuffle] if is_gold else [item.c.answered, item.c.priority, item.c.shuffle]
+    return connection.execute(select(item.c.id, item.c.responses).where(free, ~had).order_by(*order).limit(1)).first()

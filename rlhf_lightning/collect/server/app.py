@@ -1,0 +1,247 @@
+"""The collection's web application: every route with who may use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from rlhf_lightning.collect import people
+from rlhf_lightning.collect.answers import AnswerRefused, log
+from rlhf_lightning.collect.people import Person
+from rlhf_lightning.collect.project import Project
+from rlhf_lightning.collect.server import management, tasks
+from rlhf_lightning.collect.server.security import (
+    COOKIE,
+    BodyLimit,
+    RateLimit,
+    SecurityHeaders,
+    csrf_token,
+    has_csrf_token,
+    is_same_origin,
+    refusal,
+)  # fmt: skip
+
+PACKAGE = Path(__file__).parent.parent
+Action = Callable[[Project, Person, dict[str, Any]], dict[str, Any]]
+
+READ: dict[str, tuple[str, Action]] = {
+    "/api/state": ("annotator", tasks.state),
+    "/api/recent": ("annotator", tasks.recent),
+}
+"""GET routes: who may use them, and what they return."""
+WRITE: dict[str, tuple[str, Action]] = {
+    "/api/answer": ("annotator", tasks.submit_answer),
+    "/api/draft": ("annotator", tasks.submit_draft),
+    "/api/skip": ("annotator", tasks.submit_skip),
+    "/api/heartbeat": ("annotator", tasks.submit_heartbeat),
+    "/api/reopen": ("annotator", tasks.submit_reopen),
+    "/api/manage/pause": ("manager", management.set_paused),
+    "/api/manage/add": ("manager", management.add_annotator),
+    "/api/manage/revoke": ("manager", management.revoke_annotator),
+}
+"""POST routes of JSON objects, all with a session and its CSRF token."""
+
+
+class Application:
+    """The pages of one collection.
+
+    Args:
+        https: cookies are sent over HTTPS alone.
+        root_path: the prefix of a reverse proxy.
+    """
+
+    def __init__(self, project: Project, *, https: bool = False, root_path: str = "") -> None:
+        self.project, self.https, self.root_path = project, https, root_path.rstrip("/")
+        self.figures = management.Figures(project)
+        self.token_attempts, self.writes = RateLimit(0.2, 10), RateLimit(50, 200)
+        loader = jinja2.FileSystemLoader(PACKAGE / "templates")
+        self.templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+
+    def asgi(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route("/", self.home),
+            Route("/t/{token}", self.enter),
+            Route("/join/{token}", self.join_page),
+            Route("/api/join", self.join, methods=["POST"]),
+            Route("/manage", self.manage_page),
+            Route("/api/manage", self.manage),
+            Route("/export/{kind}.jsonl", self.export),
+            Route("/questions/{name}.js", self.question_script),
+            *(Route(path, self.reader(role, action)) for path, (role, action) in READ.items()),
+            *(Route(path, self.writer(role, action), methods=["POST"]) for path, (role, action) in WRITE.items()),
+            Mount("/static", StaticFiles(directory=PACKAGE / "static")),
+        ]
+        return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit)])
+
+    async def home(self, request: Request) -> Response:
+        """The annotator's page, or the manager's."""
+        person = await self.person(request)
+        if person is None:
+            return self.page("message.html", 401, title="This page needs your link", text="Open the link that you were given.")
+        if person.role == "manager":
+            return RedirectResponse(f"{self.root_path}/manage", 303)
+        return self.page("annotate.html", csrf=csrf_token(request.cookies[COOKIE]), scripts=list(self.project.questions))
+
+    async def enter(self, request: Request) -> Response:
+        """Exchange a link's token for a session's cookie."""
+        if not self.token_attempts.allows(_client(request)):
+            return self.page("message.html", 429, title="Too many attempts", text="Wait a minute, then open your link again.")
+        session = await run_in_threadpool(self._session_of_link, request.path_params["token"])
+        if session is None:
+            return self.page("message.html", 403, title="This link is not valid", text="Ask for a new one: it may have been revoked.")
+        self.token_attempts.forgive(_client(request))
+        return self.with_session(RedirectResponse(f"{self.root_path}/", 303), session)
+
+    async def join_page(self, request: Request) -> Response:
+        """Ask for a name."""
+        return self.page("join.html", token=request.path_params["token"])
+
+    async def join(self, request: Request) -> Response:
+        """Add someone with the open link and a name that nobody has."""
+        if not is_same_origin(request):
+            return refusal(403, "the request comes from another page")
+        if not self.token_attempts.allows(_client(request)):
+            return refusal(429, "too many attempts: wait a minute")
+        payload = await _json_object(request)
+        if payload is None:
+            return refusal(400, "a JSON object was expected")
+        try:
+            session = await run_in_threadpool(self._join, str(payload.get("token")), str(payload.get("name") or ""))
+        except AnswerRefused as cause:
+            return refusal(cause.status, str(cause))
+        return self.with_session(JSONResponse({"joined": True}), session)
+
+    async def manage_page(self, request: Request) -> Response:
+        """The manager's page."""
+        person = await self.person(request)
+        if person is None or person.role != "manager":
+            return self.page("message.html", 403, title="This page is the manager's", text="Open the manager's link.")
+        return self.page("manage.html", csrf=csrf_token(request.cookies[COOKIE]))
+
+    async def manage(self, request: Request) -> Response:
+        """The manager's figures."""
+        person = await self.person(request)
+        if person is None or person.role != "manager":
+            return refusal(401 if person is None else 403, "this page is the manager's")
+        return JSONResponse(await run_in_threadpool(self.figures.current))
+
+    async def export(self, request: Request) -> Response:
+        """All feedback, streamed as a file."""
+        person = await self.person(request)
+        kind = request.path_params["kind"]
+        if person is None or person.role != "manager":
+            return refusal(401 if person is None else 403, "this page is the manager's")
+        if kind not in ("feedback", "answers"):
+            return refusal(404, "feedback.jsonl or answers.jsonl")
+        headers = {"content-disposition": f'attachment; filename="{kind}.jsonl"'}
+        return StreamingResponse(management.export_lines(self.project, kind), media_type="application/jsonl", headers=headers)
+
+    async def question_script(self, request: Request) -> Response:
+        """The module of a question that is in use, a plugin's included."""
+        question = self.project.questions.get(request.path_params["name"])
+        if question is None:
+            return refusal(404, "no such question")
+        return FileResponse(question.script, media_type="text/javascript")
+
+    def reader(self, role: str, action: Action) -> Callable[[Request], Any]:
+        """A GET route for people of one role."""
+
+        async def handle(request: Request) -> Response:
+            person = await self.person(request)
+            if person is None or person.role != role:
+                return refusal(401 if person is None else 403, f"this needs the link of the {role}")
+            return JSONResponse(await run_in_threadpool(action, self.project, person, {}))
+
+        return handle
+
+    def writer(self, role: str, action: Action) -> Callable[[Request], Any]:
+        """A POST route for people of one role: session, CSRF token, rate and body are checked before the action."""
+
+        async def handle(request: Request) -> Response:
+            person = await self.person(request)
+            if person is None or person.role != role:
+                return refusal(401 if person is None else 403, f"this needs the link of the {role}")
+            if not has_csrf_token(request, request.cookies[COOKIE]):
+                return refusal(403, "the request does not come from the page: reload it")
+            if not self.writes.allows(str(person.id)):
+                return refusal(429, "too many requests: wait a second")
+            payload = await _json_object(request)
+            if payload is None:
+                return refusal(400, "a JSON object was expected")
+            try:
+                return JSONResponse(await run_in_threadpool(action, self.project, person, payload))
+            except AnswerRefused as cause:
+                return refusal(cause.status, str(cause))
+
+        return handle
+
+    async def person(self, request: Request) -> Person | None:
+        """The person of the request's session."""
+        session = request.cookies.get(COOKIE)
+        return None if session is None else await run_in_threadpool(self._person, session)
+
+    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page from its template."""
+        return HTMLResponse(self.templates.get_template(template).render(root=self.root_path, **values), status)
+
+    def with_session(self, response: Response, session: str) -> Response:
+        """The response with the session's cookie."""
+        path = f"{self.root_path}/"
+        response.set_cookie(COOKIE, session, path=path, httponly=True, samesite="lax", secure=self.https, max_age=90 * 86_400)
+        return response
+
+    def _person(self, session: str) -> Person | None:
+        with self.project.database.read() as connection:
+            return people.person_of(connection, session, "session")
+
+    def _session_of_link(self, token: str) -> str | None:
+        with self.project.database.write() as connection:
+            person = people.person_of(connection, token, "link")
+            if person is None:
+                return None
+            log(connection, "enter", self.project.clock(), person.id)
+            return people.new_credential(connection, person.id, "session", self.project.clock())
+
+    def _join(self, token: str, name: str) -> str:
+        now = self.project.clock()
+        with self.project.database.write() as connection:
+            if people.person_of(connection, token, "join") is None:
+                raise AnswerRefused(403, "this link is not valid")
+            try:
+                cleaned = people.clean_name(name)
+            except ValueError as cause:
+                raise AnswerRefused(422, str(cause)) from cause
+            if people.is_taken(connection, cleaned):
+                raise AnswerRefused(409, "someone has this name already: choose another, or ask the manager for your link")
+            person = people.add_person(connection, cleaned, "annotator", now)
+            log(connection, "join", now, person)
+            return people.new_credential(connection, person, "session", now)
+
+
+async def _json_object(request: Request) -> dict[str, Any] | None:
+    """The request's body as a JSON object; None for anything else."""
+
+    def reject_constant(name: str) -> Any:
+        raise ValueError(name)
+
+    try:
+        value = json.loads(await request.body(), parse_constant=reject_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,0 +1,102 @@
+"""What the manager's page gets and does: figures, pausing, annotators, export."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import select
+
+from rlhf_lightning.collect import people
+from rlhf_lightning.collect.answers import AnswerRefused, log
+from rlhf_lightning.collect.people import Person
+from rlhf_lightning.collect.progress import agreement, annotator_table, flags, progress
+from rlhf_lightning.collect.project import Project, set_setting
+from rlhf_lightning.collect.server.tasks import is_paused
+from rlhf_lightning.database.records import answer_rows, record_rows
+from rlhf_lightning.database.tables import annotator
+
+REFRESH_SECONDS = 10.0
+
+
+class Figures:
+    """The manager's figures; those that read every answer are computed in the background, at most every REFRESH_SECONDS."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._slow: dict[str, Any] = {"annotators": [], "agreement": {"alpha": [], "annotators": {}}, "computed": None}
+        self._busy = threading.Lock()
+
+    def current(self) -> dict[str, Any]:
+        """All figures; those of annotators and agreement may be some seconds old."""
+        now = self.project.clock()
+        computed = self._slow["computed"]
+        if computed is None:
+            self.refresh()
+        elif now - computed > REFRESH_SECONDS:
+            threading.Thread(target=self.refresh, daemon=True).start()
+        with self.project.database.read() as connection:
+            quick = {"progress": progress(connection, now), "flags": flags(connection), "is_paused": is_paused(connection)}
+        return {**quick, **self._slow}
+
+    def refresh(self) -> None:
+        """Compute the slow figures, unless that is going on already."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            with self.project.database.read() as connection:
+                figures = {"annotators": annotator_table(connection), "agreement": agreement(connection)}
+            self._slow = {**figures, "computed": self.project.clock()}
+        finally:
+            self._busy.release()
+
+
+def set_paused(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Pause or continue: a paused collection hands out no items, and stores answers to those already shown."""
+    paused = bool(payload.get("is_paused"))
+    with project.database.write() as connection:
+        set_setting(connection, "is_paused", paused)
+        log(connection, "pause" if paused else "continue", project.clock(), person.id)
+    return {"is_paused": paused}
+
+
+def add_annotator(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Add an annotator, or let a revoked one in again; return the token of a new link, which is shown once."""
+    name = _name(payload)
+    with project.database.write() as connection:
+        now = project.clock()
+        added = people.add_person(connection, name, "annotator", now)
+        people.readmit(connection, added)
+        log(connection, "add", now, person.id, detail={"annotator": added})
+        return {"name": name, "token": people.new_credential(connection, added, "link", now)}
+
+
+def revoke_annotator(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Make an annotator's links and sessions invalid; the answers stay."""
+    target = payload.get("annotator")
+    with project.database.write() as connection:
+        known = isinstance(target, int) and connection.scalar(
+            select(annotator.c.id).where(annotator.c.id == target, annotator.c.role == "annotator")
+        )
+        if not known:
+            raise AnswerRefused(404, "no such annotator")
+        people.revoke(connection, int(known))
+        log(connection, "revoke", project.clock(), person.id, detail={"annotator": target})
+    return {"revoked": target}
+
+
+def export_lines(project: Project, kind: str) -> Iterator[str]:
+    """JSON Lines of the feedback records ("feedback") or of everything, skips and gold included ("answers")."""
+    with project.database.read() as connection:
+        rows = record_rows(connection) if kind == "feedback" else answer_rows(connection)
+        for row in rows:
+            yield json.dumps(row) + "\n"
+
+
+def _name(payload: dict[str, Any]) -> str:
+    try:
+        return people.clean_name(str(payload.get("name") or ""))
+    except ValueError as cause:
+        raise AnswerRefused(422, str(cause)) from cause

@@ -1,0 +1,123 @@
+"""What protects the page: headers, sessions, CSRF, sizes and rates."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from hashlib import sha256
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "collect_session"
+CSRF_HEADER = "x-csrf-token"
+MAX_BODY = 1 << 20
+HEADERS = {
+    b"content-security-policy": (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
+        b"frame-ancestors 'none'; base-uri 'none'"
+    ),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
+}
+
+
+class SecurityHeaders:
+    """Add the security headers to every response, and forbid caches to keep anything but static files."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                static = scope["path"].removeprefix(scope.get("root_path", "")).startswith(("/static/", "/questions/"))
+                cache = b"no-cache" if static else b"no-store"
+                message["headers"] = [*message["headers"], *HEADERS.items(), (b"cache-control", cache)]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class BodyLimit:
+    """Answer 413 to a request whose body is larger than MAX_BODY, without reading more of it."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        body, more = b"", True
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        is_large = not declared.isdigit() or int(declared) > self.limit
+        while more and not is_large:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+            is_large = len(body) > self.limit
+        if is_large:
+            await refusal(413, f"the answer is larger than {self.limit:,} bytes")(scope, receive, send)
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay() -> Message:
+            return next(messages, None) or await receive()
+
+        await self.app(scope, replay, send)
+
+
+class RateLimit:
+    """Allow each key `rate` requests a second, and bursts of `burst`.
+
+    Args:
+        capacity: most keys remembered; the oldest are forgotten.
+    """
+
+    def __init__(self, rate: float, burst: int, capacity: int = 10_000) -> None:
+        self.rate, self.burst, self.capacity = rate, burst, capacity
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def allows(self, key: str) -> bool:
+        """Count one request; return whether it is within the rate."""
+        now = time.monotonic()
+        level, last = self._levels.pop(key, (0.0, now))
+        level = max(0.0, level - (now - last) * self.rate)
+        allowed = level + 1 <= self.burst
+        self._levels[key] = (level + 1 if allowed else level, now)
+        if len(self._levels) > self.capacity:
+            self._levels.popitem(last=False)
+        return allowed
+
+    def forgive(self, key: str) -> None:
+        """Forget a key's requests, after one that succeeded."""
+        self._levels.pop(key, None)
+
+
+def csrf_token(session: str) -> str:
+    """The CSRF token of a session, derived from its cookie."""
+    return hmac.new(session.encode(), b"csrf", sha256).hexdigest()
+
+
+def is_same_origin(request: Request) -> bool:
+    """Whether the Origin, if the browser sends one, is the page's own host."""
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def has_csrf_token(request: Request, session: str) -> bool:
+    """Whether a request that changes something comes from the page itself."""
+    return is_same_origin(request) and hmac.compare_digest(request.headers.get(CSRF_HEADER, ""), csrf_token(session))
+
+
+def refusal(status: int, text: str) -> JSONResponse:
+    """An error for the page to show."""
+    return JSONResponse({"error": text}, status)

@@ -1,0 +1,70 @@
+"""Serve a collection until it is complete or someone stops it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import uvicorn
+
+from rlhf_lightning.collect.project import Project, counts, is_complete
+from rlhf_lightning.collect.server.app import Application
+from rlhf_lightning.errors import ConfigError
+
+POLL_SECONDS = 1.0
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError for an address that is in use or can't be listened on."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256)
+    except OSError as cause:
+        raise ConfigError(f"can't listen on {host}:{port} ({cause.strerror}): choose another collect.port, 0 for any free one") from cause
+
+
+def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> str:
+    """Serve until the collection is complete, or the process is interrupted; return "complete" or "stopped".
+
+    Every answer is stored when it is acknowledged, so that a stop at any moment loses none.
+
+    Args:
+        report: gets the counts of items and answers whenever an answer arrives.
+    """
+    app = Application(project, https=https, root_path=root_path).asgi()
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, root_path=root_path, server_header=False, timeout_graceful_shutdown=5, lifespan="off",
+        proxy_headers=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    done = threading.Event()
+    outcome = "stopped"
+
+    def watch() -> None:
+        nonlocal outcome
+        last = -1
+        while not done.wait(POLL_SECONDS):
+            with project.database.read() as connection:
+                state, complete = counts(connection), is_complete(connection, project.target)
+            if state["answers"] != last:
+                last = state["answers"]
+                report(state)
+            if complete:
+                outcome = "complete"
+                time.sleep(POLL_SECONDS)  # for the page to say so
+                server.should_exit = True
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        outcome = "stopped"
+    finally:
+        done.set()
+        watcher.join()
+        listener.close()
+    return outcome

@@ -1,0 +1,154 @@
+"""What an annotator's page gets and sends: items, answers, drafts, skips."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from rlhf_lightning.collect import people
+from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
+from rlhf_lightning.collect.assignment import open_assignments, renew_leases
+from rlhf_lightning.collect.items import in_display_order
+from rlhf_lightning.collect.people import Person
+from rlhf_lightning.collect.project import Project, get_setting
+from rlhf_lightning.database.tables import answer, assignment, draft, item
+
+MAX_KEY, MAX_REASON, RECENT, EXCERPT = 100, 500, 20, 80
+
+
+def state(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Everything the page starts with."""
+    with project.database.write() as connection:
+        people.touch(connection, person.id, project.clock())
+        tasks = next_tasks(connection, project, person)
+    return {"name": person.name, "questions": project.describe_questions(), "guidelines": project.guidelines, **tasks}
+
+
+def submit_answer(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Store an answer; return whether it is new, and the next items."""
+    sent = Answer(
+        key=_text(payload, "key", MAX_KEY),
+        assignment=_integer(payload, "assignment"),
+        version=_integer(payload, "version"),
+        steps=_object(payload, "steps"),
+        seconds=_number(payload, "seconds"),
+        elapsed=_number(payload, "elapsed"),
+        client_time=_number(payload, "client_time") if payload.get("client_time") is not None else None,
+    )
+    with project.database.write() as connection:
+        people.touch(connection, person.id, project.clock())
+        is_new = store_answer(connection, person.id, sent, project.questions, project.clock())
+        return {"stored": True, "is_new": is_new, **next_tasks(connection, project, person)}
+
+
+def submit_draft(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Store an unfinished answer."""
+    steps = _object(payload, "steps")
+    with project.database.write() as connection:
+        now = project.clock()
+        renew_leases(connection, person.id, now, project.rules)
+        store_draft(connection, person.id, _integer(payload, "assignment"), _integer(payload, "version"), steps, now)
+    return {"saved": now}
+
+
+def submit_skip(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Give an item back, optionally flagged as faulty, with a reason."""
+    reason = _text(payload, "reason", MAX_REASON) if payload.get("reason") else ""
+    with project.database.write() as connection:
+        skip(connection, person.id, _integer(payload, "assignment"), reason, bool(payload.get("flag")), project.clock())
+        return next_tasks(connection, project, person)
+
+
+def submit_heartbeat(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Keep the annotator's items reserved."""
+    with project.database.write() as connection:
+        now = project.clock()
+        people.touch(connection, person.id, now)
+        renew_leases(connection, person.id, now, project.rules)
+        return {"is_paused": is_paused(connection)}
+
+
+def submit_reopen(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Show an answered or skipped item of the annotator again."""
+    with project.database.write() as connection:
+        now = project.clock()
+        row = reopen(connection, person.id, _integer(payload, "assignment"), now)
+        renew_leases(connection, person.id, now, project.rules)
+        return {"task": task(connection, row)}
+
+
+def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """The annotator's last answers, newest first."""
+    mine = (
+        select(assignment.c.id, assignment.c.state, item.c.responses, func.coalesce(answer.c.time, assignment.c.created).label("time"))
+        .join(item, item.c.id == assignment.c.item)
+        .outerjoin(answer, answer.c.key == assignment.c.answer)
+        .where(assignment.c.annotator == person.id, assignment.c.state.in_(("answered", "skipped")))
+        .order_by(func.coalesce(answer.c.time, assignment.c.created).desc(), assignment.c.id.desc())
+        .limit(RECENT)
+    )
+    with project.database.read() as connection:
+        rows = connection.execute(mine).all()
+    return {"recent": [{"assignment": r.id, "state": r.state, "time": r.time, "excerpt": r.responses[0][:EXCERPT]} for r in rows]}
+
+
+def next_tasks(connection: Connection, project: Project, person: Person) -> dict[str, Any]:
+    """The annotator's open items and how many answers they gave; none while the collection is paused."""
+    given = connection.scalar(
+        select(func.count()).select_from(assignment).where(assignment.c.annotator == person.id, assignment.c.state == "answered")
+    )
+    if is_paused(connection):
+        return {"tasks": [], "answers": given, "is_paused": True}
+    rows = open_assignments(connection, person.id, project.clock(), project.rules)
+    return {"tasks": [task(connection, row) for row in rows], "answers": given, "is_paused": False}
+
+
+def task(connection: Connection, row: Any) -> dict[str, Any]:
+    """An assignment for the page: texts in display order, without models, gold answers or the item's identity."""
+    shown = connection.execute(select(item.c.prompt, item.c.responses).where(item.c.id == row.item)).one()
+    saved = connection.execute(select(draft.c.steps).where(draft.c.assignment == row.id, draft.c.version == row.version)).first()
+    steps = saved.steps if saved is not None else None
+    if steps is None and row.answer is not None:
+        steps = connection.scalar(select(answer.c.steps).where(answer.c.key == row.answer))
+    return {
+        "assignment": row.id,
+        "version": row.version,
+        "prompt": shown.prompt,
+        "responses": in_display_order(shown.responses, row.display_order),
+        "steps": steps or {},
+    }
+
+
+def is_paused(connection: Connection) -> bool:
+    """Whether the manager has paused the collection."""
+    return bool(get_setting(connection, "is_paused", False))
+
+
+def _text(payload: dict[str, Any], name: str, most: int) -> str:
+    value = payload.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= most:
+        raise AnswerRefused(422, f"{name} must be text of 1 to {most} characters")
+    return value
+
+
+def _integer(payload: dict[str, Any], name: str) -> int:
+    value = payload.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise AnswerRefused(422, f"{name} must be a whole number")
+    return value
+
+
+def _number(payload: dict[str, Any], name: str) -> float:
+    value = payload.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise AnswerRefused(422, f"{name} must be a number")
+    return float(value)
+
+
+def _object(payload: dict[str, Any], name: str) -> dict[str, Any]:
+    value = payload.get(name)
+    if not isinstance(value, dict):
+        raise AnswerRefused(422, f"{name} must be an object")
+    return value
