@@ -1,0 +1,351 @@
+// The annotator's page: one item, one decision at a time. `page` is the only state; the document is drawn from it.
+
+import { Outbox, Refused, newKey, request } from "./api.js";
+import { h, isTyping, keyButton, keyName, letter, root, textBlock } from "./dom.js";
+import { Timer } from "./timer.js";
+
+const HEARTBEAT = 60_000;
+const DRAFT_DELAY = 1000;
+const $ = (id) => document.getElementById(id);
+const page = { name: "", questions: [], guidelines: "", tasks: [], answers: 0, isPaused: false, task: null, steps: [], step: 0, values: {}, view: null };
+const modules = {};
+const timer = new Timer();
+const sent = new Set();
+let draftTimer = null;
+
+const outbox = new Outbox((event, payload, detail) => {
+  if (event === "stored") {
+    notice("");
+    accept(detail);
+    showSaved(`Sent ${clock()}`);
+  } else if (event === "refused") {
+    sent.delete(payload.assignment);
+    notice(`An answer was not stored: ${detail}`);
+    refresh();
+  } else if (event === "lost-session") notice("Your session has ended: open your link again in this browser. Your answers are kept here until then.");
+  else showSaved(`No connection: ${outbox.waiting.length} answer${outbox.waiting.length > 1 ? "s" : ""} waiting in this browser`);
+});
+
+// ---- Loading -----------------------------------------------------------------------------------------------------------------------
+
+async function start() {
+  try {
+    const state = await request("/api/state");
+    Object.assign(page, { name: state.name, questions: state.questions, guidelines: state.guidelines });
+    for (const question of page.questions) modules[question.name] = await import(`${root}/questions/${question.name}.js`);
+    outbox.waiting.forEach((payload) => sent.add(payload.assignment));
+    accept(state);
+    outbox.flush();
+    setInterval(heartbeat, HEARTBEAT);
+  } catch (error) {
+    notice(error instanceof Refused ? error.message : "No connection: trying again.");
+    setTimeout(start, 3000);
+  }
+}
+
+async function refresh() {
+  try {
+    accept(await request("/api/state"));
+  } catch (error) {
+    if (error instanceof Refused) notice(error.message);
+  }
+}
+
+/** Take over the server's list of open items; the one on the screen stays. */
+function accept(state) {
+  page.tasks = state.tasks.filter((task) => !sent.has(task.assignment));
+  page.answers = state.answers;
+  page.isPaused = state.is_paused;
+  const isCurrent = page.task && (page.task.isReopened || page.tasks.some((task) => task.assignment === page.task.assignment && task.version === page.task.version));
+  if (isCurrent) drawBar();
+  else showTask(page.tasks[0] ?? null);
+}
+
+async function heartbeat() {
+  if (document.visibilityState !== "visible" || !page.task) return void (page.task ?? refresh());
+  try {
+    const { is_paused } = await request("/api/heartbeat", {});
+    if (is_paused !== page.isPaused) refresh();
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) notice("Your session has ended: open your link again.");
+  }
+}
+
+// ---- The item ----------------------------------------------------------------------------------------------------------------------
+
+function showTask(task) {
+  page.task = task;
+  page.step = 0;
+  page.values = task ? { ...task.steps, ...localDraft(task) } : {};
+  page.steps = task ? stepsOf(task) : [];
+  timer.reset();
+  drawItem();
+  drawStep();
+  drawBar();
+  scrollTo(0, 0);
+}
+
+function stepsOf(task) {
+  const count = task.responses.length;
+  return page.questions.flatMap((question) => {
+    if (question.scope === "item") {
+      const [low, high] = question.responses;
+      return count >= low && count <= high ? [{ name: question.name, question, position: 0 }] : [];
+    }
+    return task.responses.map((_, position) => ({ name: `${question.name}/${position}`, question, position }));
+  });
+}
+
+function drawItem() {
+  const { task } = page;
+  if (!task) {
+    const text = page.isPaused ? "The collection is paused. This page goes on by itself." : "Nothing is left to judge now. Thank you! This page goes on by itself if something comes.";
+    $("item").replaceChildren(h("p", {}, text));
+    return;
+  }
+  const prompt = typeof task.prompt === "string" ? [{ role: null, content: task.prompt }] : task.prompt;
+  const turns = prompt.map((turn) => h("div", { class: "turn" }, turn.role ? h("p", { class: "label" }, turn.role) : null, textBlock(turn.content)));
+  const cards = task.responses.map((text, position) =>
+    h("article", { class: "response", id: `response-${position}`, "aria-label": `Response ${letter(position)}` }, h("p", { class: "label" }, task.responses.length > 1 ? `Response ${letter(position)}` : "Response"), textBlock(text)),
+  );
+  const isBlank = typeof task.prompt === "string" && !task.prompt;
+  $("item").replaceChildren(...(isBlank ? [] : [h("section", { class: "prompt", "aria-label": "Prompt" }, ...turns)]), h("div", { class: "responses" }, ...cards));
+}
+
+function drawStep() {
+  page.view?.dispose?.();
+  page.view = null;
+  const { task } = page;
+  if (!task) return $("question").replaceChildren();
+  const step = page.steps[page.step];
+  document.querySelectorAll(".response").forEach((card, position) => card.classList.toggle("current", task.responses.length > 1 && step.question.scope === "response" && position === step.position));
+  page.view = modules[step.question.name].create({
+    settings: step.question.settings,
+    task,
+    position: step.position,
+    value: page.values[step.name] ?? null,
+    change: (value) => setValue(step.name, value),
+    done: () => forward(),
+  });
+  const count = page.steps.length > 1 ? h("p", { class: "label" }, `Question ${page.step + 1} of ${page.steps.length}`) : null;
+  const name = step.question.scope === "response" && task.responses.length > 1 ? `Response ${letter(step.position)}: ` : "";
+  const send = keyButton("", "Enter", () => forward(), { id: "send", class: "primary" });
+  const back = page.step > 0 ? keyButton("Back", "ArrowLeft", () => backward(), { id: "back" }) : null;
+  $("question").replaceChildren(...[count, h("h2", { id: "question-title", tabindex: "-1" }, name + step.question.title), page.view.element, h("p", { id: "error", role: "alert" }), h("div", { class: "send" }, send, back)].filter(Boolean));
+  drawSend();
+  (page.view.focus ?? $("question-title")).focus({ preventScroll: true });
+}
+
+function drawSend() {
+  const step = page.steps[page.step];
+  const isLast = page.step === page.steps.length - 1;
+  const isSkippable = !step.question.required && isEmpty(page.values[step.name]);
+  $("send").firstChild.textContent = isLast ? "Send" : isSkippable ? "Leave empty" : "Next";
+}
+
+const isEmpty = (value) => value === null || value === undefined || value === "";
+
+function setValue(name, value) {
+  if (isEmpty(value)) delete page.values[name];
+  else page.values[name] = value;
+  $("error").textContent = "";
+  saveDraft();
+  drawSend();
+}
+
+function forward() {
+  const step = page.steps[page.step];
+  const problem = page.view?.problem?.();
+  if (problem || (step.question.required && isEmpty(page.values[step.name]))) {
+    $("error").textContent = problem || "An answer is needed here. To leave the item out, skip it.";
+    return;
+  }
+  if (page.step < page.steps.length - 1) {
+    page.step += 1;
+    drawStep();
+  } else send();
+}
+
+function backward() {
+  if (page.step > 0) {
+    page.step -= 1;
+    drawStep();
+  }
+}
+
+function send() {
+  const { task } = page;
+  if (!Object.keys(page.values).length) {
+    $("error").textContent = "The answer is empty. To leave the item out, skip it.";
+    return;
+  }
+  clearTimeout(draftTimer);
+  localStorage.removeItem(draftKey(task));
+  if (!task.isReopened) sent.add(task.assignment);
+  const payload = { key: newKey(), assignment: task.assignment, version: task.version, steps: page.values, client_time: Date.now() / 1000, ...timer.read() };
+  page.tasks = page.tasks.filter((other) => other.assignment !== task.assignment);
+  page.answers += task.isReopened ? 0 : 1;
+  showTask(page.tasks[0] ?? null);
+  outbox.add(payload);
+}
+
+// ---- Drafts ------------------------------------------------------------------------------------------------------------------------
+
+const draftKey = (task) => `collect-draft:${root}:${page.name}:${task.assignment}:${task.version}`;
+
+function localDraft(task) {
+  return JSON.parse(localStorage.getItem(draftKey(task)) ?? "{}");
+}
+
+function saveDraft() {
+  const { task, values } = page;
+  localStorage.setItem(draftKey(task), JSON.stringify(values));
+  clearTimeout(draftTimer);
+  const payload = { assignment: task.assignment, version: task.version, steps: { ...values } };
+  draftTimer = setTimeout(async () => {
+    try {
+      await request("/api/draft", payload);
+      showSaved(`Draft saved ${clock()}`);
+    } catch (error) {
+      if (error instanceof Refused && error.status === 409 && page.task === task) {
+        notice(`${error.message}.`);
+        page.task = null;
+        refresh();
+      } else showSaved("Draft kept in this browser");
+    }
+  }, DRAFT_DELAY);
+}
+
+// ---- Actions -----------------------------------------------------------------------------------------------------------------------
+
+function askReason(flag) {
+  if (!page.task) return;
+  const reason = h("textarea", { id: "reason", maxlength: "500" });
+  const label = flag ? "What is wrong with this item?" : "Why do you skip it? (may stay empty)";
+  openDialog(flag ? "Flag this item" : "Skip this item", [h("label", { for: "reason" }, label), reason], flag ? "Flag and go on" : "Skip", async () => {
+    const { task } = page;
+    const state = await request("/api/skip", { assignment: task.assignment, reason: reason.value.trim() || null, flag });
+    page.task = null;
+    accept(state);
+  });
+}
+
+async function showRecent() {
+  try {
+    const { recent } = await request("/api/recent");
+    const rows = recent.map((row) =>
+      h("li", {}, keyButton(`${row.state === "skipped" ? "Skipped" : "Answered"} ${clock(row.time)}: ${row.excerpt}`, null, () => reopen(row.assignment))),
+    );
+    openDialog("Change an earlier answer", [rows.length ? h("ul", {}, ...rows) : h("p", {}, "There is none yet.")]);
+  } catch (error) {
+    notice(error instanceof Refused ? error.message : "No connection.");
+  }
+}
+
+async function undo() {
+  try {
+    await outbox.flush();
+    const { recent } = await request("/api/recent");
+    if (recent.length) await reopen(recent[0].assignment);
+  } catch (error) {
+    notice(error instanceof Refused ? error.message : "No connection.");
+  }
+}
+
+async function reopen(assignment) {
+  try {
+    const { task } = await request("/api/reopen", { assignment });
+    closeDialog();
+    sent.delete(assignment);
+    showTask({ ...task, isReopened: true });
+  } catch (error) {
+    closeDialog();
+    notice(error instanceof Refused ? error.message : "No connection.");
+  }
+}
+
+const showGuidelines = () => openDialog("Guidelines", [h("p", { class: "text", dir: "auto" }, page.guidelines || "There are none for this collection.")]);
+
+function showHelp() {
+  const keys = [...(page.view?.keys ?? []).map(({ key, label }) => [key, label]), ["Enter", "next question, or send (Ctrl+Enter in a text)"], ...ACTIONS.map(({ key, label }) => [key, label])];
+  openDialog("Keys", [h("ul", {}, ...keys.map(([key, label]) => h("li", {}, h("kbd", {}, keyName(key)), ` ${label}`)))]);
+}
+
+const ACTIONS = [
+  { key: "u", label: "Undo", run: undo },
+  { key: "r", label: "Earlier answers", run: showRecent },
+  { key: "s", label: "Skip", run: () => askReason(false) },
+  { key: "f", label: "Flag", run: () => askReason(true) },
+  { key: "g", label: "Guidelines", run: showGuidelines },
+  { key: "?", label: "Keys", run: showHelp },
+];
+
+function onKey(event) {
+  if (event.isComposing || $("dialog").open) return;
+  const isCommand = event.ctrlKey || event.metaKey;
+  if (event.key === "Enter" && page.task && (isCommand || (!isTyping(event.target) && !(event.target instanceof HTMLButtonElement && event.target.id !== "send")))) {
+    event.preventDefault();
+    if (!event.repeat) forward();
+    return;
+  }
+  if (isTyping(event.target)) {
+    if (event.key === "Escape") $("question-title")?.focus();
+    return;
+  }
+  if (isCommand || event.altKey || event.repeat) return;
+  if (event.key === "ArrowLeft" && page.step > 0 && !(event.target instanceof HTMLInputElement) && !page.view?.usesArrows) return void backward();
+  const action = page.view?.keys?.find(({ key }) => key === event.key.toLowerCase() || key === event.key) ?? ACTIONS.find(({ key }) => key === event.key.toLowerCase());
+  if (action && page.task | (action.key === "u") | (action.key === "r") | (action.key === "g") | (action.key === "?")) {
+    event.preventDefault();
+    action.run();
+  }
+}
+
+// ---- Bar, notices, dialogs ---------------------------------------------------------------------------------------------------------
+
+function drawBar() {
+  $("count").textContent = `${page.name}: ${page.answers} judged`;
+}
+
+function drawActions() {
+  $("actions").replaceChildren(...ACTIONS.map(({ key, label, run }) => keyButton(label, key, run)));
+}
+
+function notice(text) {
+  $("notice").hidden = !text;
+  $("notice").textContent = text;
+}
+
+const showSaved = (text) => ($("saved").textContent = text);
+
+function clock(seconds = Date.now() / 1000) {
+  return new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
+function openDialog(title, content, action, run) {
+  const error = h("p", { role: "alert" });
+  const confirm = action ? h("button", { type: "button", class: "primary", onclick: () => confirmDialog(run, error) }, action) : null;
+  const close = h("button", { type: "button", onclick: closeDialog }, action ? "Cancel" : "Close");
+  $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...content, error, h("div", { class: "send" }, ...[confirm, close].filter(Boolean)));
+  $("dialog").onkeydown = (event) => {
+    if (event.key === "Enter" && action && (event.ctrlKey || event.metaKey)) confirmDialog(run, error);
+  };
+  if (!$("dialog").open) $("dialog").showModal();
+}
+
+async function confirmDialog(run, error) {
+  try {
+    await run();
+    closeDialog();
+  } catch (cause) {
+    error.textContent = cause instanceof Refused ? cause.message : "No connection: try again.";
+  }
+}
+
+function closeDialog() {
+  if ($("dialog").open) $("dialog").close();
+}
+
+drawActions();
+addEventListener("keydown", onKey);
+start();

@@ -1,0 +1,53 @@
+// Elements, texts and keys. Texts from the database only ever become text nodes.
+
+export const root = document.querySelector('meta[name="root"]').content;
+
+/** An element with properties and children; strings become text nodes. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** A button that shows its key. */
+export function keyButton(label, key, onclick, properties = {}) {
+  return h("button", { type: "button", onclick, ...properties }, label, key ? h("kbd", { "aria-hidden": "true" }, keyName(key)) : null);
+}
+
+export function keyName(key) {
+  return { Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", " ": "Space" }[key] ?? key.toUpperCase();
+}
+
+/** A text block in its own direction; long ones are folded. */
+export function textBlock(text, className = "") {
+  const block = h("p", { class: `text ${className}`, dir: "auto" }, text);
+  const isLong = text.length > 2400 || text.split("\n").length > 30;
+  if (!isLong) return h("div", {}, block);
+  const box = h("div", { class: "folded" }, block);
+  const button = h("button", { type: "button", "aria-expanded": "false" }, "Show the whole text");
+  button.addEventListener("click", () => {
+    const folded = box.classList.toggle("folded");
+    button.textContent = folded ? "Show the whole text" : "Show less";
+    button.setAttribute("aria-expanded", String(!folded));
+  });
+  box.append(button);
+  return box;
+}
+
+/** The letter of a display position: A, B, ... */
+export const letter = (position) => String.fromCharCode(65 + position);
+
+/** Whether keys belong to a text field now. */
+export function isTyping(target) {
+  return target instanceof HTMLTextAreaElement || (target instanceof HTMLInputElement && !["radio", "range", "checkbox"].includes(target.type));
+}
+
+/** Number of characters (code points) before an offset in UTF-16 units, and back. */
+export const toCodePoints = (text, offset) => Array.from(text.slice(0, offset)).length;
+export const toUnits = (text, count) => Array.from(text).slice(0, count).join("").length;
