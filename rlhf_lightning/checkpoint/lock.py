@@ -18,6 +18,7 @@ from pathlib import Path
 from rlhf_lightning.errors import ConfigError
 
 NAME = "lock.json"
+REMEDY = "give this run a folder of its own (hydra.run.dir)"
 
 
 @contextmanager
@@ -29,8 +30,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process has the lock, or the folder can't be written.
     """
-    path = folder / NAME
-    handle = _acquire(path)
+    with lock_file(folder / NAME, REMEDY):
+        yield
+
+
+@contextmanager
+def lock_file(path: Path, remedy: str) -> Iterator[None]:
+    """Hold the lock file `path`, which exists only meanwhile. Raises ConfigError with the remedy if another process holds it."""
+    handle = _acquire(path, remedy)
     try:
         yield
     finally:
@@ -47,12 +54,12 @@ def check_free(folder: Path) -> None:
     except OSError:
         return
     try:
-        _flock(handle, path, fcntl.LOCK_SH)
+        _flock(handle, path, fcntl.LOCK_SH, REMEDY)
     finally:
         os.close(handle)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, remedy: str) -> int:
     """Acquire the lock; return the open file that has it."""
     while True:
         try:
@@ -61,7 +68,7 @@ def _acquire(path: Path) -> int:
         except OSError as cause:
             raise ConfigError(f"{path.parent} can't be written ({cause.strerror}): give the run another folder (hydra.run.dir)") from cause
         try:
-            _flock(handle, path, fcntl.LOCK_EX)
+            _flock(handle, path, fcntl.LOCK_EX, remedy)
             if _is_at(handle, path):
                 os.truncate(handle, 0)
                 os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
@@ -80,13 +87,12 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _flock(handle: int, path: Path, kind: int) -> None:
+def _flock(handle: int, path: Path, kind: int, remedy: str) -> None:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
-            f"{path.parent} is in use: {_holder(handle)} works there; wait for it or end it, or give this run a folder of its own "
-            "(hydra.run.dir)"
+            f"{path.parent if path.name == NAME else path} is in use: {_holder(handle)} works there; wait for it or end it, or {remedy}"
         ) from None
     except OSError as cause:
         raise ConfigError(

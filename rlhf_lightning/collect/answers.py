@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from rlhf_lightning.collect.assignment import return_slot, take_slot
-from rlhf_lightning.collect.items import in_display_order, prompt_of
+from rlhf_lightning.collect.items import in_display_order, prompt_from_json
 from rlhf_lightning.collect.question._question import Question, Shown
 from rlhf_lightning.database.tables import annotator, answer, assignment, draft, event, item
 
@@ -152,7 +152,7 @@ def log(
 def shown_item(of_item: Row[Any], order: Sequence[int]) -> Shown:
     """The item in the display order of an assignment."""
     models = in_display_order(of_item.models, order)
-    return Shown(prompt_of(of_item.prompt), in_display_order(of_item.responses, order) or [], models, source=of_item.source)
+    return Shown(prompt_from_json(of_item.prompt), in_display_order(of_item.responses, order) or [], models, source=of_item.source)
 
 
 def step_names(questions: Mapping[str, Question], responses: int) -> list[tuple[str, str, int]]:

@@ -44,7 +44,7 @@ def prompt_json(prompt: Prompt) -> Any:
     return prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt]
 
 
-def prompt_of(value: Any) -> Prompt:
+def prompt_from_json(value: Any) -> Prompt:
     """The prompt of `prompt_json`."""
     return value if isinstance(value, str) else tuple(Message(**message) for message in value)
 

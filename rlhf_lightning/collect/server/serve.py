@@ -25,8 +25,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"can't listen on {host}:{port} ({cause.strerror}): choose another collect.port, 0 for any free one") from cause
 
 
-def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> str:
-    """Serve until the collection is complete, or the process is interrupted; return "complete" or "stopped".
+def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> None:
+    """Serve until the collection is complete; a signal ends the process's work as everywhere.
 
     Every answer is stored when it is acknowledged, so that a stop at any moment loses none.
 
@@ -40,10 +40,8 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
     )  # fmt: skip
     server = uvicorn.Server(config)
     done = threading.Event()
-    outcome = "stopped"
 
     def watch() -> None:
-        nonlocal outcome
         last = -1
         while not done.wait(POLL_SECONDS):
             with project.database.read() as connection:
@@ -52,7 +50,6 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
                 last = state["answers"]
                 report(state)
             if complete:
-                outcome = "complete"
                 time.sleep(POLL_SECONDS)  # for the page to say so
                 server.should_exit = True
                 return
@@ -61,10 +58,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
     watcher.start()
     try:
         server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        outcome = "stopped"
     finally:
         done.set()
         watcher.join()
         listener.close()
-    return outcome

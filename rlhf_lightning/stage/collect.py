@@ -1,0 +1,198 @@
+"""stage=collect: people judge responses on a web page; their answers become feedback."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.registry import register
+from rlhf_lightning.runtime.composition import ComposedConfig
+from rlhf_lightning.runtime.run import Run
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from rlhf_lightning.collect.items import Item
+    from rlhf_lightning.collect.project import Project
+    from rlhf_lightning.collect.settings import CollectSettings
+    from rlhf_lightning.database.connection import Database
+
+EXTRA = 'stage=collect needs its web server: pip install "rlhf-lightning[collect]"'
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def check_combination(choices: ComposedConfig) -> None:
+    """Refuse a command without questions, without people, or without a source of responses. Raises ConfigError."""
+    settings = choices.settings("collect")
+    if not choices.components_of("collect_question"):
+        raise ConfigError("this command asks nothing: add `collect_question=[pairwise]`")
+    if not settings.annotators and not settings.open_link:
+        raise ConfigError("nobody is asked: add `collect.annotators=[ada,ben]`, or `collect.open_link=true` for a link to enter a name")
+    if settings.items is None:
+        choices.require("task", "backbone", "rollout_sampler")
+    if choices.config.trainer.get("devices") not in (1, "auto") or choices.config.trainer.get("num_nodes", 1) != 1:
+        raise ConfigError("stage=collect is one process: leave out trainer.devices and trainer.num_nodes")
+
+
+@register("stage", "collect", check=check_combination)
+def collect(run: Run) -> float:
+    """Serve the page until enough is judged or Ctrl-C; returns the number of answers. Running it again continues.
+
+    Prints a link for the manager and one for each annotator. Writes feedback.jsonl; feedback_source=collected reads the database itself.
+    """
+    try:
+        import sqlalchemy  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as cause:
+        raise ConfigError(EXTRA) from cause
+    from rlhf_lightning.checkpoint.lock import lock_file
+    from rlhf_lightning.collect.server.serve import listen, serve
+    from rlhf_lightning.database.connection import Database
+
+    settings = run.settings("collect")
+    listener = listen(settings.host, settings.port)  # refused before a model loads
+    database = Database(settings.database, durable=settings.durable)
+    name = Path(settings.database if database.is_sqlite else "collection")
+    with lock_file(name.with_name(f"{name.name}.lock"), "give this collection a database of its own (collect.database)"):
+        project = prepare_project(run, settings, database)
+        print_links(run, project, settings, listener.getsockname()[1])
+        try:
+            serve(project, listener, https=settings.https, root_path=settings.root_path, report=lambda state: log_progress(run, state))
+        finally:
+            count = write_feedback(run, database)
+            database.close()
+    return float(count)
+
+
+def prepare_project(run: Run, settings: CollectSettings, database: Database) -> Project:
+    """Store the items that are new, and check that the questions are those of the answers so far."""
+    from rlhf_lightning.collect.assignment import Rules
+    from rlhf_lightning.collect.items import add_items
+    from rlhf_lightning.collect.project import Project, check_same, counts
+
+    rules = Rules(seed=run.seed, gold_share=settings.gold_share, lease_seconds=60 * settings.lease_minutes)
+    questions = run.build_all("collect_question")
+    project = Project(database, questions, rules, read_guidelines(settings.guidelines), settings.target)
+    with database.write() as connection:
+        check_same(connection, "questions", project.describe_questions(), "collect_question", database.name)
+        stored = counts(connection)["items"]
+    # Texts of a model are drawn once; a file is read again, so that rows added to it are asked too.
+    items = list(itertools.chain(new_items(run, settings, questions, stored), gold_items(settings, questions)))
+    with database.write() as connection:
+        added = add_items(connection, items, overlap=settings.overlap, overlap_share=settings.overlap_share, seed=run.seed)
+        state = counts(connection)
+    if not state["items"]:
+        raise ConfigError("there is nothing to judge: the file has no rows, or the task no prompts")
+    run.log(f"{database.name}: {state['items']} items, {added} of them new; {state['answers']} of {state['slots']} judgements are there")
+    return project
+
+
+def new_items(run: Run, settings: CollectSettings, questions: Mapping[str, Any], stored: int) -> Iterator[Item]:
+    """The items of the file, or drawn from the models if none are stored yet."""
+    from rlhf_lightning.collect.item_file import read_items
+
+    if settings.items is not None:
+        yield from read_items(settings.items, "collect.items", questions)
+    elif not stored:
+        with run.time_stage("draw"):
+            yield from drawn_items(run, settings)
+
+
+def gold_items(settings: CollectSettings, questions: Mapping[str, Any]) -> Iterator[Item]:
+    """The items with known answers. Raises ConfigError for a row without one."""
+    from rlhf_lightning.collect.item_file import read_items
+
+    if settings.gold is None:
+        return
+    for number, item in enumerate(read_items(settings.gold, "collect.gold", questions), start=1):
+        if item.gold is None:
+            raise ConfigError(f'collect.gold={settings.gold}: row {number} has no `gold`, such as {{"pairwise": {{"choice": "a"}}}}')
+        yield item
+
+
+def drawn_items(run: Run, settings: CollectSettings) -> Iterator[Item]:
+    """Responses of the models to the task's prompts, each prompt answered by the models in turn."""
+    import torch
+
+    from rlhf_lightning.collect.items import Item
+
+    task = run.build("task")
+    prompts = [row.prompt for row in task.train_prompts()]
+    random.Random(run.seed).shuffle(prompts)
+    prompts = prompts[: settings.prompts]
+    sampler = run.build("rollout_sampler")
+    models: list[str | None] = [*settings.models] or [None]
+    texts: list[list[tuple[str, str | None]]] = [[] for _ in prompts]
+    for number, path in enumerate(models):
+        share = len(range(number, settings.responses, len(models)))
+        policy = run.language_model(path, run.corpus(task) if path is None else ())
+        policy.model.eval()
+        torch.manual_seed(run.seed + number)
+        with torch.no_grad():
+            responses = sampler(policy, policy.encode_prompts(prompts, run.max_response_tokens).repeat(share)).responses
+        for i in range(len(prompts)):
+            texts[i] += [(text, path) for text in responses[i * share : (i + 1) * share] if text.strip()]
+    for prompt, drawn in zip(prompts, texts, strict=True):
+        distinct = list(dict(drawn).items())  # equal texts would waste a judgement
+        if len(distinct) == settings.responses:
+            yield Item(prompt, tuple(text for text, _ in distinct), tuple(model for _, model in distinct))
+
+
+def read_guidelines(path: str | None) -> str:
+    """The guidelines' text. Raises ConfigError for a file that can't be read."""
+    try:
+        return "" if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"collect.guidelines={path} can't be read as text: {cause}") from cause
+
+
+def print_links(run: Run, project: Project, settings: CollectSettings, port: int) -> None:
+    """Print a new link for the manager and each annotator; earlier links stay valid."""
+    from rlhf_lightning.collect import people
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"http{'s' if settings.https else ''}://{host}:{port}{settings.root_path}"
+    with project.database.write() as connection:
+        links = [("manager", "t", new_link(connection, people.MANAGER, "manager", "link"))]
+        links += [(name, "t", new_link(connection, people.clean_name(name), "annotator", "link")) for name in settings.annotators]
+        if settings.open_link:
+            links.append(("everybody", "join", new_link(connection, people.MANAGER, "manager", "join")))
+    for name, path, token in links:
+        run.log(f"{name}: {base}/{path}/{token}")
+    if settings.host not in LOCAL and not settings.https:
+        run.log(f"listening on {settings.host} without HTTPS: others on the network can read what is sent; see docs/howto/collect.md")
+    run.log("Ctrl-C ends the collection; every answer is stored, and the same command continues it")
+
+
+def new_link(connection: Connection, name: str, role: str, kind: Any) -> str:
+    """The token of a new link for a person."""
+    from rlhf_lightning.collect import people
+
+    now = time.time()
+    return people.new_credential(connection, people.add_person(connection, name, role, now), kind, now)
+
+
+def log_progress(run: Run, state: Mapping[str, int]) -> None:
+    """Log the number of judgements so far."""
+    run.log(f"{state['answers']} of {state['slots']} judgements, {state['complete']} of {state['items']} items complete")
+
+
+def write_feedback(run: Run, database: Database) -> int:
+    """Write the answers as feedback.jsonl into the run's folder; return their number."""
+    import json
+
+    from rlhf_lightning.config.atomic_write import write_atomic
+    from rlhf_lightning.database.records import record_rows
+
+    with database.read() as connection:
+        rows = list(record_rows(connection))
+    write_atomic(run.folder / "feedback.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows), private=True)
+    run.log(f"{len(rows)} records: {run.folder / 'feedback.jsonl'}")
+    run.results = {"records": float(len(rows))}
+    return len(rows)
