@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -42,10 +42,10 @@ class CollectSettings:
     database: str = "collection.sqlite"
     items: str | None = None
     gold: str | None = None
-    models: list[str] = field(default_factory=list)
+    models: tuple[str, ...] = ()
     prompts: PositiveInt | None = None
     responses: Annotated[int, Field(ge=1, le=8)] = 2
-    annotators: list[str] = field(default_factory=list)
+    annotators: tuple[str, ...] = ()
     open_link: bool = False
     overlap: PositiveInt = 1
     overlap_share: Share = 0.2

@@ -68,7 +68,7 @@ class Collection(RuleBasedStateMachine):
                     assert store_answer(connection, person, message, QUESTIONS, self.now)
                 self.acknowledged[message.key] = (person, message)
             except AnswerRefused as refused:
-                assert refused.status == 409
+                assert refused.status == 409  # noqa: PT017
 
     @precondition(lambda self: self.acknowledged)
     @rule(data=st.data())
@@ -84,7 +84,7 @@ class Collection(RuleBasedStateMachine):
                 with self.database.write() as connection:
                     skip(connection, person, row.id, "unclear", False, self.now)
             except AnswerRefused as refused:
-                assert refused.status == 409
+                assert refused.status == 409  # noqa: PT017
 
     @rule(person=st.integers(1, people))
     def undo(self, person):
@@ -94,7 +94,7 @@ class Collection(RuleBasedStateMachine):
                 try:
                     self.shown[person] = [reopen(connection, person, mine.id, self.now)]
                 except AnswerRefused as refused:
-                    assert refused.status == 409
+                    assert refused.status == 409  # noqa: PT017
 
     @rule(seconds=st.sampled_from([10.0, 150.0]))
     def wait(self, seconds):
@@ -146,7 +146,11 @@ def test_everything_is_judged_and_nobody_judges_twice(tmp_path):
     with database.read() as connection:
         assert set(connection.scalars(select(item.c.answered).where(item.c.is_gold.is_(False)))) == {3}
         for person in range(1, 5):
-            mine = select(func.count()).select_from(assignment.join(item, item.c.id == assignment.c.item)).where(assignment.c.annotator == person)
+            mine = (
+                select(func.count())
+                .select_from(assignment.join(item, item.c.id == assignment.c.item))
+                .where(assignment.c.annotator == person)
+            )
             gold_share[person] = connection.scalar(mine.where(item.c.is_gold)) / connection.scalar(mine)
     assert all(0.15 <= share <= 0.25 for share in gold_share.values()), gold_share
 
@@ -177,7 +181,10 @@ def test_another_person_s_item_can_neither_be_read_nor_answered(tmp_path):
     database = collection(tmp_path, 3)
     with database.write() as connection:
         row = open_assignments(connection, 1, 0.0, Rules())[0]
-        for attempt in (lambda: store_answer(connection, 2, sent(row), QUESTIONS, 0.0), lambda: skip(connection, 2, row.id, "", False, 0.0)):
+        for attempt in (
+            lambda: store_answer(connection, 2, sent(row), QUESTIONS, 0.0),
+            lambda: skip(connection, 2, row.id, "", False, 0.0),
+        ):
             with pytest.raises(AnswerRefused) as refused:
                 attempt()
             assert refused.value.status == 404

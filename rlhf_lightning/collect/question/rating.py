@@ -34,7 +34,7 @@ class RatingQuestion(Question):
         display: Literal["stars", "slider"] = "stars",
         aspect: str | None = None,
         question: str = "",
-        labels: list[str] = ["poor", "excellent"],  # noqa: B006  (read only)
+        labels: tuple[str, str] = ("poor", "excellent"),
     ) -> None:
         if not low < high or not step > 0 or not math.isclose((high - low) / step, round((high - low) / step)):
             raise ConfigError(f"collect_question.rating: low={low:g} to high={high:g} by step={step:g} is no scale")

@@ -10,6 +10,7 @@ from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register
 
 MAX_SPANS, MAX_LABELS = 200, 9
+LABELS = {"error": -1.0, "good": 1.0}
 
 
 @register("collect_question", "spans")
@@ -17,16 +18,17 @@ class SpansQuestion(Question):
     """Mark the parts that are wrong or very good; none is an answer too. Offsets count characters (code points).
 
     Args:
-        labels: a value from -1, bad, to 1, good, for each label; keys 1 to 9 choose one.
+        labels: a value from -1, bad, to 1, good, for each label; keys 1 to 9 choose one; null: error and good.
         question: of the page.
     """
 
     def __init__(
         self,
         *,
-        labels: dict[str, float] = {"error": -1.0, "good": 1.0},  # noqa: B006  (read only)
+        labels: dict[str, float] | None = None,
         question: str = "Mark what is wrong or very good.",
     ) -> None:
+        labels = LABELS if labels is None else labels
         if not 1 <= len(labels) <= MAX_LABELS or not all(-1 <= value <= 1 for value in labels.values()):
             raise ConfigError(f"collect_question.spans.labels: one to {MAX_LABELS} labels with values from -1 to 1")
         self.labels, self.title = {str(name): float(value) for name, value in labels.items()}, question

@@ -35,10 +35,12 @@ class SecurityHeaders:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Before the app: a mount changes the scope.
+        is_static = str(scope.get("path")).removeprefix(scope.get("root_path", "")).startswith(("/static/", "/questions/"))
+        cache = b"no-cache" if is_static else b"no-store"
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                static = scope["path"].removeprefix(scope.get("root_path", "")).startswith(("/static/", "/questions/"))
-                cache = b"no-cache" if static else b"no-store"
                 message["headers"] = [*message["headers"], *HEADERS.items(), (b"cache-control", cache)]
             await send(message)
 

@@ -295,7 +295,7 @@ function onKey(event) {
   if (isCommand || event.altKey || event.repeat) return;
   if (event.key === "ArrowLeft" && page.step > 0 && !(event.target instanceof HTMLInputElement) && !page.view?.usesArrows) return void backward();
   const action = page.view?.keys?.find(({ key }) => key === event.key.toLowerCase() || key === event.key) ?? ACTIONS.find(({ key }) => key === event.key.toLowerCase());
-  if (action && page.task | (action.key === "u") | (action.key === "r") | (action.key === "g") | (action.key === "?")) {
+  if (action && (page.task || "urg?".includes(action.key))) {
     event.preventDefault();
     action.run();
   }

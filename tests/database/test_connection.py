@@ -1,0 +1,83 @@
+"""The database: versions, wrong places, concurrent writers, every character of a text."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from rlhf_lightning.database.connection import Database, _file_system
+from rlhf_lightning.database.tables import SCHEMA_VERSION, event, project
+from rlhf_lightning.errors import ConfigError
+
+
+def test_every_character_survives(tmp_path):
+    texts = ["\x00\x07", "\ud800 alone", "é e\u0301", "\u202eabc\u202c", "<script>", "😀", "a\r\nb\t "]
+    database = Database(str(tmp_path / "c.sqlite"))
+    with database.write() as connection:
+        connection.execute(insert(project).values(key="texts", value=texts))
+    database.close()
+    with Database(str(tmp_path / "c.sqlite"), must_exist=True).read() as connection:
+        assert connection.scalar(select(project.c.value).where(project.c.key == "texts")) == texts
+
+
+def test_a_newer_file_is_refused(tmp_path):
+    path = str(tmp_path / "c.sqlite")
+    with Database(path).write() as connection:
+        connection.execute(update(project).values(value=SCHEMA_VERSION + 1))
+    with pytest.raises(ConfigError, match=r"newer version.*upgrade"):
+        Database(path)
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("mysql://host/x", "postgresql://"),
+        ("postgresql://user:secret@127.0.0.1:9/none", "can't be used"),
+        ("missing.sqlite", "stage=collect"),
+    ],
+)
+def test_a_wrong_place_is_named_without_its_password(location, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=reason) as refused:
+        Database(location, must_exist=True)
+    assert "secret" not in str(refused.value)
+
+
+def test_another_file_is_not_taken_for_a_collection(tmp_path):
+    (tmp_path / "notes.sqlite").write_text("These are notes, and no database at all.")
+    with pytest.raises(ConfigError, match=r"notes\.sqlite"):
+        Database(str(tmp_path / "notes.sqlite"))
+
+
+def test_network_disks_are_told_from_mounts(monkeypatch, tmp_path):
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: f"server:/x {tmp_path} nfs4 rw 0 0\n/dev/a / ext4 rw 0 0\n")
+    assert _file_system(tmp_path / "deeper" / "still") == "nfs4"
+    with pytest.raises(ConfigError, match="network disk"):
+        Database(str(tmp_path / "c.sqlite"))
+
+
+def test_writers_that_read_first_wait_for_one_another(tmp_path):
+    """Two Database objects on one file, as two processes have: no "database is locked", no lost count."""
+    path, failures = str(tmp_path / "c.sqlite"), []
+    Database(path).close()
+
+    def count_up() -> None:
+        database = Database(path)
+        try:
+            for _ in range(50):
+                with database.write() as connection:
+                    number = connection.scalar(select(func.count()).select_from(event))
+                    connection.execute(insert(event).values(time=float(number or 0), kind="count"))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Database(path).read() as connection:
+        assert sorted(connection.scalars(select(event.c.time))) == [float(i) for i in range(200)]
+    assert failures == []
