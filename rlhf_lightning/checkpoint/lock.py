@@ -36,7 +36,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, remedy: str) -> Iterator[None]:
-    """Hold the lock file `path`, which exists only meanwhile. Raises ConfigError with the remedy if another process holds it."""
+    """Hold the lock file `path`, removed at the end.
+
+    Raises:
+        ConfigError: another process holds it; with the remedy.
+    """
     handle = _acquire(path, remedy)
     try:
         yield

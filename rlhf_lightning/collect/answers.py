@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from rlhf_lightning.collect.assignment import return_slot, take_slot
 from rlhf_lightning.collect.items import in_display_order, prompt_from_json
-from rlhf_lightning.collect.question._question import Question, Shown
+from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.database.tables import annotator, answer, assignment, draft, event, item
 
 MAX_SECONDS = 86_400.0
@@ -35,9 +35,9 @@ class Answer:
 
     Attributes:
         key: unique, made by the page.
-        version: of the assignment when it was shown.
+        version: of the assignment when the page got it.
         steps: the value of each step, "NAME" for a question of the item and "NAME/POSITION" for one of a response.
-        seconds: active seconds. elapsed: seconds since it was shown.
+        seconds: active seconds. elapsed: seconds since the page showed it.
         client_time: of the page's clock, seconds since 1970; kept, never relied on.
     """
 
@@ -71,15 +71,15 @@ def store_answer(connection: Connection, annotator_id: int, sent: Answer, questi
     # The records.
     of_item = connection.execute(select(item).where(item.c.id == row.item)).one()
     seconds = min(max(sent.seconds, 0.0), MAX_SECONDS)
-    shown = replace(
-        shown_item(of_item, row.display_order),
+    view = replace(
+        view_of(of_item, row.display_order),
         annotator=connection.scalar(select(annotator.c.name).where(annotator.c.id == annotator_id)),
         time=datetime.fromtimestamp(now, UTC),
         seconds=round(seconds, 3),
         origin=f"item {of_item.id}",
     )
-    steps = parse_steps(sent.steps, questions, shown)
-    records = [record.model_dump(mode="json") for record in step_records(steps, questions, shown)]
+    steps = parse_steps(sent.steps, questions, view)
+    records = [record.model_dump(mode="json") for record in step_records(steps, questions, view)]
 
     # The state of the assignment and of its item's slots.
     counts = row.state in ("open", "answered") or take_slot(connection, row.item)
@@ -97,7 +97,7 @@ def store_answer(connection: Connection, annotator_id: int, sent: Answer, questi
 
 
 def store_draft(connection: Connection, annotator_id: int, assignment_id: int, version: int, steps: Any, now: float) -> None:
-    """Store an unfinished answer; one of an older version of the assignment is refused. Raises AnswerRefused."""
+    """Store an unfinished answer. Raises AnswerRefused for an older version of the assignment."""
     row = assignment_of(connection, annotator_id, assignment_id)
     if row.version != version or row.state in ("skipped", "surplus"):
         raise AnswerRefused(409, "this item was answered or skipped in another window")
@@ -119,7 +119,7 @@ def skip(connection: Connection, annotator_id: int, assignment_id: int, reason: 
 
 
 def reopen(connection: Connection, annotator_id: int, assignment_id: int, now: float) -> Row[Any]:
-    """The annotator's answered or skipped assignment, to be answered again; an answer counts until the next version replaces it.
+    """Reopen an answered or skipped assignment; its answer counts until the next version.
 
     Raises:
         AnswerRefused: not this annotator's (404), or skipped and answered by others since (409).
@@ -149,10 +149,10 @@ def log(
     connection.execute(insert(event).values(time=now, annotator=annotator_id, assignment=assignment_id, kind=kind, detail=detail))
 
 
-def shown_item(of_item: Row[Any], order: Sequence[int]) -> Shown:
+def view_of(of_item: Row[Any], order: Sequence[int]) -> ItemView:
     """The item in the display order of an assignment."""
     models = in_display_order(of_item.models, order)
-    return Shown(prompt_from_json(of_item.prompt), in_display_order(of_item.responses, order) or [], models, source=of_item.source)
+    return ItemView(prompt_from_json(of_item.prompt), in_display_order(of_item.responses, order) or [], models, source=of_item.source)
 
 
 def step_names(questions: Mapping[str, Question], responses: int) -> list[tuple[str, str, int]]:
@@ -167,9 +167,9 @@ def step_names(questions: Mapping[str, Question], responses: int) -> list[tuple[
     return steps
 
 
-def parse_steps(values: Mapping[str, Any], questions: Mapping[str, Question], shown: Shown) -> dict[str, Any]:
+def parse_steps(values: Mapping[str, Any], questions: Mapping[str, Question], view: ItemView) -> dict[str, Any]:
     """Check the values of all steps. Raises AnswerRefused (422) that names the first wrong step."""
-    steps = step_names(questions, len(shown.responses))
+    steps = step_names(questions, len(view.responses))
     unknown = values.keys() - {step for step, _, _ in steps}
     if unknown:
         raise AnswerRefused(422, f"no question {sorted(unknown)[0]}")
@@ -180,7 +180,7 @@ def parse_steps(values: Mapping[str, Any], questions: Mapping[str, Question], sh
                 raise AnswerRefused(422, f"{step} has no answer")
             continue
         try:
-            parsed[step] = questions[name].parse(values[step], shown, position)
+            parsed[step] = questions[name].parse(values[step], view, position)
         except ValueError as cause:
             raise AnswerRefused(422, f"{step}: {cause}") from cause
     if not parsed:
@@ -188,17 +188,17 @@ def parse_steps(values: Mapping[str, Any], questions: Mapping[str, Question], sh
     return parsed
 
 
-def step_records(steps: Mapping[str, Any], questions: Mapping[str, Question], shown: Shown) -> list[Any]:
+def step_records(steps: Mapping[str, Any], questions: Mapping[str, Question], view: ItemView) -> list[Any]:
     """The feedback records of all steps."""
     records = []
-    for step, name, position in step_names(questions, len(shown.responses)):
+    for step, name, position in step_names(questions, len(view.responses)):
         if step in steps:
-            records += questions[name].feedback(steps[step], shown, position)
+            records += questions[name].feedback(steps[step], view, position)
     return records
 
 
 def gold_verdict(of_item: Row[Any], row: Row[Any], steps: Mapping[str, Any], questions: Mapping[str, Question]) -> bool | None:
-    """Whether the answers to a gold item are the expected ones, which are stored in the order of its responses."""
+    """Compare the answers to a gold item with those expected; None for other items."""
     if of_item.gold is None:
         return None
     order = list(row.display_order)

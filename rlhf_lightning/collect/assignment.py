@@ -1,4 +1,4 @@
-"""Who gets which item next: leases, overlap, gold items at random places.
+"""Assignment of items to annotators: leases, overlap, gold items at random turns.
 
 An item needs `needed` answers by distinct annotators. A lease takes one of its free slots; an answer keeps it, a skip or an expired lease
 returns it. All functions run inside one writing transaction.
@@ -21,7 +21,7 @@ PRELOADED = 2
 
 @dataclass(frozen=True)
 class Rules:
-    """How items are handed out.
+    """Settings of the assignment of items.
 
     Attributes:
         gold_share: of an annotator's items.
@@ -34,7 +34,7 @@ class Rules:
 
 
 def open_assignments(connection: Connection, annotator_id: int, now: float, rules: Rules) -> list[Row[Any]]:
-    """The annotator's open assignments, oldest first; items are leased until there are PRELOADED, if any are left."""
+    """The annotator's open assignments, oldest first, filled up to PRELOADED by new leases."""
     expire_leases(connection, now)
     mine = and_(assignment.c.annotator == annotator_id, assignment.c.state == "open")
     renew_leases(connection, annotator_id, now, rules)
@@ -70,7 +70,7 @@ def return_slot(connection: Connection, item_id: int) -> None:
 
 
 def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
-    """Whether an annotator's next item is a gold one: one at random in each block of 1 / gold_share items."""
+    """True if the annotator's next item is a gold one: one at random in 1 / gold_share items."""
     if not rules.gold_share:
         return False
     size = round(1 / rules.gold_share)
@@ -96,7 +96,7 @@ def _lease_again(connection: Connection, annotator_id: int, now: float, rules: R
 
 
 def _lease(connection: Connection, annotator_id: int, now: float, rules: Rules) -> bool:
-    """Lease a new item: a gold one in its turn, else one with the fewest answers, by priority, then at random."""
+    """Lease a new item: gold in its turn, else by fewest answers, priority, and at random."""
     handed_out = connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.annotator == annotator_id))
     row = _candidate(connection, annotator_id, True) if is_gold_turn(handed_out or 0, annotator_id, rules) else None
     row = row or _candidate(connection, annotator_id, False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlhf_lightning.collect.answers import AnswerRefused, parse_steps
 from rlhf_lightning.collect.items import Item
-from rlhf_lightning.collect.question._question import Question, Shown
+from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, responses_of
 from rlhf_lightning.feedback.row import BadLine, Row, nonblank_text
@@ -59,7 +59,7 @@ def _item(row: Row, questions: Mapping[str, Question]) -> Item:
         responses=responses,
         models=None if models is None else tuple(None if model is None else str(model) for model in models),
         source=row.label("source"),
-        gold=None if gold is None else _gold(gold, Shown(prompt, responses), questions),
+        gold=None if gold is None else _gold(gold, ItemView(prompt, responses), questions),
         priority=row.number("priority") if row.get("priority") is not None else 0.0,
     )
 
@@ -84,12 +84,12 @@ def _texts(row: Row) -> tuple[Prompt, tuple[str, ...]]:
     )
 
 
-def _gold(value: Any, shown: Shown, questions: Mapping[str, Question]) -> dict[str, Any]:
+def _gold(value: Any, view: ItemView, questions: Mapping[str, Question]) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise DataError('gold must be an object of expected answers, such as {"pairwise": {"choice": "a"}} or {"rating/0": 5}')
     optional = {name: _without_requirement(question) for name, question in questions.items()}
     try:
-        return parse_steps(value, optional, shown)
+        return parse_steps(value, optional, view)
     except AnswerRefused as cause:
         raise DataError(f"gold: {cause}") from cause
 

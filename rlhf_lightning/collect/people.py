@@ -1,4 +1,4 @@
-"""Annotators and the manager: links, sessions, and what each may do.
+"""Annotators and the manager: links, sessions, roles.
 
 A link's token and a session's cookie are 256 random bits; the database has only their SHA-256.
 """
@@ -31,7 +31,11 @@ class Person:
 
 
 def clean_name(name: str) -> str:
-    """The name without control characters and outer blanks. Raises ValueError for none, a long one or a reserved one."""
+    """Strip control characters and outer blanks from a name.
+
+    Raises:
+        ValueError: an empty, a long or a reserved name.
+    """
     printable = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c)[0] != "C").strip()
     if not printable or len(printable) > MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} characters")
@@ -50,7 +54,7 @@ def add_person(connection: Connection, name: str, role: str, now: float) -> int:
 
 
 def is_taken(connection: Connection, name: str) -> bool:
-    """Whether someone has this name."""
+    """True if someone has this name."""
     return connection.scalar(select(annotator.c.id).where(annotator.c.name == name)) is not None
 
 
@@ -78,7 +82,7 @@ def touch(connection: Connection, person_id: int, now: float) -> None:
 
 
 def revoke(connection: Connection, person_id: int) -> None:
-    """Make all links and sessions of an annotator invalid and give their open items to others; answers stay."""
+    """Invalidate all links and sessions of an annotator and return the open items; answers stay."""
     connection.execute(update(annotator).where(annotator.c.id == person_id).values(is_active=False))
     connection.execute(delete(credential).where(credential.c.annotator == person_id))
     open_ones = select(assignment.c.id, assignment.c.item).where(assignment.c.annotator == person_id, assignment.c.state == "open")

@@ -71,7 +71,10 @@ def annotator_table(connection: Connection) -> list[dict[str, Any]]:
 
 
 def agreement(connection: Connection) -> dict[str, Any]:
-    """Krippendorff's alpha by kind, and by annotator the reliability and the share of wins by the first response, on the newest answers."""
+    """Krippendorff's alpha by kind, and each annotator's reliability and first-position share.
+
+    On the newest MAX_AGREEMENT_ANSWERS answers.
+    """
     from rlhf_lightning.feedback.quality.agreement import agreement_of
     from rlhf_lightning.feedback.quality.reliability import reliability_of
     from rlhf_lightning.feedback.quality.votes import tables_of

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from rlhf_lightning.collect.assignment import Rules
-from rlhf_lightning.collect.question._question import Question
+from rlhf_lightning.collect.questions import Question
 from rlhf_lightning.database.connection import Database
 from rlhf_lightning.database.tables import item, project
 from rlhf_lightning.errors import ConfigError
@@ -35,7 +35,7 @@ class Project:
     clock: Callable[[], float] = time.time
 
     def describe_questions(self) -> list[dict[str, Any]]:
-        """What the page needs of each question."""
+        """Describe each question for the page."""
         return [
             {
                 "name": name,
@@ -94,6 +94,6 @@ def counts(connection: Connection) -> dict[str, int]:
 
 
 def is_complete(connection: Connection, target: int | None) -> bool:
-    """Whether enough items are judged: all slots, or `target` answers."""
+    """True if enough is judged: all slots, or `target` answers."""
     state = counts(connection)
     return state["answers"] >= min(state["slots"], target if target is not None else state["slots"])

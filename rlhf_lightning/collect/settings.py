@@ -21,7 +21,7 @@ class CollectSettings:
         database: a file of SQLite, or a URL postgresql://USER@HOST/NAME; the same command again continues in it.
         items: JSONL, JSON or CSV file of prompts with responses to judge; null: draw responses from the models.
         gold: a file like items with an expected answer per row, mixed in to measure annotators.
-        models: folders or Hub names of the policies that answer, shown blind; empty: the backbone alone.
+        models: folders or Hub names of the policies that answer, view blind; empty: the backbone alone.
         prompts: how many of the task's prompts to ask; null: all.
         responses: how many responses to each prompt, divided among the models.
         annotators: names, each with a link of its own.

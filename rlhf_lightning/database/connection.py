@@ -22,7 +22,7 @@ WRITER_LOCK = 7216505
 
 
 class Database:
-    """A collection's database. Writing transactions follow one another; each is complete on disk or absent.
+    """A collection's database, written by one transaction at a time.
 
     Args:
         location: a file of SQLite, or a URL "postgresql://...".

@@ -24,7 +24,7 @@ def record_rows(connection: Connection, *, gold: bool = False, surplus: bool = F
 
 
 def answer_rows(connection: Connection) -> Iterator[dict[str, Any]]:
-    """Every current answer, skip and open assignment as a JSON object, gold items and late answers included."""
+    """Every current answer, skip and open assignment as a JSON object, with gold and late ones."""
     columns = (
         assignment.c.id, assignment.c.item, annotator.c.name, assignment.c.state, assignment.c.reason, assignment.c.display_order,
         assignment.c.gold_right, assignment.c.version, item.c.is_gold, answer.c.key, answer.c.steps, answer.c.seconds, answer.c.elapsed,

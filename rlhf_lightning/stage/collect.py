@@ -27,7 +27,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def check_combination(choices: ComposedConfig) -> None:
-    """Refuse a command without questions, without people, or without a source of responses. Raises ConfigError."""
+    """Refuse a command without questions, people or a source of responses. Raises ConfigError."""
     settings = choices.settings("collect")
     if not choices.components_of("collect_question"):
         raise ConfigError("this command asks nothing: add `collect_question=[pairwise]`")
@@ -41,9 +41,10 @@ def check_combination(choices: ComposedConfig) -> None:
 
 @register("stage", "collect", check=check_combination)
 def collect(run: Run) -> float:
-    """Serve the page until enough is judged or Ctrl-C; returns the number of answers. Running it again continues.
+    """Serve the page until enough is judged or Ctrl-C; returns the number of records.
 
-    Prints a link for the manager and one for each annotator. Writes feedback.jsonl; feedback_source=collected reads the database itself.
+    The same command continues it. Prints a link for the manager and one for each annotator. Writes feedback.jsonl;
+    feedback_source=collected reads the database itself.
     """
     try:
         import sqlalchemy  # noqa: F401

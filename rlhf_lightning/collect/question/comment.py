@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_text
+from rlhf_lightning.collect.questions import ItemView, Question, require_text
 from rlhf_lightning.flow import Comment, Feedback
 from rlhf_lightning.registry import register
 
 
 @register("collect_question", "comment")
 class CommentQuestion(Question):
-    """What is good or bad about this response, in words.
+    """A comment in words on each response.
 
     Args:
         required: a comment must be written.
@@ -29,11 +29,11 @@ class CommentQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"max_characters": self.max_characters}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> str:
+    def parse(self, value: Any, view: ItemView, index: int) -> str:
         text = require_text(value, self.max_characters)
         if self.required and not text.strip():
             raise ValueError("a comment was expected")
         return text
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
-        return [shown.record(Comment(text=value), index)] if value.strip() else []
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
+        return [view.record(Comment(text=value), index)] if value.strip() else []

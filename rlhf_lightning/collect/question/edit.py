@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_text
+from rlhf_lightning.collect.questions import ItemView, Question, require_text
 from rlhf_lightning.flow import Edit, Feedback
 from rlhf_lightning.registry import register
 
@@ -26,11 +26,11 @@ class EditQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"max_characters": self.max_characters}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> str:
-        text = require_text(value, max(self.max_characters, len(shown.responses[index])))
+    def parse(self, value: Any, view: ItemView, index: int) -> str:
+        text = require_text(value, max(self.max_characters, len(view.responses[index])))
         if not text.strip():
             raise ValueError("the edited response is blank: skip the item if it can't be corrected")
         return text
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
-        return [shown.edited(Edit(), index, value)]
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
+        return [view.edit(Edit(), index, value)]

@@ -1,4 +1,4 @@
-"""Which of two responses is better."""
+"""The better of two responses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_integer, require_keys
+from rlhf_lightning.collect.questions import ItemView, Question, require_integer, require_keys
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
@@ -41,7 +41,7 @@ class PairwiseQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"choices": self.choices, "strengths": self.strengths}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> dict[str, Any]:
+    def parse(self, value: Any, view: ItemView, index: int) -> dict[str, Any]:
         choice = require_keys(value, ["choice"], ["strength"])["choice"]
         if choice not in self.choices:
             raise ValueError(f"choice must be one of {', '.join(self.choices)}")
@@ -53,11 +53,11 @@ class PairwiseQuestion(Question):
             raise ValueError("no strength was asked")
         return {"choice": choice}
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
         strength = value.get("strength")
         margin = None if strength is None else float(strength)
         ranking = Ranking(ranks=RANKS[value["choice"]], margin=margin, all_bad=value["choice"] == "both_bad")
-        return [shown.record(ranking, 0, 1)]
+        return [view.record(ranking, 0, 1)]
 
     def in_display_order(self, value: Any, order: Sequence[int]) -> Any:
         swapped = {"a": "b", "b": "a"}.get(value["choice"], value["choice"])

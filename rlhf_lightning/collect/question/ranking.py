@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_integer
+from rlhf_lightning.collect.questions import ItemView, Question, require_integer
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
@@ -28,9 +28,9 @@ class RankingQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"ties": self.ties}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> list[int]:
+    def parse(self, value: Any, view: ItemView, index: int) -> list[int]:
         """Ranks by display position, from 1; gaps between them are closed."""
-        count = len(shown.responses)
+        count = len(view.responses)
         if not isinstance(value, list) or len(value) != count:
             raise ValueError(f"a list of {count} ranks was expected")
         ranks = [require_integer(rank, 1, count) for rank in value]
@@ -39,8 +39,8 @@ class RankingQuestion(Question):
             raise ValueError("two responses share a rank")
         return [levels.index(rank) + 1 for rank in ranks]
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
-        return [shown.record(Ranking(ranks=tuple(value)), *range(len(value)))]
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
+        return [view.record(Ranking(ranks=tuple(value)), *range(len(value)))]
 
     def in_display_order(self, value: Any, order: Sequence[int]) -> Any:
         return [value[i] for i in order]

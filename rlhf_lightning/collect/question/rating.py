@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from rlhf_lightning.collect.question._question import Question, Shown
+from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
@@ -15,7 +15,7 @@ MAX_STARS = 10
 
 @register("collect_question", "rating")
 class RatingQuestion(Question):
-    """How good is this response? Stars for a short scale, a slider without a start value for a long one.
+    """Stars for a short scale, a slider without a start value for a long one.
 
     Args:
         low, high, step: of the scale, ends included.
@@ -47,7 +47,7 @@ class RatingQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high, "step": self.step, "display": self.display, "labels": self.labels}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> float:
+    def parse(self, value: Any, view: ItemView, index: int) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError("a number was expected")
         level = (value - self.low) / self.step
@@ -55,5 +55,5 @@ class RatingQuestion(Question):
             raise ValueError(f"a number from {self.low:g} to {self.high:g} in steps of {self.step:g} was expected")
         return self.low + round(level) * self.step
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
-        return [shown.record(Rating(value=value, scale=(self.low, self.high), aspect=self.aspect), index)]
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
+        return [view.record(Rating(value=value, scale=(self.low, self.high), aspect=self.aspect), index)]

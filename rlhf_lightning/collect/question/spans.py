@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_integer, require_keys
+from rlhf_lightning.collect.questions import ItemView, Question, require_integer, require_keys
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register
@@ -15,7 +15,9 @@ LABELS = {"error": -1.0, "good": 1.0}
 
 @register("collect_question", "spans")
 class SpansQuestion(Question):
-    """Mark the parts that are wrong or very good; none is an answer too. Offsets count characters (code points).
+    """Mark the parts that are wrong or very good; none is an answer too.
+
+    Offsets count characters (code points).
 
     Args:
         labels: a value from -1, bad, to 1, good, for each label; keys 1 to 9 choose one; null: error and good.
@@ -36,10 +38,10 @@ class SpansQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"labels": [{"name": name, "value": value} for name, value in self.labels.items()]}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> list[dict[str, Any]]:
+    def parse(self, value: Any, view: ItemView, index: int) -> list[dict[str, Any]]:
         if not isinstance(value, list) or len(value) > MAX_SPANS:
             raise ValueError(f"a list of at most {MAX_SPANS} spans was expected")
-        length, spans = len(shown.responses[index]), []
+        length, spans = len(view.responses[index]), []
         for span in value:
             require_keys(span, ["start", "end", "label"])
             start = require_integer(span["start"], 0, max(0, length - 1))
@@ -49,6 +51,6 @@ class SpansQuestion(Question):
             spans.append({"start": start, "end": end, "label": span["label"]})
         return sorted(spans, key=lambda span: (span["start"], span["end"]))
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
         labels = tuple(SpanLabel(start=s["start"], end=s["end"], value=self.labels[s["label"]], label=s["label"]) for s in value)
-        return [shown.record(Spans(spans=labels), index)]
+        return [view.record(Spans(spans=labels), index)]

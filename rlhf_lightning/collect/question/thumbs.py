@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf_lightning.collect.question._question import Question, Shown, require_keys
+from rlhf_lightning.collect.questions import ItemView, Question, require_keys
 from rlhf_lightning.flow import Feedback, Thumbs
 from rlhf_lightning.registry import register
 
@@ -24,18 +24,16 @@ class ThumbsQuestion(Question):
     def describe(self) -> dict[str, Any]:
         return {"turns": self.turns}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> dict[str, Any]:
+    def parse(self, value: Any, view: ItemView, index: int) -> dict[str, Any]:
         require_keys(value, ["up"], ["turns"] if self.turns else [])
         turns = value.get("turns") or {}
         if not isinstance(value["up"], bool) or not isinstance(turns, dict) or not all(isinstance(up, bool) for up in turns.values()):
             raise ValueError("true for up or false for down was expected")
-        allowed = (
-            {str(i) for i, turn in enumerate(shown.prompt) if turn.role == "assistant"} if not isinstance(shown.prompt, str) else set()
-        )
+        allowed = {str(i) for i, turn in enumerate(view.prompt) if turn.role == "assistant"} if not isinstance(view.prompt, str) else set()
         if not turns.keys() <= allowed:
             raise ValueError(f"the assistant's turns are {', '.join(sorted(allowed)) or 'none'}")
         return {"up": value["up"]} | ({"turns": turns} if turns else {})
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
-        earlier = [shown.turn(Thumbs(up=up), int(turn)) for turn, up in sorted(value.get("turns", {}).items(), key=lambda t: int(t[0]))]
-        return [*earlier, shown.record(Thumbs(up=value["up"]), index)]
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
+        earlier = [view.turn(Thumbs(up=up), int(turn)) for turn, up in sorted(value.get("turns", {}).items(), key=lambda t: int(t[0]))]
+        return [*earlier, view.record(Thumbs(up=value["up"]), index)]

@@ -167,7 +167,7 @@ class Application:
         return handle
 
     def writer(self, role: str, action: Action) -> Callable[[Request], Any]:
-        """A POST route for people of one role: session, CSRF token, rate and body are checked before the action."""
+        """A POST route for people of one role, with session, CSRF token, rate and body checked first."""
 
         async def handle(request: Request) -> Response:
             person = await self.person(request)

@@ -1,4 +1,4 @@
-"""What the manager's page gets and does: figures, pausing, annotators, export."""
+"""Actions of the manager's page: figures, pausing, annotators, export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ REFRESH_SECONDS = 10.0
 
 
 class Figures:
-    """The manager's figures; those that read every answer are computed in the background, at most every REFRESH_SECONDS."""
+    """The manager's figures.
+
+    Those that read every answer are computed in the background, at most every REFRESH_SECONDS."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -54,7 +56,7 @@ class Figures:
 
 
 def set_paused(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
-    """Pause or continue: a paused collection hands out no items, and stores answers to those already shown."""
+    """Pause or continue; a paused collection hands out no items and still stores answers."""
     paused = bool(payload.get("is_paused"))
     with project.database.write() as connection:
         set_setting(connection, "is_paused", paused)
@@ -63,7 +65,7 @@ def set_paused(project: Project, person: Person, payload: dict[str, Any]) -> dic
 
 
 def add_annotator(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
-    """Add an annotator, or let a revoked one in again; return the token of a new link, which is shown once."""
+    """Add an annotator, or readmit a revoked one; return the token of a new link."""
     name = _name(payload)
     with project.database.write() as connection:
         now = project.clock()
@@ -77,18 +79,22 @@ def revoke_annotator(project: Project, person: Person, payload: dict[str, Any]) 
     """Make an annotator's links and sessions invalid; the answers stay."""
     target = payload.get("annotator")
     with project.database.write() as connection:
-        known = isinstance(target, int) and connection.scalar(
+        stored = isinstance(target, int) and connection.scalar(
             select(annotator.c.id).where(annotator.c.id == target, annotator.c.role == "annotator")
         )
-        if not known:
+        if not stored:
             raise AnswerRefused(404, "no such annotator")
-        people.revoke(connection, int(known))
+        people.revoke(connection, int(stored))
         log(connection, "revoke", project.clock(), person.id, detail={"annotator": target})
     return {"revoked": target}
 
 
 def export_lines(project: Project, kind: str) -> Iterator[str]:
-    """JSON Lines of the feedback records ("feedback") or of everything, skips and gold included ("answers")."""
+    """JSON Lines of the feedback records, or of all answers with skips and gold items.
+
+    Args:
+        kind: "feedback" or "answers".
+    """
     with project.database.read() as connection:
         rows = record_rows(connection) if kind == "feedback" else answer_rows(connection)
         for row in rows:

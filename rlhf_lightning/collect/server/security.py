@@ -1,4 +1,4 @@
-"""What protects the page: headers, sessions, CSRF, sizes and rates."""
+"""Protection of the page: headers, CSRF tokens, sizes and rates."""
 
 from __future__ import annotations
 
@@ -110,13 +110,13 @@ def csrf_token(session: str) -> str:
 
 
 def is_same_origin(request: Request) -> bool:
-    """Whether the Origin, if the browser sends one, is the page's own host."""
+    """True if the Origin, if the browser sends one, is the page's own host."""
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
 
 def has_csrf_token(request: Request, session: str) -> bool:
-    """Whether a request that changes something comes from the page itself."""
+    """True if a request that changes something comes from the page itself."""
     return is_same_origin(request) and hmac.compare_digest(request.headers.get(CSRF_HEADER, ""), csrf_token(session))
 
 

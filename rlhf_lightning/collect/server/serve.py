@@ -39,11 +39,11 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
         proxy_headers=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    done = threading.Event()
+    stop = threading.Event()
 
     def watch() -> None:
         last = -1
-        while not done.wait(POLL_SECONDS):
+        while not stop.wait(POLL_SECONDS):
             with project.database.read() as connection:
                 state, complete = counts(connection), is_complete(connection, project.target)
             if state["answers"] != last:
@@ -59,6 +59,6 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
     try:
         server.run(sockets=[listener])
     finally:
-        done.set()
+        stop.set()
         watcher.join()
         listener.close()

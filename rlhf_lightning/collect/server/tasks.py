@@ -1,4 +1,4 @@
-"""What an annotator's page gets and sends: items, answers, drafts, skips."""
+"""Actions of an annotator's page: items, answers, drafts, skips."""
 
 from __future__ import annotations
 
@@ -96,18 +96,18 @@ def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[st
 
 def next_tasks(connection: Connection, project: Project, person: Person) -> dict[str, Any]:
     """The annotator's open items and how many answers they gave; none while the collection is paused."""
-    given = connection.scalar(
+    answers = connection.scalar(
         select(func.count()).select_from(assignment).where(assignment.c.annotator == person.id, assignment.c.state == "answered")
     )
     if is_paused(connection):
-        return {"tasks": [], "answers": given, "is_paused": True}
+        return {"tasks": [], "answers": answers, "is_paused": True}
     rows = open_assignments(connection, person.id, project.clock(), project.rules)
-    return {"tasks": [task(connection, row) for row in rows], "answers": given, "is_paused": False}
+    return {"tasks": [task(connection, row) for row in rows], "answers": answers, "is_paused": False}
 
 
 def task(connection: Connection, row: Any) -> dict[str, Any]:
-    """An assignment for the page: texts in display order, without models, gold answers or the item's identity."""
-    shown = connection.execute(select(item.c.prompt, item.c.responses).where(item.c.id == row.item)).one()
+    """An assignment for the page: texts in display order, without models or gold answers."""
+    view = connection.execute(select(item.c.prompt, item.c.responses).where(item.c.id == row.item)).one()
     saved = connection.execute(select(draft.c.steps).where(draft.c.assignment == row.id, draft.c.version == row.version)).first()
     steps = saved.steps if saved is not None else None
     if steps is None and row.answer is not None:
@@ -115,14 +115,14 @@ def task(connection: Connection, row: Any) -> dict[str, Any]:
     return {
         "assignment": row.id,
         "version": row.version,
-        "prompt": shown.prompt,
-        "responses": in_display_order(shown.responses, row.display_order),
+        "prompt": view.prompt,
+        "responses": in_display_order(view.responses, row.display_order),
         "steps": steps or {},
     }
 
 
 def is_paused(connection: Connection) -> bool:
-    """Whether the manager has paused the collection."""
+    """True if the manager has paused the collection."""
     return bool(get_setting(connection, "is_paused", False))
 
 

@@ -15,7 +15,7 @@ SCHEME = "postgresql:"
 
 @register("feedback_source", "collected")
 @source
-def collected(path: str, *, gold: bool = False, surplus: bool = False) -> Iterator[Row | BadLine]:
+def read_collected(path: str, *, gold: bool = False, surplus: bool = False) -> Iterator[Row | BadLine]:
     """The feedback that people gave on the page of stage=collect, for feedback_format=[record].
 
     Args:

@@ -121,14 +121,17 @@ class _SquaredError(nn.Module):
 
 
 def _objective(matrix: CentredMatrix, weight: Tensor, losses: Sequence[nn.Module], batch: JudgementBatch, penalty: Tensor) -> Tensor:
-    """The mean loss plus the penalty in each loss's own unit: small weights times a large learned slope would escape it otherwise."""
+    """The mean loss plus the penalty in each loss's own unit.
+
+    In one unit for all, small weights times a large learned slope would escape it.
+    """
     total, weights = total_loss(losses, matrix.product(weight), batch)
     mass = weights.clamp(min=1e-12)
     return total / mass + _squared_slope(losses, batch, mass) * ((penalty * weight) @ weight) / 2
 
 
 def _squared_slope(losses: Sequence[nn.Module], batch: JudgementBatch, mass: Tensor) -> Tensor:
-    """Weighted mean square of the judgements' slopes of the score, 1 where a loss takes the score in log-odds."""
+    """Weighted mean square of the slopes of the score, 1 for losses of log-odds."""
     slopes = [(loss.slopes(batch), batch.ratings.weight) for loss in losses if isinstance(loss, LearnsSlope)]
     return 1 + torch.stack([torch.zeros_like(mass), *((weight * (slope**2 - 1)).sum() / mass for slope, weight in slopes)]).sum()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.comment import CommentQuestion
+from rlhf_lightning.collect.questions import ItemView
 
-SHOWN = Shown("p", ["one"])
+SHOWN = ItemView("p", ["one"])
 
 
 def test_a_comment_is_a_record_and_an_empty_one_is_none():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.edit import EditQuestion
+from rlhf_lightning.collect.questions import ItemView
 
-SHOWN = Shown("p", ["a cat  ", "x" * 50], ["m", None])
+SHOWN = ItemView("p", ["a cat  ", "x" * 50], ["m", None])
 
 
 @pytest.mark.parametrize("text", ["a dog \n ", "a cat  ", "é 😀 \x00 \u202e"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.pairwise import PairwiseQuestion
+from rlhf_lightning.collect.questions import ItemView
 
-SHOWN = Shown("p", ["one", "two"])
+SHOWN = ItemView("p", ["one", "two"])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.ranking import RankingQuestion
+from rlhf_lightning.collect.questions import ItemView
 
-SHOWN = Shown("p", ["one", "two", "three"], ["m1", None, "m3"])
+SHOWN = ItemView("p", ["one", "two", "three"], ["m1", None, "m3"])
 
 
 def test_ranks_are_those_of_the_display_positions_without_gaps():

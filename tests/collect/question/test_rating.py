@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.rating import RatingQuestion
+from rlhf_lightning.collect.questions import ItemView
 from rlhf_lightning.errors import ConfigError
 
-SHOWN = Shown("p", ["one", "two"], ["m1", "m2"], annotator="ada", seconds=2.0)
+SHOWN = ItemView("p", ["one", "two"], ["m1", "m2"], annotator="ada", seconds=2.0)
 
 
 def test_each_level_of_the_scale_becomes_a_rating():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.spans import SpansQuestion
+from rlhf_lightning.collect.questions import ItemView
 from rlhf_lightning.errors import ConfigError
 
-SHOWN = Shown("p", ["a😀b wrong"])
+SHOWN = ItemView("p", ["a😀b wrong"])
 
 
 def test_spans_carry_their_label_and_its_value():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_lightning.collect.question._question import Shown
 from rlhf_lightning.collect.question.thumbs import ThumbsQuestion
+from rlhf_lightning.collect.questions import ItemView
 from rlhf_lightning.flow import Message
 
 CHAT = (Message(role="user", content="hi"), Message(role="assistant", content="hello"), Message(role="user", content="how?"))
-SHOWN = Shown(CHAT, ["so", "like this"])
+SHOWN = ItemView(CHAT, ["so", "like this"])
 
 
 def test_a_turn_is_judged_after_the_messages_before_it():

@@ -171,8 +171,9 @@ def test_large_bodies_and_bad_values_are_refused(served):
     client = enter(served, "ada")
     task = client.get("/api/state").json()["tasks"][0]
     assert client.post("/api/answer", content=b"x" * (MAX_BODY + 1)).status_code == 413
-    for change in ({"steps": {}}, {"steps": {"nothing": 1}}, {"steps": {"pairwise": {"choice": "z"}}}, {"key": ""}, {"key": "k" * 101}, {"seconds": "1"},
-                   {"assignment": "1"}, {"assignment": True}, {"steps": {"pairwise": {"choice": "a"}, "comment/0": 3}}):  # fmt: skip
+    for change in ({"steps": {}}, {"steps": {"nothing": 1}}, {"steps": {"pairwise": {"choice": "z"}}}, {"key": ""},
+                   {"key": "k" * 101}, {"seconds": "1"}, {"assignment": "1"}, {"assignment": True},
+                   {"steps": {"pairwise": {"choice": "a"}, "comment/0": 3}}):  # fmt: skip
         reply = client.post("/api/answer", json=answer_to(task, "bad") | change)
         assert reply.status_code == 422, change
         assert reply.json()["error"]

@@ -1,4 +1,4 @@
-"""What every question has: a description for the page, a check of answers, and the records they become."""
+"""The interface of a question, and the item that it is asked about."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 
 from rlhf_lightning.flow import Feedback, Judgement, Prompt
 
-SCRIPTS = Path(__file__).parent.parent / "static" / "questions"
+SCRIPTS = Path(__file__).parent / "static" / "questions"
 
 
 @dataclass(frozen=True)
-class Shown:
+class ItemView:
     """An item as one annotator saw it: the responses in display order.
 
     Attributes:
@@ -36,7 +36,7 @@ class Shown:
         models = tuple(self.models[i] for i in indices) if self.models is not None else None
         return self._record(judgement, self.prompt, tuple(self.responses[i] for i in indices), models, indices)
 
-    def edited(self, judgement: Judgement, index: int, text: str) -> Feedback:
+    def edit(self, judgement: Judgement, index: int, text: str) -> Feedback:
         """An edit of a response into a text."""
         models = (self.models[index], None) if self.models is not None else None
         return self._record(judgement, self.prompt, (self.responses[index], text), models, None)
@@ -57,7 +57,9 @@ class Shown:
 
 
 class Question:
-    """One kind of decision. A subclass is one option of the group collect_question: its settings are the parameters of __init__.
+    """One kind of decision; a subclass is an option of the group collect_question.
+
+    Its settings are the keyword-only parameters of __init__.
 
     Attributes:
         scope: "response", asked of each response by itself, or "item", asked once of all.
@@ -81,20 +83,23 @@ class Question:
         """Settings that the page's module reads, as JSON."""
         return {}
 
-    def parse(self, value: Any, shown: Shown, index: int) -> Any:
-        """Check an answer to the response at display position `index` (0 for scope "item"); return it as stored.
+    def parse(self, value: Any, view: ItemView, index: int) -> Any:
+        """Check an answer and return it as stored.
+
+        Args:
+            index: display position of the response; 0 for scope "item".
 
         Raises:
             ValueError: with what was expected.
         """
         raise NotImplementedError
 
-    def feedback(self, value: Any, shown: Shown, index: int) -> list[Feedback]:
+    def feedback(self, value: Any, view: ItemView, index: int) -> list[Feedback]:
         """The records of a parsed answer; none if nothing was said."""
         raise NotImplementedError
 
     def in_display_order(self, value: Any, order: Sequence[int]) -> Any:
-        """A value given in the order of the item's responses, for a display in which position d shows response order[d]."""
+        """Reorder a value of the item's responses for a display of response order[d] at position d."""
         return value
 
 
