@@ -12,7 +12,7 @@ from rlhf_lightning.cli.foreign_terms import reject_foreign_flags
 from rlhf_lightning.config.command_paths import expand_home
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments
 from rlhf_lightning.config.plugins import take_flag
-from rlhf_lightning.config.presets import list_presets, preset_file
+from rlhf_lightning.config.presets import list_presets, preset_file, root
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime import saved_config
 from rlhf_lightning.runtime.output_folder import check_working_folder
@@ -87,7 +87,7 @@ def store_saved_config(args: Sequence[str]) -> list[str]:
     for argument in rest:
         group, _, option = argument.partition("=")
         if group in PRESETS and option in presets.get(group, {}):
-            content[group] = OmegaConf.load(preset_file(group, option))
+            content[group] = OmegaConf.merge(root().get(group, {}), OmegaConf.load(preset_file(group, option)))
         else:
             others.append(argument)
     ConfigStore.instance().store(name=_STORED, node=content)

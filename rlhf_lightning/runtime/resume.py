@@ -30,6 +30,7 @@ from rlhf_lightning.config.redaction import LEFT_OUT
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.runtime import stopwatch
 from rlhf_lightning.runtime.composition import path_settings
+from rlhf_lightning.runtime.learning_rates import set_learning_rates
 from rlhf_lightning.runtime.saved_config import FILE
 from rlhf_lightning.training.launch import detect_launch
 
@@ -165,6 +166,7 @@ def check_settings(config: DictConfig, folder: Path, log: Callable[[str], None])
     saved: Any = OmegaConf.load(folder / FILE)
     before = run_record.flat_settings(OmegaConf.masked_copy(saved, [str(key) for key in saved if str(key) not in ("hydra", "defaults")]))
     now = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    set_learning_rates(now)
     _compare_settings(folder, before if record is None else record["settings"], run_record.flat_settings(now), log)
     return record
 
