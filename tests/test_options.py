@@ -229,7 +229,7 @@ PACKED = [
     "stage=preference preference_loss=dpo optimizer=adamw schedule=anneal",
     "stage=preference preference_loss=kto preference_loss.from_pairs=true",
     "stage=evaluate evaluation_metric=[utility,length,distinct_2] task=reviews",
-    "stage=rounds feedback_annotator=simulated",
+    "stage=rounds feedback_annotator=simulated callback=[ema,lr_monitor]",
     "stage=inspect feedback_source=jsonl feedback_format=[pairwise] feedback_filter=[contradictions,cycles,duplicates,encoding,identical,"
     "language,leakage,length,near_duplicates,pii,script,toxicity,whitespace]",
 ]

@@ -39,3 +39,11 @@ def test_a_metric_of_held_out_data_needs_evaluations():
         check_monitor(choices)
     choices.config.evaluation["every"] = 5
     check_monitor(choices)
+
+
+def test_an_evaluation_ends_a_training(command, world):
+    words = ["evaluation.every=1", "sft.epochs=3", "callback=[ema,early_stopping]", "callback.early_stopping.monitor=evaluation/loss"]
+    done = command(*world.sft(*words, "callback.early_stopping.stopping_threshold=100"))
+    assert done.code == 0, done.error
+    training = done.result()["trainings"]["sft"]
+    assert (training["reason"], training["steps"]) == ("early_stopping", 1)
