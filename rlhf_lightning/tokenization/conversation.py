@@ -42,15 +42,15 @@ def conversation_ids(
     The ids are those of `apply_chat_template`, except that special-token strings in messages stay plain text, and that the end of turn is
     added if the template leaves it to the next turn. An answer extends from the end of its prompt with the generation prompt, as a
     sampler reads it, to the token that ends the turn; a template that marks the model's text by {% generation %} determines it itself.
-    A token that begins in the template's text isn't the assistant's, nor is an answer without any message before it.
+    An answer without any message before it isn't marked.
 
     Args:
         stop_ids: as of `turns.turn_template`.
         context: number of messages at the beginning whose answers aren't marked.
 
     Raises:
-        UnstableTemplate: a part of the conversation is rendered otherwise than the conversation, so that one row can't train all answers
-            as they are sampled; encode each answer with the messages before it.
+        UnstableTemplate: a part of the conversation is rendered or tokenized otherwise than the conversation, so that one row can't train
+            all answers as they are sampled; encode each answer with the messages before it.
         DataError: the template rejects the conversation.
     """
     rendered, turn = render_chat(tokenizer, messages, generation=False), turn_template(tokenizer, stop_ids, default=True)
@@ -67,6 +67,8 @@ def conversation_ids(
     bounds = _token_bounds(tokenizer, rendered, ids, [min(bound, size) for span in spans for bound in span])
     mask = [False] * len(ids)
     for start, end in zip(bounds[::2], bounds[1::2], strict=True):
+        if start is None or end is None:
+            raise UnstableTemplate(f"with {_template_name(tokenizer)} a token spans the beginning of an answer and the text before it")
         mask[start:end] = [True] * (end - start)
     end_ids = list(turn.end) if is_open else []
     return ConversationIds([*ids, *end_ids], [*mask, *[True] * len(end_ids)])
@@ -104,10 +106,10 @@ def _include_end(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, end: in
     return end + len(tail) if rendered.text.startswith(tail, end) else end
 
 
-def _token_bounds(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, ids: Sequence[int], bounds: Sequence[int]) -> list[int]:
-    """The number of ids before each position in the text.
+def _token_bounds(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, ids: Sequence[int], bounds: Sequence[int]) -> list[int | None]:
+    """The number of ids before each position in the text; None where a token spans the position.
 
-    A token across a position counts as before it. The template's special tokens divide the text and the ids alike, so that only the
+    The template's special tokens divide the text and the ids alike, so that only the
     text from the last of them on is encoded again.
     """
     tokens, special = template_tokens(tokenizer, rendered), special_tokens(tokenizer).special_ids
@@ -119,10 +121,9 @@ def _token_bounds(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, ids: S
         count = sum(match.end() <= bound for match in tokens)
         anchors.append((tokens[count - 1].start(), columns[count - 1]) if count else (0, 0))
     texts = [rendered.until(bound).starting_at(start) for bound, (start, _) in zip(bounds, anchors, strict=True)]
-    counts = []
+    counts: list[int | None] = []
     for (_, column), part in zip(anchors, encode(tokenizer, texts), strict=True):
-        same = common_prefix_length(part, ids[column : column + len(part)])
-        counts.append(column + same + (same < len(part)))
+        counts.append(column + len(part) if list(ids[column : column + len(part)]) == part else None)
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import random
@@ -16,7 +17,9 @@ from transformers import PreTrainedTokenizerFast
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
 from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start, plain_ids, start_ids
 from rlhf_lightning.tokenization.chat_template import prompt_ids
+from rlhf_lightning.tokenization.conversation import UnstableTemplate, conversation_ids
 from rlhf_lightning.tokenization.encoding import Rendered, encode
+from tests.fixtures.chat_templates import SHAPES, chat, template_ids
 
 WORDS = (
     "the kettle boils water quickly Once upon a time there was little girl named Lily don't it's 1234 3.14 naïve café Zoë Ünïcode "
@@ -304,3 +307,21 @@ def test_a_text_has_the_ids_that_the_tokenizer_gives_it_and_no_special_token(fam
     for prompt, response in (("a <s>", "</s> b"), ("a <|en", "d|> b"), ("[MASK]", "[SEP]"), ("<|end|>", "</s>")):
         ids = TextEncoder(tokenizer, InputFormat(), 200).encode((prompt, response)).ids
         assert [i for i in ids if i in special] == [i for i in clean if i in special]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_in_a_conversation_follows_the_ids_that_a_sampler_reads_or_the_conversation_is_to_be_split(family):
+    tokenizer = copy.deepcopy(tokenizer_of(family))
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SHAPES["ChatML"].special)})
+    tokenizer.chat_template, rng, stable = SHAPES["ChatML"].template, random.Random(5), 0
+    for _ in range(20):
+        messages = chat(*texts(4, rng.randrange(10**6), WORDS))
+        try:
+            ids, mask = conversation_ids(tokenizer, messages)
+        except UnstableTemplate:
+            continue
+        stable += 1
+        assert ids == template_ids(tokenizer, messages)
+        starts = [i for i, learned in enumerate(mask) if learned and not mask[i - 1]]
+        assert [ids[:start] for start in starts] == [prompt_ids(tokenizer, messages[: 2 * n + 1]) for n in range(2)]
+    assert stable or "byte-level" not in family
