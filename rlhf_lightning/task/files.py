@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 from pydantic import Field, PositiveInt
 
-from rlhf_lightning.config.schema import FilePath
+from rlhf_lightning.config.schema import FilePath, unescape
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.feedback.row_reader import read_rows
@@ -74,7 +73,7 @@ class Files:
     ) -> None:
         if system is not None and (prefix or suffix):
             raise ConfigError("task.prefix and task.suffix frame texts, and task.system makes conversations of them: choose one of the two")
-        shapes = RowShapes(prompt_field, response_field, system, _unescape(prefix), _unescape(suffix))
+        shapes = RowShapes(prompt_field, response_field, system, unescape(prefix), unescape(suffix))
         path, setting = (prompts, "task.prompts") if prompts is not None else (demonstrations, "task.demonstrations")
         if path is None:
             raise ConfigError(
@@ -114,11 +113,6 @@ class Files:
     def improve(self, prompt: Prompt, response: str, rng: random.Random) -> str:
         """Raise ConfigError: there are no edits."""
         _unknown("edits")
-
-
-def _unescape(text: str) -> str:
-    """Replace \\n and \\t by a line break and a tab: quotes on a command line keep the two characters."""
-    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], text)
 
 
 def _unknown(kind: str) -> NoReturn:
