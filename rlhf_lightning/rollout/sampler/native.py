@@ -66,12 +66,20 @@ def native(
             alive, token = alive[stay], token[stay]
         logits = decoder.step(token)
 
+    return _to_rollout(ends, response, response_mask, has_eos, log_probs, temperature or 1.0)
+
+
+def _to_rollout(
+    ends: ResponseEnds, response: Tensor, response_mask: Tensor, has_eos: Tensor, log_probs: Tensor, temperature: float
+) -> Rollout:
+    """The rollout of responses [B, T], cut to the longest."""
+    prompts = ends.prompts
     longest = int(response_mask.sum(1).max())
     response, response_mask = response[:, :longest], response_mask[:, :longest]
     return Rollout(
         prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
         responses=ends.decode(response, response_mask), response_ids=response, response_mask=response_mask,
-        has_eos=has_eos, sampled_log_probs=log_probs[:, :longest], temperature=temperature or 1.0,
+        has_eos=has_eos, sampled_log_probs=log_probs[:, :longest], temperature=temperature,
     )  # fmt: skip
 
 
