@@ -14,7 +14,7 @@ LONGEST = 80
 
 
 def add_descriptions() -> None:
-    """Let Hydra's completion for fish print `candidate<tab>description`; bash and zsh show candidates only."""
+    """Add descriptions to the candidates of Hydra's completion for fish."""
     setattr(FishCompletion, "query", print_candidates)  # Hydra accepts one plugin for each shell
 
 

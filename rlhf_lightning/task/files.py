@@ -34,12 +34,14 @@ class Files:
 
     Args:
         prompts: file, folder or Hub name of the prompts; null takes those of the demonstrations.
-        test_prompts: of held-out prompts; null holds out a fraction of `prompts`.
+        test_prompts: file, folder or Hub name of held-out prompts; null holds out a fraction of `prompts`.
         prompt_field: the column of the prompt.
-        demonstrations: of prompts with responses, conversations or texts for supervised fine-tuning, possibly those of `prompts`.
+        demonstrations: file, folder or Hub name of prompts with responses, of conversations or of texts, for supervised fine-tuning;
+            possibly that of `prompts`.
         response_field: the column of the response in it; null takes `response`, else `completion`.
         system: a system message before each conversation that has none. With it, also empty, a text prompt is a user's message.
-        split, test_split: of a data set, for test_prompts the second one.
+        split: name of the data set's split with `prompts`.
+        test_split: name of the data set's split with `test_prompts`.
         config: name of a data set's configuration on the Hub.
         test_fraction: fraction of `prompts` to hold out without test_prompts, by a prompt's sha256, independent of the rest of the
             file.

@@ -22,13 +22,13 @@ class MatchScorer:
     """1 for a response with the right answer, which a column of its row has, else 0.
 
     Args:
-        column: of the right answer. A row without a value is left to the other scorers.
+        column: name of the column with the right answer. A row without a value is left to the other scorers.
         compare: "exact" compares texts without the space around them; "numeric" numbers, up to the tolerance; "regex" searches the
             response for the column's regular expression.
         extract: what of a response is its answer: "text" all of it; "gsm8k" what follows "####", as in GSM8K's solutions; "last_number"
             the last number in it; or a regular expression, whose last match counts, its first group if it has one. Of the column the same
             is taken where it is found, else its whole text. Not with "regex".
-        tolerance: of numbers, relative to the right one.
+        tolerance: largest difference of numbers, relative to the right one.
         case: whether upper and lower case differ.
     """
 
