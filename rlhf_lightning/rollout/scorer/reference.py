@@ -21,8 +21,8 @@ class ReferenceScorer:
     rouge-score (F1; Lin 2004), with their defaults. Needs the extra `metrics`.
 
     Args:
-        column: name of the column with the reference, a text or a list of several: chrF and ROUGE take the most similar one, BLEU all of them together. A row
-            without a value is left to the other scorers.
+        column: name of the column with the reference, a text or a list of several: chrF and ROUGE take the most similar one, BLEU all
+            of them together. A row without a value is left to the other scorers.
         metric: chrf and bleu compare characters and words with any script, the ROUGE metrics words of English.
     """
 
