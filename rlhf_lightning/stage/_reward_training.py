@@ -48,8 +48,6 @@ from rlhf_lightning.stage._training import evaluated_size, on_device, train
 
 MAX_REFERENCES = 10_000
 """Training texts by which scores are normalised."""
-LOADING: Any = {"dtype": "float32", "attn_implementation": "auto", "quantization": "none"}
-"""Settings of a backbone on which its trunk's loading depends, and their defaults."""
 Utility = Callable[[Prompt, str], float]
 
 
@@ -173,7 +171,9 @@ def build_reward_model(run: Run, backbone: str, aspects: Sequence[str | None]) -
     """Build the chosen pooling and head on a base model, or load a classifier, and apply reward_tuning."""
     chosen, pooling_name = run.component_of("backbone"), run.component_of("reward_pooling").name
     settings = loading_settings(run)
-    options = load_options(*(settings.get(name, "") or default for name, default in LOADING.items()))
+    options = load_options(
+        settings.get("dtype", "float32"), settings.get("attn_implementation", "auto"), settings.get("quantization", "none")
+    )
     if "reading" in chosen.needs:
         trunk, tokenizer = make("backbone", chosen.name, settings | {"path": backbone})([])
     else:
