@@ -127,6 +127,8 @@ function drawStep() {
     change: (value) => setValue(step.name, value),
     done: () => forward(),
   });
+  // An answer that stands without doing anything: an unchanged edit, no span.
+  page.values[step.name] ??= page.view.initial;
   const count = page.steps.length > 1 ? h("p", { class: "label" }, `Question ${page.step + 1} of ${page.steps.length}`) : null;
   const name = step.question.scope === "response" && task.responses.length > 1 ? `Response ${letter(step.position)}: ` : "";
   const send = keyButton("", "Enter", () => forward(), { id: "send", class: "primary" });
@@ -144,6 +146,7 @@ function drawSend() {
 }
 
 const isEmpty = (value) => value === null || value === undefined || value === "";
+const answers = () => Object.fromEntries(Object.entries(page.values).filter(([, value]) => !isEmpty(value)));
 
 function setValue(name, value) {
   if (isEmpty(value)) delete page.values[name];
@@ -175,14 +178,14 @@ function backward() {
 
 function send() {
   const { task } = page;
-  if (!Object.keys(page.values).length) {
+  if (!Object.keys(answers()).length) {
     $("error").textContent = "The answer is empty. To leave the item out, skip it.";
     return;
   }
   clearTimeout(draftTimer);
   localStorage.removeItem(draftKey(task));
   if (!task.isReopened) sent.add(task.assignment);
-  const payload = { key: newKey(), assignment: task.assignment, version: task.version, steps: page.values, client_time: Date.now() / 1000, ...timer.read() };
+  const payload = { key: newKey(), assignment: task.assignment, version: task.version, steps: answers(), client_time: Date.now() / 1000, ...timer.read() };
   page.tasks = page.tasks.filter((other) => other.assignment !== task.assignment);
   page.answers += task.isReopened ? 0 : 1;
   showTask(page.tasks[0] ?? null);

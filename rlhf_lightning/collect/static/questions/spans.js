@@ -81,7 +81,6 @@ export function create({ settings, task, position, value, change }) {
   const buttons = settings.labels.map(({ name }, i) => keyButton(name, String(i + 1), () => mark(name), { onmousedown: (event) => event.preventDefault() }));
   const keys = settings.labels.map(({ name }, i) => ({ key: String(i + 1), label: `mark as ${name}`, run: () => mark(name) }));
   keys.push({ key: "Backspace", label: "remove the last mark", run: () => remove(spans.length - 1) });
-  if (value === null) change(spans);
   draw();
-  return { element: h("div", {}, box, h("div", { class: "choices" }, ...buttons), live, list), keys, focus: box, usesArrows: true };
+  return { element: h("div", {}, box, h("div", { class: "choices" }, ...buttons), live, list), keys, focus: box, usesArrows: true, initial: [] };
 }
