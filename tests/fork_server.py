@@ -129,10 +129,13 @@ def adopt_no_orphans() -> Iterator[None]:
 def _serve(connection: socket.socket) -> None:
     """Import everything, then fork for each request; in the child, carry it out."""
     import torch
+    from hydra._internal.hydra import Hydra
 
     from rlhf_lightning.registry import load_components
 
     torch.set_num_threads(1)
+    # Hydra composes the command once, not a second time to learn whether it is a sweep.
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     load_components([])
     for module in ("rlhf_lightning.cli.main", "lightning", "transformers", "torch.distributed.run", "tensorboard", "peft"):
         __import__(module)
