@@ -48,12 +48,7 @@ def continuous(
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    check_decoder_only(language_model, "continuous")
-    if is_recurrent(language_model.model) or not getattr(language_model.model, "_supports_attention_backend", False):
-        raise ConfigError(
-            f"rollout_sampler=continuous pages the keys and values of attention layers, and {type(language_model.model).__name__} has "
-            "other layers or another attention: choose rollout_sampler=native"
-        )
+    _check_attention(language_model)
     ends, rows = ResponseEnds(language_model, prompts, stop_strings), prompt_rows(prompts)
     model = language_model.model
     if blocks is None and model.device.type == "cpu":
@@ -70,6 +65,16 @@ def continuous(
         cause = failed[0] if failed else "the engine stopped; its log above says why"
         raise UserError(f"rollout_sampler=continuous drew {len(outputs) - len(failed)} of {len(rows)} responses: {cause}")
     return rollout_of(language_model, prompts, [output.generated_tokens for output in outputs], temperature, ends)
+
+
+def _check_attention(language_model: LanguageModel) -> None:
+    """Reject a model whose keys and values can't be paged. Raises ConfigError."""
+    check_decoder_only(language_model, "continuous")
+    if is_recurrent(language_model.model) or not getattr(language_model.model, "_supports_attention_backend", False):
+        raise ConfigError(
+            f"rollout_sampler=continuous pages the keys and values of attention layers, and {type(language_model.model).__name__} has "
+            "other layers or another attention: choose rollout_sampler=native"
+        )
 
 
 def _generate_batch(model: Any, rows: list[list[int]], settings: Any, paging: Any) -> list[Any]:
