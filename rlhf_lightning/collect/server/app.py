@@ -64,7 +64,7 @@ class Application:
     def __init__(self, project: Project, *, https: bool = False, root_path: str = "") -> None:
         self.project, self.https, self.root_path = project, https, root_path.rstrip("/")
         self.figures = management.Figures(project)
-        self.token_attempts, self.writes = RateLimit(0.2, 10), RateLimit(50, 200)
+        self.token_failures, self.writes = RateLimit(0.2, 10), RateLimit(50, 200)
         loader = jinja2.FileSystemLoader(PACKAGE / "templates")
         self.templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
 
@@ -96,12 +96,12 @@ class Application:
 
     async def enter(self, request: Request) -> Response:
         """Exchange a link's token for a session's cookie."""
-        if not self.token_attempts.allows(_client(request)):
+        if not self.token_failures.allows(_client(request)):
             return self.page("message.html", 429, title="Too many attempts", text="Wait a minute, then open your link again.")
         session = await run_in_threadpool(self._session_of_link, request.path_params["token"])
         if session is None:
+            self.token_failures.count(_client(request))
             return self.page("message.html", 403, title="This link is not valid", text="Ask for a new one: it may have been revoked.")
-        self.token_attempts.forgive(_client(request))
         return self.with_session(RedirectResponse(f"{self.root_path}/", 303), session)
 
     async def join_page(self, request: Request) -> Response:
@@ -112,7 +112,7 @@ class Application:
         """Add someone with the open link and a name that nobody has."""
         if not is_same_origin(request):
             return refusal(403, "the request comes from another page")
-        if not self.token_attempts.allows(_client(request)):
+        if not self.token_failures.allows(_client(request)):
             return refusal(429, "too many attempts: wait a minute")
         payload = await _json_object(request)
         if payload is None:
@@ -120,6 +120,7 @@ class Application:
         try:
             session = await run_in_threadpool(self._join, str(payload.get("token")), str(payload.get("name") or ""))
         except AnswerRefused as cause:
+            self.token_failures.count(_client(request))
             return refusal(cause.status, str(cause))
         return self.with_session(JSONResponse({"joined": True}), session)
 
@@ -177,6 +178,7 @@ class Application:
                 return refusal(403, "the request does not come from the page: reload it")
             if not self.writes.allows(str(person.id)):
                 return refusal(429, "too many requests: wait a second")
+            self.writes.count(str(person.id))
             payload = await _json_object(request)
             if payload is None:
                 return refusal(400, "a JSON object was expected")

@@ -89,19 +89,20 @@ class RateLimit:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, key: str) -> bool:
-        """Count one request; return whether it is within the rate."""
-        now = time.monotonic()
-        level, last = self._levels.pop(key, (0.0, now))
-        level = max(0.0, level - (now - last) * self.rate)
-        allowed = level + 1 <= self.burst
-        self._levels[key] = (level + 1 if allowed else level, now)
+        """True if one more request of this key is within the rate."""
+        return self._level(key) + 1 <= self.burst
+
+    def count(self, key: str) -> None:
+        """Count one request."""
+        self._levels[key] = (self._level(key) + 1, time.monotonic())
+        self._levels.move_to_end(key)
         if len(self._levels) > self.capacity:
             self._levels.popitem(last=False)
-        return allowed
 
-    def forgive(self, key: str) -> None:
-        """Forget a key's requests, after one that succeeded."""
-        self._levels.pop(key, None)
+    def _level(self, key: str) -> float:
+        """Requests of the key that still count."""
+        level, last = self._levels.get(key, (0.0, time.monotonic()))
+        return max(0.0, level - (time.monotonic() - last) * self.rate)
 
 
 def csrf_token(session: str) -> str:
