@@ -19,6 +19,7 @@ from rlhf_lightning.checkpoint.signals import handle_signals
 from rlhf_lightning.cli import command_check, help
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
 from rlhf_lightning.cli.completion import add_descriptions
+from rlhf_lightning.cli.demo import demo_args
 from rlhf_lightning.cli.folder_lock import FolderLock
 from rlhf_lightning.cli.sweep.prefix import prefixed_output
 from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
@@ -51,6 +52,8 @@ def main() -> None:
         report_broken_plugins(load_components_frozen(), args)
         if run_subcommand(args) or report_if_complete(args):
             return
+        if args[:1] == ["demo"]:
+            args = demo_args(args[1:])
         FolderLock.only_check = command_check.FLAG in args
         sys.argv[1:] = hydra_args([argument for argument in args if argument != command_check.FLAG])
         with SweepTable.summary():
