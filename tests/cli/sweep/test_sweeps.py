@@ -179,7 +179,5 @@ def test_a_study_that_was_interrupted_goes_on(world, command, monkeypatch):
     assert (folder / "1" / ".hydra" / "overrides.yaml").read_text() == asked
     rows = rows_of(folder)
     best = min(rows, key=lambda row: float(row["objective"]))
-    assert re.search(
-        rf"best: job {best['job']}, objective \S+: ppo.learning_rate=\S+ ppo.epochs=[1-4] policy_kl_control.coef=\S+", done.out
-    )
+    assert re.search(rf"best: job {best['job']}, objective \S+: .*ppo.epochs=[1-4] policy_kl_control.coef=\S+", done.out)
     assert sorted(file.name for file in folder.iterdir()) == ["0", "1", "2", "multirun.yaml", "study.db", "sweep.csv", "sweep.html"]
