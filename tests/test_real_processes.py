@@ -72,14 +72,14 @@ def test_a_reward_model_of_a_plugin_scores_until_the_plugin_is_gone(world, tmp_p
 
 
 @pytest.mark.slow
-def test_a_bug_keeps_its_traceback_and_exits_with_1(world, tmp_path):
+def test_a_bug_of_a_plugin_is_named_with_its_line(world, tmp_path):
     (tmp_path / "plugins").mkdir()
     bug = HEAD.replace("return self.scale * phi @ self.weight", "raise RuntimeError('a bug')")
     (tmp_path / "plugins" / "mine.py").write_text(bug)
     done = train(*world.reward("reward_head=mine"), workdir=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "RuntimeError: a bug" in done.stderr
+    assert done.returncode == 2
+    assert "reward_head=mine raised RuntimeError: a bug" in done.stderr
+    assert f"{tmp_path / 'plugins' / 'mine.py'}:17, in forward" in done.stderr
 
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
