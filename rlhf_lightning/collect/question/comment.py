@@ -17,8 +17,8 @@ class CommentQuestion(Question):
 
     Args:
         required: a comment must be written.
-        max_characters: of the comment.
-        question: of the page.
+        max_characters: longest comment.
+        question: the text that the page asks.
     """
 
     def __init__(

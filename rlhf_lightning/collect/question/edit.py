@@ -16,8 +16,8 @@ class EditQuestion(Question):
     """Correct this response; an unchanged one is an approval.
 
     Args:
-        max_characters: of the edited text.
-        question: of the page.
+        max_characters: longest edited text.
+        question: the text that the page asks.
     """
 
     def __init__(self, *, max_characters: PositiveInt = 100_000, question: str = "Correct this response where it needs it.") -> None:

@@ -21,7 +21,7 @@ class PairwiseQuestion(Question):
     Args:
         ties, both_bad: offer these choices.
         strengths: how many degrees of "better" are asked (1: none); the record's margin.
-        question: of the page.
+        question: the text that the page asks.
     """
 
     scope = "item"

@@ -16,7 +16,7 @@ class RankingQuestion(Question):
 
     Args:
         ties: responses may share a rank.
-        question: of the page.
+        question: the text that the page asks.
     """
 
     scope = "item"

@@ -18,10 +18,10 @@ class RatingQuestion(Question):
     """Stars for a short scale, a slider without a start value for a long one.
 
     Args:
-        low, high, step: of the scale, ends included.
+        low, high, step: the scale, ends included.
         display: "stars", one key per level, at most ten levels; "slider", moved by arrow keys or typed digits.
         aspect: what is rated ("helpfulness"); None for the response as a whole.
-        question: of the page; a default by the aspect if empty.
+        question: the text that the page asks; a default by the aspect if empty.
         labels: words at the two ends of the scale.
     """
 

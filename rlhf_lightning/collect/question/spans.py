@@ -21,7 +21,7 @@ class SpansQuestion(Question):
 
     Args:
         labels: a value from -1, bad, to 1, good, for each label; keys 1 to 9 choose one; null: error and good.
-        question: of the page.
+        question: the text that the page asks.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class ThumbsQuestion(Question):
 
     Args:
         turns: also take thumbs for the assistant's earlier turns of a dialogue, which nobody has to give.
-        question: of the page.
+        question: the text that the page asks.
     """
 
     def __init__(self, *, turns: bool = False, question: str = "Is this response good?") -> None:
