@@ -49,8 +49,10 @@ def similarity(metric: Metric) -> Callable[[str, Sequence[str]], float]:
     try:
         if metric.startswith("rouge"):
             from rouge_score.rouge_scorer import RougeScorer
+            from rouge_score.tokenizers import DefaultTokenizer
 
-            rouge = RougeScorer([metric], use_stemmer=False)
+            # The default, but that absl logs no line and so adds no handler to the root logger.
+            rouge = RougeScorer([metric], tokenizer=DefaultTokenizer(use_stemmer=False))
             return lambda response, references: float(rouge.score_multi(references, response)[metric].fmeasure)
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as cause:
