@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from typing import Any, Literal
 
 from rlhf_lightning.errors import ConfigError
@@ -48,8 +50,9 @@ def similarity(metric: Metric) -> Callable[[str, Sequence[str]], float]:
     """
     try:
         if metric.startswith("rouge"):
-            from rouge_score.rouge_scorer import RougeScorer
-            from rouge_score.tokenizers import DefaultTokenizer
+            with redirect_stderr(sys.__stderr__):  # absl keeps the present stream, and closes another than this one
+                from rouge_score.rouge_scorer import RougeScorer
+                from rouge_score.tokenizers import DefaultTokenizer
 
             # The default, but that absl logs no line and so adds no handler to the root logger.
             rouge = RougeScorer([metric], tokenizer=DefaultTokenizer(use_stemmer=False))
