@@ -54,7 +54,8 @@ def print_help() -> None:
         print(visible(_group_line(group, options, defaults.get(group, ()), declared.summary, declared.many)))
     for group, names in presets.items():
         print(visible(_group_line(group, list(names), defaults.get(group, ()), PRESETS.get(group, ""))))
-    print("Settings:", *(f"{name}.*" for name in section_names()), "trainer.*", "logger.*", "seed", "push")
+    settings = [*(f"{name}.*" for name in [*section_names(), *SECTIONS]), "seed", "push"]
+    print(textwrap.fill(f"Settings: {' '.join(settings)}", WIDTH, subsequent_indent="  "))
     print("Examples:\n" + textwrap.indent(_with_program_name(EXAMPLES), "  "))
     print(FOOT)
 
