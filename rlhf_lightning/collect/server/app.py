@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from rlhf_lightning.collect.server.security import (
 )  # fmt: skip
 
 PACKAGE = Path(__file__).parent.parent
+SESSION_SECONDS = 10.0
 Action = Callable[[Project, Person, dict[str, Any]], dict[str, Any]]
 
 READ: dict[str, tuple[str, Action]] = {
@@ -64,6 +66,7 @@ class Application:
     def __init__(self, project: Project, *, https: bool = False, root_path: str = "") -> None:
         self.project, self.https, self.root_path = project, https, root_path.rstrip("/")
         self.figures = management.Figures(project)
+        self._people: dict[str, tuple[Person, float]] = {}
         self.token_failures, self.writes = RateLimit(0.2, 10), RateLimit(50, 200)
         loader = jinja2.FileSystemLoader(PACKAGE / "templates")
         self.templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -183,16 +186,26 @@ class Application:
             if payload is None:
                 return refusal(400, "a JSON object was expected")
             try:
-                return JSONResponse(await run_in_threadpool(action, self.project, person, payload))
+                result = await run_in_threadpool(action, self.project, person, payload)
+                if role == "manager":
+                    self._people.clear()  # one may be revoked
+                return JSONResponse(result)
             except AnswerRefused as cause:
                 return refusal(cause.status, str(cause))
 
         return handle
 
     async def person(self, request: Request) -> Person | None:
-        """The person of the request's session."""
+        """The person of the request's session, looked up every SESSION_SECONDS and after each action of the manager."""
         session = request.cookies.get(COOKIE)
-        return None if session is None else await run_in_threadpool(self._person, session)
+        if session is None:
+            return None
+        person, until = self._people.get(session, (None, 0.0))
+        if person is None or time.monotonic() > until:
+            person = await run_in_threadpool(self._person, session)
+            if person is not None:
+                self._people[session] = (person, time.monotonic() + SESSION_SECONDS)
+        return person
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A page from its template."""
