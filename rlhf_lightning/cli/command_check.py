@@ -37,21 +37,25 @@ def check_command(config: DictConfig, mode: str) -> None:
     Raises:
         UserError: the first thing with which a job would stop, and the job's overrides.
     """
-    count = 0
-    for overrides, job in _sweep_jobs(config) if mode == "sweep" else [("", config)]:
-        try:
-            _check_job(OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]), mode)
-        except UserError as error:
-            raise type(error)(f"{overrides}: {error}" if overrides else str(error)) from error
-        count += 1
-    print("the command is valid" if mode == "run" else f"the sweep is valid: {count} jobs")
+    composed = list(_sweep_jobs(config)) if mode == "sweep" else [("", config)]
+    jobs = [(overrides, OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])) for overrides, job in composed]
+    for check_part in (_check_settings, _check_inputs):  # the settings of all jobs take less time than the files of one
+        for overrides, job in jobs:
+            try:
+                check_part(job, mode)
+            except UserError as error:
+                raise type(error)(f"{overrides}: {error}" if overrides else str(error)) from error
+    print("the command is valid" if mode == "run" else f"the sweep is valid: {len(jobs)} jobs")
 
 
-def _check_job(config: DictConfig, mode: str) -> None:
+def _check_settings(config: DictConfig, mode: str) -> None:
     check(config)
     expand_paths(config)
     if mode == "sweep":
         refuse_processes(config)
+
+
+def _check_inputs(config: DictConfig, mode: str) -> None:
     module: Any = importlib.import_module(option("stage", "plan").target.__module__)
     with tempfile.TemporaryDirectory() as folder:
         module.check_inputs(Run(config, Path(folder), Console(quiet=True)))
