@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import AnswerRefused, log
+from rlhf_lightning.collect.export import FILES
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.project import Project
 from rlhf_lightning.collect.server import management, tasks
@@ -80,7 +81,7 @@ class Application:
             Route("/api/join", self.join, methods=["POST"]),
             Route("/manage", self.manage_page),
             Route("/api/manage", self.manage),
-            Route("/export/{kind}.jsonl", self.export),
+            Route("/export/{kind}.{ending}", self.export),
             Route("/questions/{name}.js", self.question_script),
             *(Route(path, self.reader(role, action)) for path, (role, action) in READ.items()),
             *(Route(path, self.writer(role, action), methods=["POST"]) for path, (role, action) in WRITE.items()),
@@ -142,15 +143,16 @@ class Application:
         return JSONResponse(await run_in_threadpool(self.figures.current))
 
     async def export(self, request: Request) -> Response:
-        """All feedback, streamed as a file."""
+        """An export, streamed as a file."""
         person = await self.person(request)
-        kind = request.path_params["kind"]
+        kind, ending = request.path_params["kind"], request.path_params["ending"]
         if person is None or person.role != "manager":
             return refusal(401 if person is None else 403, "this page is the manager's")
-        if kind not in ("feedback", "answers"):
-            return refusal(404, "feedback.jsonl or answers.jsonl")
-        headers = {"content-disposition": f'attachment; filename="{kind}.jsonl"'}
-        return StreamingResponse(management.export_lines(self.project, kind), media_type="application/jsonl", headers=headers)
+        if FILES.get(kind) != ending:
+            return refusal(404, f"there are {', '.join(f'{name}.{ending}' for name, ending in FILES.items())}")
+        headers = {"content-disposition": f'attachment; filename="{kind}.{ending}"'}
+        media_type = "application/json" if ending == "json" else "application/jsonl"
+        return StreamingResponse(management.export_stream(self.project, kind), media_type=media_type, headers=headers)
 
     async def question_script(self, request: Request) -> Response:
         """The module of a question that is in use, a plugin's included."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +10,11 @@ from sqlalchemy import select
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import AnswerRefused, log
+from rlhf_lightning.collect.export import export_text
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.progress import agreement, annotator_table, flags, progress
 from rlhf_lightning.collect.project import Project, set_setting
 from rlhf_lightning.collect.server.tasks import is_paused
-from rlhf_lightning.database.records import answer_rows, record_rows
 from rlhf_lightning.database.tables import annotator
 
 REFRESH_SECONDS = 10.0
@@ -89,16 +88,10 @@ def revoke_annotator(project: Project, person: Person, payload: dict[str, Any]) 
     return {"revoked": target}
 
 
-def export_lines(project: Project, kind: str) -> Iterator[str]:
-    """JSON Lines of the feedback records, or of all answers with skips and gold items.
-
-    Args:
-        kind: "feedback" or "answers".
-    """
+def export_stream(project: Project, kind: str) -> Iterator[str]:
+    """The text of an export (`collect.export.FILES`), from one snapshot."""
     with project.database.read() as connection:
-        rows = record_rows(connection) if kind == "feedback" else answer_rows(connection)
-        for row in rows:
-            yield json.dumps(row) + "\n"
+        yield from export_text(connection, kind)
 
 
 def _name(payload: dict[str, Any]) -> str:

@@ -140,7 +140,7 @@ def test_a_route_that_changes_something_wants_session_token_and_origin(path, ser
         assert client.post(path, content="[" * 100_000).status_code == 400
 
 
-@pytest.mark.parametrize("path", [*READ, "/api/manage", "/export/feedback.jsonl", "/export/answers.jsonl"])
+@pytest.mark.parametrize("path", [*READ, "/api/manage", "/export/feedback.jsonl", "/export/answers.jsonl", "/export/argilla.json"])
 def test_a_stranger_reads_nothing(path, served):
     assert httpx.get(served[1] + path).status_code == 401
 
@@ -212,6 +212,9 @@ def test_the_manager_pauses_adds_revokes_and_exports(served):
     )
     rows = [json.loads(line) for line in manager.get("/export/answers.jsonl").text.splitlines()]
     assert {"answered", "skipped"} <= {row["state"] for row in rows}
+    assert {"chosen", "rejected"} <= json.loads(manager.get("/export/trl.jsonl").text.splitlines()[0]).keys()
+    assert all(manager.get(f"/export/{tool}.json").json()[0]["id"] for tool in ("label_studio", "argilla"))
+    assert manager.get("/export/trl.json").status_code == manager.get("/export/nothing.jsonl").status_code == 404
 
 
 def test_the_open_link_asks_for_a_name_that_is_free(served):
