@@ -269,12 +269,15 @@ def words_for_packed(world, words: str) -> list[str]:
 
 
 IN_PACKED = set.union(*map(options_in, PACKED))
-ALONE = [component for component in registry.components() if (component.group, component.name) not in IN_PACKED]
+OF_A_SERVER = {("stage", "collect"), ("feedback_source", "collected")}
+"""Options that wait for people or read their answers, and the questions; tests/stage/test_collect.py and tests/collect/ run them."""
+ALONE = [c for c in registry.components() if (c.group, c.name) not in IN_PACKED | OF_A_SERVER and c.group != "collect_question"]
 
 
 ANOTHER_MODEL, A_FILE, ANOTHER_JUDGEMENT = "reads another kind of model", "needs a file", "learns from another judgement"
 ANOTHER_SHAPE, ANOTHER_INPUT = "scores in another shape", "needs more than the other options"
 WITHOUT_CONTRACT = {
+    "feedback_source=collected": "reads a database",
     "backbone=encoder": ANOTHER_MODEL, "backbone=encoder_decoder": ANOTHER_MODEL, "feedback_source=hub": "reads a folder",
     "feedback_filter=leakage": A_FILE, "feedback_filter=toxicity": A_FILE, "reward_head=attributes": ANOTHER_SHAPE,
     "reward_head=ensemble": ANOTHER_SHAPE, "reward_head=features": ANOTHER_SHAPE, "reward_head=token": ANOTHER_SHAPE,
@@ -290,6 +293,10 @@ WITHOUT_CONTRACT = {
 }  # fmt: skip
 """Options that the contract of their group doesn't fit, and why; their own tests and the run below cover them."""
 SOURCES = {"csv": "prompt\na\nb\n", "json": '[{"prompt": "a"}, {"prompt": "b"}]'}
+ANSWERS = {
+    "rating": 4, "ranking": [2, 1], "pairwise": {"choice": "a"}, "thumbs": {"up": True},
+    "spans": [{"start": 0, "end": 1, "label": "error"}],
+}  # fmt: skip
 CONTRACTS = [c for c in registry.components() if c.group != "stage" and f"{c.group}={c.name}" not in WITHOUT_CONTRACT]
 
 
@@ -297,6 +304,8 @@ CONTRACTS = [c for c in registry.components() if c.group != "stage" and f"{c.gro
 def test_an_option_keeps_the_contract_of_its_group(component):
     row, settings = FORMATS.get(component.name, (None, {})) if component.group == "feedback_format" else (None, {})
     example = SOURCES.get(component.name) if component.group == "feedback_source" else row
+    if component.group == "collect_question":
+        example = ANSWERS.get(component.name)
     values = {name: yaml.safe_load(value) for name, value in settings.items()}
     if component.path.endswith("last_layers"):
         values = {"layers": 1}

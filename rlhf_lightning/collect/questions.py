@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,18 +67,21 @@ class Question:
         responses: fewest and most responses of an item, for scope "item".
         required: an answer without it isn't complete.
         title, instruction: of the page.
-        script: the page's module, which draws the question and reads its keys.
+        page: the built-in page module that draws the question and reads its keys.
     """
 
     scope: ClassVar[Literal["item", "response"]] = "response"
     responses: ClassVar[tuple[int, int]] = (1, 8)
+    page: ClassVar[str]
     required: bool = True
     title: str = ""
     instruction: str = ""
 
     @property
     def script(self) -> Path:
-        return SCRIPTS / f"{type(self).__module__.rpartition('.')[2]}.js"
+        """The page's module: NAME.js beside the component's own file, else the built-in one of `page`."""
+        own = Path(inspect.getfile(type(self))).with_suffix(".js")
+        return own if own.is_file() else SCRIPTS / f"{self.page}.js"
 
     def describe(self) -> dict[str, Any]:
         """Settings that the page's module reads, as JSON."""

@@ -27,6 +27,7 @@ PLAINEST = {
     "feedback_filter": "length",
     "feedback_comment": "vader",
     "feedback_annotator": "simulated",
+    "collect_question": "comment",
     "reward_pooling": "mean",
     "reward_head": "mlp",
     "reward_tuning": "full",

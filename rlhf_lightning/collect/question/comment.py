@@ -21,6 +21,8 @@ class CommentQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "comment"
+
     def __init__(
         self, *, required: bool = False, max_characters: PositiveInt = 10_000, question: str = "What is good or bad about this response?"
     ) -> None:

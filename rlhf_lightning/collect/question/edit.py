@@ -20,6 +20,8 @@ class EditQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "edit"
+
     def __init__(self, *, max_characters: PositiveInt = 100_000, question: str = "Correct this response where it needs it.") -> None:
         self.max_characters, self.title = max_characters, question
 

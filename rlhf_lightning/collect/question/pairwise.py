@@ -24,6 +24,7 @@ class PairwiseQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "pairwise"
     scope = "item"
     responses = (2, 2)
 

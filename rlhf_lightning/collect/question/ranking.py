@@ -19,6 +19,7 @@ class RankingQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "ranking"
     scope = "item"
     responses = (2, 8)
 

@@ -25,6 +25,8 @@ class RatingQuestion(Question):
         labels: words at the two ends of the scale.
     """
 
+    page = "rating"
+
     def __init__(
         self,
         *,

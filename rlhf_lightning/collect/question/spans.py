@@ -24,6 +24,8 @@ class SpansQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "spans"
+
     def __init__(
         self,
         *,

@@ -18,6 +18,8 @@ class ThumbsQuestion(Question):
         question: the text that the page asks.
     """
 
+    page = "thumbs"
+
     def __init__(self, *, turns: bool = False, question: str = "Is this response good?") -> None:
         self.turns, self.title = turns, question
 
