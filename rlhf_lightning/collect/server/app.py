@@ -198,7 +198,10 @@ class Application:
         return handle
 
     async def person(self, request: Request) -> Person | None:
-        """The person of the request's session, looked up every SESSION_SECONDS and after each action of the manager."""
+        """The person of the request's session.
+
+        Looked up again every SESSION_SECONDS and after each action of the manager.
+        """
         session = request.cookies.get(COOKIE)
         if session is None:
             return None
