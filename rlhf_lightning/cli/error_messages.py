@@ -85,7 +85,7 @@ def _explain_key(match: re.Match[str], presets: Presets) -> str:
     settings = list(dict.fromkeys(name for names in of_option.values() for name in names))
     candidates = [f"{top}.{name}" for name in settings if name.partition(".")[2] == rest]
     if candidates:
-        return f"{top} takes several options, and a setting is written with its option: write {' or '.join(candidates[:4])}"
+        return f"{top} takes several options, and a setting is written with its option: write {' or '.join(candidates[:6])}"
     near = did_you_mean(rest, settings) or did_you_mean(rest.split(".")[-1], settings)
     return f"{top} has no setting {rest!r}{near}; it has: {_format_settings(of_option)}"
 

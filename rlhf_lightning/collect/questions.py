@@ -80,8 +80,8 @@ class Question:
     @property
     def script(self) -> Path:
         """The page's module: NAME.js beside the component's own file, else the built-in one of `page`."""
-        module = Path(inspect.getfile(type(self))).with_suffix(".js")
-        return module if module.is_file() else SCRIPTS / f"{self.page}.js"
+        files = (Path(inspect.getfile(ancestor)).with_suffix(".js") for ancestor in type(self).__mro__[:-1])
+        return next(filter(Path.is_file, files), SCRIPTS / f"{self.page}.js")
 
     def describe(self) -> dict[str, Any]:
         """Settings that the page's module reads, as JSON."""

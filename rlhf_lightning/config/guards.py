@@ -236,6 +236,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "feedback_format": {"__call__": _feedback},
     "feedback_filter": {"__call__": _feedback},
     "feedback_comment": {"__call__": _number},
+    "collect_question": {"feedback": _feedback},
     "feedback_annotator": {"judge": _feedback},
     "task": {"train_prompts": _list, "test_prompts": _list, "demonstrations": _list},
     "stage": {"__call__": _number},

@@ -44,6 +44,7 @@ CALLS = {
 OBJECTS = {
     "policy_kl": ("shape_rewards", [RECORD], "ScoredRollout"),
     "policy_kl_control": ("value", [], "number"),
+    "collect_question": ("feedback", [None, None, 0], "Feedback"),
     "feedback_annotator": ("judge", [[]], "Feedback"),
     "task": ("train_prompts", [], "a list"),
     "reward_head": ("forward", [torch.zeros(3, 2)], r"\[U\]"),

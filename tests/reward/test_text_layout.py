@@ -83,7 +83,7 @@ def test_an_encoder_reads_a_pair_or_one_text(trunk_folder, tmp_path, family):
     ("family", "settings", "message"),
     [
         ("llama", {"layout": "chat"}, "has no chat template; choose pair or joined"),
-        ("llama", {"layout": "pair"}, "has no template for pairs; choose chat or joined"),
+        ("llama", {"layout": "pair"}, "has no template for pairs; take chat or joined"),
         ("bert", {"layout": "pair", "eos": True}, "writes its own end"),
         ("bert", {"layout": "joined", "eos": True}, "has no eos_token"),
     ],
