@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -25,6 +25,7 @@ from rlhf_lightning.collect.project import Project
 from rlhf_lightning.collect.server import management, tasks
 from rlhf_lightning.collect.server.security import (
     COOKIE,
+    AsciiResponse,
     BodyLimit,
     RateLimit,
     SecurityHeaders,
@@ -126,7 +127,7 @@ class Application:
         except AnswerRefused as cause:
             self.token_failures.count(_client(request))
             return refusal(cause.status, str(cause))
-        return self.with_session(JSONResponse({"joined": True}), session)
+        return self.with_session(AsciiResponse({"joined": True}), session)
 
     async def manage_page(self, request: Request) -> Response:
         """The manager's page."""
@@ -140,7 +141,7 @@ class Application:
         person = await self.person(request)
         if person is None or person.role != "manager":
             return refusal(401 if person is None else 403, "this page is the manager's")
-        return JSONResponse(await run_in_threadpool(self.figures.current))
+        return AsciiResponse(await run_in_threadpool(self.figures.current))
 
     async def export(self, request: Request) -> Response:
         """An export, streamed as a file."""
@@ -168,7 +169,7 @@ class Application:
             person = await self.person(request)
             if person is None or person.role != role:
                 return refusal(401 if person is None else 403, f"this needs the link of the {role}")
-            return JSONResponse(await run_in_threadpool(action, self.project, person, {}))
+            return AsciiResponse(await run_in_threadpool(action, self.project, person, {}))
 
         return handle
 
@@ -191,7 +192,7 @@ class Application:
                 result = await run_in_threadpool(action, self.project, person, payload)
                 if role == "manager":
                     self._people.clear()  # one may be revoked
-                return JSONResponse(result)
+                return AsciiResponse(result)
             except AnswerRefused as cause:
                 return refusal(cause.status, str(cause))
 

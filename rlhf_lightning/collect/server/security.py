@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import json
 import time
 from collections import OrderedDict
 from hashlib import sha256
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -121,6 +123,13 @@ def has_csrf_token(request: Request, session: str) -> bool:
     return is_same_origin(request) and hmac.compare_digest(request.headers.get(CSRF_HEADER, ""), csrf_token(session))
 
 
-def refusal(status: int, text: str) -> JSONResponse:
+class AsciiResponse(JSONResponse):
+    """JSON in ASCII, which also holds lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
+def refusal(status: int, text: str) -> AsciiResponse:
     """An error for the page to show."""
-    return JSONResponse({"error": text}, status)
+    return AsciiResponse({"error": text}, status)

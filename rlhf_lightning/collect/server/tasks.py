@@ -29,7 +29,7 @@ def state(project: Project, person: Person, payload: dict[str, Any]) -> dict[str
 def submit_answer(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Store an answer; return whether it is new, and the next items."""
     sent = Answer(
-        key=_text(payload, "key", MAX_KEY),
+        key=_key(payload),
         assignment=_integer(payload, "assignment"),
         version=_integer(payload, "version"),
         steps=_object(payload, "steps"),
@@ -131,6 +131,14 @@ def _text(payload: dict[str, Any], name: str, most: int) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= most:
         raise AnswerRefused(422, f"{name} must be text of 1 to {most} characters")
     return value
+
+
+def _key(payload: dict[str, Any]) -> str:
+    """The page's key of an answer, which is stored as plain text."""
+    key = _text(payload, "key", MAX_KEY)
+    if not (key.isascii() and key.isprintable()):
+        raise AnswerRefused(422, "key must be printable ASCII")
+    return key
 
 
 def _integer(payload: dict[str, Any], name: str) -> int:
