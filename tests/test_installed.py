@@ -144,3 +144,34 @@ def test_a_package_brings_components_and_presets_until_it_is_gone(installed, ven
     gone = installed("rlhf-lightning", *scorer, workdir=empty, code=2)
     assert "no option reward_head=cosine" in gone.stderr
     assert "a plugin must be in plugins/" in gone.stderr
+
+
+SERVE = """
+from pathlib import Path
+
+import rlhf_lightning
+from starlette.testclient import TestClient
+
+from rlhf_lightning.collect.project import Project
+from rlhf_lightning.collect.server.app import PACKAGE, Application
+from rlhf_lightning.database.connection import Database
+from rlhf_lightning.registry import components, load_components, make
+
+load_components()
+questions = {c.name: make("collect_question", c.name, {}) for c in components("collect_question")}
+client = TestClient(Application(Project(Database("c.sqlite"), questions)).asgi())
+static = [f"/static/{file.relative_to(PACKAGE / 'static')}" for file in (PACKAGE / "static").rglob("*.*")]
+paths = [*static, *(f"/questions/{name}.js" for name in questions), "/", "/join/x"]
+print(rlhf_lightning.__file__)
+print(*(f"{client.get(path).status_code} {path}" for path in paths), sep="\\n")
+"""
+
+
+def test_the_collection_s_page_and_its_files_are_served(installed, empty):
+    """Every file of the repository's static folder, the page of each question, and the templates."""
+    pytest.importorskip("starlette")
+    package, *served = installed("python", "-c", SERVE, workdir=empty).stdout.splitlines()
+    assert str(ROOT) not in package
+    static = ROOT / "rlhf_lightning" / "collect" / "static"
+    assert {f"200 /static/{file.relative_to(static)}" for file in static.rglob("*.*")} <= set(served)
+    assert {line for line in served if not line.startswith("200")} == {"401 /"}
