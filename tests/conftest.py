@@ -15,7 +15,7 @@ from rlhf_lightning.config import yaml_check
 
 yaml_check.register()  # as commands do: tests compose configurations too
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other, and tests run in several processes
-pytest_plugins = [f"tests.fixtures.{name}" for name in ("records", "goldens", "models", "commands", "registry", "world")]
+pytest_plugins = [f"tests.fixtures.{name}" for name in ("records", "goldens", "models", "commands", "registry", "world", "postgresql")]
 
 TESTS = Path(__file__).parent
 FIRST = (

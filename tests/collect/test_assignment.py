@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,8 +24,14 @@ QUESTIONS = {"thumbs": ThumbsQuestion()}
 KEYS = itertools.count()
 
 
-def collection(path, items: int, *, overlap: int = 1, gold: int = 0, people: int = 3) -> Database:
-    database = Database(str(path / f"{next(KEYS)}.sqlite"))
+@pytest.fixture
+def new_location(tmp_path) -> Callable[[], str]:
+    """A place for a collection at each call; test_postgresql.py has another."""
+    return lambda: str(tmp_path / f"{next(KEYS)}.sqlite")
+
+
+def collection(location: str, items: int, *, overlap: int = 1, gold: int = 0, people: int = 3) -> Database:
+    database = Database(location)
     rows = [Item(f"prompt {i}", (f"response {i}",)) for i in range(items)]
     rows += [Item(f"gold {i}", ("yes",), gold={"thumbs/0": {"up": True}}) for i in range(gold)]
     with database.write() as connection:
@@ -43,14 +51,14 @@ class Collection(RuleBasedStateMachine):
     people = 4
     overlap = 2
 
+    def location(self) -> str:
+        return f"{self.folder.name}/c.sqlite"
+
     @initialize(items=st.integers(1, 6), gold=st.integers(0, 3))
     def start(self, items, gold):
-        import tempfile
-        from pathlib import Path
-
         self.folder = tempfile.TemporaryDirectory()
         self.rules = Rules(gold_share=0.25, lease_seconds=100.0)
-        self.database = collection(Path(self.folder.name), items, overlap=self.overlap, gold=gold, people=self.people)
+        self.database = collection(self.location(), items, overlap=self.overlap, gold=gold, people=self.people)
         self.now, self.acknowledged, self.shown = 0.0, {}, {}
 
     @rule(person=st.integers(1, people))
@@ -128,9 +136,9 @@ Collection.TestCase.settings = settings(max_examples=25, stateful_step_count=40,
 TestCollection = Collection.TestCase
 
 
-def test_everything_is_judged_and_nobody_judges_twice(tmp_path):
+def test_everything_is_judged_and_nobody_judges_twice(new_location):
     """Five people, of whom one skips all: the others finish every item with its overlap, with their share of gold items."""
-    database, rules = collection(tmp_path, 60, overlap=3, gold=40, people=5), Rules(gold_share=0.2)
+    database, rules = collection(new_location(), 60, overlap=3, gold=40, people=5), Rules(gold_share=0.2)
     gold_share = {}
     busy = set(range(1, 6))
     while busy:
@@ -163,8 +171,8 @@ def test_a_gold_turn_comes_once_in_each_block_at_places_that_differ():
     assert len({i % 10 for i, turn in enumerate(turns[0]) if turn}) == 10
 
 
-def test_a_late_answer_is_kept_and_counts_only_if_its_slot_is_free(tmp_path):
-    database, rules = collection(tmp_path, 1), Rules(lease_seconds=10.0)
+def test_a_late_answer_is_kept_and_counts_only_if_its_slot_is_free(new_location):
+    database, rules = collection(new_location(), 1), Rules(lease_seconds=10.0)
     with database.write() as connection:
         [mine] = open_assignments(connection, 1, 0.0, rules)
     with database.write() as connection:
@@ -177,8 +185,8 @@ def test_a_late_answer_is_kept_and_counts_only_if_its_slot_is_free(tmp_path):
         assert connection.scalar(select(func.count()).select_from(answer)) == 2
 
 
-def test_another_person_s_item_can_neither_be_read_nor_answered(tmp_path):
-    database = collection(tmp_path, 3)
+def test_another_person_s_item_can_neither_be_read_nor_answered(new_location):
+    database = collection(new_location(), 3)
     with database.write() as connection:
         row = open_assignments(connection, 1, 0.0, Rules())[0]
         for attempt in (

@@ -12,36 +12,45 @@ from rlhf_lightning.database.tables import SCHEMA_VERSION, event, project
 from rlhf_lightning.errors import ConfigError
 
 
-def test_every_character_survives(tmp_path):
+@pytest.fixture
+def location(tmp_path) -> str:
+    """A place for a collection; test_postgresql.py has another."""
+    return str(tmp_path / "c.sqlite")
+
+
+def test_every_character_survives(location):
     texts = ["\x00\x07", "\ud800 alone", "é e\u0301", "\u202eabc\u202c", "<script>", "😀", "a\r\nb\t "]
-    database = Database(str(tmp_path / "c.sqlite"))
+    database = Database(location)
     with database.write() as connection:
         connection.execute(insert(project).values(key="texts", value=texts))
     database.close()
-    with Database(str(tmp_path / "c.sqlite"), must_exist=True).read() as connection:
+    database = Database(location, must_exist=True)
+    with database.read() as connection:
         assert connection.scalar(select(project.c.value).where(project.c.key == "texts")) == texts
+    database.close()
 
 
-def test_a_newer_file_is_refused(tmp_path):
-    path = str(tmp_path / "c.sqlite")
-    with Database(path).write() as connection:
+def test_a_newer_collection_is_refused(location):
+    database = Database(location)
+    with database.write() as connection:
         connection.execute(update(project).values(value=SCHEMA_VERSION + 1))
+    database.close()
     with pytest.raises(ConfigError, match=r"newer version.*upgrade"):
-        Database(path)
+        Database(location)
 
 
 @pytest.mark.parametrize(
-    ("location", "reason"),
+    ("place", "reason"),
     [
         ("mysql://host/x", "postgresql://"),
         ("postgresql://user:secret@127.0.0.1:9/none", "can't be used"),
         ("missing.sqlite", "stage=collect"),
     ],
 )
-def test_a_wrong_place_is_named_without_its_password(location, reason, tmp_path, monkeypatch):
+def test_a_wrong_place_is_named_without_its_password(place, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=reason) as refused:
-        Database(location, must_exist=True)
+        Database(place, must_exist=True)
     assert "secret" not in str(refused.value)
 
 
@@ -58,13 +67,13 @@ def test_network_disks_are_told_from_mounts(monkeypatch, tmp_path):
         Database(str(tmp_path / "c.sqlite"))
 
 
-def test_writers_that_read_first_wait_for_one_another(tmp_path):
-    """Two Database objects on one file, as two processes have: no "database is locked", no lost count."""
-    path, failures = str(tmp_path / "c.sqlite"), []
-    Database(path).close()
+def test_writers_that_read_first_wait_for_one_another(location):
+    """Two Database objects on one place, as two processes have: no "database is locked", no lost count."""
+    failures = []
+    Database(location).close()
 
     def count_up() -> None:
-        database = Database(path)
+        database = Database(location)
         try:
             for _ in range(50):
                 with database.write() as connection:
@@ -72,12 +81,14 @@ def test_writers_that_read_first_wait_for_one_another(tmp_path):
                     connection.execute(insert(event).values(time=float(number or 0), kind="count"))
         except Exception as error:
             failures.append(error)
+        finally:
+            database.close()
 
     threads = [threading.Thread(target=count_up) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    with Database(path).read() as connection:
+    with Database(location).read() as connection:
         assert sorted(connection.scalars(select(event.c.time))) == [float(i) for i in range(200)]
     assert failures == []

@@ -189,6 +189,29 @@ def test_a_skipped_item_goes_to_others_and_not_back(served):
     assert count(collection, assignment) > 0
 
 
+def test_hostile_text_of_annotators_is_stored_or_refused(served):
+    """Control characters and lone surrogates in every text that the page sends: never an error of the server."""
+    client, collection = enter(served, "ben"), served[0]
+    hostile = "\x00\ud800\u202e<script>{{7*7}}😀"
+    task = client.get("/api/state").json()["tasks"][0]
+
+    def post(path: str, payload: dict) -> int:
+        return client.post(path, content=json.dumps(payload)).status_code
+
+    steps = {"pairwise": {"choice": "a"}, "comment/0": hostile}
+    draft_of = {"assignment": task["assignment"], "version": task["version"], "steps": steps}
+    assert post("/api/draft", draft_of) == 200
+    assert post("/api/answer", answer_to(task, hostile)) == 422
+    assert post("/api/answer", answer_to(task, "hostile comment") | {"steps": steps}) == 200
+    with collection.project.database.read() as connection:
+        assert connection.scalar(select(answer.c.steps).where(answer.c.key == "hostile comment")) == steps
+    task = client.get("/api/state").json()["tasks"][0]
+    assert post("/api/skip", {"assignment": task["assignment"], "reason": hostile}) == 200
+    manager = enter(served, "manager")
+    assert manager.get("/api/manage").json()["flags"][0]["reason"].endswith("<script>{{7*7}}😀")
+    assert post("/api/join", {"token": hostile, "name": hostile}) == 403
+
+
 def test_the_manager_pauses_adds_revokes_and_exports(served):
     address = served[1]
     manager, cleo = enter(served, "manager"), enter(served, "cleo")
