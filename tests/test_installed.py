@@ -89,7 +89,7 @@ def test_a_stranger_s_path(installed, world, empty):
     listed = installed(*said[0], workdir=empty).stdout
     assert "reward_head=cosine" in listed
     assert "plugins/cosine.py" in listed
-    trained = installed(*said[1], *world.rounds("hydra.run.dir=one"), workdir=empty)
+    trained = installed(*said[1], *world.reward("hydra.run.dir=one"), workdir=empty)
     assert "is left out" not in trained.stderr
     assert "_target_: plugins.cosine.CosineHead" in (empty / "one" / "config.yaml").read_text()
     assert (empty / "one" / "report.html").is_file()

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fork_server import ForkedPopen
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,7 +30,7 @@ def start(folder: Path, *words: str, run: str = "run") -> subprocess.Popen:
         *words,
     ]
     log = (folder / f"{run}.log").open("w")
-    return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return ForkedPopen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 def links(process: subprocess.Popen, file: Path) -> dict[str, str]:

@@ -229,8 +229,11 @@ def test_the_pages_are_accessible_fit_a_phone_and_show_texts_literally(scheme, b
             visitor = Visitor(browser, address, link, color_scheme=scheme, viewport={"width": 360, "height": 700})
             page = visitor.page
             page.wait_for_timeout(700)
+            result, titles = None, set()
             for _ in range(14 if link == links["ada"] else 1):
-                result = axe.run(page)
+                title = page.locator("#question-title").inner_text().rpartition(": ")[2] if page.locator("#send").count() else ""
+                result = axe.run(page) if title not in titles else result
+                titles.add(title)
                 serious = [
                     (v["id"], v["nodes"][0]["html"][:200]) for v in result.response["violations"] if v["impact"] in ("serious", "critical")
                 ]
@@ -238,7 +241,6 @@ def test_the_pages_are_accessible_fit_a_phone_and_show_texts_literally(scheme, b
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), link
                 if link != links["ada"] or not page.locator("#send").count():
                     break
-                title = page.locator("#question-title").inner_text()
                 visitor.press(*(["1", "2", "3", "4", "5", "6", "7"] if "order" in title else ["3"] if "good is" in title else []))
                 if "good is" not in title:
                     visitor.press("Control+Enter")
