@@ -38,10 +38,13 @@ def open_assignments(connection: Connection, annotator_id: int, now: float, rule
     expire_leases(connection, now)
     mine = and_(assignment.c.annotator == annotator_id, assignment.c.state == "open")
     renew_leases(connection, annotator_id, now, rules)
-    opened: int = connection.execute(select(func.count()).select_from(assignment).where(mine)).scalar_one()
-    while opened < PRELOADED and (_lease_again(connection, annotator_id, now, rules) or _lease(connection, annotator_id, now, rules)):
-        opened += 1
-    return list(connection.execute(select(assignment).where(mine).order_by(assignment.c.created, assignment.c.id)))
+    rows = list(connection.execute(select(assignment).where(mine).order_by(assignment.c.created, assignment.c.id)))
+    for _ in range(PRELOADED - len(rows)):
+        leased = _lease_again(connection, annotator_id, now, rules) or _lease(connection, annotator_id, now, rules)
+        if leased is None:
+            break
+        rows.append(connection.execute(select(assignment).where(assignment.c.id == leased)).one())
+    return rows
 
 
 def renew_leases(connection: Connection, annotator_id: int, now: float, rules: Rules) -> None:
@@ -77,8 +80,8 @@ def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
     return random.Random(f"gold/{rules.seed}/{annotator_id}/{handed_out // size}").randrange(size) == handed_out % size
 
 
-def _lease_again(connection: Connection, annotator_id: int, now: float, rules: Rules) -> bool:
-    """Lease an expired assignment of the annotator again, with its draft, if its item has a free slot."""
+def _lease_again(connection: Connection, annotator_id: int, now: float, rules: Rules) -> int | None:
+    """Lease an expired assignment again, with its draft, if its item has a free slot; return its id."""
     expired = (
         select(assignment.c.id, assignment.c.item)
         .join(item, item.c.id == assignment.c.item)
@@ -88,25 +91,30 @@ def _lease_again(connection: Connection, annotator_id: int, now: float, rules: R
     )
     row = connection.execute(expired).first()
     if row is None:
-        return False
+        return None
     take_slot(connection, row.item)
     leased = {"state": "open", "leased_until": now + rules.lease_seconds}
     connection.execute(update(assignment).where(assignment.c.id == row.id).values(leased))
-    return True
+    return int(row.id)
 
 
-def _lease(connection: Connection, annotator_id: int, now: float, rules: Rules) -> bool:
-    """Lease a new item: gold in its turn, else by fewest answers, priority, and at random."""
-    handed_out = connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.annotator == annotator_id))
-    row = _candidate(connection, annotator_id, True) if is_gold_turn(handed_out or 0, annotator_id, rules) else None
+def _lease(connection: Connection, annotator_id: int, now: float, rules: Rules) -> int | None:
+    """Lease a new item; return the assignment's id.
+
+    A gold one in its turn, else by fewest answers, priority, and at random.
+    """
+    row = None
+    if rules.gold_share:
+        handed_out = connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.annotator == annotator_id))
+        row = _candidate(connection, annotator_id, True) if is_gold_turn(handed_out or 0, annotator_id, rules) else None
     row = row or _candidate(connection, annotator_id, False)
     if row is None:
-        return False
+        return None
     take_slot(connection, row.id)
     order = display_order(len(row.responses), rules.seed, row.id, annotator_id)
     values = {"item": row.id, "annotator": annotator_id, "display_order": order, "state": "open", "created": now}
-    connection.execute(insert(assignment).values(**values, leased_until=now + rules.lease_seconds))
-    return True
+    leased = insert(assignment).values(**values, leased_until=now + rules.lease_seconds).returning(assignment.c.id)
+    return int(connection.execute(leased).scalar_one())
 
 
 def _candidate(connection: Connection, annotator_id: int, is_gold: bool) -> Row[Any, Any] | None:

@@ -15,7 +15,7 @@ from rlhf_lightning.database.tables import annotator, answer, assignment, item
 HOUR = 3600.0
 MIN_ACTIVE_SECONDS = 1.0
 """An answer in less active time counts as too fast."""
-MAX_AGREEMENT_ANSWERS = 20_000
+MAX_AGREEMENT_ANSWERS = 5_000
 
 
 def progress(connection: Connection, now: float) -> dict[str, Any]:

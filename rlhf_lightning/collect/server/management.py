@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,17 +19,21 @@ from rlhf_lightning.collect.server.tasks import is_paused
 from rlhf_lightning.database.tables import annotator
 
 REFRESH_SECONDS = 10.0
+MAX_SHARE = 0.02
+"""Most of the time that the slow figures may take from the answers."""
 
 
 class Figures:
     """The manager's figures.
 
-    Those that read every answer are computed in the background, at most every REFRESH_SECONDS."""
+    Those that read many answers are computed in the background, at most every REFRESH_SECONDS and MAX_SHARE of the time.
+    """
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self._slow: dict[str, Any] = {"annotators": [], "agreement": {"alpha": [], "annotators": {}}, "computed": None}
         self._busy = threading.Lock()
+        self._pause = REFRESH_SECONDS
 
     def current(self) -> dict[str, Any]:
         """All figures; those of annotators and agreement may be some seconds old."""
@@ -36,7 +41,7 @@ class Figures:
         computed = self._slow["computed"]
         if computed is None:
             self.refresh()
-        elif now - computed > REFRESH_SECONDS:
+        elif now - computed > self._pause:
             threading.Thread(target=self.refresh, daemon=True).start()
         with self.project.database.read() as connection:
             quick = {"progress": progress(connection, now), "flags": flags(connection), "is_paused": is_paused(connection)}
@@ -46,10 +51,12 @@ class Figures:
         """Compute the slow figures, unless that is going on already."""
         if not self._busy.acquire(blocking=False):
             return
+        start = time.monotonic()
         try:
             with self.project.database.read() as connection:
                 figures = {"annotators": annotator_table(connection), "agreement": agreement(connection)}
             self._slow = {**figures, "computed": self.project.clock()}
+            self._pause = max(REFRESH_SECONDS, (time.monotonic() - start) / MAX_SHARE)
         finally:
             self._busy.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -76,7 +77,7 @@ def submit_reopen(project: Project, person: Person, payload: dict[str, Any]) -> 
         now = project.clock()
         row = reopen(connection, person.id, _integer(payload, "assignment"), now)
         renew_leases(connection, person.id, now, project.rules)
-        return {"task": task(connection, row)}
+        return {"task": tasks_of(connection, [row])[0]}
 
 
 def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
@@ -102,23 +103,29 @@ def next_tasks(connection: Connection, project: Project, person: Person) -> dict
     if is_paused(connection):
         return {"tasks": [], "answers": answers, "is_paused": True}
     rows = open_assignments(connection, person.id, project.clock(), project.rules)
-    return {"tasks": [task(connection, row) for row in rows], "answers": answers, "is_paused": False}
+    return {"tasks": tasks_of(connection, rows), "answers": answers, "is_paused": False}
 
 
-def task(connection: Connection, row: Any) -> dict[str, Any]:
-    """An assignment for the page: texts in display order, without models or gold answers."""
-    view = connection.execute(select(item.c.prompt, item.c.responses).where(item.c.id == row.item)).one()
-    saved = connection.execute(select(draft.c.steps).where(draft.c.assignment == row.id, draft.c.version == row.version)).first()
-    steps = saved.steps if saved is not None else None
-    if steps is None and row.answer is not None:
-        steps = connection.scalar(select(answer.c.steps).where(answer.c.key == row.answer))
-    return {
-        "assignment": row.id,
-        "version": row.version,
-        "prompt": view.prompt,
-        "responses": in_display_order(view.responses, row.display_order),
-        "steps": steps or {},
-    }
+def tasks_of(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Assignments for the page: texts in display order, without models or gold answers."""
+    texts = (
+        select(assignment.c.id, item.c.prompt, item.c.responses, draft.c.steps.label("draft"), answer.c.steps.label("answer"))
+        .join(item, item.c.id == assignment.c.item)
+        .outerjoin(draft, (draft.c.assignment == assignment.c.id) & (draft.c.version == assignment.c.version))
+        .outerjoin(answer, answer.c.key == assignment.c.answer)
+        .where(assignment.c.id.in_([row.id for row in rows]))
+    )
+    of_assignment = {row.id: row for row in connection.execute(texts)}
+    return [
+        {
+            "assignment": row.id,
+            "version": row.version,
+            "prompt": of_assignment[row.id].prompt,
+            "responses": in_display_order(of_assignment[row.id].responses, row.display_order),
+            "steps": of_assignment[row.id].draft or of_assignment[row.id].answer or {},
+        }
+        for row in rows
+    ]
 
 
 def is_paused(connection: Connection) -> bool:
