@@ -19,7 +19,7 @@ from rlhf_lightning.collect.server.tasks import is_paused
 from rlhf_lightning.database.tables import annotator
 
 REFRESH_SECONDS = 10.0
-MAX_SHARE = 0.02
+MAX_SHARE = 0.01
 """Most of the time that the slow figures may take from the answers."""
 
 
@@ -31,17 +31,15 @@ class Figures:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._slow: dict[str, Any] = {"annotators": [], "agreement": {"alpha": [], "annotators": {}}, "computed": None}
+        self._slow: dict[str, Any] = {}
         self._busy = threading.Lock()
         self._pause = REFRESH_SECONDS
+        self.refresh()  # before the first annotator comes: it imports what measures agreement
 
     def current(self) -> dict[str, Any]:
         """All figures; those of annotators and agreement may be some seconds old."""
         now = self.project.clock()
-        computed = self._slow["computed"]
-        if computed is None:
-            self.refresh()
-        elif now - computed > self._pause:
+        if now - self._slow["computed"] > self._pause:
             threading.Thread(target=self.refresh, daemon=True).start()
         with self.project.database.read() as connection:
             quick = {"progress": progress(connection, now), "flags": flags(connection), "is_paused": is_paused(connection)}
