@@ -32,6 +32,8 @@ def check_inputs(run: Run) -> None:
     if hasattr(module, "rehearse") and has_trunk:
         config = changed_config(run.config, {"plan.job": job})
         module.rehearse(PlannedRun(config, inputs, device_named(DEVICE), 0.0))
+    elif hasattr(module, "check_files"):
+        module.check_files(run)
     elif run.config.get("feedback_source"):
         _ = inputs.judgements
     if job in ("ppo", "evaluate"):

@@ -105,6 +105,14 @@ def new_items(run: Run, settings: CollectSettings, questions: Mapping[str, Any],
             yield from drawn_items(run, settings)
 
 
+def check_files(run: Run) -> None:
+    """Read the files of items, gold items and guidelines, for --check."""
+    settings, questions = run.settings("collect"), run.build_all("collect_question")
+    read_guidelines(settings.guidelines)
+    for _ in itertools.chain(new_items(run, settings, questions, stored=1), gold_items(settings, questions)):
+        pass
+
+
 def gold_items(settings: CollectSettings, questions: Mapping[str, Any]) -> Iterator[Item]:
     """The items with known answers. Raises ConfigError for a row without one."""
     from rlhf_lightning.collect.item_file import read_items

@@ -102,6 +102,7 @@ def test_a_killed_collection_goes_on_and_ends_when_all_is_judged(tmp_path):
         (["collect.items=missing.jsonl"], "missing.jsonl"),
         (["collect.items=items.txt"], "jsonl"),
         (["trainer.devices=2"], "trainer.devices"),
+        (["collect.gold=missing.jsonl", "--check"], "missing.jsonl"),
     ],
 )
 def test_a_collection_without_its_parts_is_refused(words, reason, command, tmp_path, monkeypatch):
