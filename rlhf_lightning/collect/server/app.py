@@ -97,7 +97,7 @@ class Application:
             return self.page("message.html", 401, title="This page needs your link", text="Open the link that you were given.")
         if person.role == "manager":
             return RedirectResponse(f"{self.root_path}/manage", 303)
-        return self.page("annotate.html", csrf=csrf_token(request.cookies[COOKIE]), scripts=list(self.project.questions))
+        return self.page("annotate.html", csrf=csrf_token(request.cookies[COOKIE]))
 
     async def enter(self, request: Request) -> Response:
         """Exchange a link's token for a session's cookie."""
