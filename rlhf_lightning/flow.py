@@ -93,10 +93,7 @@ class Ranking(Record):
 
 
 class Edit(Record):
-    """responses = (original, edited): a person improved the original. Equal texts are an approval.
-
-    feedback.standardise.edit_spans computes the changes.
-    """
+    """responses = (original, edited): a person improved the original. Equal texts are an approval (changes: feedback.standardise)."""
 
     kind: Literal["edit"] = "edit"
 
@@ -114,8 +111,7 @@ class SpanLabel(Record):
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=0)]
     value: Annotated[float, Field(ge=-1, le=1)]
-    label: str | None = None
-    """Category of the span ("Fluency/Grammar")."""
+    label: str | None = None  # category of the span ("Fluency/Grammar")
 
 
 class Spans(Record):
@@ -134,7 +130,15 @@ class Comment(Record):
     end: Annotated[int, Field(ge=0)] | None = None
 
 
-Judgement = Annotated[Rating | Ranking | Edit | Thumbs | Spans | Comment, Field(discriminator="kind")]
+class Skip(Record):
+    """The annotator left the responses unjudged: counted, never learned from."""
+
+    kind: Literal["skip"] = "skip"
+    reason: str | None = None
+    flagged: bool = False  # reported as faulty
+
+
+Judgement = Annotated[Rating | Ranking | Edit | Thumbs | Spans | Comment | Skip, Field(discriminator="kind")]
 
 
 class Feedback(Record):
@@ -151,7 +155,6 @@ class Feedback(Record):
     """Display position of each response, from 0; None if unknown."""
     annotator: str | None = None
     time: datetime | None = None
-    """Time of the judgement."""
     seconds: Annotated[float, Field(ge=0)] | None = None
     """Duration of the judgement."""
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -168,12 +171,11 @@ class Feedback(Record):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         judgement, count = self.judgement, len(self.responses)
-        if isinstance(judgement, Ranking):
-            if count < 2:
-                raise ValueError("a ranking needs at least two responses")
-            if len(judgement.ranks) != count:
-                raise ValueError(f"{len(judgement.ranks)} ranks for {count} responses")
-        expected = {"ranking": count, "edit": 2}.get(judgement.kind, 1)
+        if isinstance(judgement, Ranking) and count < 2:
+            raise ValueError("a ranking needs at least two responses")
+        if isinstance(judgement, Ranking) and len(judgement.ranks) != count:
+            raise ValueError(f"{len(judgement.ranks)} ranks for {count} responses")
+        expected = {"ranking": count, "skip": max(count, 1), "edit": 2}.get(judgement.kind, 1)
         if count != expected:
             raise ValueError(f"{judgement.kind} takes {expected} responses, not {count}")
         for name, values in (("models", self.models), ("positions", self.positions)):
@@ -184,14 +186,12 @@ class Feedback(Record):
 
 
 def _check_spans(judgement: Judgement, length: int) -> None:
-    offsets: list[tuple[int, int]] = []
-    if isinstance(judgement, Spans):
-        offsets = [(span.start, span.end) for span in judgement.spans]
-    elif isinstance(judgement, Comment) and (judgement.start is not None or judgement.end is not None):
-        if judgement.start is None or judgement.end is None:
+    spans = judgement.spans if isinstance(judgement, Spans) else (judgement,) if isinstance(judgement, Comment) else ()
+    for start, end in ((span.start, span.end) for span in spans):
+        if start is None and end is None:
+            continue
+        if start is None or end is None:
             raise ValueError("a comment on a span needs its start and its end")
-        offsets = [(judgement.start, judgement.end)]
-    for start, end in offsets:
         if not start < end <= length:
             raise ValueError(f"the span {start} to {end} is not inside the response of {length} characters")
 

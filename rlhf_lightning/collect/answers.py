@@ -1,13 +1,13 @@
 """Answers, drafts, skips and flags of one annotator, each in one writing transaction.
 
 An answer is appended, never changed: a reopened one is stored as the next version. Its key comes from the page, so that a resent answer
-changes nothing.
+changes nothing. A skip is an answer without steps, whose record says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from rlhf_lightning.collect.assignment import return_slot, take_slot
 from rlhf_lightning.collect.items import in_display_order, prompt_from_json
 from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.database.tables import annotator, answer, assignment, draft, event, item
+from rlhf_lightning.flow import Feedback, Skip
 
 MAX_SECONDS = 86_400.0
 
@@ -58,42 +59,49 @@ def store_answer(connection: Connection, annotator_id: int, sent: Answer, questi
     Raises:
         AnswerRefused: not this annotator's assignment (404), answered elsewhere since (409), or an invalid value (422).
     """
-    # A resent answer.
-    stored = connection.execute(select(answer.c.assignment).where(answer.c.key == sent.key)).first()
     row = assignment_of(connection, annotator_id, sent.assignment)
-    if stored is not None:
-        if stored.assignment != row.id:
-            raise AnswerRefused(409, "this answer's key belongs to another item")
+    if is_resent(connection, sent):
         return False
     if row.version != sent.version or row.state == "skipped":
         raise AnswerRefused(409, "this item was answered or skipped in another window")
-
-    # The records.
     of_item = connection.execute(select(item).where(item.c.id == row.item)).one()
-    seconds = min(max(sent.seconds, 0.0), MAX_SECONDS)
-    view = replace(
-        view_of(of_item, row.display_order),
-        annotator=connection.scalar(select(annotator.c.name).where(annotator.c.id == annotator_id)),
-        time=datetime.fromtimestamp(now, UTC),
-        seconds=round(seconds, 3),
-        origin=f"item {of_item.id}",
-    )
+    view = judged_view(connection, row, of_item, sent, now)
     steps = parse_steps(sent.steps, questions, view)
-    records = [record.model_dump(mode="json") for record in step_records(steps, questions, view)]
-
-    # The state of the assignment and of its item's slots.
     counts = row.state in ("open", "answered") or take_slot(connection, row.item)
-    values = {"assignment": row.id, "version": row.version, "steps": steps, "records": records, "seconds": seconds}
-    times = {"elapsed": min(max(sent.elapsed, 0.0), MAX_SECONDS), "client_time": sent.client_time, "time": now}
-    connection.execute(insert(answer).values(key=sent.key, **values, **times))
-    state = {"state": "answered" if counts else "surplus", "version": row.version + 1, "answer": sent.key, "reason": None}
-    connection.execute(
-        update(assignment).where(assignment.c.id == row.id).values(**state, gold_right=gold_verdict(of_item, row, steps, questions))
-    )
+    state = {"state": "answered" if counts else "surplus", "reason": None, "gold_right": gold_verdict(of_item, row, steps, questions)}
+    append_answer(connection, row, sent, steps, step_records(steps, questions, view), state, now)
     if counts and row.state != "answered":
         connection.execute(update(item).where(item.c.id == row.item).values(answered=item.c.answered + 1))
-    connection.execute(delete(draft).where(draft.c.assignment == row.id))
     return True
+
+
+def is_resent(connection: Connection, sent: Answer) -> bool:
+    """True if this answer is stored already. Raises AnswerRefused for a key of another item."""
+    stored = connection.scalar(select(answer.c.assignment).where(answer.c.key == sent.key))
+    if stored not in (None, sent.assignment):
+        raise AnswerRefused(409, "this answer's key belongs to another item")
+    return stored is not None
+
+
+def append_answer(
+    connection: Connection, row: Row[Any], sent: Answer, steps: Any, records: Sequence[Feedback], state: Mapping[str, Any], now: float
+) -> None:
+    """Store the next version of an assignment's answer, and its new state; the draft is done."""
+    connection.execute(
+        insert(answer).values(
+            key=sent.key,
+            assignment=row.id,
+            version=row.version,
+            steps=steps,
+            records=[record.model_dump(mode="json") for record in records],
+            seconds=_clip_seconds(sent.seconds),
+            elapsed=_clip_seconds(sent.elapsed),
+            client_time=sent.client_time,
+            time=now,
+        )
+    )
+    connection.execute(update(assignment).where(assignment.c.id == row.id).values(version=row.version + 1, answer=sent.key, **state))
+    connection.execute(delete(draft).where(draft.c.assignment == row.id))
 
 
 def store_draft(connection: Connection, annotator_id: int, assignment_id: int, version: int, steps: Any, now: float) -> None:
@@ -105,16 +113,25 @@ def store_draft(connection: Connection, annotator_id: int, assignment_id: int, v
     connection.execute(insert(draft).values(assignment=row.id, version=version, steps=steps, time=now))
 
 
-def skip(connection: Connection, annotator_id: int, assignment_id: int, reason: str, flag: bool, now: float) -> None:
-    """Give an item back to others, with the reason; skipped twice is skipped once. Raises AnswerRefused."""
-    row = assignment_of(connection, annotator_id, assignment_id)
-    if row.state == "skipped":
+def skip(connection: Connection, annotator_id: int, sent: Answer, reason: str, flag: bool, now: float) -> None:
+    """Give an item back to others, with the reason, and take back an answer to it; skipped twice is once.
+
+    Raises:
+        AnswerRefused: not this annotator's assignment (404), or answered elsewhere since (409).
+    """
+    row = assignment_of(connection, annotator_id, sent.assignment)
+    if is_resent(connection, sent) or row.state == "skipped":
         return
-    if row.state not in ("open", "expired"):
+    if row.version != sent.version:
         raise AnswerRefused(409, "this item was answered in another window")
-    if row.state == "open":
+    if row.state in ("open", "answered"):
         return_slot(connection, row.item)
-    connection.execute(update(assignment).where(assignment.c.id == row.id).values(state="skipped", reason=reason))
+    if row.state == "answered":
+        connection.execute(update(item).where(item.c.id == row.item).values(answered=item.c.answered - 1))
+    of_item = connection.execute(select(item).where(item.c.id == row.item)).one()
+    view = judged_view(connection, row, of_item, sent, now)
+    record = view.record(Skip(reason=reason or None, flagged=flag), *range(len(view.responses)))
+    append_answer(connection, row, sent, {}, [record], {"state": "skipped", "reason": reason, "gold_right": None}, now)
     log(connection, "flag" if flag else "skip", now, annotator_id, row.id, {"reason": reason})
 
 
@@ -149,10 +166,22 @@ def log(
     connection.execute(insert(event).values(time=now, annotator=annotator_id, assignment=assignment_id, kind=kind, detail=detail))
 
 
-def view_of(of_item: Row[Any], order: Sequence[int]) -> ItemView:
-    """The item in the display order of an assignment."""
-    models = in_display_order(of_item.models, order)
-    return ItemView(prompt_from_json(of_item.prompt), in_display_order(of_item.responses, order) or [], models, source=of_item.source)
+def judged_view(connection: Connection, row: Row[Any], of_item: Row[Any], sent: Answer, now: float) -> ItemView:
+    """The item in the display order of an assignment, with who answers it, when, and how long it took."""
+    return ItemView(
+        prompt_from_json(of_item.prompt),
+        in_display_order(of_item.responses, row.display_order) or [],
+        in_display_order(of_item.models, row.display_order),
+        annotator=connection.scalar(select(annotator.c.name).where(annotator.c.id == row.annotator)),
+        time=datetime.fromtimestamp(now, UTC),
+        seconds=round(_clip_seconds(sent.seconds), 3),
+        source=of_item.source,
+        origin=f"item {of_item.id}",
+    )
+
+
+def _clip_seconds(seconds: float) -> float:
+    return min(max(seconds, 0.0), MAX_SECONDS)
 
 
 def step_names(questions: Mapping[str, Question], responses: int) -> list[tuple[str, str, int]]:
@@ -188,9 +217,9 @@ def parse_steps(values: Mapping[str, Any], questions: Mapping[str, Question], vi
     return parsed
 
 
-def step_records(steps: Mapping[str, Any], questions: Mapping[str, Question], view: ItemView) -> list[Any]:
+def step_records(steps: Mapping[str, Any], questions: Mapping[str, Question], view: ItemView) -> list[Feedback]:
     """The feedback records of all steps."""
-    records = []
+    records: list[Feedback] = []
     for step, name, position in step_names(questions, len(view.responses)):
         if step in steps:
             records += questions[name].feedback(steps[step], view, position)

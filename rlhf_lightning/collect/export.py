@@ -76,7 +76,8 @@ def label_studio_rows(records: Iterable[Mapping[str, Any]]) -> Rows:
     """Label Studio's tasks: one for the same responses in one order, with all annotations of them.
 
     Controls are called after the judgement: rating (or its aspect), pairwise, ranking, thumbs, edit, spans, comment. A ranking of more than
-    two, or with ties, is a Ranker with the buckets rank_1, rank_2, ... `meta.records` has what no field has: "both bad", margins, models.
+    two, or with ties, is a Ranker with the buckets rank_1, rank_2, ... A skip is a cancelled annotation. `meta.records` has what no field
+    has: "both bad", margins, models, reasons of skips.
     """
     ids = itertools.count(1)
     for number, (texts, judged) in enumerate(_by_responses(records), start=1):
@@ -97,7 +98,7 @@ def _annotation(record: Mapping[str, Any]) -> dict[str, Any]:
         "completed_by": {"email": record["annotator"]},
         "created_at": record["time"],
         "lead_time": record["seconds"],
-        "was_cancelled": False,
+        "was_cancelled": record["judgement"]["kind"] == "skip",
         "result": [
             {"id": f"result_{i}", "from_name": control, "to_name": "response", "type": kind, "origin": "manual", "value": value}
             for i, (control, kind, value) in enumerate(_label_studio_values(record))
@@ -137,9 +138,10 @@ def argilla_rows(records: Iterable[Mapping[str, Any]]) -> Rows:
     """Argilla's records: one for the same responses in one order.
 
     Questions are called after the judgement: rating (or its aspect), ranking, thumbs (yes, no), edit, spans, comment. A ranking
-    without ties is a list of fields, best first, as Argilla 2 stores it; one with ties has ranks.
+    without ties is a list of fields, best first, as Argilla 2 stores it; one with ties has ranks. Skips are left out.
     """
-    for number, (texts, judged) in enumerate(_by_responses(records), start=1):
+    judgements = (record for record in records if record["judgement"]["kind"] != "skip")
+    for number, (texts, judged) in enumerate(_by_responses(judgements), start=1):
         names = ["response"] if len(texts) == 1 else [f"response_{i}" for i in range(1, len(texts) + 1)]
         answers: dict[str, list[dict[str, Any]]] = {}
         for record in judged:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from rlhf_lightning.database.tables import item
+from rlhf_lightning.feedback.strict_json import replace_unstorable
 from rlhf_lightning.flow import Message, Prompt
 
 
@@ -53,7 +54,7 @@ def add_items(connection: Connection, items: Iterable[Item], *, overlap: int, ov
     """Store items that aren't stored yet; return how many are new.
 
     A share `overlap_share` of the ordinary ones, chosen by the digest and the seed, is judged by `overlap` annotators, the others by one;
-    gold items by everyone.
+    gold items by everyone. A model may draw a NUL, which no file of feedback can hold: it becomes U+FFFD.
     """
     stored = set(connection.scalars(select(item.c.digest)))
     rows = []
@@ -68,10 +69,10 @@ def add_items(connection: Connection, items: Iterable[Item], *, overlap: int, ov
         rows.append(
             {
                 "digest": digest,
-                "prompt": prompt_json(new.prompt),
-                "responses": list(new.responses),
-                "models": None if new.models is None else list(new.models),
-                "source": new.source,
+                "prompt": replace_unstorable(prompt_json(new.prompt)),
+                "responses": replace_unstorable(new.responses),
+                "models": replace_unstorable(new.models),
+                "source": replace_unstorable(new.source),
                 "gold": new.gold,
                 "is_gold": new.gold is not None,
                 "needed": needed,

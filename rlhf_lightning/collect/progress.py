@@ -21,8 +21,9 @@ MAX_AGREEMENT_ANSWERS = 5_000
 def progress(connection: Connection, now: float) -> dict[str, Any]:
     """Counts of items and answers, and the answers of the last hour."""
     states = {state: count for state, count in connection.execute(select(assignment.c.state, func.count()).group_by(assignment.c.state))}
-    last_hour = connection.scalar(select(func.count()).select_from(answer).where(answer.c.time > now - HOUR)) or 0
-    started = connection.scalar(select(func.min(answer.c.time)).where(answer.c.time > now - HOUR))
+    recent = (answer.c.time > now - HOUR) & (answer.c.steps != {})  # a skip has no steps
+    last_hour = connection.scalar(select(func.count()).select_from(answer).where(recent)) or 0
+    started = connection.scalar(select(func.min(answer.c.time)).where(recent))
     hours = max(now - started, 60.0) / HOUR if started is not None else 1.0
     state = counts(connection)
     rate = last_hour / hours
@@ -80,7 +81,7 @@ def agreement(connection: Connection) -> dict[str, Any]:
     from rlhf_lightning.feedback.quality.votes import tables_of
     from rlhf_lightning.flow import Feedback
 
-    records = [Feedback.model_validate_json(json.dumps(row)) for row in record_rows(connection, limit=MAX_AGREEMENT_ANSWERS)]
+    records = [Feedback.model_validate_json(json.dumps(row)) for row in record_rows(connection, skips=False, limit=MAX_AGREEMENT_ANSWERS)]
     if not records:
         return {"alpha": [], "annotators": {}}
     tables = tables_of(records)
@@ -107,7 +108,7 @@ def flags(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
 
 def _seconds(connection: Connection) -> dict[int, list[float]]:
     """Active seconds of each annotator's current answers."""
-    current = select(assignment.c.annotator, answer.c.seconds).join(answer, answer.c.key == assignment.c.answer)
+    current = select(assignment.c.annotator, answer.c.seconds).join(answer, answer.c.key == assignment.c.answer).where(answer.c.steps != {})
     seconds: dict[int, list[float]] = {}
     for person, value in connection.execute(current):
         seconds.setdefault(person, []).append(value)

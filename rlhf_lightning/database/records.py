@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -12,14 +12,17 @@ from rlhf_lightning.database.tables import annotator, answer, assignment, item
 BATCH = 1000
 
 
-def record_rows(connection: Connection, *, gold: bool = False, surplus: bool = False, limit: int | None = None) -> Iterator[dict[str, Any]]:
+def record_rows(
+    connection: Connection, *, gold: bool = False, surplus: bool = False, skips: bool = True, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
     """The feedback records of current answers as JSON objects, oldest first.
 
     Args:
-        gold: with the answers to gold items. surplus: with late answers beyond an item's number.
+        gold: with the answers to gold items. surplus: with late answers beyond an item's number. skips: with what was skipped.
         limit: of answers; the newest ones are read.
     """
-    for row in _current(connection, gold=gold, surplus=surplus, limit=limit):
+    states = ["answered", *(["surplus"] if surplus else []), *(["skipped"] if skips else [])]
+    for row in _current(connection, states, gold, limit):
         yield from row.records
 
 
@@ -36,8 +39,7 @@ def answer_rows(connection: Connection) -> Iterator[dict[str, Any]]:
         yield dict(row._mapping)
 
 
-def _current(connection: Connection, *, gold: bool, surplus: bool, limit: int | None) -> Iterator[Any]:
-    states = ("answered", "surplus") if surplus else ("answered",)
+def _current(connection: Connection, states: Sequence[str], gold: bool, limit: int | None) -> Iterator[Any]:
     current = (
         select(answer.c.records)
         .join(assignment, assignment.c.answer == answer.c.key)

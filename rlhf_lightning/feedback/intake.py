@@ -11,7 +11,10 @@ from rlhf_lightning.feedback.cleaning import Cleaning, Filter
 from rlhf_lightning.feedback.judgements import judgement_kind
 from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.store import Store
-from rlhf_lightning.flow import Feedback
+from rlhf_lightning.flow import Feedback, Skip
+
+MAX_REASONS = 20
+"""Most reasons of skips that are counted by themselves."""
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Intake:
 def ingest(
     reader: Reader, filters: Mapping[str, Filter], multi_pass: Iterable[str] = (), store: Store = list, intermediate_store: Store = list
 ) -> Intake:
-    """Read every row and apply each filter in turn.
+    """Read every row, leave skips out, and apply each filter in turn.
 
     Feedback passes one record at a time; it is stored at the end, and before each filter that needs several passes.
 
@@ -40,15 +43,29 @@ def ingest(
         DataError: bad lines (see `Reader`), or nothing left after cleaning.
     """
     intake = Intake([])
-    stream: Iterable[Feedback] = _count(reader, intake.collected)
+    skips = Cleaning()
+    stream: Iterable[Feedback] = _without_skips(_count(reader, intake.collected), skips)
     for name, clean in filters.items():
         intake.cleaning[name] = Cleaning()
         stream = clean(intermediate_store(stream) if name in multi_pass else stream, intake.cleaning[name])
     intake.feedback = store(_count(stream, intake.remaining))
+    intake.cleaning = {"skips": skips, **intake.cleaning} if skips.removed else intake.cleaning
     intake.notes = reader.notes + [f"{name}: {line}" for name, cleaning in intake.cleaning.items() for line in cleaning.lines()]
     if not intake.feedback:
         raise DataError("cleaning left no feedback: " + "; ".join(intake.notes))
     return intake
+
+
+def _without_skips(feedback: Iterable[Feedback], cleaning: Cleaning) -> Iterator[Feedback]:
+    """Count what annotators skipped, by reason, and leave it out."""
+    for record in feedback:
+        if not isinstance(record.judgement, Skip):
+            yield record
+            continue
+        kind = "flagged as faulty" if record.judgement.flagged else "skipped"
+        reason = f"{kind}: {record.judgement.reason}" if record.judgement.reason else kind
+        is_new = reason not in cleaning.removed and len(cleaning.removed) >= MAX_REASONS
+        cleaning.remove(record, f"{kind} for other reasons" if is_new else reason)
 
 
 def _count(feedback: Iterable[Feedback], counts: Counter[str]) -> Iterator[Feedback]:

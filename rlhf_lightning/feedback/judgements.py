@@ -12,7 +12,7 @@ import numpy as np
 
 from rlhf_lightning.feedback.standardise import unit_rating, z_scores
 from rlhf_lightning.feedback.words import normalise_text
-from rlhf_lightning.flow import Feedback, Prompt, Ranking, Rating, prompt_text
+from rlhf_lightning.flow import Feedback, Prompt, Ranking, Rating, Skip, prompt_text
 
 KINDS = ("rating", "pair", "ranking", "edit", "thumbs", "spans", "comment")
 PromptResponse = tuple[Prompt, str]
@@ -94,7 +94,7 @@ class Judgements(Sequence[Judged]):
 
 
 def standardise(feedback: Sequence[Feedback]) -> Judgements:
-    """Index the records with a weight above 0 and standardise their ratings (`z_scores`).
+    """Index the records, but skips and those of weight 0, and standardise their ratings (`z_scores`).
 
     The feedback is iterated once, one record at a time, and must not change afterwards.
     """
@@ -103,7 +103,7 @@ def standardise(feedback: Sequence[Feedback]) -> Judgements:
     aspects: dict[str | None, int] = {None: 0}
     unit_ratings = array("d")
     for index, record in enumerate(feedback):
-        if record.weight == 0:
+        if record.weight == 0 or isinstance(record.judgement, Skip):
             continue
         aspect = 0
         if isinstance(record.judgement, Rating):

@@ -66,6 +66,15 @@ def check_texts(data: Any) -> None:
                 _check_letters(value, ascii(field)[:60])
 
 
+def replace_unstorable(value: Any) -> Any:
+    """A JSON value with U+FFFD for each NUL and lone surrogate, so that `strict_json` reads it back."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {replace_unstorable(key): replace_unstorable(item) for key, item in value.items()}
+    return [replace_unstorable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _check_letters(text: str, field: str) -> None:
     if "\x00" in text:
         raise ValueError(f"{field} holds a NUL character (\\u0000), which databases can't; take it out")
@@ -91,4 +100,5 @@ def _reject_constant(name: str) -> NoReturn:
     raise _NotANumber(name)
 
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_reject_constant)

@@ -43,7 +43,7 @@ def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
 
 
 def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
-    """Build a check that raises DataError for a chat that a model's chat template rejects.
+    """Build a check that raises DataError for a judged chat that a model's chat template rejects.
 
     Their tokenizers are loaded at the first chat; texts need none.
     """
@@ -62,7 +62,7 @@ def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:
             prompt_ids(tokenizer, prompt)
 
     def check(record: Feedback) -> None:
-        if not isinstance(record.prompt, str):
+        if not isinstance(record.prompt, str) and record.judgement.kind != "skip":
             render(record.prompt)
 
     return check

@@ -202,6 +202,7 @@ def write_feedback(run: Run, database: Database) -> int:
     with database.read() as connection:
         rows = list(record_rows(connection))
     write_atomic(run.folder / "feedback.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows), private=True)
-    run.log(f"{len(rows)} records: {run.folder / 'feedback.jsonl'}")
+    skips = sum(row["judgement"]["kind"] == "skip" for row in rows)
+    run.log(f"{len(rows) - skips} judgements and {skips} skips: {run.folder / 'feedback.jsonl'}")
     run.results = {"records": float(len(rows))}
     return len(rows)

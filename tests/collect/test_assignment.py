@@ -45,6 +45,10 @@ def sent(row, key: str | None = None) -> Answer:
     return Answer(key or f"key {next(KEYS)}", row.id, row.version, {"thumbs/0": {"up": True}}, 1.0, 2.0)
 
 
+def skipped(row) -> Answer:
+    return Answer(f"key {next(KEYS)}", row.id, row.version, {}, 1.0, 2.0)
+
+
 class Collection(RuleBasedStateMachine):
     """People take, answer, skip, reopen, resend and walk away in any order."""
 
@@ -90,7 +94,11 @@ class Collection(RuleBasedStateMachine):
         for row in self.shown.get(person, [])[:1]:
             try:
                 with self.database.write() as connection:
-                    skip(connection, person, row.id, "unclear", False, self.now)
+                    message = skipped(row)
+                    before = connection.scalar(select(assignment.c.state).where(assignment.c.id == row.id))
+                    skip(connection, person, message, "unclear", False, self.now)
+                if before != "skipped":
+                    self.acknowledged[message.key] = (person, message)
             except AnswerRefused as refused:
                 assert refused.status == 409  # noqa: PT017
 
@@ -148,7 +156,7 @@ def test_everything_is_judged_and_nobody_judges_twice(new_location):
                 if not rows:
                     busy.discard(person)
                 elif person == 5:
-                    skip(connection, person, rows[0].id, "no time", False, 0.0)
+                    skip(connection, person, skipped(rows[0]), "no time", False, 0.0)
                 else:
                     store_answer(connection, person, sent(rows[0]), QUESTIONS, 0.0)
     with database.read() as connection:
@@ -191,7 +199,7 @@ def test_another_person_s_item_can_neither_be_read_nor_answered(new_location):
         row = open_assignments(connection, 1, 0.0, Rules())[0]
         for attempt in (
             lambda: store_answer(connection, 2, sent(row), QUESTIONS, 0.0),
-            lambda: skip(connection, 2, row.id, "", False, 0.0),
+            lambda: skip(connection, 2, skipped(row), "", False, 0.0),
         ):
             with pytest.raises(AnswerRefused) as refused:
                 attempt()

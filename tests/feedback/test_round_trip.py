@@ -15,9 +15,9 @@ from rlhf_lightning.feedback.format.record import RecordFormat
 from rlhf_lightning.feedback.reading import read_feedback
 from rlhf_lightning.feedback.source.jsonl import jsonl
 from rlhf_lightning.feedback.store import FeedbackFile
-from rlhf_lightning.flow import Comment, Edit, Feedback, Judgement, Message, Ranking, Rating, SpanLabel, Spans, Thumbs
+from rlhf_lightning.flow import Comment, Edit, Feedback, Judgement, Message, Ranking, Rating, Skip, SpanLabel, Spans, Thumbs
 
-KINDS = ("rating", "ranking", "edit", "thumbs", "spans", "comment")
+KINDS = ("rating", "ranking", "edit", "thumbs", "spans", "comment", "skip")
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\x00") | st.sampled_from('"\\\r\n\u2028\u0085\ufeff🙂')
 anything = st.text(letters, max_size=6)
 texts = st.text(letters, min_size=1, max_size=12).filter(str.strip)
@@ -48,13 +48,15 @@ def judgements(draw: st.DrawFn, kind: str, responses: tuple[str, ...]) -> Judgem
         return Spans(spans=tuple(SpanLabel(**mark, value=draw(st.floats(-1, 1)), label=draw(labels)) for mark in marks))
     if kind == "comment":
         return Comment(text=draw(anything), **(draw(stretches(responses[0])) if draw(st.booleans()) else {}))
+    if kind == "skip":
+        return Skip(reason=draw(st.none() | anything), flagged=draw(st.booleans()))
     return Edit() if kind == "edit" else Thumbs(up=draw(st.booleans()))
 
 
 @st.composite
 def records(draw: st.DrawFn) -> Feedback:
     kind = draw(st.sampled_from(KINDS))
-    count = {"ranking": draw(st.integers(2, 4)), "edit": 2}.get(kind, 1)
+    count = {"ranking": draw(st.integers(2, 4)), "skip": draw(st.integers(1, 4)), "edit": 2}.get(kind, 1)
     responses = tuple(draw(texts) for _ in range(count))
     names = st.none() | anything
 

@@ -34,6 +34,7 @@ from rlhf_lightning.collect.server.security import (
     is_same_origin,
     refusal,
 )  # fmt: skip
+from rlhf_lightning.feedback.strict_json import replace_unstorable
 
 PACKAGE = Path(__file__).parent.parent
 SESSION_SECONDS = 10.0
@@ -252,7 +253,7 @@ class Application:
 
 
 async def _json_object(request: Request) -> dict[str, Any] | None:
-    """The request's body as a JSON object; None for anything else."""
+    """The request's body as a JSON object of storable texts; None for anything else."""
 
     def reject_constant(name: str) -> Any:
         raise ValueError(name)
@@ -261,7 +262,7 @@ async def _json_object(request: Request) -> dict[str, Any] | None:
         value = json.loads(await request.body(), parse_constant=reject_constant)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return replace_unstorable(value) if isinstance(value, dict) else None
 
 
 def _client(request: Request) -> str:

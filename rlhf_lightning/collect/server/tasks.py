@@ -29,15 +29,7 @@ def state(project: Project, person: Person, payload: dict[str, Any]) -> dict[str
 
 def submit_answer(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Store an answer; return whether it is new, and the next items."""
-    sent = Answer(
-        key=_key(payload),
-        assignment=_integer(payload, "assignment"),
-        version=_integer(payload, "version"),
-        steps=_object(payload, "steps"),
-        seconds=_number(payload, "seconds"),
-        elapsed=_number(payload, "elapsed"),
-        client_time=_number(payload, "client_time") if payload.get("client_time") is not None else None,
-    )
+    sent = _answer(payload, _object(payload, "steps"))
     with project.database.write() as connection:
         people.touch(connection, person.id, project.clock())
         is_new = store_answer(connection, person.id, sent, project.questions, project.clock())
@@ -57,8 +49,9 @@ def submit_draft(project: Project, person: Person, payload: dict[str, Any]) -> d
 def submit_skip(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Give an item back, optionally flagged as faulty, with a reason."""
     reason = _text(payload, "reason", MAX_REASON) if payload.get("reason") else ""
+    sent = _answer(payload, {})
     with project.database.write() as connection:
-        skip(connection, person.id, _integer(payload, "assignment"), reason, bool(payload.get("flag")), project.clock())
+        skip(connection, person.id, sent, reason, bool(payload.get("flag")), project.clock())
         return next_tasks(connection, project, person)
 
 
@@ -131,6 +124,18 @@ def tasks_of(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]
 def is_paused(connection: Connection) -> bool:
     """True if the manager has paused the collection."""
     return bool(get_setting(connection, "is_paused", False))
+
+
+def _answer(payload: dict[str, Any], steps: dict[str, Any]) -> Answer:
+    return Answer(
+        key=_key(payload),
+        assignment=_integer(payload, "assignment"),
+        version=_integer(payload, "version"),
+        steps=steps,
+        seconds=_number(payload, "seconds"),
+        elapsed=_number(payload, "elapsed"),
+        client_time=_number(payload, "client_time") if payload.get("client_time") is not None else None,
+    )
 
 
 def _text(payload: dict[str, Any], name: str, most: int) -> str:

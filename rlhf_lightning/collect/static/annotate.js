@@ -185,12 +185,15 @@ function send() {
   clearTimeout(draftTimer);
   localStorage.removeItem(draftKey(task));
   if (!task.isReopened) sent.add(task.assignment);
-  const payload = { key: newKey(), assignment: task.assignment, version: task.version, steps: answers(), client_time: Date.now() / 1000, ...timer.read() };
+  const payload = { ...stampOf(task), steps: answers() };
   page.tasks = page.tasks.filter((other) => other.assignment !== task.assignment);
   page.answers += task.isReopened ? 0 : 1;
   showTask(page.tasks[0] ?? null);
   outbox.add(payload);
 }
+
+/** What an answer or a skip says besides its content. */
+const stampOf = (task) => ({ key: newKey(), assignment: task.assignment, version: task.version, client_time: Date.now() / 1000, ...timer.read() });
 
 // ---- Drafts ------------------------------------------------------------------------------------------------------------------------
 
@@ -223,11 +226,11 @@ function saveDraft() {
 
 function askReason(flag) {
   if (!page.task) return;
+  const stamp = stampOf(page.task); // the key is made once: a skip that is sent again is the same skip
   const reason = h("textarea", { id: "reason", maxlength: "500" });
   const label = flag ? "What is wrong with this item?" : "Why do you skip it? (may stay empty)";
   openDialog(flag ? "Flag this item" : "Skip this item", [h("label", { for: "reason" }, label), reason], flag ? "Flag and go on" : "Skip", async () => {
-    const { task } = page;
-    const state = await request("/api/skip", { assignment: task.assignment, reason: reason.value.trim() || null, flag });
+    const state = await request("/api/skip", { ...stamp, reason: reason.value.trim() || null, flag });
     page.task = null;
     accept(state);
   });

@@ -115,7 +115,8 @@ def test_nobody_reaches_anothers_items_or_the_manager_s_pages(served):
     mine = {"assignment": task["assignment"], "version": 0, "steps": {}}
     for path, payload in [
         ("/api/answer", answer_to(task, "theft")),
-        *((path, mine) for path in ("/api/skip", "/api/draft", "/api/reopen")),
+        ("/api/skip", answer_to(task, "theft")),
+        *((path, mine) for path in ("/api/draft", "/api/reopen")),
     ]:
         assert ben.post(path, json=payload).status_code == 404
     for path in ("/api/manage", "/export/feedback.jsonl", "/manage"):
@@ -182,7 +183,7 @@ def test_large_bodies_and_bad_values_are_refused(served):
 def test_a_skipped_item_goes_to_others_and_not_back(served):
     client, collection = enter(served, "ada"), served[0]
     tasks = client.get("/api/state").json()["tasks"]
-    reply = client.post("/api/skip", json={"assignment": tasks[0]["assignment"], "reason": "unclear", "flag": True}).json()
+    reply = client.post("/api/skip", json=answer_to(tasks[0], "skip 1") | {"reason": "unclear", "flag": True}).json()
     assert tasks[0]["assignment"] not in [task["assignment"] for task in reply["tasks"]]
     manager = enter(served, "manager")
     assert manager.get("/api/manage").json()["flags"][0]["reason"] == "unclear"
@@ -204,9 +205,10 @@ def test_hostile_text_of_annotators_is_stored_or_refused(served):
     assert post("/api/answer", answer_to(task, hostile)) == 422
     assert post("/api/answer", answer_to(task, "hostile comment") | {"steps": steps}) == 200
     with collection.project.database.read() as connection:
-        assert connection.scalar(select(answer.c.steps).where(answer.c.key == "hostile comment")) == steps
+        stored = connection.scalar(select(answer.c.steps).where(answer.c.key == "hostile comment"))
+    assert stored == {**steps, "comment/0": hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")}
     task = client.get("/api/state").json()["tasks"][0]
-    assert post("/api/skip", {"assignment": task["assignment"], "reason": hostile}) == 200
+    assert post("/api/skip", answer_to(task, "hostile skip") | {"reason": hostile}) == 200
     manager = enter(served, "manager")
     assert manager.get("/api/manage").json()["flags"][0]["reason"].endswith("<script>{{7*7}}😀")
     assert post("/api/join", {"token": hostile, "name": hostile}) == 403
