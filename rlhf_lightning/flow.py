@@ -159,6 +159,8 @@ class Feedback(Record):
     """Duration of the judgement."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight in the reward loss."""
+    selected_by: str | None = None
+    """The option of feedback_selection that chose the question, "random" for the uniform part; None without a selection."""
     source: str | None = None
     """Name of the data set."""
     origin: str | None = None
@@ -188,11 +190,9 @@ class Feedback(Record):
 def _check_spans(judgement: Judgement, length: int) -> None:
     spans = judgement.spans if isinstance(judgement, Spans) else (judgement,) if isinstance(judgement, Comment) else ()
     for start, end in ((span.start, span.end) for span in spans):
-        if start is None and end is None:
-            continue
-        if start is None or end is None:
+        if (start is None) != (end is None):
             raise ValueError("a comment on a span needs its start and its end")
-        if not start < end <= length:
+        if start is not None and end is not None and not start < end <= length:
             raise ValueError(f"the span {start} to {end} is not inside the response of {length} characters")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from torch import Generator, Tensor
 
 from rlhf_lightning.flow import Message, Prompt, prompt_text
 
@@ -77,3 +79,63 @@ class ExplainedTask(Protocol):
 
     def explain(self, prompt: Prompt, response: str) -> dict[str, float]:
         """Return the terms of the utility; every term is present, 0 if it doesn't apply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionPool:
+    """The questions that could be asked, and what the present reward model makes of their responses.
+
+    Shapes: N responses of all groups, in order; D features; M members; C comparisons. Scores are log-odds, tensors are float64 on the
+    CPU, and None without a reward model, as in a first round.
+
+    Attributes:
+        groups: prompts with their responses.
+        scores: [N] by the model.
+        features: [N, D] phi(x, y), of which the scores are a linear function or nearly so.
+        members: [M, N] by an ensemble's members, or by samples of the posterior of a linear model's weights.
+        past_differences: [C, D] phi(a) - phi(b) of the comparisons that were answered. past_scores: [C] differences of their scores.
+        precision: of the Gaussian prior of the weights on the features.
+        error_rate: share of comparisons that people answer at random, whatever their difference.
+        seconds: expected seconds of a person for a prompt and the responses to compare; None counts all alike.
+        excluded: (group, response, response) of pairs that must not be chosen; indices are those of `Choice`, rising.
+    """
+
+    groups: Sequence[tuple[Prompt, Sequence[str]]]
+    scores: Tensor | None = None
+    features: Tensor | None = None
+    members: Tensor | None = None
+    past_differences: Tensor | None = None
+    past_scores: Tensor | None = None
+    precision: float = 1.0
+    error_rate: float = 0.0
+    seconds: Callable[[Prompt, Sequence[str]], float] | None = None
+    excluded: frozenset[tuple[int, int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question for people: some of the responses to one prompt.
+
+    Attributes:
+        group: index in `SelectionPool.groups`. responses: indices in the group, rising.
+        score: expected information, in the method's unit; 0 for a random choice.
+        selected_by: the option that chose it, for `Feedback.selected_by`; feedback.acquisition.choose_questions sets it.
+    """
+
+    group: int
+    responses: tuple[int, ...]
+    score: float = 0.0
+    selected_by: str = "random"
+
+
+class FeedbackSelection(Protocol):
+    """A method that chooses questions: an option of feedback_selection with its settings bound."""
+
+    def __call__(self, pool: SelectionPool, budget: int, generator: Generator) -> list[Choice]:
+        """Choose up to `budget` questions, best first; fewer if the pool has fewer.
+
+        All random numbers come from `generator`, so that equal seeds choose alike on every process.
+
+        Raises:
+            ConfigError: the pool lacks what the method needs.
+        """

@@ -16,10 +16,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from rlhf_lightning.config import plugins, presets, schema
 from rlhf_lightning.config.guards import guard
@@ -45,6 +45,9 @@ class Group:
 
 
 WEIGHT = Setting("weight", FiniteFloat, 1.0, "factor of the score in the sum of several scorers.")
+SHARE_RANDOM = Setting(
+    "share_random", Annotated[float, Field(ge=0, le=1)], 0.2, "fraction of the questions drawn uniformly: held-out metrics are theirs alone."
+)
 # A group's name is its folder under rlhf_lightning/ with "_" for "/": reward_head lives in rlhf_lightning/reward/head/.
 GROUPS: dict[str, Group] = {
     "stage": Group("what to run"),
@@ -58,6 +61,7 @@ GROUPS: dict[str, Group] = {
     "feedback_filter": Group("how feedback is cleaned, in this order", many=True),
     "feedback_comment": Group("how good a written comment finds what it is about"),
     "feedback_annotator": Group("who judges the policy's samples in stage=rounds"),
+    "feedback_selection": Group("which of the policy's samples people are asked to judge", settings=(SHARE_RANDOM,)),
     "reward_pooling": Group("from token vectors to one vector phi(x, y)"),
     "reward_head": Group("from phi(x, y) to the score r"),
     "reward_tuning": Group("which weights of the trunk are trained"),

@@ -271,7 +271,9 @@ def words_for_packed(world, words: str) -> list[str]:
 IN_PACKED = set.union(*map(options_in, PACKED))
 OF_A_SERVER = {("stage", "collect"), ("feedback_source", "collected")}
 """Options that wait for people or read their answers, and the questions; tests/stage/test_collect.py and tests/collect/ run them."""
-ALONE = [c for c in registry.components() if (c.group, c.name) not in IN_PACKED | OF_A_SERVER and c.group != "collect_question"]
+OWN_TESTS = {"collect_question", "feedback_selection"}
+"""Groups whose tests run every option."""
+ALONE = [c for c in registry.components() if (c.group, c.name) not in IN_PACKED | OF_A_SERVER and c.group not in OWN_TESTS]
 
 
 ANOTHER_MODEL, A_FILE, ANOTHER_JUDGEMENT = "reads another kind of model", "needs a file", "learns from another judgement"

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Feedback, Rollout, ScoredRollout
+from rlhf_lightning.interfaces import Choice
 
 Check = Callable[[Sequence[Any], Any], str]
 """Given the arguments and the output of a call, what was expected; empty if the output is right."""
@@ -178,6 +179,10 @@ def _feedback(args: Sequence[Any], output: Any) -> str:
     return "" if right else "Feedback records"
 
 
+def _choices(args: Sequence[Any], output: Any) -> str:
+    return "" if isinstance(output, list) and all(isinstance(item, Choice) for item in output) else "a list of Choice"
+
+
 def _rows(args: Sequence[Any], output: Any) -> str:
     return "" if isinstance(output, Iterable) and all(hasattr(item, "origin") for item in output) else "rows (feedback.row.Row)"
 
@@ -238,6 +243,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "feedback_comment": {"__call__": _number},
     "collect_question": {"feedback": _feedback},
     "feedback_annotator": {"judge": _feedback},
+    "feedback_selection": {"__call__": _choices},
     "task": {"train_prompts": _list, "test_prompts": _list, "demonstrations": _list},
     "stage": {"__call__": _number},
 }

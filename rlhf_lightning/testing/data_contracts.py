@@ -10,6 +10,7 @@ import torch
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
+from rlhf_lightning.interfaces import SelectionPool
 from rlhf_lightning.runtime.composition import check
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.task.reviews import Reviews
@@ -94,6 +95,18 @@ def feedback_annotator(trial: Trial) -> None:
     assert {feedback.prompt for feedback in judgements} == {prompt}
 
 
+def feedback_selection(trial: Trial) -> None:
+    """Choose as many different questions as the budget allows, and alike from equal seeds."""
+    features = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    members = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) @ features.T
+    groups = [(f"The lamp {i}:", [f"good {i}", f"bad {i}", f"so so {i}"]) for i in range(4)]
+    pool = SelectionPool(groups=groups, features=features, scores=members.mean(0), members=members)
+    first, second = (trial.make()(pool, 3, torch.Generator().manual_seed(2)) for _ in range(2))
+    assert first == second, "equal seeds choose differently"
+    assert len({(choice.group, choice.responses) for choice in first}) == 3
+    assert all(set(choice.responses) <= {0, 1, 2} for choice in first)
+
+
 def evaluation_metric(trial: Trial) -> None:
     """Return a finite number for each response."""
     numbers = trial.make()(Reviews(demonstrations=2), scored_rollout())
@@ -104,6 +117,7 @@ def evaluation_metric(trial: Trial) -> None:
 CONTRACTS = {
     contract.__name__: contract
     for contract in (
-        stage, task, backbone, feedback_source, feedback_format, feedback_filter, feedback_comment, feedback_annotator, evaluation_metric
+        stage, task, backbone, feedback_source, feedback_format, feedback_filter, feedback_comment, feedback_annotator, feedback_selection,
+        evaluation_metric
     )
 }  # fmt: skip

@@ -31,6 +31,7 @@ CALLS = {
     "feedback_format": ("return [1]", [None], "Feedback"),
     "feedback_filter": ("yield 1", [[], None], "Feedback"),
     "feedback_source": ("yield {'prompt': 'a'}", [], "rows"),
+    "feedback_selection": ("return [1]", [None, 1, None], "Choice"),
     "feedback_comment": ("return None", ["text"], "number"),
     "reward_feature": ("return 'x' and None", ["prompt", "response"], "number"),
     "reward_tuning": ("return 3", [None], "nothing"),

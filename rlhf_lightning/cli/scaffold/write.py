@@ -27,6 +27,7 @@ PLAINEST = {
     "feedback_filter": "length",
     "feedback_comment": "vader",
     "feedback_annotator": "simulated",
+    "feedback_selection": "random",
     "collect_question": "comment",
     "reward_pooling": "mean",
     "reward_head": "mlp",
