@@ -46,7 +46,7 @@ class Group:
 
 WEIGHT = Setting("weight", FiniteFloat, 1.0, "factor of the score in the sum of several scorers.")
 SHARE_RANDOM = Setting(
-    "share_random", Annotated[float, Field(ge=0, le=1)], 0.2, "fraction of the questions drawn uniformly: held-out metrics are theirs alone."
+    "share_random", Annotated[float, Field(ge=0, le=1)], 0.2, "fraction of the questions drawn uniformly, the part that measures the model."
 )
 # A group's name is its folder under rlhf_lightning/ with "_" for "/": reward_head lives in rlhf_lightning/reward/head/.
 GROUPS: dict[str, Group] = {
