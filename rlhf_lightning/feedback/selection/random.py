@@ -19,7 +19,7 @@ def random(pool: SelectionPool, budget: int, generator: Generator, *, pairs: boo
     """
     if pairs:
         return random_pairs(pool, budget, generator)
-    groups = range(len(pool.groups))
+    groups = list(range(len(pool.groups)))
     if budget < len(groups):
         groups = sorted(torch.randperm(len(groups), generator=generator)[:budget].tolist())
     return [Choice(group, tuple(range(len(pool.groups[group][1])))) for group in groups]
