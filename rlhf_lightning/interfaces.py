@@ -1,15 +1,19 @@
-"""The task protocol and its records."""
+"""The protocols of tasks, annotators and selections, and their records."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from rlhf_lightning.flow import Message, Prompt, prompt_text
+from rlhf_lightning.flow import Feedback, Message, Prompt, prompt_text
+
+AnnotationKind = Literal["rating", "ranking", "edit"]
+ANNOTATION_KINDS: tuple[AnnotationKind, ...] = ("rating", "ranking", "edit")
 
 
 @dataclass(frozen=True)
@@ -138,4 +142,42 @@ class FeedbackSelection(Protocol):
 
         Raises:
             ConfigError: the pool lacks what the method needs.
+        """
+
+
+@dataclass(frozen=True)
+class AnnotatorContext:
+    """The first argument of every annotator: what it may use of the run.
+
+    Attributes:
+        folder: of the run, for what an annotator must not ask twice.
+        log: prints a line.
+    """
+
+    task: Task
+    folder: Path
+    log: Callable[[str], None] = print
+
+
+class Annotator(Protocol):
+    """Judges the policy's samples: one or several people, a model, a program, or a simulation."""
+
+    @property
+    def kinds(self) -> tuple[AnnotationKind, ...]:
+        """Kinds of judgement that it can give; a class attribute, which is read before one is built."""
+        ...
+
+    def judge(
+        self, groups: Sequence[tuple[Prompt, Sequence[str]]], *, number: int, kinds: Sequence[AnnotationKind] = ANNOTATION_KINDS
+    ) -> list[Feedback]:
+        """Judge each prompt's responses, in these kinds of judgement.
+
+        The same arguments again, after a crash too, continue where it ended and give the same result. A blind comparison of two
+        policies is `judge(groups of two responses, kinds=("ranking",))`.
+
+        Args:
+            groups: (prompt, its responses); prompts need not be distinct.
+            number: the round's, from 1; 0 before the first.
+            kinds: of judgement. By default an annotator gives those of its settings. A kind that it can't give, or that doesn't apply to
+                a group (a ranking of one response), is left out.
         """

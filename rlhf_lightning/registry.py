@@ -45,6 +45,12 @@ class Group:
 
 
 WEIGHT = Setting("weight", FiniteFloat, 1.0, "factor of the score in the sum of several scorers.")
+SHARE = Setting(
+    "share",
+    Annotated[float, Field(gt=0, le=1)] | None,
+    None,
+    "fraction of the prompts that it judges; null: an equal part of the rest.",
+)
 SHARE_RANDOM = Setting(
     "share_random", Annotated[float, Field(ge=0, le=1)], 0.2, "fraction of the questions drawn uniformly, the part that measures the model."
 )
@@ -60,7 +66,7 @@ GROUPS: dict[str, Group] = {
     "feedback_format": Group("what a feedback row says", many=True),
     "feedback_filter": Group("how feedback is cleaned, in this order", many=True),
     "feedback_comment": Group("how good a written comment finds what it is about"),
-    "feedback_annotator": Group("who judges the policy's samples in stage=rounds"),
+    "feedback_annotator": Group("who judges the policy's samples in stage=rounds", many=True, settings=(SHARE,)),
     "feedback_selection": Group("which of the policy's samples people are asked to judge", settings=(SHARE_RANDOM,)),
     "reward_pooling": Group("from token vectors to one vector phi(x, y)"),
     "reward_head": Group("from phi(x, y) to the score r"),

@@ -154,7 +154,7 @@ def test_the_default_configuration_is_right():
 
 def test_every_seed_follows_the_run_s():
     config = composed("seed=17")
-    assert (config.task.seed, config.feedback_annotator.seed) == (17, 17)
+    assert (config.task.seed, config.feedback_annotator.simulated.seed) == (17, 17)
     assert composed("seed=17", "task.seed=3").task.seed == 3
 
 

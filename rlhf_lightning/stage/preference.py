@@ -14,6 +14,7 @@ from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._annotators import build_annotators
 from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 from rlhf_lightning.stage._fitting_task import fitting_task
@@ -114,7 +115,7 @@ def read_inputs(run: Run, task: Task) -> PreferenceInputs:
 
 def collect_inputs(run: Run, task: Task, prompts: int, responses: int) -> PreferenceInputs:
     """Warm the policy up on demonstrations, and let the annotators judge its samples."""
-    annotators = run.build("feedback_annotator", task)
+    annotators = build_annotators(run, task)
     notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
     task = fitting_task(run, task, policy, notes=notes)

@@ -17,6 +17,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make, register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._annotators import build_annotators, check_annotators
 from rlhf_lightning.stage._evaluation import LOSS, check_monitor, evaluate_trained, policy_names
 from rlhf_lightning.stage._feedback import ingest
 from rlhf_lightning.stage._fitting_task import fitting_task
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.intake import Intake
     from rlhf_lightning.flow import Prompt
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.interfaces import Annotator, Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.stage._planned_run import PlannedRun
@@ -68,7 +69,8 @@ class RoundsHistory:
 
 def check_combination(choices: ComposedConfig) -> None:
     """Check the combination of settings before any model loads. Raises ConfigError."""
-    choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
+    check_annotators(choices)
+    choices.require("feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric")
     check_policy_training(choices)
     check_monitor(choices, [*LOSS, *policy_names(choices)])
@@ -93,7 +95,7 @@ def rounds(
     task: Task = run.build("task")
     if not task.has_utility:
         raise ConfigError("stage=rounds needs a task with a known utility for its annotators and its target; task=reviews has one")
-    annotators = run.build("feedback_annotator", task)
+    annotators = build_annotators(run, task)
     held_out = held_out_scorers(run, task)
     notes: list[str] = []
     policy = run.language_model(corpus=run.corpus(task))
@@ -122,7 +124,9 @@ def rounds(
     return history.improvement()
 
 
-def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number: int, prompts: int, responses: int, file: Path) -> None:
+def collect(
+    run: Run, task: Task, policy: LanguageModel, annotators: Annotator, number: int, prompts: int, responses: int, file: Path
+) -> None:
     """Let the annotators judge the policy's samples, and write their feedback as JSON Lines.
 
     Samples that are empty or contain a NUL are skipped: files of feedback can't hold them. Every process draws the same samples; the first
@@ -145,7 +149,7 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, number
         groups = [
             (prompt, list(filter(_is_valid_response, texts[i * responses : (i + 1) * responses]))) for i, prompt in enumerate(sampled)
         ]
-        feedback = annotators.judge([(prompt, texts) for prompt, texts in groups if texts])
+        feedback = annotators.judge([(prompt, texts) for prompt, texts in groups if texts], number=number)
         if not feedback:
             raise ConfigError(f"round {number}: no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty")
         if run.is_rank_zero:

@@ -10,7 +10,7 @@ import torch
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
-from rlhf_lightning.interfaces import SelectionPool
+from rlhf_lightning.interfaces import AnnotatorContext, SelectionPool
 from rlhf_lightning.runtime.composition import check
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.task.reviews import Reviews
@@ -90,8 +90,10 @@ def feedback_annotator(trial: Trial) -> None:
     """Judge the responses to each prompt."""
     reviews = Reviews(demonstrations=20)
     prompt = reviews.train_prompts()[0].prompt
-    judgements = trial.make(reviews).judge([(prompt, ["a good lamp", "a bad lamp"])])
+    context, groups = AnnotatorContext(reviews, trial.folder), [(prompt, ["a good lamp", "a bad lamp"])]
+    judgements = trial.make(context).judge(groups, number=1)
     assert judgements
+    assert trial.make(context).judge(groups, number=1) == judgements, "the same round is judged otherwise the second time"
     assert {feedback.prompt for feedback in judgements} == {prompt}
 
 

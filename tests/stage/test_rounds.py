@@ -64,10 +64,15 @@ def test_it_stops_once_the_target_is_met(command, world):
 @pytest.mark.parametrize(
     "words",
     [
-        ["feedback_annotator.rankings=0", "feedback_annotator.edits=0"],
-        ["feedback_annotator.ratings=0", "feedback_annotator.edits=0"],
-        ["feedback_annotator.ratings=0", "feedback_annotator.rankings=0"],
-        ["feedback_annotator.ratings=1", "feedback_annotator.rankings=0", "feedback_annotator.edits=0", "stage.prompts=40"],
+        ["feedback_annotator.simulated.rankings=0", "feedback_annotator.simulated.edits=0"],
+        ["feedback_annotator.simulated.ratings=0", "feedback_annotator.simulated.edits=0"],
+        ["feedback_annotator.simulated.ratings=0", "feedback_annotator.simulated.rankings=0"],
+        [
+            "feedback_annotator.simulated.ratings=1",
+            "feedback_annotator.simulated.rankings=0",
+            "feedback_annotator.simulated.edits=0",
+            "stage.prompts=40",
+        ],
     ],
     ids=["ratings", "rankings", "edits", "ratings that compare nothing"],
 )
@@ -77,7 +82,7 @@ def test_one_kind_of_feedback_is_enough(command, world, words):
 
 
 def test_no_feedback_is_reported(command, world):
-    outcome = command(*world.rounds(*(f"feedback_annotator.{kind}=0" for kind in ("ratings", "rankings", "edits"))))
+    outcome = command(*world.rounds(*(f"feedback_annotator.simulated.{kind}=0" for kind in ("ratings", "rankings", "edits"))))
     assert outcome.code == 2
     assert "no feedback" in outcome.error
 

@@ -4,15 +4,15 @@ import math
 import random
 import statistics
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.annotation import Annotator
 from rlhf_lightning.feedback.annotator.simulated import SimulatedAnnotators
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
-from rlhf_lightning.interfaces import Demonstration, TaskPrompt
+from rlhf_lightning.interfaces import Annotator, AnnotatorContext, Demonstration, TaskPrompt
 from rlhf_lightning.task.reviews import Reviews
 
 
@@ -38,7 +38,7 @@ class Numbers:
 
 
 def people(**settings: Any) -> SimulatedAnnotators:
-    return SimulatedAnnotators(Numbers(), **settings)
+    return SimulatedAnnotators(AnnotatorContext(Numbers(), Path()), **settings)
 
 
 def sentiment_rating(feedback: Feedback) -> float:
@@ -125,9 +125,9 @@ def test_a_share_of_people_answers_at_random() -> None:
 def test_nobody_at_random_leaves_every_judgement_as_it_was() -> None:
     """A setting that is off draws no random number."""
     groups = [("p", ["8", "9", "10"])] * 10
-    assert people(random_fraction=0.0).judge(groups) == people().judge(groups)
+    assert people(random_fraction=0.0).judge(groups, number=1) == people().judge(groups, number=1)
     some, all_looking = people(annotators=4, random_fraction=0.5), people(annotators=4)
-    told = list(zip(some.judge(groups), all_looking.judge(groups), strict=True))
+    told = list(zip(some.judge(groups, number=1), all_looking.judge(groups, number=1), strict=True))
     looking = {person.name for person in some.people if not person.at_random}
     assert all(a == b for a, b in told if a.annotator in looking)
     assert any(a != b for a, b in told)
@@ -156,39 +156,49 @@ def test_edits_are_the_tasks_and_vary() -> None:
 
 def test_judge_gives_each_prompt_every_kind() -> None:
     judges = people(ratings=3, rankings=2, edits=1)
-    found = judges.judge([("p", ["8", "9", "10"]), ("q", ["11"])])
+    found = judges.judge([("p", ["8", "9", "10"]), ("q", ["11"])], number=1)
     counts = Counter((feedback.prompt, feedback.judgement.kind) for feedback in found)
     assert counts == {("p", "rating"): 3, ("p", "ranking"): 2, ("p", "edit"): 1, ("q", "rating"): 3, ("q", "edit"): 1}
     assert {f.responses[0] for f in found if f.prompt == "p" and f.judgement.kind == "rating"} == {"8", "9", "10"}
     assert all(f.responses == ("8", "9", "10") for f in found if f.judgement.kind == "ranking")
-    assert {f.judgement.kind for f in judges.judge([("p", ["8", "9"])], kinds=("ranking",))} == {"ranking"}
+    assert {f.judgement.kind for f in judges.judge([("p", ["8", "9"])], number=1, kinds=("ranking",))} == {"ranking"}
 
 
-def test_a_sequence_is_decided_by_its_seed_and_resumed_by_its_count() -> None:
+def test_a_round_is_decided_by_its_seed_and_its_number() -> None:
     groups = [("p", ["8", "9", "10"])] * 20
 
     def fresh(seed: int = 3) -> SimulatedAnnotators:
         return people(seed=seed, ratings=2)
 
-    whole = fresh().judge(groups)
-    assert whole == fresh().judge(groups)
-    assert whole != fresh(4).judge(groups)
+    whole = fresh().judge(groups, number=1)
+    assert whole == fresh().judge(groups, number=1)
+    assert whole != fresh(4).judge(groups, number=1)
     assert len({f.annotator for f in whole}) == 5
     assert len({f.responses for f in whole if f.judgement.kind == "rating"}) == 3
-    first, rest = fresh(), fresh()
-    head = first.judge(groups[:7])
-    rest.count = first.count
-    assert head + rest.judge(groups[7:]) == whole
+    second = fresh().judge(groups, number=2)
+    crowd = fresh()
+    assert [crowd.judge(groups, number=number) for number in (1, 2, 1)] == [whole, second, whole]
+    assert second != whole
+
+
+def test_a_kind_that_is_asked_for_alone_is_given_and_changes_no_other_judgement() -> None:
+    groups = [("p", ["8", "9"])] * 20
+    crowd = people(rankings=0, noise=3.0)
+    before = crowd.judge(groups, number=1)
+    comparisons = crowd.judge(groups, number=1, kinds=("ranking",))
+    assert len({feedback.judgement for feedback in comparisons}) == 2
+    assert len(comparisons) == 20
+    assert crowd.judge(groups, number=1) == before
 
 
 def test_on_reviews_they_agree_with_the_utility_as_often_as_their_noise_lets_them() -> None:
     task = Reviews(demonstrations=400)
     sd = statistics.stdev(task.utility(row.prompt, row.response) for row in task.demonstrations())
-    judges: Annotator = SimulatedAnnotators(task, rankings=10)
+    judges: Annotator = SimulatedAnnotators(AnnotatorContext(task, Path()), rankings=10)
     by_prompt: dict[str, list[str]] = defaultdict(list)
     for row in task.demonstrations():
         by_prompt[row.prompt].append(row.response)
-    found = judges.judge([(prompt, responses) for prompt, responses in by_prompt.items() if len(set(responses)) > 1])
+    found = judges.judge([(prompt, responses) for prompt, responses in by_prompt.items() if len(set(responses)) > 1], number=1)
     agree, expected = [], []
     for feedback in found:
         utilities = [task.utility(feedback.prompt, response) for response in feedback.responses]
@@ -213,12 +223,12 @@ class Flat(Numbers):
 
 def test_errors() -> None:
     with pytest.raises(ConfigError, match="needs a task with a utility"):
-        SimulatedAnnotators(Silent())
+        SimulatedAnnotators(AnnotatorContext(Silent(), Path()))
     with pytest.raises(ConfigError, match="demonstrations of differing utility"):
-        SimulatedAnnotators(Flat())
+        SimulatedAnnotators(AnnotatorContext(Flat(), Path()))
     with pytest.raises(ConfigError, match=r"rating_scale=\[7, 1\]"):
         people(rating_scale=(7, 1))
     with pytest.raises(DataError, match="at least two responses, not 1"):
         people().rank("p", ["1"])
     with pytest.raises(DataError, match="no responses to the prompt 'p'"):
-        people().judge([("p", [])])
+        people().judge([("p", [])], number=1)
