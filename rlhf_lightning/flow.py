@@ -93,7 +93,7 @@ class Ranking(Record):
 
 
 class Edit(Record):
-    """responses = (original, edited): a person improved the original. Equal texts are an approval (changes: feedback.standardise)."""
+    """responses = (original, edited by a person). Equal texts are an approval."""
 
     kind: Literal["edit"] = "edit"
 

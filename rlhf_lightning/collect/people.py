@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from rlhf_lightning.collect.assignment import return_slot
-from rlhf_lightning.database.tables import annotator, assignment, credential
+from rlhf_lightning.collect.assignment import release_all
+from rlhf_lightning.database.tables import annotator, credential
 
 Kind = Literal["link", "join", "session"]
 MAX_NAME = 80
@@ -85,10 +85,7 @@ def revoke(connection: Connection, person_id: int) -> None:
     """Invalidate all links and sessions of an annotator and return the open items; answers stay."""
     connection.execute(update(annotator).where(annotator.c.id == person_id).values(is_active=False))
     connection.execute(delete(credential).where(credential.c.annotator == person_id))
-    open_ones = select(assignment.c.id, assignment.c.item).where(assignment.c.annotator == person_id, assignment.c.state == "open")
-    for row in connection.execute(open_ones).all():
-        connection.execute(update(assignment).where(assignment.c.id == row.id).values(state="expired"))
-        return_slot(connection, row.item)
+    release_all(connection, person_id)
 
 
 def readmit(connection: Connection, person_id: int) -> None:

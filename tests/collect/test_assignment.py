@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import func, insert, select
 
-from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer
-from rlhf_lightning.collect.assignment import Rules, is_gold_turn, open_assignments
+from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
+from rlhf_lightning.collect.assignment import Rules, is_gold_turn, leave, open_assignments, renew_lease
 from rlhf_lightning.collect.items import Item, add_items
 from rlhf_lightning.collect.question.thumbs import ThumbsQuestion
 from rlhf_lightning.database.connection import Database
@@ -61,7 +61,7 @@ class Collection(RuleBasedStateMachine):
     @initialize(items=st.integers(1, 6), gold=st.integers(0, 3))
     def start(self, items, gold):
         self.folder = tempfile.TemporaryDirectory()
-        self.rules = Rules(gold_share=0.25, lease_seconds=100.0)
+        self.rules = Rules(gold_share=0.25, lease_seconds=100.0, preload_seconds=30.0)
         self.database = collection(self.location(), items, overlap=self.overlap, gold=gold, people=self.people)
         self.now, self.acknowledged, self.shown = 0.0, {}, {}
 
@@ -111,6 +111,11 @@ class Collection(RuleBasedStateMachine):
                     self.shown[person] = [reopen(connection, person, mine.id, self.now)]
                 except AnswerRefused as refused:
                     assert refused.status == 409  # noqa: PT017
+
+    @rule(person=st.integers(1, people))
+    def go_away(self, person):
+        with self.database.write() as connection:
+            leave(connection, person, self.now, self.rules)
 
     @rule(seconds=st.sampled_from([10.0, 150.0]))
     def wait(self, seconds):
@@ -169,6 +174,51 @@ def test_everything_is_judged_and_nobody_judges_twice(new_location):
             )
             gold_share[person] = connection.scalar(mine.where(item.c.is_gold)) / connection.scalar(mine)
     assert all(0.15 <= share <= 0.25 for share in gold_share.values()), gold_share
+
+
+@settings(max_examples=8, deadline=None, phases=[Phase.generate])
+@given(people=st.integers(2, 5), paces=st.lists(st.integers(1, 12), min_size=5, max_size=5), seed=st.integers(0, 100))
+def test_nobody_waits_while_an_item_is_on_no_screen(people, paces, seed):
+    """As many people as slots, who come at once, work at different paces and ask every ten seconds when they have nothing."""
+    rules, step = Rules(seed=seed, gold_share=0.0), 10.0
+    with tempfile.TemporaryDirectory() as folder:
+        database = collection(f"{folder}/c.sqlite", people, people=people)
+        since = dict.fromkeys(range(1, people + 1), 0)
+        for tick, person in itertools.product(range(26), since):
+            now = tick * step
+            with database.write() as connection:
+                if since[person] == 0 and not open_assignments(connection, person, now, rules):
+                    assert connection.scalar(select(func.sum(item.c.answered))) + count_screens(connection) == people
+                    continue
+                renew_lease(connection, person, now, rules)
+                since[person] = (since[person] + 1) % paces[person - 1]
+                if since[person] == 0:
+                    store_answer(connection, person, sent(open_assignments(connection, person, now, rules)[0]), QUESTIONS, now)
+        with database.read() as connection:
+            assert set(connection.scalars(select(item.c.answered))) == {1}
+        database.close()
+
+
+def count_screens(connection) -> int:
+    """People with an open item: the others are preloaded."""
+    return connection.scalar(select(func.count(assignment.c.annotator.distinct())).where(assignment.c.state == "open"))
+
+
+def test_who_leaves_gives_back_what_was_not_seen(new_location):
+    """The item on the screen stays reserved for the short time, or for the long one if it has a draft."""
+    database, rules = collection(new_location(), 4), Rules(gold_share=0.0)
+    with database.write() as connection:
+        first, second = open_assignments(connection, 1, 0.0, rules)
+        assert (first.leased_until, second.leased_until) == (900.0, 120.0)
+        renew_lease(connection, 1, 60.0, rules)
+        leave(connection, 1, 60.0, rules)
+        leases = dict(connection.execute(select(assignment.c.id, assignment.c.leased_until).where(assignment.c.state == "open")).all())
+        assert leases == {first.id: 180.0}
+        store_draft(connection, 1, first.id, 0, {"thumbs/0": {"up": True}}, 70.0)
+        again, back = open_assignments(connection, 1, 70.0, rules)
+        leave(connection, 1, 80.0, rules)
+        assert (again.id, back.id, again.leased_until) == (first.id, second.id, 970.0)
+        assert connection.scalar(select(assignment.c.leased_until).where(assignment.c.state == "open")) == 970.0
 
 
 def test_a_gold_turn_comes_once_in_each_block_at_places_that_differ():

@@ -50,6 +50,7 @@ WRITE: dict[str, tuple[str, Action]] = {
     "/api/draft": ("annotator", tasks.submit_draft),
     "/api/skip": ("annotator", tasks.submit_skip),
     "/api/heartbeat": ("annotator", tasks.submit_heartbeat),
+    "/api/leave": ("annotator", tasks.submit_leave),
     "/api/reopen": ("annotator", tasks.submit_reopen),
     "/api/manage/pause": ("manager", management.set_paused),
     "/api/manage/add": ("manager", management.add_annotator),

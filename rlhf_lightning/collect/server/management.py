@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import AnswerRefused, log
+from rlhf_lightning.collect.assignment import release_preloaded
 from rlhf_lightning.collect.export import export_text
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.progress import agreement, annotator_table, flags, progress
@@ -63,6 +64,8 @@ def set_paused(project: Project, person: Person, payload: dict[str, Any]) -> dic
     """Pause or continue; a paused collection hands out no items and still stores answers."""
     paused = bool(payload.get("is_paused"))
     with project.database.write() as connection:
+        for annotator_id in connection.scalars(select(annotator.c.id)).all() if paused else ():
+            release_preloaded(connection, annotator_id)
         set_setting(connection, "is_paused", paused)
         log(connection, "pause" if paused else "continue", project.clock(), person.id)
     return {"is_paused": paused}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
-from rlhf_lightning.collect.assignment import open_assignments, renew_leases
+from rlhf_lightning.collect.assignment import leave, open_assignments, renew_lease
 from rlhf_lightning.collect.items import in_display_order
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.project import Project, get_setting
@@ -41,7 +41,7 @@ def submit_draft(project: Project, person: Person, payload: dict[str, Any]) -> d
     steps = _object(payload, "steps")
     with project.database.write() as connection:
         now = project.clock()
-        renew_leases(connection, person.id, now, project.rules)
+        renew_lease(connection, person.id, now, project.rules)
         store_draft(connection, person.id, _integer(payload, "assignment"), _integer(payload, "version"), steps, now)
     return {"saved": now}
 
@@ -56,12 +56,19 @@ def submit_skip(project: Project, person: Person, payload: dict[str, Any]) -> di
 
 
 def submit_heartbeat(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
-    """Keep the annotator's items reserved."""
+    """Keep the item on the annotator's screen reserved."""
     with project.database.write() as connection:
         now = project.clock()
         people.touch(connection, person.id, now)
-        renew_leases(connection, person.id, now, project.rules)
+        renew_lease(connection, person.id, now, project.rules)
         return {"is_paused": is_paused(connection)}
+
+
+def submit_leave(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Give others what the annotator, who closes the page, hasn't seen."""
+    with project.database.write() as connection:
+        leave(connection, person.id, project.clock(), project.rules)
+    return {}
 
 
 def submit_reopen(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +76,8 @@ def submit_reopen(project: Project, person: Person, payload: dict[str, Any]) -> 
     with project.database.write() as connection:
         now = project.clock()
         row = reopen(connection, person.id, _integer(payload, "assignment"), now)
-        renew_leases(connection, person.id, now, project.rules)
-        return {"task": tasks_of(connection, [row])[0]}
+        renew_lease(connection, person.id, now, project.rules)
+        return {"task": tasks_of(connection, [row], now)[0]}
 
 
 def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +102,12 @@ def next_tasks(connection: Connection, project: Project, person: Person) -> dict
     )
     if is_paused(connection):
         return {"tasks": [], "answers": answers, "is_paused": True}
-    rows = open_assignments(connection, person.id, project.clock(), project.rules)
-    return {"tasks": tasks_of(connection, rows), "answers": answers, "is_paused": False}
+    now = project.clock()
+    rows = open_assignments(connection, person.id, now, project.rules)
+    return {"tasks": tasks_of(connection, rows, now), "answers": answers, "is_paused": False}
 
 
-def tasks_of(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def tasks_of(connection: Connection, rows: Sequence[Any], now: float) -> list[dict[str, Any]]:
     """Assignments for the page: texts in display order, without models or gold answers."""
     texts = (
         select(assignment.c.id, item.c.prompt, item.c.responses, draft.c.steps.label("draft"), answer.c.steps.label("answer"))
@@ -113,6 +121,7 @@ def tasks_of(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]
         {
             "assignment": row.id,
             "version": row.version,
+            "reserved": row.leased_until - now,
             "prompt": of_assignment[row.id].prompt,
             "responses": in_display_order(of_assignment[row.id].responses, row.display_order),
             "steps": of_assignment[row.id].draft or of_assignment[row.id].answer or {},

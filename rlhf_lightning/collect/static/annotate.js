@@ -5,9 +5,10 @@ import { h, isTyping, keyButton, keyName, letter, root, textBlock } from "./dom.
 import { Timer } from "./timer.js";
 
 const HEARTBEAT = 60_000;
+const POLL = 10_000;
 const DRAFT_DELAY = 1000;
 const $ = (id) => document.getElementById(id);
-const page = { name: "", questions: [], guidelines: "", tasks: [], answers: 0, isPaused: false, task: null, steps: [], step: 0, values: {}, view: null };
+const page = { name: "", questions: [], guidelines: "", tasks: [], answers: 0, isPaused: false, isWaiting: false, task: null, steps: [], step: 0, values: {}, view: null };
 const modules = {};
 const timer = new Timer();
 const sent = new Set();
@@ -37,6 +38,8 @@ async function start() {
     accept(state);
     outbox.flush();
     setInterval(heartbeat, HEARTBEAT);
+    setInterval(() => page.task || document.visibilityState !== "visible" || refresh(), POLL);
+    addEventListener("pagehide", leave);
   } catch (error) {
     notice(error instanceof Refused ? error.message : "No connection: trying again.");
     setTimeout(start, 3000);
@@ -54,6 +57,8 @@ async function refresh() {
 /** Take over the server's list of open items; the one on the screen stays. */
 function accept(state) {
   page.tasks = state.tasks.filter((task) => !sent.has(task.assignment));
+  for (const task of page.tasks) task.reservedUntil = performance.now() + 1000 * task.reserved;
+  page.isWaiting = false;
   page.answers = state.answers;
   page.isPaused = state.is_paused;
   const isCurrent = page.task && (page.task.isReopened || page.tasks.some((task) => task.assignment === page.task.assignment && task.version === page.task.version));
@@ -62,13 +67,24 @@ function accept(state) {
 }
 
 async function heartbeat() {
-  if (document.visibilityState !== "visible" || !page.task) return void (page.task ?? refresh());
+  if (document.visibilityState !== "visible" || !page.task) return;
   try {
     const { is_paused } = await request("/api/heartbeat", {});
     if (is_paused !== page.isPaused) refresh();
   } catch (error) {
     if (error instanceof Refused && error.status === 401) notice("Your session has ended: open your link again.");
   }
+}
+
+/** The next item, unless its reservation ran out: then the server says which one is next. */
+function preloaded() {
+  const [next] = page.tasks;
+  return next && !page.isPaused && performance.now() < next.reservedUntil ? next : null;
+}
+
+/** Others get what hasn't been shown here. */
+function leave() {
+  request("/api/leave", {}, { keepalive: true }).catch(() => {});
 }
 
 // ---- The item ----------------------------------------------------------------------------------------------------------------------
@@ -99,7 +115,7 @@ function stepsOf(task) {
 function drawItem() {
   const { task } = page;
   if (!task) {
-    const text = page.isPaused ? "The collection is paused. This page goes on by itself." : "Nothing is left to judge now. Thank you! This page goes on by itself if something comes.";
+    const text = page.isWaiting ? "The next item is coming …" : page.isPaused ? "The collection is paused. This page goes on by itself." : "Nothing is left to judge now. Thank you! This page goes on by itself if something comes.";
     $("item").replaceChildren(h("p", {}, text));
     return;
   }
@@ -188,7 +204,8 @@ function send() {
   const payload = { ...stampOf(task), steps: answers() };
   page.tasks = page.tasks.filter((other) => other.assignment !== task.assignment);
   page.answers += task.isReopened ? 0 : 1;
-  showTask(page.tasks[0] ?? null);
+  page.isWaiting = true;
+  showTask(preloaded());
   outbox.add(payload);
 }
 

@@ -13,10 +13,10 @@ export class Refused extends Error {
   }
 }
 
-/** GET, or POST with a payload. Throws Refused for an answer of the server, TypeError without a connection. */
-export async function request(path, payload) {
+/** GET, or POST with a payload and more options of fetch. Throws Refused for an answer of the server, TypeError without a connection. */
+export async function request(path, payload, more = {}) {
   const options = payload === undefined ? {} : { method: "POST", body: JSON.stringify(payload), headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf } };
-  const response = await fetch(root + path, { ...options, credentials: "same-origin", cache: "no-store" });
+  const response = await fetch(root + path, { ...options, ...more, credentials: "same-origin", cache: "no-store" });
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, body.error ?? `The server answered ${response.status}.`);
   return body;

@@ -15,7 +15,7 @@ from rlhf_lightning.collect.question.comment import CommentQuestion
 from rlhf_lightning.collect.question.pairwise import PairwiseQuestion
 from rlhf_lightning.collect.server.app import READ, WRITE
 from rlhf_lightning.collect.server.security import MAX_BODY
-from rlhf_lightning.database.tables import answer, assignment, credential, draft
+from rlhf_lightning.database.tables import answer, assignment, credential, draft, item
 from tests.fixtures.collection import Collection, make_collection, serving
 
 QUESTIONS = {"pairwise": PairwiseQuestion(), "comment": CommentQuestion()}
@@ -240,6 +240,33 @@ def test_the_manager_pauses_adds_revokes_and_exports(served):
     assert {"chosen", "rejected"} <= json.loads(manager.get("/export/trl.jsonl").text.splitlines()[0]).keys()
     assert all(manager.get(f"/export/{tool}.json").json()[0]["id"] for tool in ("label_studio", "argilla"))
     assert manager.get("/export/trl.json").status_code == manager.get("/export/nothing.jsonl").status_code == 404
+
+
+def test_a_preloaded_item_is_free_when_its_annotator_leaves_or_the_manager_pauses_or_revokes(tmp_path):
+    collection = make_collection(tmp_path, QUESTIONS, ITEMS[:3])
+
+    def states() -> list[str]:
+        with collection.project.database.read() as connection:
+            assert connection.scalar(select(func.sum(item.c.needed - item.c.free))) == connection.scalar(
+                select(func.count()).select_from(assignment).where(assignment.c.state == "open")
+            )
+            return list(connection.scalars(select(assignment.c.state).order_by(assignment.c.id)))
+
+    with serving(collection) as address:
+        ada, manager = enter((collection, address), "ada"), enter((collection, address), "manager")
+        for action in (
+            lambda: ada.post("/api/leave", json={}),
+            lambda: manager.post("/api/manage/pause", json={"is_paused": True}),
+            lambda: manager.post("/api/manage/revoke", json={"annotator": 2}),
+        ):
+            manager.post("/api/manage/pause", json={"is_paused": False})
+            tasks = ada.get("/api/state").json()["tasks"]
+            assert [task["reserved"] > 200 for task in tasks] == [True, False]
+            assert states() == ["open", "open"]
+            assert action().status_code == 200
+            freed = states()
+            assert freed[1] == "expired"
+        assert freed == ["expired", "expired"]
 
 
 def test_the_open_link_asks_for_a_name_that_is_free(served):

@@ -83,6 +83,11 @@ def rows(collection) -> int:
         return connection.scalar(select(func.count()).select_from(answer))
 
 
+def open_items(collection) -> int:
+    with collection.project.database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.state == "open"))
+
+
 CHAT = (Message(role="user", content="hi"), Message(role="assistant", content="hello"), Message(role="user", content="how?"))
 BY_KEYS = {
     "pairwise": (PairwiseQuestion(strengths=2), ("x 1", "y 2"), "1 4", {"ranks": [1, 2], "margin": 2}),
@@ -207,6 +212,13 @@ def test_nothing_is_lost_or_doubled(browser, tmp_path):
         visitor.press("0", "Control+Enter")
         page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('Sent')")
         assert len({record["prompt"] for record in records(collection)}) <= 4
+        assert open_items(collection) == 2
+        twin.close()
+        page.goto("about:blank")
+        deadline = time.monotonic() + 5
+        while open_items(collection) > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert open_items(collection) == 1
         visitor.context.close()
 
 
