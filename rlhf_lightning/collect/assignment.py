@@ -79,7 +79,7 @@ def renew_lease(connection: Connection, annotator_id: int, now: float, rules: Ru
 
 
 def leave(connection: Connection, annotator_id: int, now: float, rules: Rules) -> None:
-    """Give back what the annotator hasn't seen; without a draft, the item on the screen gets a short lease."""
+    """Give back what the annotator hasn't seen; without a draft, the item seen gets a short lease."""
     release_preloaded(connection, annotator_id)
     has_draft = exists().where(draft.c.assignment == assignment.c.id)
     mine = and_(assignment.c.annotator == annotator_id, assignment.c.state == "open", ~has_draft)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select
 
 from rlhf_lightning.database.tables import item
 from rlhf_lightning.feedback.strict_json import replace_unstorable
-from rlhf_lightning.flow import Message, Prompt
+from rlhf_lightning.flow import Feedback, Message, Prompt
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Item:
         models: the author of each response.
         gold: the expected answer by step ("rating/0", "pairwise"), in the order of `responses`; None for an ordinary item.
         priority: higher is asked earlier.
+        judgements, predictions: of people and of models, from the file; kept beside the answers, nobody sees them.
+        has_unread: the file has some that no chosen feedback_format reads.
     """
 
     prompt: Prompt
@@ -32,6 +34,9 @@ class Item:
     source: str | None = None
     gold: dict[str, Any] | None = None
     priority: float = 0.0
+    judgements: tuple[Feedback, ...] = ()
+    predictions: tuple[Feedback, ...] = ()
+    has_unread: bool = False
 
     @property
     def digest(self) -> str:

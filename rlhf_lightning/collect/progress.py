@@ -41,7 +41,7 @@ def progress(connection: Connection, now: float) -> dict[str, Any]:
 
 def annotator_table(connection: Connection) -> list[dict[str, Any]]:
     """One row for each annotator: answers, seconds, gold accuracy, first-position share, skips."""
-    is_answered = assignment.c.state == "answered"
+    is_answered = assignment.c.state.in_(("answered", "imported"))
     per_person = select(
         assignment.c.annotator,
         func.sum(case((is_answered, 1), else_=0)).label("answers"),

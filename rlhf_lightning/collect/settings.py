@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -19,7 +19,9 @@ class CollectSettings:
 
     Attributes:
         database: a file of SQLite, or a URL postgresql://USER@HOST/NAME; the same command again continues in it.
-        items: JSONL, JSON or CSV file of prompts with responses to judge; null: draw responses from the models.
+        items: JSONL, JSON or CSV file of prompts with responses to judge, also Label Studio's and Argilla's JSON; null: draw responses
+            from the models.
+        rename: new names of fields of `items` by their old ones, {data.question: prompt}.
         gold: a file like items with an expected answer per row, mixed in to measure annotators.
         models: folders or Hub names of the policies that answer, view blind; empty: the backbone alone.
         prompts: how many of the task's prompts to ask; null: all.
@@ -41,6 +43,7 @@ class CollectSettings:
 
     database: str = "collection.sqlite"
     items: str | None = None
+    rename: dict[str, str] = field(default_factory=dict)
     gold: str | None = None
     models: tuple[str, ...] = ()
     prompts: PositiveInt | None = None

@@ -18,10 +18,11 @@ def record_rows(
     """The feedback records of current answers as JSON objects, oldest first.
 
     Args:
-        gold: with the answers to gold items. surplus: with late answers beyond an item's number. skips: with what was skipped.
+        gold: with the answers to gold items. skips: with what was skipped.
+        surplus: with late answers beyond an item's number, and with models' predictions of the file of items.
         limit: of answers; the newest ones are read.
     """
-    states = ["answered", *(["surplus"] if surplus else []), *(["skipped"] if skips else [])]
+    states = ["answered", "imported", *(["surplus", "predicted"] if surplus else []), *(["skipped"] if skips else [])]
     for row in _current(connection, states, gold, limit):
         yield from row.records
 

@@ -74,6 +74,7 @@ def collect(run: Run) -> float:
 def prepare_project(run: Run, settings: CollectSettings, database: Database) -> Project:
     """Store the items that are new, and check that the questions are those of the answers so far."""
     from rlhf_lightning.collect.assignment import Rules
+    from rlhf_lightning.collect.imported_judgements import add_judgements
     from rlhf_lightning.collect.items import add_items
     from rlhf_lightning.collect.project import Project, check_same, counts
 
@@ -87,7 +88,12 @@ def prepare_project(run: Run, settings: CollectSettings, database: Database) -> 
     items = list(itertools.chain(new_items(run, settings, questions, stored), gold_items(settings, questions)))
     with database.write() as connection:
         added = add_items(connection, items, overlap=settings.overlap, overlap_share=settings.overlap_share, seed=run.seed)
+        existing = add_judgements(connection, items, project.clock())
         state = counts(connection)
+    if existing:
+        run.log(f"{existing} judgements and predictions came with the items; nobody sees them")
+    if unread := sum(item.has_unread for item in items):
+        run.log(f"{unread} items hold annotations that are not kept: say how to read them by `feedback_format=[label_studio]`, or argilla")
     if not state["items"]:
         raise ConfigError("there is nothing to judge: the file has no rows, or the task no prompts")
     run.log(f"{database.name}: {state['items']} items, {added} of them new; {state['answers']} of {state['slots']} judgements are there")
@@ -99,7 +105,8 @@ def new_items(run: Run, settings: CollectSettings, questions: Mapping[str, Any],
     from rlhf_lightning.collect.item_file import read_items
 
     if settings.items is not None:
-        yield from read_items(settings.items, "collect.items", questions)
+        formats = run.build_all("feedback_format")
+        yield from read_items(settings.items, "collect.items", questions, formats, settings.rename)
     elif not stored:
         with run.time_stage("draw"):
             yield from drawn_items(run, settings)

@@ -1,7 +1,7 @@
 // The annotator's page: one item, one decision at a time. `page` is the only state; the document is drawn from it.
 
 import { Outbox, Refused, newKey, request } from "./api.js";
-import { h, isTyping, keyButton, keyName, letter, root, textBlock } from "./dom.js";
+import { h, isolated, isTyping, keyButton, keyName, letter, root, textBlock } from "./dom.js";
 import { Timer } from "./timer.js";
 
 const HEARTBEAT = 60_000;
@@ -257,7 +257,7 @@ async function showRecent() {
   try {
     const { recent } = await request("/api/recent");
     const rows = recent.map((row) =>
-      h("li", {}, keyButton(`${row.state === "skipped" ? "Skipped" : "Answered"} ${clock(row.time)}: ${row.excerpt}`, null, () => reopen(row.assignment))),
+      h("li", {}, keyButton([`${row.state === "skipped" ? "Skipped" : "Answered"} ${clock(row.time)}: `, isolated(row.excerpt)], null, () => reopen(row.assignment))),
     );
     openDialog("Change an earlier answer", [rows.length ? h("ul", {}, ...rows) : h("p", {}, "There is none yet.")]);
   } catch (error) {
@@ -327,7 +327,7 @@ function onKey(event) {
 // ---- Bar, notices, dialogs ---------------------------------------------------------------------------------------------------------
 
 function drawBar() {
-  $("count").textContent = `${page.name}: ${page.answers} judged`;
+  $("count").replaceChildren(isolated(page.name), `: ${page.answers} judged`);
 }
 
 function drawActions() {

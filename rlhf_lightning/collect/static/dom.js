@@ -15,9 +15,12 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A text inside a sentence, whose direction ends with it. */
+export const isolated = (text) => h("bdi", {}, text);
+
 /** A button that shows its key. */
 export function keyButton(label, key, onclick, properties = {}) {
-  return h("button", { type: "button", onclick, ...properties }, label, key ? h("kbd", { "aria-hidden": "true" }, keyName(key)) : null);
+  return h("button", { type: "button", onclick, ...properties }, ...[label].flat(), key ? h("kbd", { "aria-hidden": "true" }, keyName(key)) : null);
 }
 
 export function keyName(key) {

@@ -31,7 +31,7 @@ function draw({ progress, annotators, agreement, flags, is_paused }) {
   const people = annotators.map((person) => {
     const habits = agreement.annotators[person.name] ?? {};
     const seen = person.last_seen ? new Date(person.last_seen * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "never";
-    const action = person.is_active ? h("button", { type: "button", onclick: () => revoke(person) }, "Revoke") : "revoked";
+    const action = person.is_active ? h("button", { type: "button", onclick: () => revoke(person), "aria-label": `Revoke ${person.name}` }, "Revoke") : "revoked";
     return [person.name, person.answers, person.skips, `${percent(person.gold_accuracy)} of ${person.gold}`, number(habits.reliability, 2), number(person.median_seconds), percent(person.too_fast), percent(habits.first), seen, action];
   });
   table($("people"), ["Name", "Answers", "Skips", "Gold right", "Reliability", "Median seconds", "Under a second", "First position wins", "Last seen", "Access"], people, "No annotators yet.");

@@ -21,7 +21,7 @@ def read_collected(path: str, *, gold: bool = False, surplus: bool = False) -> I
     Args:
         path: the collection's file, or its URL "postgresql://...".
         gold: read the answers to gold items too.
-        surplus: read late answers too, beyond the number that an item needed.
+        surplus: read late answers too, beyond the number that an item needed, and predictions that came with the items.
 
     Raises:
         ConfigError: no collection there, or sqlalchemy isn't installed.

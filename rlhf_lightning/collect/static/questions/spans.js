@@ -1,6 +1,6 @@
 // Marks with labels on a response: by selecting text, or by keys word by word. Offsets count code points.
 
-import { h, keyButton, toCodePoints, toUnits } from "../static/dom.js";
+import { h, isolated, keyButton, toCodePoints, toUnits } from "../static/dom.js";
 
 export function create({ settings, task, position, value, change }) {
   const text = task.responses[position];
@@ -30,7 +30,7 @@ export function create({ settings, task, position, value, change }) {
         return h(mark ? "mark" : "span", { class: `${mark ? goodness[mark.label] : ""} ${isCursor ? "word cursor" : ""}`, title: mark?.label }, part);
       }),
     );
-    list.replaceChildren(...spans.map((span, i) => h("li", {}, `${span.label}: “${text.slice(toUnits(text, span.start), toUnits(text, span.end)).slice(0, 60)}” `, h("button", { type: "button", onclick: () => remove(i), "aria-label": `Remove mark ${i + 1}` }, "Remove"))));
+    list.replaceChildren(...spans.map((span, i) => h("li", {}, isolated(span.label), ": “", isolated(text.slice(toUnits(text, span.start), toUnits(text, span.end)).slice(0, 60)), "” ", h("button", { type: "button", onclick: () => remove(i), "aria-label": `Remove mark ${i + 1}` }, "Remove"))));
   }
   function wordRange() {
     if (!words.length) return [0, text.length];
