@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -43,7 +43,7 @@ class CollectSettings:
 
     database: str = "collection.sqlite"
     items: str | None = None
-    rename: dict[str, str] = field(default_factory=dict)
+    rename: dict[str, str] | None = None
     gold: str | None = None
     models: tuple[str, ...] = ()
     prompts: PositiveInt | None = None
