@@ -1,6 +1,6 @@
 """Less work for Hydra's composition, with the same result.
 
-Hydra has no public hook for either: hence the imports of hydra._internal, pinned by `hydra-core<1.4`.
+Hydra has no public hook for any of it: hence the imports of hydra._internal, pinned by `hydra-core<1.4`.
 """
 
 from __future__ import annotations
@@ -8,19 +8,68 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import hydra.core.utils
+import hydra.version
 from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.default_element import InputDefault
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from rlhf_lightning.config.yaml_dump import to_yaml
 
 MAX_COMPOSITIONS = 32
 """Configurations of a sweep's jobs that are kept, some megabytes each."""
 
 
 @functools.cache
-def defer_interpolation_maps() -> None:
+def reduce_work() -> None:
+    """Let Hydra merge all options at once, and map them where a default refers to them."""
+    _defer_interpolation_maps()
+    setattr(hydra.core.utils, "_save_config", _save_config)
+    setattr(hydra.version, "_get_version", functools.cache(hydra.version._get_version))
+    setattr(
+        ConfigLoaderImpl,
+        "_compose_config_from_defaults_list",
+        functools.partialmethod(_merge_at_once, ConfigLoaderImpl._compose_config_from_defaults_list),
+    )
+
+
+def _merge_at_once(
+    self: ConfigLoaderImpl, merge_each: Callable[..., DictConfig], defaults: Any, repo: CachingConfigRepository
+) -> DictConfig:
+    """Merge the options by one call: after each, OmegaConf walks all that has been merged before.
+
+    Options that no package embeds in a copy are copied here, since those of `StructuredConfigSource` are shared.
+    """
+    configs = []
+    for default in defaults:
+        config = self._load_single_config(default=default, repo=repo).config
+        shared: Any = repo.load_config(default.config_path)
+        configs.append(copy.deepcopy(config) if config is shared.config else config)
+    merged = OmegaConf.create()
+    try:
+        with flag_override(merged, "no_deepcopy_set_nodes", True):
+            merged.merge_with(*configs)
+    except OmegaConfBaseException:
+        return merge_each(self, defaults, CachingConfigRepository(repo.delegate))  # it names the file
+    loader = SimpleNamespace(_load_single_config=lambda **_: SimpleNamespace(config=merged))
+    return merge_each(loader, [SimpleNamespace(config_path="")], repo)
+
+
+def _save_config(config: DictConfig, filename: str, output_dir: Path) -> None:
+    """Save one of Hydra's files."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / filename).write_text(to_yaml(OmegaConf.to_container(config, resolve=False, enum_to_str=True)), encoding="utf-8")
+
+
+def _defer_interpolation_maps() -> None:
     """Let Hydra map the chosen options only for a default that refers to them.
 
     It makes the map anew for each of sixty groups, a quarter of the time of a composition, and no default of conf/ refers to another.

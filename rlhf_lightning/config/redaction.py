@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -55,6 +56,7 @@ SHORTEST = 8
 """Shortest secret of the environment or the command that is redacted in messages."""
 
 
+@functools.lru_cache(maxsize=4096)
 def without_secret(text: str) -> str:
     """An argument, an address or another text without its secrets."""
     for pattern, replacement in _PATTERNS:

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins import file_config_source, structured_config_source
+from hydra._internal.core_plugins import file_config_source, importlib_resources_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf_lightning.config.composition_cost import SweepCompositions, defer_interpolation_maps
+from rlhf_lightning.config.composition_cost import SweepCompositions, reduce_work
 from rlhf_lightning.errors import ConfigError
 
 CALLBACKS = (
@@ -78,6 +78,19 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return result
 
 
+class ImportlibResourcesConfigSource(importlib_resources_config_source.ImportlibResourcesConfigSource):
+    """Hydra's source of files in packages, of which its own are read once."""
+
+    read: ClassVar[dict[str, ConfigResult]] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if self.path != "hydra.conf":
+            return super().load_config(config_path)
+        if config_path not in self.read:
+            self.read[config_path] = super().load_config(config_path)
+        return copy.deepcopy(self.read[config_path])
+
+
 class StructuredConfigSource(structured_config_source.StructuredConfigSource):
     """Hydra's source of registered options, shared.
 
@@ -87,14 +100,26 @@ class StructuredConfigSource(structured_config_source.StructuredConfigSource):
     def __deepcopy__(self, memo: dict[int, Any]) -> StructuredConfigSource:
         return self
 
+    def load_config(self, config_path: str) -> ConfigResult:
+        node = self.store._load(self._normalize_file_name(config_path))
+        if not isinstance(node.node, DictConfig) or node.node._metadata.object_type in (None, dict):
+            return super().load_config(config_path)  # Hydra takes the defaults out of it
+        return ConfigResult(
+            config=node.node, path="structured://", provider=node.provider or self.provider, header={"package": node.package}
+        )
+
 
 def register() -> None:
     """Replace Hydra's sources by those above.
 
     Call it before Hydra discovers its plugins.
     """
-    SourcesRegistry.instance().types |= {"file": FileConfigSource, "structured": StructuredConfigSource}
-    defer_interpolation_maps()
+    SourcesRegistry.instance().types |= {
+        "file": FileConfigSource,
+        "pkg": ImportlibResourcesConfigSource,
+        "structured": StructuredConfigSource,
+    }
+    reduce_work()
 
 
 def check_yaml(path: str) -> None:

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_omega_conf_dumper  # OmegaConf<2.4; how it quotes texts is nowhere public
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.presets import root
 from rlhf_lightning.config.redaction import without_secrets
 from rlhf_lightning.config.yaml_check import check_search_path, check_yaml
+from rlhf_lightning.config.yaml_dump import to_yaml
 from rlhf_lightning.errors import DataError
 
 FILE = "config.yaml"
@@ -35,11 +34,6 @@ def text(config: DictConfig) -> str:
     defaults = [{key: value} for entry in menu["defaults"] if isinstance(entry, dict) for key, value in entry.items() if "hydra/" in key]
     content = {"defaults": [*defaults, "_self_"], **without_secrets(config), "hydra": menu["hydra"]}
     return HEADING + to_yaml(content)
-
-
-def to_yaml(content: Any) -> str:
-    """Format plain containers as OmegaConf.to_yaml does, which would make a configuration of them first."""
-    return str(yaml.dump(content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=get_omega_conf_dumper()))
 
 
 def is_saved(folder: Path) -> bool:

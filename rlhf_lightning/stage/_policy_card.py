@@ -47,8 +47,7 @@ def policy_card(run: Run, auto_class: str) -> str:
         auto_class: the class of transformers that loads it.
     """
     stage = run.component_of("stage").name
-    settings: Any = OmegaConf.to_container(OmegaConf.create(without_secrets(run.config)), resolve=True)
-    backbone = settings.get("backbone") or {}
+    backbone = _settings(run, "backbone")
     path = str(backbone.get("path") or "")
     # Local paths are shown by their last part.
     base = markdown_code(Path(path).name if Path(path).exists() else path) if path else "a model made from a config"
@@ -56,7 +55,7 @@ def policy_card(run: Run, auto_class: str) -> str:
     facts = [f"model: {family}, from {base}", f"training: stage {markdown(stage)}, seed {run.seed}"]
     facts += [f"tuning: {markdown(run.component_of('policy_tuning').name)}"] if run.config.get("policy_tuning") else []
     names = SECTIONS.get(stage, [stage])
-    rows = [(markdown(name), markdown(str(value))) for part in names for name, value in flatten(settings.get(part) or {}, part)]
+    rows = [(markdown(name), markdown(str(value))) for part in names for name, value in flatten(_settings(run, part), part)]
     return render_card(
         "A policy",
         {
@@ -77,6 +76,12 @@ def policy_card(run: Run, auto_class: str) -> str:
         tags=["policy", "rlhf"],
         data="training data",
     )
+
+
+def _settings(run: Run, name: str) -> Any:
+    """A section or an option of a run, with its references resolved and without secrets."""
+    node = run.config.get(name)
+    return without_secrets(OmegaConf.to_container(node, resolve=True)) if node else {}
 
 
 def _data(run: Run) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.redaction import without_secrets
+from rlhf_lightning.config.yaml_dump import to_yaml
 from rlhf_lightning.model.card import FILE
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.runtime.saved_config import to_yaml
 
 
 def write_report(run: Run, title: str, results: Mapping[str, float], **parts: Any) -> None:
