@@ -33,17 +33,17 @@ def alarms(history: History) -> dict[str, str]:
     }  # fmt: skip
 
 
-def raise_alarms(history: History, metrics: dict[str, float], log: Callable[[str], None]) -> bool:
+def raise_alarms(history: History, metrics: dict[str, float], log: Callable[[str], None]) -> set[str]:
     """Add alarm/* to the metrics of the next update; log each alarm the first time.
 
-    Returns whether there is any.
+    Returns the names of those that are raised.
     """
     texts = alarms([*history, metrics])
     for name, text in texts.items():
         metrics[f"alarm/{name}"] = float(bool(text))
         if text and not any(step.get(f"alarm/{name}") for step in history):
             log(f"alarm {name} at update {len(history) + 1}: {text}")
-    return any(texts.values())
+    return {name for name, text in texts.items() if text}
 
 
 def alarm_notes(histories: Mapping[str, History]) -> list[str]:

@@ -34,6 +34,7 @@ class PPOComponents:
         has_correction: whether the loss has a policy_correction.
         greedy: greedy sampler, for an estimator with a greedy baseline.
         demonstrations: makes the loader of (rank, world) for the ptx loss (ppo.ptx_coef).
+        stop_alarms: names of the alarms that end the training (policy/alarms.py).
         log: shows a line to the user.
     """
 
@@ -50,4 +51,5 @@ class PPOComponents:
     has_correction: bool = False
     greedy: Sampler | None = None
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None
+    stop_alarms: Sequence[str] = ()
     log: Callable[[str], None] = lambda text: None

@@ -234,7 +234,8 @@ class PPOModule(NonFiniteGuard):
         schedule: Any = self.lr_schedulers()
         schedule.step()
         scalars["episode"] = (len(self.history) + 1) * responses
-        if raise_alarms(self.history, scalars, self.components.log) and self.settings.stop_on_alarm:
+        raised = raise_alarms(self.history, scalars, self.components.log)
+        if raised and (self.settings.stop_on_alarm or not raised.isdisjoint(self.components.stop_alarms)):
             self.trainer.should_stop, self.stop_reason = True, "alarm"
         self.history.append(scalars)
         self.log_step()

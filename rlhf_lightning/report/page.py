@@ -204,6 +204,7 @@ def _has(report: Report) -> dict[str, bool]:
         "accuracy": any(r.accuracy is not None for r in rounds),
         "score": any(r.score is not None for r in rounds),
         "utility": any(r.utility is not None for r in rounds),
+        "win_rate": any(r.win_rate is not None for r in rounds),
         "kl": any(r.kl is not None for r in rounds),
         "change": any(metric.difference is not None for metric in report.metrics),
         "before": any(metric.before is not None for metric in report.metrics),

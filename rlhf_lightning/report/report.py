@@ -82,6 +82,7 @@ class RoundResult:
         ceiling: maximum accuracy there.
         score: mean score on held-out prompts by this round's reward model; not comparable between rounds.
         utility: the hidden utility there, if known.
+        win_rate: of blind comparisons with the initial policy, with the interval of repeated looks.
         kl: KL from the reference per response, nats.
     """
 
@@ -92,6 +93,7 @@ class RoundResult:
     ceiling: float | None = None
     score: Value | None = None
     utility: Value | None = None
+    win_rate: Value | None = None
     kl: Value | None = None
 
 

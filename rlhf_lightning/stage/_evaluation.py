@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage.evaluate import evaluate_policy, held_out_prompts, metric_functions
 
 if TYPE_CHECKING:
-    from rlhf_lightning.evaluation.measure import Measured
+    from rlhf_lightning.evaluation.measure import Measured, MetricFunction
     from rlhf_lightning.interfaces import Demonstration, Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.policy.module import PPOModule
@@ -94,18 +95,26 @@ def policy_evaluation(run: Run, task: Task, module: PPOModule) -> Callable[[], E
 
 
 def evaluate_trained(
-    run: Run, name: str, before: Measured, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel
+    run: Run,
+    name: str,
+    before: Measured,
+    task: Task,
+    policy: LanguageModel,
+    scorer: Scorer | None,
+    reference: LanguageModel,
+    extra: Mapping[str, MetricFunction] = MappingProxyType({}),
 ) -> Measured:
     """The last evaluation of a training if it measured the weights that are left, else a new one.
 
     Args:
         before: the measurement before the training, on the same prompts.
+        extra: further metrics by name, that a training's evaluation doesn't have.
     """
     from rlhf_lightning.evaluation.measure import Measured
 
     measured = run.evaluated.get(name)
-    if not measured:
-        return evaluate_policy(run, task, policy, scorer, reference)
+    if not measured or extra:
+        return evaluate_policy(run, task, policy, scorer, reference, extra)
     return Measured(before.prompts, measured["responses"], measured["values"], measured["kl"])
 
 

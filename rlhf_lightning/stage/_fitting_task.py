@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 
 class FittingTask:
-    """A task with other training and held-out prompts."""
+    """A task with other training and held-out prompts, and possibly other demonstrations."""
 
-    def __init__(self, task: Task, train: list[TaskPrompt], test: list[TaskPrompt]) -> None:
-        self._task, self._train, self._test = task, train, test
+    def __init__(
+        self, task: Task, train: list[TaskPrompt], test: list[TaskPrompt], demonstrations: list[Demonstration] | None = None
+    ) -> None:
+        self._task, self._train, self._test, self._demonstrations = task, train, test, demonstrations
 
     @property
     def has_utility(self) -> bool:
@@ -35,7 +37,7 @@ class FittingTask:
         return list(self._test)
 
     def demonstrations(self) -> list[Demonstration]:
-        return self._task.demonstrations()
+        return self._task.demonstrations() if self._demonstrations is None else list(self._demonstrations)
 
     def utility(self, prompt: Prompt, response: str) -> float:
         return self._task.utility(prompt, response)
@@ -102,4 +104,4 @@ def fitting_task(run: Run, task: Task, *encoders: PromptEncoder, notes: list[str
         if checked.overlong:
             notes.append(f"{checked.overlong} of {len(prompts)} {what} are too long and left out, the first of them: {checked.reason}")
             run.log(notes[-1])
-    return FittingTask(task, *fitting)
+    return FittingTask(task, fitting[0], fitting[1])

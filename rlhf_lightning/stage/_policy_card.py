@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,15 @@ or `rlhf-lightning chat THIS_FOLDER` in a terminal.
 
 def save_policy(run: Run, trainer: L.Trainer, folder: Path, policy: LanguageModel) -> None:
     """Save a trained policy with its card, to which `write_report` adds the metrics."""
+    card = set_policy_card(run, policy)
+    run.save(trainer, folder, lambda target: policy.save(target, card()))
+
+
+def set_policy_card(run: Run, policy: LanguageModel) -> Callable[[], str]:
+    """Make a policy's card the one that `write_report` completes; returns its writer."""
     kind = "AutoModelForCausalLM" if policy.decoder_prefix is None else "AutoModelForSeq2SeqLM"
     run.card = lambda: policy_card(run, kind)
-    run.save(trainer, folder, lambda target: policy.save(target, policy_card(run, kind)))
+    return run.card
 
 
 def policy_card(run: Run, auto_class: str) -> str:

@@ -30,8 +30,8 @@ from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
 from rlhf_lightning.stage._policy_card import save_policy
+from rlhf_lightning.stage._task import utility_of
 from rlhf_lightning.stage._training import evaluated_size, on_device, train
-from rlhf_lightning.stage.rounds import utility_of
 from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 from rlhf_lightning.tokenization.length_limit import LengthLimit, length_limit
 
@@ -48,13 +48,16 @@ class TrainedPreference:
     notes: list[str]
 
 
-def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None) -> TrainedPreference:
+def train_preference(
+    run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None, name: str = "preference"
+) -> TrainedPreference:
     """Train the policy in place on most prompts' judgements, and save a plain Hugging Face folder.
 
     Its implicit rewards are measured on the judgements of the other prompts.
 
     Args:
         task: of the feedback's prompts, if it is known: the length bias is then measured at equal utility.
+        name: of the training, for logs and checkpoints.
 
     Raises:
         ConfigError: an encoder-decoder, too little feedback to hold some out, or nothing that the loss learns from.
@@ -87,13 +90,13 @@ def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Pa
             assert evaluated is not None
             return preference_loader(evaluated, table, evaluated_size(settings, world).batch_size, run.seed, rank, world)
 
-        module, trainer = train(run, "preference", settings, loader, build, METRICS, None if evaluated is None else held_out_loader)
+        module, trainer = train(run, name, settings, loader, build, METRICS, None if evaluated is None else held_out_loader)
         # Measure on the held-out judgements.
         assert module.reference is not None
         policy.model.eval()
         with on_device(trainer.strategy.root_device, policy.model):
             implicit = ImplicitReward(policy, loss, table, module.reference, held_out_rows)
-            utility = utility_of(task) if task is not None and task.has_utility else None
+            utility = None if task is None else utility_of(task)
             measured, ratios = measure_held_out(implicit, held_out, truth=utility), implicit.ratios(held_out)
         save_policy(run, trainer, folder, policy)
     return TrainedPreference(module.history, measured, ratios, notes)

@@ -40,7 +40,7 @@ from rlhf_lightning.reward.module import (
 from rlhf_lightning.reward.net import ComposedScore
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.feature_folder import save_feature_score
-from rlhf_lightning.reward.storage.folder import save_reward_model
+from rlhf_lightning.reward.storage.folder import load_head, load_reward_model, save_reward_model
 from rlhf_lightning.reward.storage.warm_start import warm_start
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
@@ -79,6 +79,8 @@ class RewardTraining:
         backbone: folder or Hub name of the base model; empty for a regression on features.
         folder: of the trained model.
         utility: of a response, where it is known: the length bias is then measured at equal utility.
+        saved: the ledger's entry of the training if the folder already has its model.
+        is_warm: whether the backbone is a reward model whose head is trained further.
     """
 
     name: str
@@ -87,6 +89,8 @@ class RewardTraining:
     losses: Sequence[nn.Module]
     division: Split
     utility: Utility | None = None
+    saved: Mapping[str, Any] | None = None
+    is_warm: bool = False
 
 
 def train_reward(
@@ -96,6 +100,8 @@ def train_reward(
     folder: Path,
     name: str = "reward",
     utility: Utility | None = None,
+    saved: Mapping[str, Any] | None = None,
+    is_warm: bool = False,
 ) -> TrainedReward:
     """Train on most prompts' judgements, measure on the others, normalise the scores, and save.
 
@@ -110,10 +116,12 @@ def train_reward(
         run.log(f"{name}: {division.note}")
     losses = build_losses(run.config.get("reward_loss") or {}, division.training)
     check_kinds(losses, judged)
-    training = RewardTraining(name, backbone, folder, losses, division, utility)
+    training = RewardTraining(name, backbone, folder, losses, division, utility, saved, is_warm)
     with run.time_stage("reward"):
         reads_texts = "texts" in run.component_of("reward_head").needs
-        return fit_features(run, training) if reads_texts else train_network(run, training)
+        if reads_texts:
+            return fit_features(run, training)
+        return train_network(run, training) if saved is None else read_network(run, training)
 
 
 def train_network(run: Run, training: RewardTraining) -> TrainedReward:
@@ -122,6 +130,8 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
     judged, kinds = division.training, learned_kinds(losses)
     torch.manual_seed(run.seed)
     model = build_reward_model(run, training.backbone, judged.aspects)
+    if training.is_warm:
+        load_head(model.net, training.backbone)
     check_pooling(model)
 
     def loader(rank: int, world: int) -> DataLoader[Any]:
@@ -146,6 +156,16 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
     run.card = None
     run.save(trainer, training.folder, lambda target: save_reward_model(model, target, card, adapters))
     return TrainedReward(model, module.history, division, measured, warning)
+
+
+def read_network(run: Run, training: RewardTraining) -> TrainedReward:
+    """Read the model that an earlier attempt trained, and measure it again."""
+    assert training.saved is not None
+    model = load_reward_model(str(training.folder)).eval()
+    run.model_folder, run.card = training.folder, None
+    with on_device(run.process_device, model):
+        measured = measure_held_out(model, training.division.held_out, truth=training.utility)
+    return TrainedReward(model, [], training.division, measured, str(training.saved["warning"]))
 
 
 def fit_features(run: Run, training: RewardTraining) -> TrainedReward:

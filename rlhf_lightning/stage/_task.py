@@ -13,7 +13,7 @@ from rlhf_lightning.stage._feedback import backbone_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rlhf_lightning.flow import Message
+    from rlhf_lightning.flow import Message, Prompt
 
 Chat = tuple["Message", ...]
 MAX_TESTED = 200
@@ -98,3 +98,8 @@ def _rejected_message(chat: Chat, render: Callable[[Chat], object]) -> int:
         except DataError:
             number -= 1
     return number
+
+
+def utility_of(task: Task) -> Callable[[Prompt, str], float] | None:
+    """The task's utility as a function of prompt and response; None without one."""
+    return (lambda prompt, response: task.utility(prompt, response)) if task.has_utility else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rlhf_lightning.config.schema import ModelPath
@@ -82,11 +84,19 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     return after.mean(next(iter(after.values)))
 
 
-def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer | None, reference: LanguageModel | None = None) -> Measured:
+def evaluate_policy(
+    run: Run,
+    task: Task,
+    policy: LanguageModel,
+    scorer: Scorer | None,
+    reference: LanguageModel | None = None,
+    extra: Mapping[str, MetricFunction] = MappingProxyType({}),
+) -> Measured:
     """Sample responses to the held-out prompts and measure them by the scorer and the chosen metrics.
 
     Args:
         reference: that the KL is measured from; None, as for a policy that is its own reference, measures none.
+        extra: further metrics by name.
 
     Raises:
         UserError: the scorer can't score any of them.
@@ -95,9 +105,10 @@ def evaluate_policy(run: Run, task: Task, policy: LanguageModel, scorer: Scorer 
     from rlhf_lightning.stage._training import on_device
 
     models = [model.model for model in (policy, reference) if model is not None]
+    metrics = {**metric_functions(run, task, scorer), **extra}
     with run.time_stage("evaluate"), on_device(run.process_device, *models):
         measured = measure(
-            policy, held_out_prompts(task), run.build("rollout_sampler"), metric_functions(run, task, scorer), run.settings("evaluation"),
+            policy, held_out_prompts(task), run.build("rollout_sampler"), metrics, run.settings("evaluation"),
             max_new_tokens=run.max_response_tokens, seed=run.seed, reference=reference, track=run.track,
         )  # fmt: skip
     for doubt in score_doubts(measured):

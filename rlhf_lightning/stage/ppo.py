@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rlhf_lightning.rollout.scoring import Scorer
     from rlhf_lightning.stage._planned_run import PlannedRun
 
+HELD_OUT_SCORES = "objective/held_out_scores"
+"""Metric of the scorer that watches for over-optimisation."""
 PROGRESS_METRICS = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
 """Metrics of the progress bar, and their labels."""
 
@@ -78,7 +80,7 @@ def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
     path = run.settings("ppo").held_out_scorer
     scorers: dict[str, Scorer] = {}
     if path:
-        scorers["objective/held_out_scores"] = make("rollout_scorer", "reward_model", {"path": path})
+        scorers[HELD_OUT_SCORES] = make("rollout_scorer", "reward_model", {"path": path})
     if task.has_utility:
         scorers["objective/utility"] = partial(utility, task)
     return scorers
@@ -94,6 +96,7 @@ def train_ppo(
     held_out: Mapping[str, Scorer],
     name: str = "ppo",
     starts_at_reference: bool = True,
+    stop_alarms: Sequence[str] = (),
 ) -> PPOModule:
     """Train the policy in place and save it as a plain Hugging Face folder.
 
@@ -101,6 +104,7 @@ def train_ppo(
         reference: the policy itself if its adapters are trained, else a copy of its start.
         held_out: scorers for monitoring, by the metric of their mean score.
         starts_at_reference: whether policy and reference are equal now.
+        stop_alarms: names of alarms (policy/alarms.py) that end the training.
     """
     import torch
 
@@ -115,7 +119,7 @@ def train_ppo(
     with run.time_stage("ppo"):
         torch.manual_seed(run.seed)
         critic = run.build("policy_critic")(policy, scorer) if "values" in run.component_of("advantage").needs else None
-        components = ppo_components(run, scorer, held_out, starts_at_reference, ptx_loader(run, task, policy))
+        components = ppo_components(run, scorer, held_out, starts_at_reference, ptx_loader(run, task, policy), stop_alarms)
         module = PPOModule(Policy(policy, critic), reference_policy(policy, reference), components, settings, run.seed)
         trainer = run.trainer(name, 1, settings.updates, PROGRESS_METRICS)
 
@@ -148,6 +152,7 @@ def ppo_components(
     held_out: Mapping[str, Scorer],
     starts_at_reference: bool,
     demonstrations: Callable[[int, int], DataLoader[Any]] | None = None,
+    stop_alarms: Sequence[str] = (),
 ) -> PPOComponents:
     """Build the components of an iteration from the configuration."""
     from rlhf_lightning.policy.components import PPOComponents
@@ -172,6 +177,7 @@ def ppo_components(
         has_correction=has_correction,
         demonstrations=demonstrations,
         greedy=make("rollout_sampler", "native", greedy) if "greedy" in run.component_of("advantage").needs else None,
+        stop_alarms=stop_alarms,
         log=run.log,
     )
 

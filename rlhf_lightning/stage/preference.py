@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveInt
@@ -12,6 +13,7 @@ from pydantic import PositiveInt
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.flow import prompt_text
 from rlhf_lightning.registry import register
+from rlhf_lightning.rounds.artefacts import FEEDBACK, write_feedback
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._annotators import build_annotators
@@ -19,9 +21,10 @@ from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
+from rlhf_lightning.stage._round_feedback import load_feedback_so_far
+from rlhf_lightning.stage._sampling import sample_groups
 from rlhf_lightning.stage._task import build_task
 from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
-from rlhf_lightning.stage.rounds import collect, load_feedback_so_far
 from rlhf_lightning.stage.sft import train_sft
 
 if TYPE_CHECKING:
@@ -121,11 +124,29 @@ def collect_inputs(run: Run, task: Task, prompts: int, responses: int) -> Prefer
     task = fitting_task(run, task, policy, notes=notes)
     train_sft(run, task, policy, run.folder / "sft")
     reference = prepare_policy_and_reference(run, policy, lambda: run.language_model(run.folder / "sft"))
-    collect(run, task, policy, annotators, 1, prompts, responses, run.folder / "round_1" / "feedback.jsonl")
-    intake = load_feedback_so_far(run, 1)
+    collect(run, task, policy, annotators, prompts, responses, run.folder / "round_1" / FEEDBACK)
+    intake = load_feedback_so_far(run, [1])
     intake.notes += notes
     check_feedback(run, intake)
     return PreferenceInputs(policy, reference, task, intake, is_on_task(intake, task))
+
+
+def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, prompts: int, responses: int, file: Path) -> None:
+    """Let the annotators judge the policy's samples, and write their feedback.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from rlhf_lightning.training.distributed import barrier
+
+    with run.time_stage("collect"):
+        groups = sample_groups(run, task, policy, prompts, responses, 1)
+        feedback = annotators.judge([(group.prompt, list(group.responses)) for group in groups], number=1)
+        if not feedback:
+            raise ConfigError("no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty")
+        if run.is_rank_zero:
+            write_feedback(file, feedback)
+        barrier()  # the others read it next
 
 
 def check_feedback(run: Run, intake: Intake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +55,40 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         ConfigError: the task has no demonstrations.
     """
     from rlhf_lightning.model.adapters import merge_adapters
+    from rlhf_lightning.stage._reference import apply_tuning_for_sft
+
+    demonstrations, held_out = split_demonstrations(run, demonstrations_of(task))
+    module = fit_demonstrations(run, "sft", demonstrations, held_out, language_model, folder, tune=apply_tuning_for_sft)
+    merge_adapters(language_model.model)
+    return module
+
+
+def fit_demonstrations(
+    run: Run,
+    name: str,
+    demonstrations: Sequence[Demonstration],
+    held_out: Sequence[Demonstration],
+    language_model: LanguageModel,
+    folder: Path,
+    tune: Callable[[Run, LanguageModel], None] = lambda run, language_model: None,
+) -> SFTModule:
+    """Train on demonstrations and save a plain Hugging Face folder.
+
+    Args:
+        name: of the training, for logs and checkpoints.
+        held_out: for evaluation.every; possibly empty.
+        tune: chooses the trained weights.
+    """
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
     from rlhf_lightning.sft.rows import conversation_of
     from rlhf_lightning.stage._policy_card import save_policy
-    from rlhf_lightning.stage._reference import apply_tuning_for_sft
     from rlhf_lightning.stage._training import evaluated_size, train
     from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 
     settings = run.settings("sft")
-    demonstrations, held_out = split_demonstrations(run, demonstrations_of(task))
     ensure_chat_template(language_model.tokenizer, map(conversation_of, demonstrations))
     with run.time_stage("sft"):
-        apply_tuning_for_sft(run, language_model)
+        tune(run, language_model)
         skipped = demonstration_loader(demonstrations, language_model, settings, run.seed, 0, 1)[1]
         log_skipped(run, "sft", language_model, skipped, len(demonstrations))
 
@@ -80,9 +103,8 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
             return SFTModule(language_model, settings, steps)
 
         held_out_data = held_out_loader if held_out else None
-        module, trainer = train(run, "sft", settings, loader, build, {"sft/loss": "loss"}, held_out_data)
+        module, trainer = train(run, name, settings, loader, build, {"sft/loss": "loss"}, held_out_data)
         save_policy(run, trainer, folder, language_model)
-        merge_adapters(language_model.model)
     return module
 
 

@@ -112,6 +112,23 @@ def load_head_state(net: ComposedScore, weights: Mapping[str, Tensor]) -> None:
         net.pooling.load_state_dict({name.removeprefix(POOLING): value for name, value in weights.items() if name.startswith(POOLING)})
 
 
+def load_head(net: nn.Module, path: str) -> None:
+    """Give a net the trained head and pooling of a reward model's folder; a classifier has its own.
+
+    Raises:
+        ConfigError: the folder's head or pooling is of another kind or size.
+    """
+    from safetensors.torch import load_file
+
+    file = Path(path) / HEAD_WEIGHTS
+    if not isinstance(net, ComposedScore) or not file.is_file():
+        return
+    try:
+        load_head_state(net, load_file(file))
+    except RuntimeError as cause:
+        raise ConfigError(f"{file}: the head doesn't fit reward_head, reward_pooling, or the feedback's aspects: {cause}") from cause
+
+
 def load_reward_model(path: str, max_length: int = 512, layout: LayoutName = "auto", eos: bool | None = None) -> RewardModel:
     """Load a reward model, or any sequence classifier with one label, by folder or Hub name.
 
