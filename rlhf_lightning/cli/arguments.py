@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.cli.foreign_terms import reject_foreign_flags
 from rlhf_lightning.config.command_paths import expand_home
-from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments
+from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments, quote_comparisons
 from rlhf_lightning.config.plugins import take_flag
 from rlhf_lightning.config.presets import list_presets, preset_file, root
 from rlhf_lightning.errors import ConfigError
@@ -28,14 +28,14 @@ _STORED = "saved_run"
 
 
 def parse_args(argv: Sequence[str]) -> list[str]:
-    """The arguments of this command with plugin folders taken out and `~` expanded.
+    """The arguments of this command with plugin folders taken out, `~` expanded and comparisons quoted.
 
     A process that Lightning started gets the arguments of the process that started it.
 
     Raises:
         ConfigError: --plugins without a folder.
     """
-    return launch.inherited_overrides(expand_home(take_flag(argv)))
+    return launch.inherited_overrides([quote_comparisons(argument) for argument in expand_home(take_flag(argv))])
 
 
 def hydra_args(args: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ FLAGS_WITH_VALUE = (
 )  # fmt: skip
 _UNQUOTED = re.compile(r"/[A-Za-z0-9_./-]*|[A-Za-z_][A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+")
 _NAME = re.compile(r"[A-Za-z_][\w./@]*")
+_COMPARISON = re.compile(r"(?<=[=,])([A-Za-z_][\w/.-]*[<>]=[+\w.-]+)(?=,|$)")
 _BLANKS = re.compile(r"(?P<name>[A-Za-z_][\w./@]*)(\s*:\s+|\s+=\s*|=\s+)(?P<value>\S+)")
 
 
@@ -28,6 +29,11 @@ def quote_value(text: str) -> str:
     if _UNQUOTED.fullmatch(text):
         return text
     return QuotedString(escape_references(text), Quote.single).with_quotes()
+
+
+def quote_comparisons(argument: str) -> str:
+    """Quote values such as win_rate>=0.65, of which Hydra's grammar doesn't read the `>`."""
+    return _COMPARISON.sub(r"'\1'", argument)
 
 
 def escape_references(text: str) -> str:

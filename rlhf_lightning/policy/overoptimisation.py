@@ -1,4 +1,4 @@
-"""The held-out score as a function of the distance d = sqrt(KL) from the start, and the peak that it predicts.
+"""The held-out score as a function of the distance d = sqrt(KL) from the start, and its peak.
 
 Gao et al. 2022 (arXiv 2210.10760), section 3.1: for PPO R(d) = d (alpha - beta log d), for best-of-n sampling R(d) = d (alpha - beta d),
 where R is the gain in the gold score. Deviations: the start's score is fitted too (they subtract it), and alpha and beta by least squares,
@@ -72,7 +72,7 @@ class ScoreCurve:
 
 
 def fit_score(distances: Sequence[float], scores: Sequence[float], form: Form = "rl") -> ScoreCurve | None:
-    """Fit the curve of a form; None for fewer than MIN_POINTS measurements, or distances that don't differ."""
+    """Fit the curve of a form; None for few measurements (MIN_POINTS), or equal distances."""
     x, y = np.asarray(distances, dtype=float), np.asarray(scores, dtype=float)
     if len(x) < MIN_POINTS:
         return None
@@ -93,7 +93,10 @@ def distance(kl: float) -> float:
 
 
 def best_of_n_kl(n: int) -> float:
-    """The KL of best-of-n sampling in nats, log n - (n - 1) / n; an upper bound where scores tie (Beirami et al. 2024)."""
+    """The KL of best-of-n sampling in nats, log n - (n - 1) / n.
+
+    An upper bound where scores tie (Beirami et al. 2024).
+    """
     return math.log(n) - (n - 1) / n
 
 

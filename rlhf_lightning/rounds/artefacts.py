@@ -111,7 +111,7 @@ def _sha256(path: Path) -> str:
 
 
 def effort(feedback: Sequence[Feedback], annotators: Any) -> dict[str, Any]:
-    """The seconds that people spent on judgements, and what the annotators cost; None where it isn't recorded.
+    """The seconds that people spent on judgements, and the annotators' cost; None if not recorded.
 
     "count" is the number of judgements of simulated annotators so far, on which their next one depends.
     """

@@ -42,6 +42,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries = read(folder)
+        self._start = time.perf_counter()
 
     def entry(self, number: int, step: str) -> Entry | None:
         """The entry of a finished step; None before it is finished."""
@@ -54,15 +55,14 @@ class Ledger:
             compute: writes the step's files and returns the content of its entry.
         """
         if self.entry(number, step) is None and global_rank() == 0:
-            start = time.perf_counter()
-            content = compute()
-            self.commit(number, step, **content, seconds=time.perf_counter() - start)
+            self.commit(number, step, **compute())
         return self.wait(number, step)
 
     def commit(self, number: int, step: str, **content: Any) -> None:
-        """Add the entry of a finished step; on rank 0 only."""
+        """Add the entry of a finished step, with the seconds since the one before it; on rank 0 only."""
         if global_rank() == 0:
-            self.entries[number, step] = {"round": number, "step": step, **content}
+            seconds, self._start = time.perf_counter() - self._start, time.perf_counter()
+            self.entries[number, step] = {"round": number, "step": step, **content, "seconds": round(seconds, 3)}
             write(self.folder, self.entries)
 
     def wait(self, number: int, step: str) -> Entry:
@@ -78,12 +78,12 @@ class Ledger:
         return 1 if entry is None else int(entry["number"])
 
     @property
-    def dropped(self) -> list[int]:
+    def dropped_rounds(self) -> list[int]:
         return sorted(number for number, step in self.entries if step == DROPPED)
 
     def numbers(self, count: int) -> Iterator[int]:
         """The numbers of `count` rounds, without the dropped ones."""
-        dropped = set(self.dropped)
+        dropped = set(self.dropped_rounds)
         return itertools.islice((number for number in itertools.count(1) if number not in dropped), count)
 
 
@@ -115,12 +115,18 @@ def write(folder: Path, entries: Mapping[tuple[int, str], Entry]) -> None:
 
 
 def redo(folder: Path, number: int) -> list[int]:
-    """Forget a round and those after it, so that a resumed run does them anew, on new samples. Returns their numbers."""
+    """Forget a round and those after it, for a resumed run to do anew on new samples.
+
+    Returns their numbers.
+    """
     return _forget(folder, number, drops=False)
 
 
 def drop(folder: Path, number: int) -> list[int]:
-    """Leave a round's feedback out for good, and forget the rounds after it. Returns the forgotten rounds."""
+    """Leave a round's feedback out for good, and forget the rounds after it.
+
+    Returns the forgotten rounds.
+    """
     return _forget(folder, number, drops=True)
 
 

@@ -47,7 +47,7 @@ class Target:
         return f"{self.name} {'at least' if self.relation == '>=' else 'at most'} {self.value:g}"
 
     def is_met(self, value: Interval) -> bool:
-        """Whether the bound of the interval has reached the target.
+        """Compare the bound of an interval with the target.
 
         The utility is a known function and an experiment's ruler: its estimate decides.
         """

@@ -48,9 +48,7 @@ class TrainedPreference:
     notes: list[str]
 
 
-def train_preference(
-    run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None, name: str = "preference"
-) -> TrainedPreference:
+def train_preference(run: Run, intake: Intake, policy: LanguageModel, folder: Path, task: Task | None, name: str) -> TrainedPreference:
     """Train the policy in place on most prompts' judgements, and save a plain Hugging Face folder.
 
     Its implicit rewards are measured on the judgements of the other prompts.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def training_record(run: Run, name: str) -> Entry:
-    """What the report says of a training, for the ledger."""
+    """The ending and the speed of a training, for the ledger."""
     ending, best = run.endings.get(name), run.best.get(name)
     return {"training": name, "ending": None if ending is None else ending.fields(), "best": best, "speed": run.speeds.get(name)}
 

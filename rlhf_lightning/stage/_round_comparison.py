@@ -1,4 +1,4 @@
-"""Comparison of a round's policy with the initial one: measurements, blind judgements, and the target."""
+"""Comparison of a round's policy with the initial one, and the target."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RoundOutcome:
 
 
 def target_names(choices: ComposedConfig) -> tuple[list[str], dict[str, str]]:
-    """The values that a target may bound, and what to add for those that aren't measured."""
+    """The values that a target may bound, and remedies for those that aren't measured."""
     metrics, scorers = (list(map(str, choices.config.get(group) or {})) for group in ("evaluation_metric", "rollout_scorer"))
     names = [WIN_RATE, *metrics, *scorers]
     missing = {UTILITY: "keep it among the metrics, evaluation_metric=[utility,...]"}
@@ -59,7 +59,7 @@ def target_names(choices: ComposedConfig) -> tuple[list[str], dict[str, str]]:
 
 
 def target_metrics(run: Run, task: Task) -> dict[str, MetricFunction]:
-    """Metrics for the target beside the evaluation metrics: the held-out reward model, and each rollout_scorer."""
+    """Metrics for the target: the held-out reward model, and each rollout_scorer."""
     from rlhf_lightning.rollout.scoring import checked_scores
     from rlhf_lightning.stage.evaluate import build_scorer
 
@@ -90,7 +90,10 @@ def compare(loop: Loop, start: Measured, reward: LearnedReward) -> tuple[Measure
 
 
 def target_value(loop: Loop, start: Measured, after: Measured) -> Interval:
-    """What the target bounds, with an interval that is clustered by prompt and accounts for a look after every round."""
+    """The value that the target bounds, with its interval.
+
+    The interval is clustered by prompt, and accounts for a look after every round.
+    """
     from rlhf_lightning.report.policy import prompt_means
 
     target, level = loop.settings.target, look_level(loop.settings.max_rounds)

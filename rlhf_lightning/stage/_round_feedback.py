@@ -1,4 +1,4 @@
-"""The feedback of the rounds so far: weighted by its age, split for a second reward model, its edits as demonstrations."""
+"""The feedback of the rounds so far: weighted by age, split, and edits as demonstrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a round's policy learns: by PPO, by a preference loss, or from the best samples."""
+"""Training of a round's policy: by PPO, by a preference loss, or on the best samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def learn_by_ppo(loop: Loop, samples: list[Group], reward: LearnedReward) -> His
 
 
 def learn_by_preference(loop: Loop, samples: list[Group], reward: LearnedReward) -> History:
-    """A preference loss on the feedback of all rounds so far; its reference is the round's initial policy."""
+    """A preference loss on the feedback of all rounds so far, from the policy of the round before."""
     from rlhf_lightning.stage._preference_training import train_preference
 
     name = f"preference {loop.number}"

@@ -88,7 +88,10 @@ class LearnedReward:
 
 
 def warm_up(run: Run, ledger: Ledger, task: Task, policy: LanguageModel) -> str:
-    """Fine-tune the policy on the task's demonstrations, if there are any. Returns the base model of reward models."""
+    """Fine-tune the policy on the task's demonstrations, if there are any.
+
+    Returns the base model of reward models.
+    """
     folder, path = run.folder / "sft", run.config.backbone.get("path")
     if path is not None and not task.demonstrations():
         run.log("the task has no demonstrations: the backbone is the initial policy")
@@ -191,7 +194,7 @@ def learn_reward(loop: Loop) -> LearnedReward:
 
 
 def learn_policy(loop: Loop, samples: list[Group], reward: LearnedReward) -> list[dict[str, float]]:
-    """Train the policy by stage.train, or read the one that was trained; returns the metrics of every step."""
+    """Train the policy by stage.train, or read it; returns the metrics of every step."""
     run, folder, adapters = loop.run, loop.folder / "policy", loop.folder / artefacts.ADAPTERS
     saved = _restored.saved_training(run, loop.ledger, loop.number, "policy")
     if saved is not None:

@@ -34,7 +34,7 @@ def report_rounds(loop: Loop, start: Measured, outcomes: Sequence[RoundOutcome])
     accuracy, counted = trained.measured.accuracy.get("all"), Counter(intake.collected)
     histories = {f"round {outcome.number}": outcome.history for outcome in outcomes}
     peaks = {label: fit for label, history in histories.items() if (fit := fitted_curve(history)) is not None}
-    dropped = [f"round {number} was dropped: its feedback is left out" for number in loop.ledger.dropped]
+    dropped = [f"round {number} was dropped: its feedback is left out" for number in loop.ledger.dropped_rounds]
     write_report(
         run,
         "From feedback to a better policy",
@@ -156,13 +156,13 @@ def overoptimisation_curves(histories: Mapping[str, History], peaks: Mapping[str
 
 
 def peak_notes(histories: Mapping[str, History], peaks: Mapping[str, ScoreCurve]) -> list[str]:
-    """Where the fit predicts the highest held-out score, and whether a training has passed it."""
+    """The predicted peak of the held-out score of each training, and the loss beyond it."""
     notes = []
     for label, fit in peaks.items():
         last = gold_points(histories[label])[-1][0]
         if last < fit.peak:
-            place = "no peak" if fit.peak > 10 * last else f"a peak at a KL of {fit.peak_kl:.3g} nats"
-            notes.append(f"{label}: the held-out score predicts {place}, beyond the {last**2:.3g} of the training")
+            prediction = "no peak" if fit.peak > 10 * last else f"a peak at a KL of {fit.peak_kl:.3g} nats"
+            notes.append(f"{label}: the held-out score predicts {prediction}, beyond the {last**2:.3g} of the training")
         else:
             notes.append(
                 f"{label}: the held-out score predicts its peak at a KL of {fit.peak_kl:.3g} nats, and the training went to {last**2:.3g}, "

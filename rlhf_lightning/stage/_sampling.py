@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sample_groups(run: Run, task: Task, policy: LanguageModel, prompts: int, responses: int, number: int) -> list[Group]:
-    """Sample `responses` to each of `prompts` training prompts, in a random order that cycles through all.
+    """Sample responses to training prompts, which are taken in a random order that repeats.
 
     Samples that are empty or contain a NUL are left out, and prompts without another one: files of feedback can't store them.
 

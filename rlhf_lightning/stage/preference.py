@@ -95,7 +95,8 @@ def preference(run: Run, *, prompts: PositiveInt = 560, responses: PositiveInt =
     inputs = read_inputs(run, task) if run.config.get("feedback_source") else collect_inputs(run, task, prompts, responses)
     log_counts(run, inputs.intake)
     before = evaluate_policy(run, inputs.task, inputs.policy, scorer) if inputs.on_task else None
-    trained = train_preference(run, inputs.intake, inputs.policy, run.folder / "policy", inputs.task if inputs.on_task else None)
+    prompts_of = inputs.task if inputs.on_task else None
+    trained = train_preference(run, inputs.intake, inputs.policy, run.folder / "policy", prompts_of, "preference")
     after = evaluate_policy(run, inputs.task, inputs.policy, scorer, inputs.reference) if inputs.on_task else None
     write_preference_report(run, inputs, trained, before, after)
     run.log(f"policy: {run.folder / 'policy'}")

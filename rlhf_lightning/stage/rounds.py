@@ -1,4 +1,4 @@
-"""stage=rounds: collect feedback, learn reward and policy, compare with the start; repeat until the target."""
+"""stage=rounds: collect feedback, learn reward and policy, compare; repeat until the target."""
 
 from __future__ import annotations
 
@@ -91,6 +91,12 @@ def rounds(
         stop_at_peak,
     )  # fmt: skip
     loop = begin(run, settings)
+    return repeat_rounds(loop)
+
+
+def repeat_rounds(loop: Loop) -> float:
+    """Repeat the rounds until the target is met; returns its last value."""
+    run, target, max_rounds = loop.run, loop.settings.target, loop.settings.max_rounds
     start = measure_start(loop)
     outcomes: list[RoundOutcome] = []
     for number in loop.ledger.numbers(max_rounds):
@@ -101,8 +107,8 @@ def rounds(
         history = learn_policy(loop, samples, reward)
         after, value = compare(loop, start, reward)
         outcomes.append(RoundOutcome(number, reward, history, after, value, ceiling(loop.task, reward)))
-        run.log(summary_line(number, start, after, value, settings.target))
-        if settings.target.is_met(value):
+        run.log(summary_line(number, start, after, value, target))
+        if target.is_met(value):
             run.stop_reason = "target" if len(outcomes) < max_rounds else ""
             break
     if run.stop_reason:

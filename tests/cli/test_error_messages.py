@@ -143,7 +143,12 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("backbone.vocabulary=10", ["backbone.vocabulary=10", "260"]),
     ("rollout_sampler.top_p=0", ["rollout_sampler.top_p=0", "greater than 0"]),
     ("reward.validation_fraction=1", ["reward.validation_fraction=1", "less than 1"]),
-    ("stage=rounds stage.target=-1", ["stage.target=-1", "greater than 0"]),
+    ("stage=rounds stage.target=utility>=-1", ["stage.target=utility>=-1", "greater than 0"]),
+    ("stage=rounds stage.target=1.5", ["stage.target=1.5", "NAME>=NUMBER", "win_rate>=0.65"]),
+    ("stage=rounds stage.target=win_rat>=0.6", ["win_rat", "did you mean 'win_rate'"]),
+    ("stage=rounds stage.target=win_rate>=65", ["win_rate>=65", "between 0 and 1"]),
+    ("stage=rounds stage.target=score>=1", ["score is not measured", "ppo.held_out_scorer=FOLDER"]),
+    ("stage=rounds stage.learn_edits=true", ["stage.learn_edits", "ppo.ptx_coef=0.1"]),
     ("seed=-1", ["seed=-1", "from 0 to"]),
     ("seed=5000000000", ["seed=5000000000", "from 0 to"]),
     # combinations

@@ -73,7 +73,7 @@ def test_sft_of_a_pretrained_model_trains_adapters(command, world):
 
 
 def test_rounds_warm_a_random_model_up_whole_and_then_train_adapters(command, world, loads):
-    outcome = command(*world.rounds(*LORA, "ppo.learning_rate=1e-2", "stage.max_rounds=2", "stage.target='utility>=1000'"))
+    outcome = command(*world.rounds(*LORA, "ppo.learning_rate=1e-2", "stage.max_rounds=2", "stage.target=utility>=1000"))
     assert outcome.code == 0, outcome.error
     assert loads == [None]
     assert "backbone=tiny begins at random weights" in outcome.out

@@ -19,7 +19,7 @@ def table_of(outcome) -> str:
 def test_every_round_leaves_its_folders(command, world):
     from transformers import AutoModelForCausalLM
 
-    outcome = command(*world.rounds("stage.max_rounds=2", "stage.target='utility>=1000'"))
+    outcome = command(*world.rounds("stage.max_rounds=2", "stage.target=utility>=1000"))
     assert outcome.code == 0, outcome.error
     for folder in ("sft", "round_1/policy", "round_2/policy"):
         assert AutoModelForCausalLM.from_pretrained(outcome.folder / folder)
@@ -47,7 +47,7 @@ def test_it_stops_once_the_target_is_met(command, world):
     """A second round is not begun where the first is enough, however little is asked."""
     words = [
         "stage.max_rounds=3",
-        "stage.target='utility>=1e-6'",
+        "stage.target=utility>=1e-6",
         "ppo.updates=8",
         "ppo.learning_rate=1e-2",
         "sft.epochs=4",
