@@ -111,12 +111,9 @@ def _sha256(path: Path) -> str:
 
 
 def effort(feedback: Sequence[Feedback], annotators: Any) -> dict[str, Any]:
-    """The seconds that people spent on judgements, and the annotators' cost; None if not recorded.
-
-    "count" is the number of judgements of simulated annotators so far, on which their next one depends.
-    """
+    """The seconds that people spent on judgements, and the annotators' cost; None if not recorded."""
     seconds = [record.seconds for record in feedback if record.seconds is not None]
-    return {"people_seconds": sum(seconds) if seconds else None} | {name: getattr(annotators, name, None) for name in ("cost", "count")}
+    return {"people_seconds": sum(seconds) if seconds else None, "cost": getattr(annotators, "cost", None)}
 
 
 def counts(feedback: Sequence[Feedback]) -> Mapping[str, int]:

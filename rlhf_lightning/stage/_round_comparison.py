@@ -14,7 +14,7 @@ from rlhf_lightning.rounds.comparison import Pair, blind_questions, choose_pairs
 from rlhf_lightning.rounds.target import SCORE, UTILITY, WIN_RATE, Target, look_level
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.stage._evaluation import evaluate_trained
-from rlhf_lightning.stage._round_steps import LearnedReward, Loop, policy_training, restore_count
+from rlhf_lightning.stage._round_steps import LearnedReward, Loop, policy_training
 from rlhf_lightning.statistics.intervals import Interval, mean_interval, paired_interval
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def judged_win_rate(loop: Loop, start: Measured, after: Measured, level: float) 
         }
 
     with loop.run.time_stage("compare"):
-        restore_count(loop.annotators, loop.ledger.do(loop.number, "compared", compute))
+        loop.ledger.do(loop.number, "compared", compute)
     return win_rate(pairs, artefacts.read_feedback(path), level)
 
 

@@ -13,7 +13,7 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import make
 from rlhf_lightning.rounds import artefacts
 from rlhf_lightning.rounds.artefacts import Group
-from rlhf_lightning.rounds.ledger import START, Entry, Ledger
+from rlhf_lightning.rounds.ledger import START, Ledger
 from rlhf_lightning.rounds.settings import RoundsSettings
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage import _restored
@@ -27,7 +27,7 @@ from rlhf_lightning.stage.sft import train_sft
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured, MetricFunction
     from rlhf_lightning.feedback.intake import Intake
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.interfaces import Annotator, Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.rollout.scoring import Scorer
     from rlhf_lightning.stage._reward_training import TrainedReward
@@ -52,7 +52,7 @@ class Loop:
     settings: RoundsSettings
     ledger: Ledger
     task: Task
-    annotators: Any
+    annotators: Annotator
     policy: LanguageModel
     reference: LanguageModel
     trunk: str
@@ -155,14 +155,7 @@ def judge(loop: Loop, questions: list[Group]) -> None:
         }
 
     with loop.run.time_stage("collect"):
-        entry = loop.ledger.do(loop.number, "judged", compute)
-    restore_count(loop.annotators, entry)
-
-
-def restore_count(annotators: Any, entry: Entry) -> None:
-    """Continue simulated annotators after the judgements of a finished step."""
-    if entry["count"] is not None:
-        annotators.count = entry["count"]
+        loop.ledger.do(loop.number, "judged", compute)
 
 
 def learn_reward(loop: Loop) -> LearnedReward:

@@ -30,7 +30,7 @@ from rlhf_lightning.stage.sft import train_sft
 if TYPE_CHECKING:
     from rlhf_lightning.evaluation.measure import Measured
     from rlhf_lightning.feedback.intake import Intake
-    from rlhf_lightning.interfaces import Task
+    from rlhf_lightning.interfaces import Annotator, Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
     from rlhf_lightning.stage._planned_run import PlannedRun
@@ -132,7 +132,7 @@ def collect_inputs(run: Run, task: Task, prompts: int, responses: int) -> Prefer
     return PreferenceInputs(policy, reference, task, intake, is_on_task(intake, task))
 
 
-def collect(run: Run, task: Task, policy: LanguageModel, annotators: Any, prompts: int, responses: int, file: Path) -> None:
+def collect(run: Run, task: Task, policy: LanguageModel, annotators: Annotator, prompts: int, responses: int, file: Path) -> None:
     """Let the annotators judge the policy's samples, and write their feedback.
 
     Raises:

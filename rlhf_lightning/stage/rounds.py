@@ -11,9 +11,10 @@ from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
 from rlhf_lightning.rounds.ledger import Ledger
 from rlhf_lightning.rounds.settings import RoundsSettings, Training
-from rlhf_lightning.rounds.target import UTILITY, check_name, parse_target
+from rlhf_lightning.rounds.target import UTILITY, WIN_RATE, check_name, parse_target
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
+from rlhf_lightning.stage._annotators import build_annotators, check_annotators
 from rlhf_lightning.stage._evaluation import LOSS, check_monitor, policy_names
 from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
@@ -35,12 +36,16 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 def check_combination(choices: ComposedConfig) -> None:
     """Check the combination of settings before any model loads. Raises ConfigError."""
-    choices.require("feedback_annotator", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
+    choices.require("feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric", "rollout_scorer")
     check_policy_training(choices)
     check_monitor(choices, [*LOSS, *policy_names(choices)])
     settings = choices.config.stage
-    check_name(parse_target(str(settings.target)), *target_names(choices))
+    target = parse_target(str(settings.target))
+    check_name(target, *target_names(choices))
+    check_annotators(choices)
+    if target.name == WIN_RATE:
+        check_annotators(choices, ("ranking",), f"stage.target={target.text}")
     if settings.train == "preference":
         choices.require("preference_loss")
     if settings.learn_edits and settings.train == "ppo" and not choices.settings("ppo").ptx_coef:
@@ -131,7 +136,7 @@ def begin(run: Run, settings: RoundsSettings) -> Loop:
             f"stage.target={settings.target.text} needs a task with a known utility, as task=reviews has one; for other tasks choose "
             "stage.target='win_rate>=0.65', or another measured value"
         )
-    annotators = run.build("feedback_annotator", task)
+    annotators = build_annotators(run, task)
     watched = held_out_scorers(run, task)
     extra = target_metrics(run, task)
     if run.config.get("rollout_scorer"):
