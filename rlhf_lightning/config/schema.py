@@ -49,7 +49,9 @@ def settings_of(target: Callable[..., Any]) -> tuple[Setting, ...]:
     """
     if dataclasses.is_dataclass(target):
         hints = typing.get_type_hints(target, include_extras=True)
-        return tuple(Setting(f.name, hints[f.name], _default(f)) for f in dataclasses.fields(target))
+        return tuple(
+            Setting(f.name, hints[f.name], REQUIRED if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(target)
+        )
     function: Any = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
     settings = []
@@ -59,13 +61,6 @@ def settings_of(target: Callable[..., Any]) -> tuple[Setting, ...]:
                 raise RegistryError(f"{target.__module__}.{target.__qualname__}: setting {parameter.name!r} needs a type")
             settings.append(Setting(parameter.name, hints[parameter.name], parameter.default))
     return (*settings, *vars(target).get(GROUP_SETTINGS, ()))
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass's field; REQUIRED without one."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return REQUIRED if field.default is dataclasses.MISSING else field.default
 
 
 def config_class(target: Any, extra: Mapping[str, Any]) -> type:
