@@ -168,7 +168,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("evaluation_metric=[length]", ["keep it among the metrics", "evaluation_metric=[utility,...]"]),
     ("--multirun --cfg job", ["Only one of"]),
     ("--resolve", ["--resolve", "--cfg"]),
-    ("stage=rounds task=files task.prompts={files}/prompts.jsonl", ["stage.target=utility>=1.5", "known utility", "task=reviews", "win_rate>=0.65"]),
+    ("stage=rounds task=files task.prompts={files}/prompts.jsonl", ["stage.target", "known utility", "task=reviews", "win_rate>=0.65"]),
     # what a stage needs
     ("stage=ppo", ["no rollout_scorer", "rollout_scorer=...", "lexicon, match, program, reference, reward_model"]),
     ("stage=ppo rollout_scorer=reward_model", ["rollout_scorer.reward_model.path must be given", "rollout_scorer.reward_model.path=..."]),
