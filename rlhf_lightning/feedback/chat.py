@@ -11,6 +11,8 @@ from rlhf_lightning.feedback.unknown_fields import common_prefix_length, list_na
 from rlhf_lightning.flow import Message, Prompt
 
 ROLES = get_args(Message.model_fields["role"].annotation)
+SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "tool": "tool"}
+"""Roles of messages written as {"from", "value"}."""
 TURN = "\n\nAssistant:"
 HUMAN = "\n\nHuman:"
 """Turn headers of HH-RLHF dialogues; an "Assistant:" inside a response starts no turn."""
@@ -65,8 +67,28 @@ def responses_of(row: Row, prompt: str | None, names: Sequence[str]) -> tuple[Pr
     return question, tuple(_answer(turns[-1:], row.where + name) for turns, name in zip(chats, names, strict=True))
 
 
+def exchange_of(row: Row, prompt: str | None, response: str, chat: str | None) -> tuple[Prompt, str]:
+    """Read the row's prompt and response, from their fields or from the field with a chat that was judged as a unit."""
+    if chat is not None:
+        return judged_turn(row, chat)
+    question = prompt_of(row, prompt)
+    return question, response_of(row, response, question)
+
+
+def judged_turn(row: Row, name: str) -> tuple[Prompt, str]:
+    """Read a chat that was judged as a unit: the messages before the assistant's last one, and that one.
+
+    What follows it (the user's thanks) is left out. Raises DataError for a chat without a message of the assistant.
+    """
+    turns = messages(row.items(name), row.where + name)
+    last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+    if last is None:
+        raise DataError(f"{row.where}{name} has no message of the assistant, which the judgement is on")
+    return chat_before_answer(turns[:last], f"{row.where}{name} before its last answer") or "", turns[last].content
+
+
 def messages(items: Sequence[Any], where: str, extra_keys: Collection[str] = ()) -> tuple[Message, ...]:
-    """Parse a list of {"role", "content"} objects as messages.
+    """Parse a list of {"role", "content"} objects, or of ShareGPT's {"from", "value"}, as messages.
 
     Args:
         where: the list's name, for error messages.
@@ -88,6 +110,10 @@ def chat_before_answer(turns: tuple[Message, ...], where: str) -> tuple[Message,
 def _message(item: Any, where: str, extra_keys: Collection[str]) -> Message:
     if not isinstance(item, dict):
         raise DataError(f"{where} must be a message {{'role', 'content'}}, not {describe_value(item)}")
+    if "role" not in item and item.get("from") in SHAREGPT_ROLES and "value" in item:
+        item = {"role": SHAREGPT_ROLES[item["from"]], "content": item["value"]} | {
+            key: value for key, value in item.items() if key not in ("from", "value")
+        }
     for name in ("role", "content"):
         if name not in item:
             raise DataError(f"field '{where}.{name}' is missing")

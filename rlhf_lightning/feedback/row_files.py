@@ -23,7 +23,7 @@ FOREIGN_FORMATS = {
     b"\x00\x00\xfe\xff": "UTF-32 text; save it as UTF-8",
     b"\xff\xfe": "UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it first, or save it as CSV",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it first, or read the workbook with feedback_source=xlsx",
     b"BZh": "compressed by bzip2; unpack it first, or use gzip",
     b"\xfd7zXZ": "compressed by xz; unpack it first, or use gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it first, or use gzip",

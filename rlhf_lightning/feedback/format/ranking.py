@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from rlhf_lightning.errors import DataError
+from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import JudgementMetadata, response_models
+from rlhf_lightning.feedback.format._order import names_of_response, ranks_of_order
 from rlhf_lightning.feedback.format._ranks import dense_ranks
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
 from rlhf_lightning.flow import Feedback, Ranking
@@ -15,19 +18,23 @@ from rlhf_lightning.registry import register
 
 @register("feedback_format", "ranking")
 class RankingFormat:
-    """A prompt and responses with ranks (lower is better, equal is a tie) or scores (higher is better).
+    """A prompt and responses with ranks (lower is better, equal is a tie), scores (higher is better) or an order (best first).
 
-    Either `responses` is a list of texts and `ranks` a list of numbers, or `responses` is a list of objects with a text and a rank or
-    score. Only the order of ranks counts: [1, 3, 3] and [0, 1, 1] are the same, one winner and a tie, and are kept as the latter. A
-    null leaves a response unranked; at least two must be ranked. Scores may be true and false if all are.
+    Either `responses` is a list of texts, or of fields with a text each, and `ranks` a list of numbers or of fields, or `responses` is
+    a list of objects with a text and a rank or score. Only the order of ranks counts: [1, 3, 3] and [0, 1, 1] are the same, one winner
+    and a tie, and are kept as the latter. A null leaves a response unranked; at least two must be ranked. Scores may be true and
+    false if all are.
 
     A rank or score that is a list, one number per rater, makes one ranking per rater; so does a path through a list of reviews
     ("reviews.overall_rank"). A rater with only nulls makes none.
 
     Args:
         prompt: the field with the prompt, a text or a list of messages; null for texts that were ranked by themselves.
-        responses: the field with the responses.
-        ranks: the field with the list of ranks, for responses that are texts: ranks[i] is the rank of responses[i].
+        responses: the field with the responses, or the fields with one each, as in a table; an empty one is no response.
+        ranks: the field with the list of ranks, for responses that are texts: ranks[i] is the rank of responses[i]; or the
+            fields with one rank each.
+        ranks_are: what `ranks` holds: the place of each response ("places"), its score ("scores"), or names or numbers of the
+            responses, best first ("order": "B > A = C", [2, 1, 3]; numbers count from 1, or from 0 where one is 0).
         text_field, rank_field: in an object, its text and its rank.
         score_field: in an object, its score; replaces `rank_field`.
         rater_field: in an object, the list of its raters ("reviews.reviewer"), the same in each response of a row.
@@ -39,8 +46,9 @@ class RankingFormat:
         self,
         *,
         prompt: str | None = "prompt",
-        responses: str = "responses",
-        ranks: str = "ranking",
+        responses: str | tuple[str, ...] = "responses",
+        ranks: str | tuple[str, ...] = "ranking",
+        ranks_are: Literal["places", "scores", "order"] = "places",
         text_field: str = "text",
         rank_field: str = "rank",
         score_field: str | None = None,
@@ -48,17 +56,24 @@ class RankingFormat:
         model_field: str | None = None,
         annotator: str | None = "annotator",
     ) -> None:
-        self.prompt, self.responses, self.ranks, self.text_field = prompt, responses, ranks, text_field
+        self.prompt, self.responses, self.ranks, self.ranks_are, self.text_field = prompt, responses, ranks, ranks_are, text_field
         self.rater_field, self.model_field = rater_field, model_field
         self.value_field, self.is_score = (rank_field, False) if score_field is None else (score_field, True)
         self.metadata = JudgementMetadata(annotator)
-        self.fields = self.metadata.fields | {name for name in (prompt, responses, ranks) if name is not None}
-        self.looks_for = f"ranking looks for '{ranks}', or '{responses}' as objects with '{text_field}' and '{self.value_field}'"
+        self._columns = (responses,) if isinstance(responses, str) else responses
+        self._rank_columns = (ranks,) if isinstance(ranks, str) else ranks
+        if not isinstance(ranks, str) and (isinstance(responses, str) or len(ranks) != len(responses)):
+            raise ConfigError(f"feedback_format.ranking.ranks={list(ranks)} needs as many fields in feedback_format.ranking.responses")
+        self.fields = self.metadata.fields | {name for name in (prompt, *self._columns, *self._rank_columns) if name is not None}
+        names = ", ".join(f"'{name}'" for name in self._rank_columns)
+        self.looks_for = f"ranking looks for {names}, or '{self._columns[0]}' as objects with '{text_field}' and '{self.value_field}'"
 
     def __call__(self, row: Row) -> list[Feedback] | None:
+        if not isinstance(self.responses, str):
+            return self._from_columns(row, self.responses)
         value = row.get(self.responses)
         are_objects = isinstance(value, list) and any(isinstance(item, dict) for item in value)
-        if row.get(self.ranks) is None and not are_objects:
+        if not are_objects and row.get(self._rank_columns[0]) is None:
             return None
         items = [
             row.inside(item if are_objects else {self.text_field: item}, f"{self.responses}[{i}]")
@@ -70,7 +85,7 @@ class RankingFormat:
         texts = tuple(response_of(item, self.text_field, prompt) for item in items)
         if len(texts) < 2:
             raise DataError(f"{self.responses} has one response; a ranking needs at least two")
-        orders, per_rater = self._orders_from_objects(items) if are_objects else ([self._ranks_from_list(row, len(items))], False)
+        orders, per_rater = self._orders_from_objects(items) if are_objects else ([self._ranks_from_list(row, texts)], False)
         metadata = self._metadata(row, items, len(orders), per_rater)
         model_names = response_models(item.label(self.model_field) for item in items)
         return [
@@ -79,11 +94,34 @@ class RankingFormat:
             if not per_rater or any(rank is not None for rank in order)
         ]
 
-    def _ranks_from_list(self, row: Row, count: int) -> list[float | None]:
-        ranks = row.items(self.ranks)
-        if len(ranks) != count:
-            raise DataError(f"{self.ranks} has {len(ranks)} places for {count} {self.responses}")
-        return [_integer(rank, f"{self.ranks}[{i}]") for i, rank in enumerate(ranks)]
+    def _from_columns(self, row: Row, columns: tuple[str, ...]) -> list[Feedback] | None:
+        """Read a table's row: a field for each response, and one for each rank or for all of them."""
+        if all(row.get(name) is None for name in self._rank_columns):
+            return None
+        present = [i for i, name in enumerate(columns) if row.get(name) is not None]
+        prompt = prompt_of(row, self.prompt)
+        texts = tuple(response_of(row, columns[i], prompt) for i in present)
+        if len(texts) < 2:
+            raise DataError(f"there are {len(texts)} of {', '.join(columns)}; a ranking needs at least two")
+        if isinstance(self.ranks, str):
+            names = [columns[i].split(".")[-1] for i in present]
+            order = self._ranks_from_list(row, texts, [(name, re.split(r"[\s_.-]+", name)[-1]) for name in names])
+        else:
+            order = [self._parse(row.get(self.ranks[i]), f"{row.where}{self.ranks[i]}") for i in present]
+        return [Feedback(prompt=prompt, responses=texts, judgement=Ranking(ranks=dense_ranks(order)), **self.metadata(row))]
+
+    def _ranks_from_list(self, row: Row, texts: Sequence[str], names: Sequence[tuple[str, ...]] = ()) -> list[float | None]:
+        (field,) = self._rank_columns
+        if self.ranks_are == "order":
+            names = names or [(text.strip(),) for text in texts]
+            return [*ranks_of_order(row.get(field), [names_of_response(i, *called) for i, called in enumerate(names)], field)]
+        ranks = row.items(field)
+        if len(ranks) != len(texts):
+            raise DataError(f"{field} has {len(ranks)} places for {len(texts)} {', '.join(self._columns)}")
+        return [self._parse(rank, f"{field}[{i}]") for i, rank in enumerate(ranks)]
+
+    def _parse(self, value: Any, name: str) -> float | None:
+        return (_negate if self.ranks_are == "scores" else _integer)(value, name)
 
     def _orders_from_objects(self, items: list[Row]) -> tuple[list[list[float | None]], bool]:
         """Return the numbers of each rater (lower is better), and whether there are several raters."""
@@ -105,7 +143,7 @@ class RankingFormat:
 
     def _metadata(self, row: Row, items: list[Row], count: int, per_rater: bool) -> list[dict[str, Any]]:
         if self.rater_field is None:
-            return self.metadata.per_annotator(row, count, self.responses) if per_rater else [self.metadata(row)]
+            return self.metadata.per_annotator(row, count, self._columns[0]) if per_rater else [self.metadata(row)]
         raters_by_item = [item.items(self.rater_field) if per_rater else [item.get(self.rater_field)] for item in items]
         for item, raters in zip(items, raters_by_item, strict=True):
             if raters != raters_by_item[0]:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.chat import exchange_of
 from rlhf_lightning.feedback.format._metadata import JudgementMetadata
 from rlhf_lightning.feedback.format._scale import Scale
 from rlhf_lightning.feedback.row import Row, describe_value
@@ -25,7 +25,10 @@ class RatingFormat:
     Args:
         prompt: the field with the prompt, a text or a list of messages; null for texts that were rated by themselves.
         response: the field with the response.
+        messages: the field with a chat that was rated as a unit, instead of prompt and response: its last answer is the response.
         rating, ratings: the fields with the rating, or the list of them. null switches one off.
+        raters: fields that hold one person's rating each, named like the person, as in a table with a column per rater; an
+            absent one is no rating. They replace rating, ratings and annotator.
         aspect: the rated aspect ("helpfulness"), kept in the record; null for the response as a whole.
         turn: optional field, index of the response in its dialogue, from 0.
         scale: [lowest, highest] of rows without their own.
@@ -41,8 +44,10 @@ class RatingFormat:
         *,
         prompt: str | None = "prompt",
         response: str = "response",
+        messages: str | None = None,
         rating: str | None = "rating",
         ratings: str | None = "ratings",
+        raters: tuple[str, ...] = (),
         aspect: str | None = None,
         turn: str | None = None,
         scale: tuple[FiniteFloat, FiniteFloat] | None = None,
@@ -51,27 +56,34 @@ class RatingFormat:
         model: str | None = "model",
         annotator: str | None = "annotator",
     ) -> None:
-        self.prompt, self.response, self.rating, self.ratings = prompt, response, rating, ratings
+        self.prompt, self.response, self.messages, self.raters = prompt, response, messages, raters
+        self.rating, self.ratings = (None, None) if raters else (rating, ratings)
         self.aspect, self.turn, self.scale = aspect, turn, Scale("rating", scale, scale_field, integers_only)
-        self.metadata = JudgementMetadata(annotator, [model])
-        self.fields = self.metadata.fields | {name for name in (prompt, response, rating, ratings, turn, scale_field) if name is not None}
-        self.looks_for = "rating looks for " + " or ".join(f"'{name}'" for name in (rating, ratings) if name is not None)
+        self.metadata = JudgementMetadata(None if raters else annotator, [model])
+        texts, values = (prompt, response) if messages is None else (messages,), (*raters, self.rating, self.ratings)
+        self.fields = self.metadata.fields | {name for name in (*texts, *values, turn, scale_field) if name is not None}
+        self.looks_for = "rating looks for " + " or ".join(f"'{name}'" for name in values if name is not None)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         values: list[tuple[str, Any]]
-        if self.ratings is not None and row.get(self.ratings) is not None:
+        if self.raters:
+            values = [(name, row.get(name)) for name in self.raters if row.get(name) is not None]
+            if not values:
+                return [] if row.has(self.messages or self.response) else None
+            metadata = [self.metadata(row) | {"annotator": name} for name, _ in values]
+        elif self.ratings is not None and row.get(self.ratings) is not None:
             values = [(f"{self.ratings}[{i}]", value) for i, value in enumerate(row.items(self.ratings))]
             metadata = self.metadata.per_annotator(row, len(values), self.ratings)
         elif self.rating is not None and row.get(self.rating) is not None:
             values, metadata = [(self.rating, row.get(self.rating))], [self.metadata(row)]
         else:
             return None
-        prompt, scale = prompt_of(row, self.prompt), self.scale.of(row)
-        responses, turn = (response_of(row, self.response, prompt),), self._turn(row)
+        scale, turn = self.scale.of(row), self._turn(row)
+        prompt, response = exchange_of(row, self.prompt, self.response, self.messages)
         return [
             Feedback(
                 prompt=prompt,
-                responses=responses,
+                responses=(response,),
                 judgement=Rating(value=self.scale.number(value, name, scale), scale=scale, aspect=self.aspect, turn=turn),
                 **fields,
             )

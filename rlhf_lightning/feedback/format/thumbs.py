@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf_lightning.feedback.chat import prompt_of, response_of
+from rlhf_lightning.feedback.chat import exchange_of
 from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
 from rlhf_lightning.feedback.format._metadata import JudgementMetadata
 from rlhf_lightning.feedback.row import Row
@@ -19,7 +19,9 @@ class ThumbsFormat:
     Args:
         prompt: the field; null for texts that were judged by themselves.
         response, label: the names of the fields.
+        messages: the field with a chat that was judged as a unit, instead of prompt and response: its last answer is the response.
         up, down: the labels with this meaning: `up=[false] down=[true]` for a label such as "toxic". true is not 1.
+        skip: the labels that judge nothing ("not sure").
         annotator: optional field, who judged.
         model: optional field, who wrote the response.
     """
@@ -29,22 +31,27 @@ class ThumbsFormat:
         *,
         prompt: str | None = "prompt",
         response: str = "response",
+        messages: str | None = None,
         label: str = "label",
         up: tuple[LabelValue, ...] = (True,),
         down: tuple[LabelValue, ...] = (False,),
+        skip: tuple[LabelValue, ...] = (),
         annotator: str | None = "annotator",
         model: str | None = "model",
     ) -> None:
-        self.prompt, self.response, self.label = prompt, response, label
-        self.label_map = LabelMap("thumbs", {"up": (up, True), "down": (down, False)})
+        self.prompt, self.response, self.messages, self.label = prompt, response, messages, label
+        self.label_map: LabelMap[bool | None] = LabelMap("thumbs", {"up": (up, True), "down": (down, False), "skip": (skip, None)})
         self.metadata = JudgementMetadata(annotator, [model])
-        self.fields = self.metadata.fields | {name for name in (prompt, response, label) if name is not None}
+        texts = (prompt, response) if messages is None else (messages,)
+        self.fields = self.metadata.fields | {name for name in (*texts, label) if name is not None}
         self.looks_for = f"thumbs looks for '{label}'"
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         value = row.get(self.label)
         if value is None:
             return None
-        judgement = Thumbs(up=self.label_map(value, row.where + self.label))
-        prompt = prompt_of(row, self.prompt)
-        return [Feedback(prompt=prompt, responses=(response_of(row, self.response, prompt),), judgement=judgement, **self.metadata(row))]
+        up = self.label_map(value, row.where + self.label)
+        if up is None:
+            return []
+        prompt, response = exchange_of(row, self.prompt, self.response, self.messages)
+        return [Feedback(prompt=prompt, responses=(response,), judgement=Thumbs(up=up), **self.metadata(row))]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from csv import Error, field_size_limit, reader
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -21,6 +25,8 @@ from rlhf_lightning.registry import register
 
 FOLDER_PATTERNS = ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+Encoding = Literal["utf-8", "utf-16", "cp1252", "latin-1"]
+_UTF_16 = dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text; read it with feedback_source.csv.encoding=utf-16")
 ValueOf = Callable[[str], Any]
 Typed = Mapping[str, ValueOf]
 
@@ -31,12 +37,15 @@ def csv(
     path: str,
     *,
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None,
+    encoding: Encoding = "utf-8",
+    decimal: Literal[".", ","] = ".",
     numbers: tuple[str, ...] = (),
     booleans: tuple[str, ...] = (),
     lists: tuple[str, ...] = (),
+    dates: dict[str, str] | None = None,
     max_row_bytes: PositiveInt = MAX_BYTES,
 ) -> Iterator[Row | BadLine]:
-    """Rows of CSV and TSV files (RFC 4180) with a header, plain or gzipped, in strict UTF-8.
+    """Rows of CSV and TSV files (RFC 4180) with a header, plain or gzipped, in strict UTF-8 or another encoding.
 
     Every cell is text unless its column is declared otherwise. An empty cell is an absent field. Cells in double
     quotes may hold delimiters, line ends and doubled quotes; a row's origin is the line on which it starts. A byte order mark, CRLF and
@@ -47,9 +56,12 @@ def csv(
     Args:
         path: a file, a folder (its *.csv and *.tsv, also with .gz, by name, not its subfolders) or a glob pattern (`**` descends).
         delimiter: by default a tab in files named .tsv or .tsv.gz, else a comma.
-        numbers: columns of numbers, written as in JSON.
-        booleans: columns of `true` and `false`.
+        encoding: of the text; Excel's "Unicode text" is utf-16, its other CSV files in Western Europe are cp1252.
+        decimal: the decimal mark of the numbers.
+        numbers: columns of numbers, written as in JSON but for the decimal mark.
+        booleans: columns of `true` and `false`, in any case.
         lists: columns of JSON lists.
+        dates: columns of dates by their format, as in {Timestamp: "%d.%m.%Y %H:%M"} (Python's strptime); they become ISO 8601.
         max_row_bytes: a longer row is rejected without being read into memory.
 
     Raises:
@@ -58,21 +70,32 @@ def csv(
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ConfigError(f"feedback_source.csv.delimiter={delimiter!r} must be one character, and no quote or line end")
-    declared = Counter([*numbers, *booleans, *lists])
+    declared = Counter([*numbers, *booleans, *lists, *(dates or {})])
     if repeated := [name for name, count in declared.items() if count > 1]:
-        raise ConfigError(f"feedback_source.csv declares {list_names(repeated)} twice; a column is in one of numbers, booleans, lists")
-    typed: Typed = {**dict.fromkeys(numbers, _number), **dict.fromkeys(booleans, _boolean), **dict.fromkeys(lists, _list)}
+        raise ConfigError(
+            f"feedback_source.csv declares {list_names(repeated)} twice; a column is in one of numbers, booleans, lists, dates"
+        )
+    typed: Typed = {
+        **dict.fromkeys(numbers, partial(_number, decimal=decimal)),
+        **dict.fromkeys(booleans, _boolean),
+        **dict.fromkeys(lists, _list),
+        **{name: partial(_date, form=form) for name, form in (dates or {}).items()},
+    }
     for file in files_at(path, FOLDER_PATTERNS, "feedback_source.csv.path"):
-        yield from read_table(file, delimiter, typed, max_row_bytes)
+        yield from read_table(file, delimiter, typed, max_row_bytes, encoding)
 
 
 def read_table(
-    file: Path, delimiter: str | None = None, typed: Mapping[str, ValueOf] | None = None, max_bytes: int = MAX_BYTES
+    file: Path,
+    delimiter: str | None = None,
+    typed: Mapping[str, ValueOf] | None = None,
+    max_bytes: int = MAX_BYTES,
+    encoding: Encoding = "utf-8",
 ) -> Iterator[Row | BadLine]:
     """Rows of one file (`csv`), with the value of each cell of a `typed` column."""
     separator = delimiter or ("\t" if file.name.removesuffix(".gz").endswith(".tsv") else ",")
     with open_stream(file) as stream:
-        yield from _Table(file, stream, separator, max_bytes).rows(typed or {})
+        yield from _Table(file, stream, separator, max_bytes, encoding).rows(typed or {})
 
 
 class _Broken(Exception):
@@ -88,8 +111,8 @@ class _Table:
         fault: the first problem of the current row.
     """
 
-    def __init__(self, file: Path, stream: Stream, delimiter: str, max_bytes: int) -> None:
-        self.file, self.stream, self.delimiter, self.max_bytes = file, stream, delimiter, max_bytes
+    def __init__(self, file: Path, stream: Stream, delimiter: str, max_bytes: int, encoding: Encoding) -> None:
+        self.file, self.stream, self.delimiter, self.max_bytes, self.encoding = file, stream, delimiter, max_bytes, encoding
         self.start, self.raw, self.fault = 1, bytearray(), ""
 
     def rows(self, typed: Typed) -> Iterator[Row | BadLine]:
@@ -130,13 +153,13 @@ class _Table:
             self.start, self.raw, self.fault = table.line_num + 1, bytearray(), ""
 
     def _lines(self) -> Iterator[str]:
-        for number, offset, raw, ended in lines(self.stream.blocks(), self.max_bytes):
+        for number, offset, raw, ended in lines(self._blocks(), self.max_bytes):
             if not ended and self.stream.fault is not None:
                 self.start = number
                 raise _Broken(self.stream.fault)
             if not ended and not raw:
                 return
-            if number == 1 and (foreign := foreign_format(raw)):
+            if number == 1 and (foreign := foreign_format(raw, _UTF_16)):
                 raise _Broken(foreign)
             line = raw + b"\n" * ended
             self.raw += line
@@ -149,11 +172,24 @@ class _Table:
                 self.fault = "the row holds a NUL character, which databases can't; take it out"
             yield self._text(line, offset)
 
+    def _blocks(self) -> Iterator[bytes]:
+        """The blocks of the file in UTF-8."""
+        if self.encoding == "utf-8":
+            yield from self.stream.blocks()
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            for block in self.stream.blocks():
+                yield decoder.decode(block).encode("utf-8")
+            yield decoder.decode(b"", final=True).encode("utf-8")
+        except UnicodeError as error:
+            raise _Broken(f"the file is not {self.encoding} (feedback_source.csv.encoding): {error}") from None
+
     def _text(self, line: bytes, offset: int) -> str:
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
-            self.fault = self.fault or not_utf8(error, offset)
+            self.fault = self.fault or f"{not_utf8(error, offset)}, or give its encoding, such as feedback_source.csv.encoding=cp1252"
             return line.decode("latin-1")
 
     def _check_header(self, header: list[str], typed: Typed) -> None:
@@ -186,17 +222,26 @@ class _Table:
         return Row(data, self.origin, raw)
 
 
-def _number(cell: str) -> int | float:
-    match = _NUMBER.fullmatch(cell)
+def _number(cell: str, decimal: str) -> int | float:
+    written = cell.replace(",", ".") if decimal == "," and "." not in cell else cell if decimal == "." else ""
+    match = _NUMBER.fullmatch(written)
     if match is None:
-        raise ValueError(f"must be a number as in JSON, not {describe_value(cell)}")
-    return float(cell) if match[1] or match[2] else int(cell)
+        as_in = "as in JSON" if decimal == "." else "with a decimal comma (feedback_source.csv.decimal)"
+        comma = "; feedback_source.csv.decimal=',' reads decimal commas" if decimal == "." and "," in cell else ""
+        raise ValueError(f"must be a number {as_in}, not {describe_value(cell)}{comma}")
+    return float(written) if match[1] or match[2] else int(written)
 
 
 def _boolean(cell: str) -> bool:
-    if cell not in ("true", "false"):
+    if cell.lower() not in ("true", "false"):
         raise ValueError(f"must be true or false, not {describe_value(cell)}")
-    return cell == "true"
+    return cell.lower() == "true"
+
+
+def _date(cell: str, form: str) -> str:
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(cell, form).isoformat()
+    raise ValueError(f"must be a date as {form} (feedback_source.csv.dates), not {describe_value(cell)}")
 
 
 def _list(cell: str) -> list[Any]:
