@@ -119,7 +119,7 @@ def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> Non
 
 
 def run_subcommand(args: Sequence[str]) -> bool:
-    """Run `components`, `new`, `chat`, `export` or `--help`. Returns whether the command is one of these."""
+    """Run `components`, `new`, `chat`, `export`, `look` or `--help`. Returns whether the command is one of these."""
     if args[:1] == ["components"]:
         help.print_components(" ".join(args[1:]) or None)
     elif args[:1] == ["new"]:
@@ -134,6 +134,10 @@ def run_subcommand(args: Sequence[str]) -> bool:
         from rlhf_lightning.cli.export import export
 
         export(args[1:])
+    elif args[:1] == ["look"]:
+        from rlhf_lightning.cli.look import look
+
+        look(args[1:])
     elif {"--help", "-h"} & set(args):
         help.print_help()
     else:

@@ -39,7 +39,7 @@ def read_rows(data: DataSet) -> Iterator[Row]:
 
 
 def _items(data: DataSet) -> Iterator[Row | BadLine]:
-    if _is_data_set(data.path):
+    if is_data_set(data.path):
         yield from read_data_set(data)
         return
     for file in files_at(data.path, PATTERNS, data.path_setting):
@@ -54,7 +54,7 @@ def _items(data: DataSet) -> Iterator[Row | BadLine]:
             yield from read_json_array(file) if start.startswith(b"[") else read_json_lines(file)
 
 
-def _is_data_set(path: str) -> bool:
+def is_data_set(path: str) -> bool:
     """True for a name on the Hub and for a folder of the datasets library."""
     with contextlib.suppress(OSError, ValueError):
         folder = Path(path)
