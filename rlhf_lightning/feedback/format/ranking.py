@@ -156,6 +156,8 @@ class RankingFormat:
 
 
 def _integer(rank: Any, name: str) -> int | None:
+    if isinstance(rank, float) and rank.is_integer():
+        return int(rank)
     if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool)):
         raise DataError(f"{name} must be a whole number, not {describe_value(rank)}")
     return rank

@@ -59,13 +59,15 @@ def _readings(table: Table, family: Family, verdict: Field) -> Iterator[Candidat
     values = list(dict.fromkeys(verdict.items)) if verdict.kind == "list" else verdict.distinct
     used = {*family.paths, verdict.path}
     prompt = find_prompt(table, used)
-    settings: dict[str, Any] = {"first": family.paths[0], "second": family.paths[1], "prompt": prompt.path if prompt else None}
+    settings: dict[str, Any] = {"first": family.paths[0], "second": family.paths[1]}
+    if prompt is not None or family.fields[0].kind != "chat":  # chats share their prompt
+        settings["prompt"] = prompt.path if prompt else None
     settings["votes" if verdict.kind == "list" else "verdict"] = verdict.path
     models, model_reasons = _models(table, used, family.tokens)
     metadata, metadata_reasons = metadata_settings(table, used, annotator="annotator")
     reasons = (
         f"`{verdict.path}` says which of {quoted(family.paths)} is better",
-        f"the prompt is `{prompt.path}`" if prompt else "no field is a prompt",
+        f"the prompt is `{prompt.path}`" if prompt else "no field is a prompt" if "prompt" in settings else "the chats share their prompt",
         *model_reasons,
         *metadata_reasons,
     )

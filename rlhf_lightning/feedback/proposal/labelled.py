@@ -35,11 +35,11 @@ def propose_thumbs(table: Table) -> Iterator[Candidate]:
             meaning: tuple(value for value, of in meanings.items() if of == meaning) for meaning in ("up", "down", "skip")
         }
         metadata, reasons = metadata_settings(table, {field.path, *exchange.paths}, annotator="annotator", model="model")
-        named = name_score(field.name, "label")
+        named = max(name_score(field.name, "label"), 0.9 * name_score(field.path.rpartition(".")[0].rpartition(".")[2], "label"))
         values = "; ".join(f"{'/'.join(map(str, labels))} is {meaning}" for meaning, labels in settings.items() if labels)
         yield Candidate(
             "thumbs", exchange.settings | {"label": field.path} | settings | metadata,
-            ((0.5 if named else 0.4) + (0.3 if field.kind == "number" else 0.45) * named) * exchange.score,
+            ((0.5 if named else 0.4) + (0.4 if field.kind == "number" else 0.45) * named) * exchange.score,
             (*exchange.reasons, f"`{field.path}` is the judgement: {values}", *reasons), frozenset([field.path]),
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ ROLES: dict[str, list[str]] = {role: names.split() for role, names in _VOCABULAR
 """Names of a role's fields, the most usual first."""
 WORDS: dict[str, frozenset[str]] = {kind: frozenset(words.split()) for kind, words in _VOCABULARY["words"].items()}
 """Words of aspects, of labels and verdicts by their meaning, of numbers that nobody judged."""
+TEXTS = ("prompt", "response", "edited", "chosen", "rejected", "comment")
 _PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_a-zA-Z]+")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "é": "e", "è": "e", "ó": "o", "ñ": "n", "á": "a", "í": "i"})
 
@@ -28,6 +29,8 @@ def name_score(name: str, role: str) -> float:
     words = words_of(name)
     joined = "_".join(words)
     names = ROLES[role]
+    if role in TEXTS and words and words[-1] in WORDS["machine"]:
+        return 0.0
     if joined in names:
         return 1.0 - 0.1 * names.index(joined) / len(names)
     for length in (3, 2, 1):  # the last words of a name mostly say what it is

@@ -22,6 +22,7 @@ def propose_ratings(table: Table) -> Iterator[Candidate]:
     for fields in aspect_groups(numbers, 1 if table.explode else 2):
         yield _attributes(table, exchange, fields)
         grouped |= {field.path for field in fields}
+    yield from _valued_aspects(table, exchange)
     lists = [field for field in table.of_kind("list") if field.items and len(field.numbers) == len(field.items)]
     for fields in aspect_groups([field for field in lists if "." in field.path], 2):
         yield _attributes(table, exchange, fields)
@@ -46,6 +47,31 @@ def aspect_groups(fields: Sequence[Field], at_least: int) -> Iterator[list[Field
         group = members if parent and "." not in parent and aspects else aspects
         if len(group) >= at_least and aspects:
             yield group
+
+
+def _valued_aspects(table: Table, exchange: Exchange) -> Iterator[Candidate]:
+    """Aspects that are objects with the rating inside, as a number or as text."""
+    groups: dict[tuple[str, str], list[Field]] = {}
+    for field in table.of_kind("number", "text"):
+        parent, _, aspect = field.path.rpartition(".")[0].rpartition(".")
+        if parent and aspect and name_score(field.name, "rating") > 0.7:
+            groups.setdefault((parent, field.name), []).append(field)
+    for (parent, value), fields in groups.items():
+        texts = [str(item) for field in fields for item in field.values]
+        numbers = [float(text) for text in texts if text.lstrip("-").replace(".", "", 1).isdigit()]
+        if len(fields) < 2 or not numbers or len(numbers) + sum(text == "N/A" for text in texts) < len(texts):
+            continue
+        scale, extent = guess_scale(numbers)
+        metadata, reasons = metadata_settings(table, [], model="model")
+        as_text = {"text_numbers": True} if any(field.kind == "text" for field in fields) else {}
+        yield Candidate(
+            "attributes",
+            exchange.settings | {"ratings": parent, "value_field": value, "scale": scale} | as_text | metadata,
+            0.97 * exchange.score,
+            (*exchange.reasons, f"`{parent}` holds ratings of aspects, each in `{value}`", *reasons),
+            frozenset(field.path for field in fields),
+            (extent,) if "taken" in extent else (),
+        )
 
 
 def _may_be_rated(table: Table, field: Field) -> bool:
@@ -123,6 +149,8 @@ def _single(table: Table, exchange: Exchange, field: Field, certainty: float) ->
     if named <= 0.3 and len(field.distinct) > 101:
         return
     scale, extent = guess_scale(field.numbers, field.name)
+    if set(field.distinct) <= {0, 1, -1}:
+        certainty *= 0.8  # rather a thumb
     metadata, reasons = metadata_settings(table, [field.path], annotator="annotator", model="model")
     aspect = {"aspect": field.name} if is_aspect(field) and name_score(field.name, "rating") < 0.7 else {}
     yield Candidate(
