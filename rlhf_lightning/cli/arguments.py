@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from rlhf_lightning.cli.feedback_files import expand_feedback_files
 from rlhf_lightning.cli.foreign_terms import reject_foreign_flags
 from rlhf_lightning.config.command_paths import expand_home
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments, quote_comparisons
@@ -28,14 +29,15 @@ _STORED = "saved_run"
 
 
 def parse_args(argv: Sequence[str]) -> list[str]:
-    """The arguments of this command with plugin folders taken out, `~` expanded and comparisons quoted.
+    """The arguments with plugin folders taken out, `~` and feedback_source=FILE expanded and comparisons quoted.
 
     A process that Lightning started gets the arguments of the process that started it.
 
     Raises:
         ConfigError: --plugins without a folder.
     """
-    return launch.inherited_overrides([quote_comparisons(argument) for argument in expand_home(take_flag(argv))])
+    arguments = [quote_comparisons(argument) for argument in expand_home(take_flag(argv))]
+    return expand_feedback_files(launch.inherited_overrides(arguments))
 
 
 def hydra_args(args: Sequence[str]) -> list[str]:

@@ -6,8 +6,9 @@ lines together and yields no result unless every line is good, or quarantines th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,12 @@ from rlhf_lightning.feedback.quarantine import quarantine_writer
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.unknown_fields import MAX_NAMES, UnknownFields, list_names
 from rlhf_lightning.flow import Feedback
+
+
+UNFIT = "fits no chosen feedback_format"
+MAX_PLACES = 3
+_VALUES = re.compile(r"'[^']*'|\[\d+\]|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+"""What differs between reasons that are alike: values, indices and numbers."""
 
 
 class Format(Protocol):
@@ -60,7 +67,7 @@ class Reader:
         bad, notes: number of quarantined lines, and notes for the user; complete when the iteration has ended.
 
     Raises:
-        DataError: at the end of the rows, for bad lines (the first 20 and the count), a file that can't be read at all, or no rows.
+        DataError: at the end of the rows, for bad lines (those that fail alike in one line, with the first three places), a file that can't be read at all, or no rows.
         ConfigError: no formats, or no file for the quarantine.
     """
 
@@ -83,7 +90,7 @@ class Reader:
         self.bad, self.notes = 0, list[str]()
 
     def __iter__(self) -> Iterator[Feedback]:
-        good, is_fatal, reasons = 0, False, list[str]()
+        good, is_fatal, faults = 0, False, Faults()
         unknown = UnknownFields([getattr(form, "fields", None) for form in self.formats])
         with quarantine_writer(self.quarantine) as write:
             for item in self.rows:
@@ -97,20 +104,66 @@ class Reader:
                     self.bad += 1
                     is_fatal = is_fatal or records.verdict == "fatal"
                     write(records)
-                    if self.bad <= MAX_NAMES:
-                        reasons.append(f"{records.origin}: {records.reason}")
-            self._raise_if_bad(good, is_fatal, reasons)
+                    faults.add(records)
+            self._raise_if_bad(good, is_fatal, faults)
         if self.bad:
             self.notes.append(f"{self.bad} of {good + self.bad} lines are bad and set aside in {self.quarantine}")
         self.notes += unknown.notes()
 
-    def _raise_if_bad(self, good: int, is_fatal: bool, reasons: list[str]) -> None:
+    def _raise_if_bad(self, good: int, is_fatal: bool, faults: Faults) -> None:
         total = good + self.bad
         if self.bad and (self.on_bad == "refuse" or is_fatal or self.bad > self.max_bad_fraction * total):
             remedy = "" if is_fatal or self.on_bad == "quarantine" else " (feedback.on_bad=quarantine sets them aside)"
-            raise DataError(_report(reasons, self.bad, total, remedy))
+            raise faults.error(total, remedy)
         if not good:
-            raise DataError("no rows: the source gave nothing to read" if not self.bad else _report(reasons, self.bad, total))
+            raise faults.error(total) if self.bad else DataError("no rows: the source gave nothing to read")
+
+
+class NoFormatFits(DataError):
+    """No row fits a chosen format."""
+
+
+@dataclass
+class Faults:
+    """Bad lines, those that fail alike together.
+
+    Attributes:
+        groups: by what their reasons have in common, the first reason, the first places and the number of lines.
+    """
+
+    groups: dict[str, Fault] = field(default_factory=dict)
+
+    def add(self, line: BadLine) -> None:
+        """Count a bad line."""
+        fault = self.groups.setdefault(_VALUES.sub("#", line.reason), Fault(line.reason))
+        fault.count += 1
+        if fault.count <= MAX_PLACES:
+            fault.origins.append(line.origin)
+
+    def error(self, total: int, remedy: str = "") -> DataError:
+        """The error that reports them, of `total` lines."""
+        bad = sum(fault.count for fault in self.groups.values())
+        lines = "\n  ".join(str(fault) for fault in list(self.groups.values())[:MAX_NAMES])
+        rest = len(self.groups) - MAX_NAMES
+        more = f"\n  ... and {rest} more kinds of faults" if rest > 0 else ""
+        is_unfit = all(fault.reason.startswith(UNFIT) for fault in self.groups.values())
+        kind = NoFormatFits if is_unfit and bad == total else DataError
+        return kind(f"{bad} of {total} lines of feedback are bad, nothing is imported{remedy}:\n  {lines}{more}")
+
+
+@dataclass
+class Fault:
+    """Lines that are bad for one reason."""
+
+    reason: str
+    origins: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            return f"{self.origins[0]}: {self.reason}"
+        more = f" and {self.count - MAX_PLACES} more" if self.count > MAX_PLACES else ""
+        return f"{', '.join(self.origins)}{more}: {self.reason}"
 
 
 def parse_row(
@@ -122,7 +175,7 @@ def parse_row(
         parts = [part for part in (form(row) for form in formats) if part is not None]
         if not parts:
             wants = "; ".join(str(getattr(form, "looks_for", form)) for form in formats)
-            raise DataError(f"fits no chosen feedback_format: {wants}. It has: {list_names(row.data) or 'no fields'}")
+            raise DataError(f"{UNFIT}: {wants}. It has: {list_names(row.data) or 'no fields'}")
         records = [record for part in parts for record in part]
         if check is not None:
             for record in records:
@@ -131,8 +184,8 @@ def parse_row(
         return BadLine(row.origin, str(error), row.raw)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        return BadLine(row.origin, f"{field}{': ' * bool(field)}{first['msg'].removeprefix('Value error, ')}", row.raw)
+        name = ".".join(map(str, first["loc"]))
+        return BadLine(row.origin, f"{name}{': ' * bool(name)}{first['msg'].removeprefix('Value error, ')}", row.raw)
     except RecursionError:
         return BadLine(row.origin, "nested too deeply", row.raw)
     return records if row.weight == 1 and row.source is None else [_with_source(record, row) for record in records]
@@ -141,9 +194,3 @@ def parse_row(
 def _with_source(record: Feedback, row: Row) -> Feedback:
     """Apply the source's weight, and its name unless the record has one."""
     return record.model_copy(update={"weight": record.weight * row.weight, "source": record.source or row.source})
-
-
-def _report(reasons: list[str], bad: int, total: int, remedy: str = "") -> str:
-    more = f"\n  ... and {bad - len(reasons)} more" if bad > len(reasons) else ""
-    lines = "\n  ".join(reasons)
-    return f"{bad} of {total} lines of feedback are bad, nothing is imported{remedy}:\n  {lines}{more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.unknown_fields import suggest_name
 
 _MISSING = object()
+_NUMBER = re.compile(r"\s*[+-]?\d+(?:[.,]\d+)?\s*", re.ASCII)
 
 
 @dataclass(slots=True)  # not frozen, which would cost a microsecond for each row
@@ -133,7 +135,10 @@ def finite_number(value: Any, name: str) -> float:
         with contextlib.suppress(OverflowError):
             if math.isfinite(number := float(value)):
                 return number
-    raise DataError(f"{name} must be a finite number, not {describe_value(value)}")
+    column = (
+        "; a column of numbers is declared by feedback_source.csv.numbers" if isinstance(value, str) and _NUMBER.fullmatch(value) else ""
+    )
+    raise DataError(f"{name} must be a finite number, not {describe_value(value)}{column}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, DataError, UserError
+from rlhf_lightning.feedback.reading import NoFormatFits
 from rlhf_lightning.registry import component_of, components
 from rlhf_lightning.runtime.run import Run
 
@@ -39,7 +42,24 @@ def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
             f"there are: {names}"
         )
     rows = chain.from_iterable(source() for source in sources.values())
-    return ingest(run, rows, list(run.build_all("feedback_format").values()), check=chat_check(tokenizers))
+    try:
+        return ingest(run, rows, list(run.build_all("feedback_format").values()), check=chat_check(tokenizers))
+    except NoFormatFits as error:
+        raise DataError(f"{error}{propose_for(run)}") from error
+
+
+def propose_for(run: Run) -> str:
+    """What the command's files look like, as lines for an error message."""
+    from rlhf_lightning.feedback.proposal.propose import propose
+
+    lines = []
+    for node in run.config.feedback_source.values():
+        paths = node.get("path", ())
+        for path in [paths] if isinstance(paths, str) else paths:
+            with contextlib.suppress(UserError):
+                proposals = propose(path)[1]
+                lines += [f"\n`rlhf-lightning look {path}` proposes: {shlex.join(proposals[0].overrides)}"] if proposals else []
+    return "".join(lines)
 
 
 def chat_check(paths: Sequence[str]) -> Callable[[Feedback], None]:

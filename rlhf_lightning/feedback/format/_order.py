@@ -44,6 +44,24 @@ def ranks_of_order(order: Any, names: Sequence[Collection[str]], field: str) -> 
     return ranks
 
 
+def ranks_of_choice(choice: Any, names: Sequence[Collection[str]], field: str) -> list[int | None]:
+    """Rank 0 of the response that was chosen, 1 of all others.
+
+    Args:
+        choice: its number from 0, or its name or letter.
+
+    Raises:
+        DataError: no response has this number or name.
+    """
+    if isinstance(choice, int) and not isinstance(choice, bool):
+        index = choice if 0 <= choice < len(names) else None
+    else:
+        index = next((i for i, known in enumerate(names) if str(choice).strip().casefold() in known), None)
+    if index is None:
+        raise DataError(f"{field} is {describe_value(choice)}, which is none of the {len(names)} responses (numbers count from 0)")
+    return [int(i != index) for i in range(len(names))]
+
+
 def _groups(order: Any, field: str) -> list[list[str]]:
     """The tied names at each place, in lower case."""
     if isinstance(order, str):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import JudgementMetadata, response_models
-from rlhf_lightning.feedback.format._order import names_of_response, ranks_of_order
+from rlhf_lightning.feedback.format._order import names_of_response, ranks_of_choice, ranks_of_order
 from rlhf_lightning.feedback.format._ranks import dense_ranks
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
 from rlhf_lightning.flow import Feedback, Ranking
@@ -34,7 +34,8 @@ class RankingFormat:
         ranks: the field with the list of ranks, for responses that are texts: ranks[i] is the rank of responses[i]; or the
             fields with one rank each.
         ranks_are: what `ranks` holds: the place of each response ("places"), its score ("scores"), or names or numbers of the
-            responses, best first ("order": "B > A = C", [2, 1, 3]; numbers count from 1, or from 0 where one is 0).
+            responses, best first ("order": "B > A = C", [2, 1, 3]; numbers count from 1, or from 0 where one is 0), or the best
+            alone ("choice": its number from 0, its name or letter).
         text_field, rank_field: in an object, its text and its rank.
         score_field: in an object, its score; replaces `rank_field`.
         rater_field: in an object, the list of its raters ("reviews.reviewer"), the same in each response of a row.
@@ -48,7 +49,7 @@ class RankingFormat:
         prompt: str | None = "prompt",
         responses: str | tuple[str, ...] = "responses",
         ranks: str | tuple[str, ...] = "ranking",
-        ranks_are: Literal["places", "scores", "order"] = "places",
+        ranks_are: Literal["places", "scores", "order", "choice"] = "places",
         text_field: str = "text",
         rank_field: str = "rank",
         score_field: str | None = None,
@@ -72,20 +73,22 @@ class RankingFormat:
         if not isinstance(self.responses, str):
             return self._from_columns(row, self.responses)
         value = row.get(self.responses)
+        has_ranks = row.get(self._rank_columns[0]) is not None
         are_objects = isinstance(value, list) and any(isinstance(item, dict) for item in value)
-        if not are_objects and row.get(self._rank_columns[0]) is None:
+        if not are_objects and not has_ranks:
             return None
         items = [
             row.inside(item if are_objects else {self.text_field: item}, f"{self.responses}[{i}]")
             for i, item in enumerate(row.items(self.responses))
         ]
-        if are_objects and all(item.get(self.value_field) is None for item in items):
+        are_ranked = are_objects and any(item.get(self.value_field) is not None for item in items)
+        if not are_ranked and not has_ranks:
             return None
         prompt = prompt_of(row, self.prompt)
         texts = tuple(response_of(item, self.text_field, prompt) for item in items)
         if len(texts) < 2:
             raise DataError(f"{self.responses} has one response; a ranking needs at least two")
-        orders, per_rater = self._orders_from_objects(items) if are_objects else ([self._ranks_from_list(row, texts)], False)
+        orders, per_rater = self._orders_from_objects(items) if are_ranked else ([self._ranks_from_list(row, texts)], False)
         metadata = self._metadata(row, items, len(orders), per_rater)
         model_names = response_models(item.label(self.model_field) for item in items)
         return [
@@ -112,9 +115,9 @@ class RankingFormat:
 
     def _ranks_from_list(self, row: Row, texts: Sequence[str], names: Sequence[tuple[str, ...]] = ()) -> list[float | None]:
         (field,) = self._rank_columns
-        if self.ranks_are == "order":
-            names = names or [(text.strip(),) for text in texts]
-            return [*ranks_of_order(row.get(field), [names_of_response(i, *called) for i, called in enumerate(names)], field)]
+        if self.ranks_are in ("order", "choice"):
+            called = [names_of_response(i, *name) for i, name in enumerate(names or [(text.strip(),) for text in texts])]
+            return [*(ranks_of_order if self.ranks_are == "order" else ranks_of_choice)(row.get(field), called, field)]
         ranks = row.items(field)
         if len(ranks) != len(texts):
             raise DataError(f"{field} has {len(ranks)} places for {len(texts)} {', '.join(self._columns)}")

@@ -34,6 +34,7 @@ class RatingFormat:
         scale: [lowest, highest] of rows without their own.
         scale_field: optional field with a row's [lowest, highest], preferred to `scale`.
         integers_only: reject ratings that aren't whole numbers; by default fractions are allowed, as in means.
+        words: numbers of ratings that are words: {poor: 1, good: 2}.
         model: optional field, who wrote the response.
         annotator: optional field, who rated: one name, or a list as long as the ratings. Without it a rating has no annotator, and
             those of a list have rater0, rater1, ... by position, not necessarily the same people in another row.
@@ -53,11 +54,13 @@ class RatingFormat:
         scale: tuple[FiniteFloat, FiniteFloat] | None = None,
         scale_field: str | None = "scale",
         integers_only: bool = False,
+        words: dict[str, FiniteFloat] | None = None,
         model: str | None = "model",
         annotator: str | None = "annotator",
     ) -> None:
         self.prompt, self.response, self.messages, self.raters = prompt, response, messages, raters
         self.rating, self.ratings = (None, None) if raters else (rating, ratings)
+        self.words = words or {}
         self.aspect, self.turn, self.scale = aspect, turn, Scale("rating", scale, scale_field, integers_only)
         self.metadata = JudgementMetadata(None if raters else annotator, [model])
         texts, values = (prompt, response) if messages is None else (messages,), (*raters, self.rating, self.ratings)
@@ -70,7 +73,7 @@ class RatingFormat:
             values = [(name, row.get(name)) for name in self.raters if row.get(name) is not None]
             if not values:
                 return [] if row.has(self.messages or self.response) else None
-            metadata = [self.metadata(row) | {"annotator": name} for name, _ in values]
+            metadata = [self.metadata(row) | {"annotator": name.rpartition(".")[2]} for name, _ in values]
         elif self.ratings is not None and row.get(self.ratings) is not None:
             values = [(f"{self.ratings}[{i}]", value) for i, value in enumerate(row.items(self.ratings))]
             metadata = self.metadata.per_annotator(row, len(values), self.ratings)
@@ -84,11 +87,14 @@ class RatingFormat:
             Feedback(
                 prompt=prompt,
                 responses=(response,),
-                judgement=Rating(value=self.scale.number(value, name, scale), scale=scale, aspect=self.aspect, turn=turn),
+                judgement=Rating(value=self.scale.number(self._number_of(value), name, scale), scale=scale, aspect=self.aspect, turn=turn),
                 **fields,
             )
             for (name, value), fields in zip(values, metadata, strict=True)
         ]
+
+    def _number_of(self, value: Any) -> Any:
+        return self.words.get(value, value) if isinstance(value, str) else value
 
     def _turn(self, row: Row) -> int | None:
         value = row.get(self.turn)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhf_lightning.feedback.chat import SHAREGPT_ROLES
 from rlhf_lightning.feedback.proposal.detect import Sample
 from rlhf_lightning.feedback.proposal.families import families_of
 from rlhf_lightning.feedback.proposal.fields import Field, as_text
@@ -70,7 +71,7 @@ class Exchange:
 
 def find_exchange(table: Table, used: Collection[str]) -> Exchange | None:
     """The fields of prompt and response, or of a chat that holds both; None if no text is a response."""
-    texts = [field for field in table.texts if field.path not in used and field.share > 0.5]
+    texts = [field for field in table.texts if field.path not in used and field.share > 0.5 and not is_label(field)]
     response = _response(texts)
     chat = next((field for field in texts if field.kind == "chat" and ends_with_answer(field)), None)
     if chat is not None and (response is None or response is chat or name_score(response.name, "response") < 0.9):
@@ -101,12 +102,17 @@ def _response(texts: list[Field]) -> Field | None:
 
 def find_prompt(table: Table, used: Collection[str]) -> Field | None:
     """The text that is a prompt by its name; else a text that repeats, or stands before all others."""
-    texts = [text for text in table.texts if text.path not in used and text.share > 0.5]
+    texts = [text for text in table.texts if text.path not in used and text.share > 0.5 and not is_label(text)]
     best = best_named(texts, "prompt")
     if best is not None:
         return best
     others = [text for text in texts if text.words >= 3 and not is_side_text(text) and not name_score(text.name, "response")]
     return others[0] if others else None
+
+
+def is_label(text: Field) -> bool:
+    """Whether a text is one of a few short values, such as a category."""
+    return text.kind == "text" and text.words < 3 and len(text.values) >= 8 and len(text.distinct) <= len(text.values) / 2
 
 
 def is_side_text(text: Field) -> bool:
@@ -116,8 +122,8 @@ def is_side_text(text: Field) -> bool:
 
 def ends_with_answer(chat: Field) -> bool:
     """Whether most chats hold an answer of the assistant that can have been judged."""
-    answered = sum(any(item.get("role", item.get("from")) in ("assistant", "gpt") for item in value) for value in chat.values)
-    return answered > len(chat.values) / 2
+    roles = [{SHAREGPT_ROLES.get(str(item.get("role", item.get("from")))) for item in value} for value in chat.values]
+    return sum({"user", "assistant"} <= present for present in roles) > len(roles) / 2
 
 
 def metadata_settings(table: Table, used: Collection[str], **names: str) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlhf_lightning.feedback.proposal.candidate import Candidate, Table, find_prompt, metadata_settings, quoted
-from rlhf_lightning.feedback.proposal.families import Family, families_of
+from rlhf_lightning.feedback.proposal.families import SETS, Family, families_of
 from rlhf_lightning.feedback.proposal.fields import Field
 from rlhf_lightning.feedback.proposal.labels import verdict_meaning
 from rlhf_lightning.feedback.proposal.names import best_named, name_score, words_of
@@ -39,11 +39,24 @@ def propose_pairwise(table: Table) -> Iterator[Candidate]:
 
 def propose_verdict(table: Table) -> Iterator[Candidate]:
     """Rows with two responses side by side and a field that says which is better."""
-    for family in families_of(table.texts):
+    for family in [*families_of(table.texts), *named_by_verdict(table)]:
         if len(family.fields) != 2 or family.fields[0].kind != family.fields[1].kind or min(f.words for f in family.fields) < 1.5:
             continue
         for verdict in _verdict_fields(table, family):
             yield from _readings(table, family, verdict)
+
+
+def named_by_verdict(table: Table) -> Iterator[Family]:
+    """Two texts whose names, or what tells the names apart, are the values of a field: gpt and llama."""
+    texts = [field for field in table.of_kind("text") if field.words >= 1.5]
+    for verdict in table.of_kind("text"):
+        values = {"_".join(words_of(str(value))) for value in verdict.distinct} if len(verdict.distinct) <= 5 else set()
+        named = {value: [text for text in texts if value in ("_".join(words_of(text.name)), *words_of(text.name))] for value in values}
+        pairs = [(value, fields[0]) for value, fields in named.items() if len(fields) == 1 and fields[0] is not verdict]
+        if len(pairs) == 2 and pairs[0][1] is not pairs[1][1]:
+            (a, first), (b, second) = sorted(pairs, key=lambda pair: texts.index(pair[1]))
+            if not any(a in tokens for tokens in SETS):
+                yield Family("", (a, b), (first, second))
 
 
 def _verdict_fields(table: Table, family: Family) -> list[Field]:
@@ -99,6 +112,9 @@ def read_values(values: Sequence[Any], tokens: Sequence[str], name: str) -> list
         second = {value: "second_wins" if bool(value) else "first_wins" for value in values}
         one, zero = ("true", "false") if isinstance(values[0], bool) else ("1", "0")
         return [(first, 0.6, f"{one} means that the first is better"), (second, 0.55, f"{zero} means that the first is better")]
+    if len(numbers) == len(values) >= 4 and min(numbers) == 1 and max(numbers) <= 9:
+        middle = (1 + max(numbers)) / 2
+        return [({value: _signed_meaning(middle - value) for value in values}, 0.7, "1 means that the first is much better")]
     meanings = {value: verdict_meaning(value, tokens) for value in values}
     if None in meanings.values():
         return []

@@ -36,10 +36,13 @@ def propose_thumbs(table: Table) -> Iterator[Candidate]:
         }
         metadata, reasons = metadata_settings(table, {field.path, *exchange.paths}, annotator="annotator", model="model")
         named = max(name_score(field.name, "label"), 0.9 * name_score(field.path.rpartition(".")[0].rpartition(".")[2], "label"))
+        if {"up", "down"} <= set(meanings.values()) and field.kind == "text":
+            named = max(named, 0.6)  # the values speak for themselves
+        certainty = exchange.score if len(field.distinct) > 1 else 0.8 * exchange.score
         values = "; ".join(f"{'/'.join(map(str, labels))} is {meaning}" for meaning, labels in settings.items() if labels)
         yield Candidate(
             "thumbs", exchange.settings | {"label": field.path} | settings | metadata,
-            ((0.5 if named else 0.4) + (0.4 if field.kind == "number" else 0.45) * named) * exchange.score,
+            ((0.5 if named else 0.4) + (0.4 if field.kind == "number" else 0.45) * named) * certainty,
             (*exchange.reasons, f"`{field.path}` is the judgement: {values}", *reasons), frozenset([field.path]),
         )  # fmt: skip
 

@@ -14,6 +14,8 @@ ROLES: dict[str, list[str]] = {role: names.split() for role, names in _VOCABULAR
 """Names of a role's fields, the most usual first."""
 WORDS: dict[str, frozenset[str]] = {kind: frozenset(words.split()) for kind, words in _VOCABULARY["words"].items()}
 """Words of aspects, of labels and verdicts by their meaning, of numbers that nobody judged."""
+LEVELS: list[list[str]] = list(_VOCABULARY["levels"].values())
+"""Words of rating scales, worst first."""
 TEXTS = ("prompt", "response", "edited", "chosen", "rejected", "comment")
 _PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_a-zA-Z]+")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "é": "e", "è": "e", "ó": "o", "ñ": "n", "á": "a", "í": "i"})
@@ -40,9 +42,18 @@ def name_score(name: str, role: str) -> float:
     return 0.0
 
 
+def path_score(path: str, role: str) -> float:
+    """The score of a field's name or, a little less, of an object around it: `question.full_text` is a question."""
+    outer, _, name = path.rpartition(".")
+    if role in TEXTS and is_machine_name(name):
+        return 0.0
+    around = 0.85 * max((name_score(part, role) for part in outer.split(".")[-2:]), default=0.0) if outer else 0.0
+    return max(name_score(name, role), around)
+
+
 def best_named(fields: Iterable[Field], role: str, used: Collection[str] = ()) -> Field | None:
     """The field whose name fits a role best; None if none does."""
-    scores = [(name_score(field.name, role), -i, field) for i, field in enumerate(fields) if field.path not in used]
+    scores = [(path_score(field.path, role), -i, field) for i, field in enumerate(fields) if field.path not in used]
     best = max(scores, default=None, key=lambda item: item[:2])
     return best[2] if best is not None and best[0] > 0.3 else None
 

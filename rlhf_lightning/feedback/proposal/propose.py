@@ -32,7 +32,7 @@ PROPOSERS: Sequence[Callable[[Table], Iterator[Candidate]]] = (
 )  # fmt: skip
 INSIDE = (propose_ratings, propose_thumbs, propose_edit, propose_spans, propose_comment)
 """Formats of rows that a list of responses explodes into."""
-SURE, MIN_SCORE, MIN_SHARE = 0.8, 0.35, 0.5
+SURE, MIN_SCORE, MIN_SHARE = 0.75, 0.35, 0.5
 """Score of a sure proposal, the lowest score, and the lowest share of rows that are read."""
 _UNREAD = re.compile(r"(?:unknown )?field '([^']+)'(?: holds|, did you| is the second half)")
 
@@ -93,8 +93,6 @@ def exploded_tables(table: Table) -> Iterator[Table]:
     """Tables with a row for each object of a list that holds texts."""
     for field in table.of_kind("objects"):
         inner = fields_of(field.items)
-        if not any(item.kind == "text" and item.words >= 1 for item in inner.values()):
-            continue
         outer = {path: other for path, other in table.fields.items() if other is not field}
         rows = len(field.items)
         nested = {f"{field.path}.{path}": dataclasses.replace(item, path=f"{field.path}.{path}") for path, item in inner.items()}
@@ -109,7 +107,13 @@ def exploded_tables(table: Table) -> Iterator[Table]:
 def _inside(table: Table) -> Iterator[Candidate]:
     """Candidates that judge the texts inside the exploded list."""
     prefix = f"{table.explode[-1]}."
-    texts = [field for field in table.texts if field.path.startswith(prefix)]
+    texts = [field for field in table.texts if field.path.startswith(prefix) and field.words >= 3]
+    if not texts:  # each item is a judgement of the row's response
+        for proposer in (propose_ratings, propose_thumbs):
+            for candidate in proposer(table):
+                if all(path.startswith(prefix) for path in candidate.judgements):
+                    yield dataclasses.replace(candidate, explode=table.explode)
+        return
     response = best_named(texts, "response") or max(texts, key=lambda field: field.words)
     outer = [field for field in table.texts if not field.path.startswith(prefix)]
     prompt = best_named(outer, "prompt") or next((field for field in outer if field.words >= 3), None)

@@ -48,6 +48,7 @@ def _objects(table: Table, field: Field) -> Iterator[Candidate]:
     model = best_named([item for item in inner.values() if item.kind == "text" and item is not text and item.words <= 4], "model")
     if model is not None:
         settings["model_field"] = model.path
+    yield from _choices(table, field, settings, reasons)
     numeric = [item for item in inner.values() if item.kind in ("number", "boolean") or _is_numbers(item) or _is_nested(item)]
     for item in numeric:
         path, name = _inner_path(item)
@@ -61,6 +62,22 @@ def _objects(table: Table, field: Field) -> Iterator[Candidate]:
             "ranking", settings | {("rank_field" if is_rank else "score_field"): path} | extra, min(0.97, score),
             (*reasons, f"`{field.path}` holds the responses (`{text.path}`), ordered by `{path}`"), frozenset([field.path]),
         )  # fmt: skip
+
+
+def _choices(table: Table, field: Field, settings: dict[str, Any], reasons: Sequence[str]) -> Iterator[Candidate]:
+    """The number from 0 of the best of a list, in a field beside it."""
+    fewest = min(len(value) for value in field.values)
+    for choice in table.of_kind("number"):
+        if (
+            name_score(choice.name, "winner") > 0.3
+            and set(choice.distinct) <= set(range(fewest))
+            and len(choice.values) == len(field.values)
+        ):
+            yield Candidate(
+                "ranking", settings | {"ranks": choice.path, "ranks_are": "choice"}, 0.55 + 0.35 * name_score(choice.name, "winner"),
+                (*reasons, f"`{choice.path}` is the number of the best of `{field.path}`"), frozenset([choice.path]),
+                () if 0 in choice.distinct else ("the numbers count from 0",),
+            )  # fmt: skip
 
 
 def _is_nested(item: Field) -> bool:

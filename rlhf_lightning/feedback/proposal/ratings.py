@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_lightning.feedback.proposal.candidate import Candidate, Exchange, Table, find_exchange, metadata_settings, quoted
 from rlhf_lightning.feedback.proposal.families import families_of
 from rlhf_lightning.feedback.proposal.fields import Field
-from rlhf_lightning.feedback.proposal.names import ROLES, WORDS, is_machine_name, name_score, words_of
+from rlhf_lightning.feedback.proposal.names import LEVELS, ROLES, WORDS, is_machine_name, name_score, words_of
 from rlhf_lightning.feedback.proposal.scale import guess_scale
 
 
@@ -33,8 +33,29 @@ def propose_ratings(table: Table) -> Iterator[Candidate]:
     for field in numbers:
         if field not in raters:
             yield from _single(table, exchange, field, 0.7 if field.path in grouped else 1.0)
+    for field in table.of_kind("text"):
+        yield from _levels(table, field)
     for field in lists:
         yield from _lists(table, exchange, field, 0.7 if field.path in grouped else 1.0)
+
+
+def _levels(table: Table, field: Field) -> Iterator[Candidate]:
+    """Ratings in words, such as poor, fair and good, numbered in their order."""
+    words = {str(value): str(value).strip().lower() for value in field.distinct}
+    order = next((order for order in LEVELS if 3 <= len(words) <= len(order) and set(words.values()) <= set(order)), None)
+    exchange = find_exchange(table, {field.path})
+    if order is None or exchange is None or len(set(words.values())) < len(words):
+        return
+    numbers = {word: rank for rank, word in enumerate(sorted(words, key=lambda word: order.index(words[word])), start=1)}
+    metadata, reasons = metadata_settings(table, [field.path], annotator="annotator", model="model")
+    yield Candidate(
+        "rating",
+        exchange.settings | {"rating": field.path, "ratings": None, "words": numbers, "scale": (1, len(numbers))} | metadata,
+        0.9 * exchange.score,
+        (*exchange.reasons, f"`{field.path}` is the rating in words", *reasons),
+        frozenset([field.path]),
+        ("the words are numbered " + ", ".join(f"{word} {number}" for word, number in numbers.items()),),
+    )
 
 
 def aspect_groups(fields: Sequence[Field], at_least: int) -> Iterator[list[Field]]:
@@ -79,6 +100,8 @@ def _may_be_rated(table: Table, field: Field) -> bool:
     names = ("time", "seconds", "weight", "strength", "annotator", "model")
     if is_machine_name(field.name) or any(name_score(field.name, role) >= 0.75 for role in names):
         return False
+    if len(field.values) >= 8 and list(field.values) == sorted(set(field.values)) and all(value == int(value) for value in field.values):
+        return False  # a running number
     paired = {path for family in families_of(table.texts) for path in _matching(table, family.tokens)}
     return field.path not in paired
 
@@ -93,11 +116,9 @@ def rater_columns(numbers: Sequence[Field]) -> list[Field]:
     people = [field for field in numbers if WORDS["people"] & set(words_of(field.name))]
     if len(people) > 1:
         return people
-    unnamed = [
-        field
-        for field in numbers
-        if not is_aspect(field) and "." not in field.path and not any(name_score(field.name, role) > 0.3 for role in ROLES)
-    ]
+    unnamed = [field for field in numbers if not is_aspect(field) and not any(name_score(field.name, role) > 0.3 for role in ROLES)]
+    in_object = [field for field in unnamed if name_score(field.path.rpartition(".")[0], "score") > 0.3]
+    unnamed = in_object or [field for field in unnamed if "." not in field.path]
     if len(unnamed) < 2:
         return []
     spread = max(max(field.numbers) for field in unnamed) - min(min(field.numbers) for field in unnamed)
@@ -151,12 +172,15 @@ def _single(table: Table, exchange: Exchange, field: Field, certainty: float) ->
     scale, extent = guess_scale(field.numbers, field.name)
     if set(field.distinct) <= {0, 1, -1}:
         certainty *= 0.8  # rather a thumb
+    if len(field.distinct) == 1:
+        certainty *= 0.8
     metadata, reasons = metadata_settings(table, [field.path], annotator="annotator", model="model")
+    marks = ("school marks in German run the other way: 1 is the best",) if {"note", "schulnote"} & set(words_of(field.name)) else ()
     aspect = {"aspect": field.name} if is_aspect(field) and name_score(field.name, "rating") < 0.7 else {}
     yield Candidate(
         "rating", exchange.settings | {"rating": field.path, "ratings": None, "scale": scale} | aspect | metadata,
         certainty * (0.35 + 0.6 * named) * exchange.score, (*exchange.reasons, f"`{field.path}` is the rating", *reasons),
-        frozenset([field.path]), (extent,) if "taken" in extent else (),
+        frozenset([field.path]), (*marks, *((extent,) if "taken" in extent else ())),
     )  # fmt: skip
 
 

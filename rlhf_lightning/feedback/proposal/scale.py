@@ -24,9 +24,8 @@ def guess_scale(values: Sequence[float], name: str = "") -> tuple[tuple[float, f
     fitting = [scale for scale in USUAL if scale[0] <= low and high <= scale[1]]
     if not fitting:
         return (low, high), f"{extent}, which is taken as the scale"
-    exact = [scale for scale in fitting if scale == (low, high)]
-    if exact and (len(values) >= ENOUGH or exact[0] in USUAL[:4]):
-        return exact[0], extent
+    if (low, high) in fitting and (len(values) >= ENOUGH or (low, high) in USUAL[:5] or (high - low >= 5 and len(values) >= 10)):
+        return (low, high), extent
     is_whole = all(value == int(value) for value in values)
     near = [scale for scale in fitting if not (is_whole and scale == (0, 1) and high - low < 1)]
     narrow = min(near or fitting, key=lambda scale: (scale[1] - scale[0] > 1.5 * max(high - low, 3), USUAL.index(scale)))

@@ -27,6 +27,7 @@ FOLDER_PATTERNS = ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 Encoding = Literal["utf-8", "utf-16", "cp1252", "latin-1"]
 _UTF_16 = dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text; read it with feedback_source.csv.encoding=utf-16")
+UNNAMED = "column 1"
 ValueOf = Callable[[str], Any]
 Typed = Mapping[str, ValueOf]
 
@@ -51,7 +52,8 @@ def csv(
     quotes may hold delimiters, line ends and doubled quotes; a row's origin is the line on which it starts. A byte order mark, CRLF and
     blank lines are accepted. A row with too many or too few cells, a cell that doesn't match its column's type, NUL and text
     that isn't UTF-8 are bad lines. Fatal are a quote that doesn't close or is followed by text (it hides the starts of rows), a
-    damaged file, a file without rows, and a header with an empty or repeated name.
+    damaged file, a file without rows, and a header with an empty or repeated name; only the first may be empty, as pandas writes its
+    index, and is called `column 1`.
 
     Args:
         path: a file, a folder (its *.csv and *.tsv, also with .gz, by name, not its subfolders) or a glob pattern (`**` descends).
@@ -123,6 +125,8 @@ class _Table:
             header = next(table, None)
             if header is None:
                 raise _Broken("no rows: the file is empty or blank")
+            if not header[0] and len(header) > 1:
+                header[0] = UNNAMED
             self._check_header(header, typed)
             for cells in table:
                 count += 1
