@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -294,7 +296,17 @@ WITHOUT_CONTRACT = {
     "evaluation_metric=utility": ANOTHER_INPUT,
 }  # fmt: skip
 """Options that the contract of their group doesn't fit, and why; their own tests and the run below cover them."""
-SOURCES = {"csv": "prompt\na\nb\n", "json": '[{"prompt": "a"}, {"prompt": "b"}]'}
+
+
+def workbook(*cells: str) -> bytes:
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    for cell in cells:
+        book.active.append([cell])
+    book.save(content)
+    return content.getvalue()
+
+
+SOURCES = {"csv": "prompt\na\nb\n", "json": '[{"prompt": "a"}, {"prompt": "b"}]', "xlsx": workbook("prompt", "a", "b")}
 ANSWERS = {
     "rating": 4, "ranking": [2, 1], "pairwise": {"choice": "a"}, "thumbs": {"up": True},
     "spans": [{"start": 0, "end": 1, "label": "error"}],

@@ -51,9 +51,8 @@ def _overrides(paths: Sequence[str]) -> list[str]:
         sample = read_sample(path)
         settings = sample.typed_settings(list(sample.types))
         if settings_of.setdefault(sample.source, settings) != settings:
-            raise ConfigError(
-                f"{path} needs other settings than {paths_of[sample.source][0]}: write feedback_source.{sample.source}.path and its settings"
-            )
+            group = f"feedback_source.{sample.source}"
+            raise ConfigError(f"{path} needs other settings than {paths_of[sample.source][0]}: write {group}.path and its settings")
         paths_of.setdefault(sample.source, []).append(path)
     overrides = [f"feedback_source=[{','.join(paths_of)}]"]
     for source, files in paths_of.items():

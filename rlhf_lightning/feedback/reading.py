@@ -20,7 +20,6 @@ from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.unknown_fields import MAX_NAMES, UnknownFields, list_names
 from rlhf_lightning.flow import Feedback
 
-
 UNFIT = "fits no chosen feedback_format"
 MAX_PLACES = 3
 _VALUES = re.compile(r"'[^']*'|\[\d+\]|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -67,7 +66,8 @@ class Reader:
         bad, notes: number of quarantined lines, and notes for the user; complete when the iteration has ended.
 
     Raises:
-        DataError: at the end of the rows, for bad lines (those that fail alike in one line, with the first three places), a file that can't be read at all, or no rows.
+        DataError: at the end of the rows, for bad lines (those that fail alike in one line, with the first three places), a file that
+            can't be read at all, or no rows.
         ConfigError: no formats, or no file for the quarantine.
     """
 

@@ -58,7 +58,8 @@ def backbone(trial: Trial) -> None:
 def feedback_source(trial: Trial) -> None:
     """Read a file's rows, in order."""
     file = trial.folder / "rows"
-    file.write_text(trial.example or '{"prompt": "a"}\n{"prompt": "b"}\n')
+    content = trial.example or '{"prompt": "a"}\n{"prompt": "b"}\n'
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert [row.data["prompt"] for row in trial.make(path=str(file))()] == ["a", "b"]
 
 

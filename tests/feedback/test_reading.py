@@ -22,13 +22,28 @@ def rows(*data: dict[str, Any]) -> list[Row]:
     return [Row(d, f"f.jsonl:{i}", json.dumps(d).encode()) for i, d in enumerate(data, 1)]
 
 
-def test_all_bad_lines_are_counted_and_twenty_shown() -> None:
+def test_lines_that_fail_alike_are_one_line_with_their_count_and_first_places() -> None:
+    off_scale = [{"prompt": "p", "response": "r", "rating": 10 + i} for i in range(30)]
     with pytest.raises(DataError) as error:
-        read_feedback(rows(GOOD, *[{"prompt": "p", "chosen": "a"}] * 30), [PairwiseFormat()])
-    told = str(error.value).splitlines()
-    assert told[0].startswith("30 of 31 lines of feedback are bad")
-    assert [line.split(": ")[0].strip() for line in told[1:21]] == [f"f.jsonl:{n}" for n in range(2, 22)]
-    assert told[21:] == ["  ... and 10 more"]
+        read_feedback(rows({"prompt": "p", "response": "r", "rating": True}, *off_scale), [RatingFormat(scale=(1, 5))])
+    head, *faults = str(error.value).splitlines()
+    assert head.startswith("31 of 31 lines of feedback are bad")
+    assert [fault.partition(": ")[0].strip() for fault in faults] == ["f.jsonl:1", "f.jsonl:2, f.jsonl:3, f.jsonl:4 and 27 more"]
+    assert "10, off the scale 1 to 5" in faults[1]
+
+
+def test_no_more_than_twenty_kinds_of_faults_are_listed() -> None:
+    words = "abcdefghijklmnopqrstuvwxyz"
+    with pytest.raises(DataError) as error:
+        read_feedback([BadLine(f"f.jsonl:{i}", f"fault {word}") for i, word in enumerate(words, 1)], [PairwiseFormat()])
+    faults = str(error.value).splitlines()[1:]
+    assert len(faults) == 21
+    assert faults[-1].strip().startswith("... and 6 more")
+
+
+def test_text_that_is_a_number_names_the_setting_of_a_table() -> None:
+    with pytest.raises(DataError, match=r"feedback_source\.csv\.numbers"):
+        read_feedback(rows({"prompt": "p", "response": "r", "rating": "4"}), [RatingFormat(scale=(1, 5))])
 
 
 def test_quarantine_sets_aside_exactly_the_bad_lines(tmp_path: Path) -> None:

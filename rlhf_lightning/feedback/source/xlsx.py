@@ -43,19 +43,17 @@ def read_sheet(file: Path, sheet: str | None = None, header_row: int = 1) -> Ite
         import openpyxl
     except ModuleNotFoundError as cause:
         raise ConfigError(f"{file}: workbooks need openpyxl: pip install 'rlhf-lightning[xlsx]', or save the sheet as CSV") from cause
-    try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    except Exception as error:  # of zip, XML or openpyxl itself
-        yield BadLine(f"{file}:1", f"not an Excel workbook (.xlsx): {error}", verdict="fatal")
-        return
-    try:
+    with file.open("rb") as handle:
+        try:
+            book = openpyxl.load_workbook(handle, read_only=True, data_only=True)
+        except Exception as error:  # of zip, XML or openpyxl itself
+            yield BadLine(f"{file}:1", f"not an Excel workbook (.xlsx): {error}", verdict="fatal")
+            return
         if sheet is not None and sheet not in book.sheetnames:
             names = list_names(book.sheetnames)
             yield BadLine(f"{file}:1", f"no sheet {sheet!r} (feedback_source.xlsx.sheet); there are: {names}", verdict="fatal")
             return
         yield from _rows(file, book[sheet or book.sheetnames[0]], header_row)
-    finally:
-        book.close()
 
 
 def _rows(file: Path, sheet: Any, header_row: int) -> Iterator[Row | BadLine]:

@@ -136,3 +136,45 @@ def test_not_mine() -> None:
 def test_refused(data: dict[str, Any], settings: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         read(data, **settings)
+
+
+COLUMNS = {"answer_a": "first", "answer_b": "second", "answer_c": "third"}
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("B > A = C", (1, 0, 1)),
+        ("b,c,a", (2, 0, 1)),
+        ("answer_c > answer_a > answer_b", (1, 2, 0)),
+        ("2 1 3", (1, 0, 2)),
+        ([3, 1, 2], (1, 2, 0)),
+        ([0, 2, 1], (0, 2, 1)),
+        (["C", ["A", "B"]], (1, 1, 0)),
+    ],
+)
+def test_an_order_names_columns_best_first(order: Any, expected: tuple[int, ...]) -> None:
+    assert ranks(COLUMNS | {"order": order}, responses=tuple(COLUMNS), ranks="order", ranks_are="order") == [expected]
+
+
+def test_columns_have_places_or_scores_each() -> None:
+    settings: dict[str, Any] = {"responses": tuple(COLUMNS), "ranks": ("a", "b", "c")}
+    assert ranks(COLUMNS | {"a": 2, "b": 1, "c": 3}, **settings) == [(1, 0, 2)]
+    assert ranks(COLUMNS | {"a": 2, "b": 1, "c": 3}, **settings, ranks_are="scores") == [(1, 2, 0)]
+    absent = {key: value for key, value in COLUMNS.items() if key != "answer_b"}
+    assert ranks(absent | {"a": 2, "c": 1}, **settings) == [(1, 0)]
+
+
+def test_an_order_of_texts_and_a_choice() -> None:
+    data = {"responses": ["x", "y", "z"]}
+    assert ranks(data | {"ranking": ["z", "x", "y"]}, ranks_are="order") == [(1, 2, 0)]
+    assert ranks(data | {"best": 2}, ranks="best", ranks_are="choice") == [(1, 1, 0)]
+    assert ranks({"responses": [{"text": "x"}, {"text": "y"}], "best": 0}, ranks="best", ranks_are="choice") == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("order", "A > D"), ("order", "A > A"), ("order", 3), ("choice", 3), ("choice", "D"), ("choice", True)]
+)
+def test_an_order_that_names_no_response_is_refused(kind: Any, value: Any) -> None:
+    with pytest.raises(DataError, match="order"):
+        read(COLUMNS | {"order": value}, responses=tuple(COLUMNS), ranks="order", ranks_are=kind)

@@ -99,3 +99,23 @@ def test_refused(data: dict[str, Any], words: str) -> None:
 def test_a_setting_that_is_no_scale() -> None:
     with pytest.raises(ConfigError, match="lowest, highest"):
         RatingFormat(scale=(5, 5))
+
+
+def test_a_column_per_rater_is_a_rating_by_its_name_where_it_is_filled() -> None:
+    form = RatingFormat(raters=("ada", "ratings.ben"), scale=(1, 5))
+    both = form(Row({"prompt": "p", "response": "r", "ada": 4, "ratings": {"ben": 2}}, "f:1")) or []
+    assert [(record.annotator, record.judgement) for record in both] == [
+        ("ada", Rating(value=4, scale=(1, 5))),
+        ("ben", Rating(value=2, scale=(1, 5))),
+    ]
+    assert [record.annotator for record in form(Row({"prompt": "p", "response": "r", "ada": 4}, "f:2")) or []] == ["ada"]
+    assert form(Row({"prompt": "p", "response": "r"}, "f:3")) == []
+    assert form(Row({"weather": "fine"}, "f:4")) is None
+
+
+def test_words_are_numbered_and_a_chat_is_rated_as_a_unit() -> None:
+    chat = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Thanks!"}]
+    form = RatingFormat(messages="chat", rating="grade", words={"poor": 1, "very good": 5}, scale=(1, 5))
+    (record,) = form(Row({"chat": chat, "grade": "very good"}, "f:1")) or []
+    assert record.prompt == (Message(role="user", content="Hi?"),)
+    assert (record.responses, record.judgement) == (("Hello.",), Rating(value=5, scale=(1, 5)))

@@ -59,3 +59,14 @@ def test_not_mine() -> None:
 def test_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         read({"prompt": "p", "response": "r"} | data)
+
+
+def test_a_chat_is_judged_as_a_unit_and_labels_may_judge_nothing() -> None:
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Thanks!"}]
+    form = ThumbsFormat(messages="messages", label="vote", up=("👍",), down=("👎",), skip=("-",))
+    (record,) = form(Row({"messages": chat, "vote": "👎"}, "f:1")) or []
+    assert (record.prompt, record.responses) == ((Message(role="user", content="Hi?"),), ("Hello.",))
+    assert record.judgement == Thumbs(up=False)
+    assert form(Row({"messages": chat, "vote": "-"}, "f:2")) == []
+    with pytest.raises(DataError, match="assistant"):
+        form(Row({"messages": chat[:1], "vote": "👍"}, "f:3"))

@@ -204,3 +204,39 @@ def test_pairs_of_a_table_are_those_of_json_lines(tmp_path: Path) -> None:
     feedback = read_feedback(csv(path=str(written(tmp_path, text.getvalue().encode()))), [PairwiseFormat()]).feedback
     assert [(f.prompt, f.responses) for f in feedback] == [(r["prompt"], (r["chosen"], r["rejected"])) for r in rows]
     assert json.dumps([f.origin for f in feedback]) == json.dumps([f"{tmp_path}/f.csv:{line}" for line in (2, 4)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "latin-1"])
+def test_other_encodings_are_read_by_name(encoding: Any, tmp_path: Path) -> None:
+    file = written(tmp_path, "prompt,rating\r\nÄpfel für fünf,4\r\n".encode(encoding))
+    (row,) = read(file, encoding=encoding, numbers=("rating",))
+    assert isinstance(row, Row)
+    assert row.data == {"prompt": "Äpfel für fünf", "rating": 4}
+
+
+def test_a_file_in_another_encoding_names_the_setting(tmp_path: Path) -> None:
+    for content in ("prompt\nÄpfel\n".encode("cp1252"), "prompt\nÄpfel\n".encode("utf-16")):
+        line = read(written(tmp_path, content))[0]
+        assert isinstance(line, BadLine)
+        assert "feedback_source.csv.encoding=" in line.reason
+    line = read(written(tmp_path, "prompt\nÄpfel\n".encode("cp1252")), encoding="utf-16")[0]
+    assert isinstance(line, BadLine)
+    assert line.verdict == "fatal"
+
+
+def test_decimal_commas_and_dates_are_read_as_declared(tmp_path: Path) -> None:
+    file = written(tmp_path, b"time;rating\n31.01.2025 14:05;3,5\n31.02.2025 14:05;4\n")
+    first, second = read(file, delimiter=";", decimal=",", numbers=("rating",), dates={"time": "%d.%m.%Y %H:%M"})
+    assert isinstance(first, Row)
+    assert first.data == {"time": "2025-01-31T14:05:00", "rating": 3.5}
+    assert isinstance(second, BadLine)
+    assert "feedback_source.csv.dates" in second.reason
+    bad = read(file, delimiter=";", numbers=("rating",))[0]
+    assert isinstance(bad, BadLine)
+    assert "feedback_source.csv.decimal=','" in bad.reason
+
+
+def test_an_unnamed_first_column_is_the_index_of_pandas(tmp_path: Path) -> None:
+    (row,) = read(written(tmp_path, b",prompt\n0,a\n"))
+    assert isinstance(row, Row)
+    assert row.data == {"column 1": "0", "prompt": "a"}
