@@ -91,6 +91,14 @@ def words_for_format(world, name: str) -> list[str]:
     )
 
 
+def workbook(rows: list[dict[str, str]]) -> bytes:
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
+        book.active.append(cells)
+    book.save(content)
+    return content.getvalue()
+
+
 def words_for_source(world, name: str) -> list[str]:
     """The same three pairs from each source."""
     rows = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
@@ -102,7 +110,8 @@ def words_for_source(world, name: str) -> list[str]:
     else:
         csv = "prompt,chosen,rejected\n" + "".join(",".join(row.values()) + "\n" for row in rows)
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        file.write_text({"csv": csv, "json": json.dumps(rows), "jsonl": lines}[name])
+        contents = {"csv": csv.encode(), "json": json.dumps(rows).encode(), "jsonl": lines.encode(), "xlsx": workbook(rows)}
+        file.write_bytes(contents[name])
     return inspecting(world, name, file, "feedback_format=[pairwise]")
 
 
@@ -298,15 +307,7 @@ WITHOUT_CONTRACT = {
 """Options that the contract of their group doesn't fit, and why; their own tests and the run below cover them."""
 
 
-def workbook(*cells: str) -> bytes:
-    book, content = openpyxl.Workbook(), io.BytesIO()
-    for cell in cells:
-        book.active.append([cell])
-    book.save(content)
-    return content.getvalue()
-
-
-SOURCES = {"csv": "prompt\na\nb\n", "json": '[{"prompt": "a"}, {"prompt": "b"}]', "xlsx": workbook("prompt", "a", "b")}
+SOURCES = {"csv": "prompt\na\nb\n", "json": '[{"prompt": "a"}, {"prompt": "b"}]', "xlsx": workbook([{"prompt": "a"}, {"prompt": "b"}])}
 ANSWERS = {
     "rating": 4, "ranking": [2, 1], "pairwise": {"choice": "a"}, "thumbs": {"up": True},
     "spans": [{"start": 0, "end": 1, "label": "error"}],

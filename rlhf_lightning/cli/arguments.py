@@ -29,7 +29,7 @@ _STORED = "saved_run"
 
 
 def parse_args(argv: Sequence[str]) -> list[str]:
-    """The arguments with plugin folders taken out, `~` and feedback_source=FILE expanded and comparisons quoted.
+    """Expand `~` and feedback_source=FILE, quote comparisons and take plugin folders out.
 
     A process that Lightning started gets the arguments of the process that started it.
 

@@ -12,7 +12,7 @@ GROUP = "feedback_source="
 
 
 def expand_feedback_files(args: Sequence[str]) -> list[str]:
-    """Replace `feedback_source=FILE` by the source of this kind of file, its path and the types of its columns.
+    """Replace `feedback_source=FILE` by its source, path and types of columns.
 
     A list of files is read by one source where they are of one kind.
 

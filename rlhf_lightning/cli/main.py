@@ -119,7 +119,7 @@ def report_broken_plugins(complaints: Sequence[str], args: Sequence[str]) -> Non
 
 
 def run_subcommand(args: Sequence[str]) -> bool:
-    """Run `components`, `new`, `chat`, `export`, `look` or `--help`. Returns whether the command is one of these."""
+    """Run a subcommand or `--help`. Returns whether the command is one of these."""
     if args[:1] == ["components"]:
         help.print_components(" ".join(args[1:]) or None)
     elif args[:1] == ["new"]:

@@ -68,7 +68,7 @@ def responses_of(row: Row, prompt: str | None, names: Sequence[str]) -> tuple[Pr
 
 
 def exchange_of(row: Row, prompt: str | None, response: str, chat: str | None) -> tuple[Prompt, str]:
-    """Read the row's prompt and response, from their fields or from the field with a chat that was judged as a unit."""
+    """Read the row's prompt and response, or both from a chat that was judged as a unit."""
     if chat is not None:
         return judged_turn(row, chat)
     question = prompt_of(row, prompt)

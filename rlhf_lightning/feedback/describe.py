@@ -13,7 +13,7 @@ MAX_TEXTS = 4
 
 
 def describe_feedback(feedback: Feedback) -> str:
-    """What an annotator judged, in words, with the beginnings of prompt and response."""
+    """Describe what an annotator judged, with the beginnings of prompt and response."""
     who = f"{feedback.annotator}: " if feedback.annotator is not None else ""
     prompt = f" to {shorten(feedback.prompt_text)}" if feedback.prompt_text.strip() else ""
     return f"{who}{_VERBS[feedback.judgement.kind](feedback)}{prompt}"
@@ -39,20 +39,22 @@ def _ranking(feedback: Feedback) -> str:
     judgement = feedback.judgement
     assert isinstance(judgement, Ranking)
     if judgement.all_bad:
-        return f"both bad: {_listed(feedback)}"
-    places: dict[int, list[str]] = {}
+        return f"both bad: {_numbered_texts(feedback)}"
+    numbers_by_rank: dict[int, list[str]] = {}
     for number, rank in enumerate(judgement.ranks, start=1):
         if rank is not None:
-            places.setdefault(rank, []).append(str(number))
-    groups = [" and ".join(tied) if len(tied) <= MAX_CHANGES else f"{len(tied)} tied" for _, tied in sorted(places.items())]
+            numbers_by_rank.setdefault(rank, []).append(str(number))
+    groups = [" and ".join(tied) if len(tied) <= MAX_CHANGES else f"{len(tied)} tied" for _, tied in sorted(numbers_by_rank.items())]
     if len(groups) == 1:
-        return f"answers {groups[0]} {'tie' if len(feedback.responses) <= MAX_CHANGES else ''}: {_listed(feedback)}".replace(" :", ":")
+        return f"answers {groups[0]} {'tie' if len(feedback.responses) <= MAX_CHANGES else ''}: {_numbered_texts(feedback)}".replace(
+            " :", ":"
+        )
     unranked = [str(number) for number, rank in enumerate(judgement.ranks, start=1) if rank is None]
     rest = f"; {', '.join(unranked)} unranked" if unranked else ""
-    return f"answer {groups[0]} best, then {', then '.join(groups[1:])}{rest}: {_listed(feedback)}"
+    return f"answer {groups[0]} best, then {', then '.join(groups[1:])}{rest}: {_numbered_texts(feedback)}"
 
 
-def _listed(feedback: Feedback) -> str:
+def _numbered_texts(feedback: Feedback) -> str:
     letters = max(20, 2 * MAX_LETTERS // len(feedback.responses))
     texts = [f"{number} {shorten(response, letters)}" for number, response in enumerate(feedback.responses, start=1)]
     return ", ".join(texts[:MAX_TEXTS]) + f" and {len(texts) - MAX_TEXTS} more" * (len(texts) > MAX_TEXTS)

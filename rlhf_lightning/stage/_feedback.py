@@ -49,7 +49,7 @@ def load_feedback(run: Run, tokenizers: Sequence[str] = ()) -> Intake:
 
 
 def propose_for(run: Run) -> str:
-    """What the command's files look like, as lines for an error message."""
+    """Lines for an error message on what the command's files look like."""
     from rlhf_lightning.feedback.proposal.propose import propose
 
     lines = []

@@ -1,4 +1,4 @@
-"""Orders of responses, best first, for formats with rankings: "B > A = C", [2, 1, 3], or a list of texts."""
+"""Orders of responses, best first: "B > A = C", [2, 1, 3], or a list of texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TIE = re.compile(r"\s*[=~]\s*")
 
 
 def names_of_response(index: int, *names: str) -> frozenset[str]:
-    """Names by which an order may call a response: its own, its number from 1 and its letter, in lower case."""
+    """Names of a response in an order, in lower case: its own, its number from 1, its letter."""
     return frozenset(name.casefold() for name in (*names, str(index + 1), chr(ord("a") + index)))
 
 
@@ -35,7 +35,7 @@ def ranks_of_order(order: Any, names: Sequence[Collection[str]], field: str) -> 
     for rank, group in enumerate(groups):
         for name in group:
             called = str(int(name) + 1) if from_zero and name.isdigit() else name
-            index = next((i for i, known in enumerate(names) if called in known), None)
+            index = next((i for i, accepted in enumerate(names) if called in accepted), None)
             if index is None:
                 raise DataError(f"{field} names {name!r}, which is none of the {len(names)} responses")
             if ranks[index] is not None:
@@ -56,7 +56,7 @@ def ranks_of_choice(choice: Any, names: Sequence[Collection[str]], field: str) -
     if isinstance(choice, int) and not isinstance(choice, bool):
         index = choice if 0 <= choice < len(names) else None
     else:
-        index = next((i for i, known in enumerate(names) if str(choice).strip().casefold() in known), None)
+        index = next((i for i, accepted in enumerate(names) if str(choice).strip().casefold() in accepted), None)
     if index is None:
         raise DataError(f"{field} is {describe_value(choice)}, which is none of the {len(names)} responses (numbers count from 0)")
     return [int(i != index) for i in range(len(names))]

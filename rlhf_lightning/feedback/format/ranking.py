@@ -18,8 +18,9 @@ from rlhf_lightning.registry import register
 
 @register("feedback_format", "ranking")
 class RankingFormat:
-    """A prompt and responses with ranks (lower is better, equal is a tie), scores (higher is better) or an order (best first).
+    """A prompt and responses with ranks, scores or an order.
 
+    Of ranks lower is better and equal is a tie, of scores higher is better, an order names the best first.
     Either `responses` is a list of texts, or of fields with a text each, and `ranks` a list of numbers or of fields, or `responses` is
     a list of objects with a text and a rank or score. Only the order of ranks counts: [1, 3, 3] and [0, 1, 1] are the same, one winner
     and a tie, and are kept as the latter. A null leaves a response unranked; at least two must be ranked. Scores may be true and

@@ -1,4 +1,4 @@
-"""What a proposal consists of, and what every format's proposals share: prompt, response and metadata."""
+"""Candidates, and what those of every format share: prompt, response and metadata."""
 
 from __future__ import annotations
 
@@ -111,23 +111,23 @@ def find_prompt(table: Table, used: Collection[str]) -> Field | None:
 
 
 def is_label(text: Field) -> bool:
-    """Whether a text is one of a few short values, such as a category."""
+    """Detect texts that are few short values, such as categories."""
     return text.kind == "text" and text.words < 3 and len(text.values) >= 8 and len(text.distinct) <= len(text.values) / 2
 
 
 def is_side_text(text: Field) -> bool:
-    """Whether a text is a comment, a reference or the like rather than prompt or response."""
+    """Tell a comment, a reference and the like from prompts and responses."""
     return name_score(text.name, "comment") > 0.5 or text.name.lower() in ("reference", "fact", "guidelines", "title", "system_prompt")
 
 
 def ends_with_answer(chat: Field) -> bool:
-    """Whether most chats hold an answer of the assistant that can have been judged."""
+    """Detect chats that mostly hold a user's turn and an answer."""
     roles = [{SHAREGPT_ROLES.get(str(item.get("role", item.get("from")))) for item in value} for value in chat.values]
     return sum({"user", "assistant"} <= present for present in roles) > len(roles) / 2
 
 
 def metadata_settings(table: Table, used: Collection[str], **names: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Settings for annotator and model by the role's setting (annotator="annotator", model="model"), with reasons."""
+    """Settings for annotator and model by the role's setting, with reasons."""
     settings, reasons = {}, []
     for role, setting in names.items():
         scalars = [field for field in table.of_kind("text", "number") if field.path not in used and field.words <= 4]
@@ -144,6 +144,6 @@ def some_values(field: Field, limit: int = 3) -> str:
     return ", ".join(labels) + f" and {len(field.distinct) - limit} more" * (len(field.distinct) > limit)
 
 
-def quoted(names: Iterable[str]) -> str:
+def in_backticks(names: Iterable[str]) -> str:
     """Names in backticks."""
     return ", ".join(f"`{name}`" for name in names)

@@ -40,7 +40,7 @@ def _escape_key(key: str) -> str:
 
 
 def read_command(sample: Sample, candidates: Sequence[Candidate], has_bad_rows: bool) -> list[str]:
-    """The overrides that read the sample's file by these candidates; settings at their defaults are left out."""
+    """Write the overrides that read the sample's file by these candidates, without defaults."""
     source = f"feedback_source.{sample.source}"
     columns = [path for candidate in candidates for path in _fields_read(sample, candidate)]
     settings: dict[str, Any] = {"path": sample.path, **sample.typed_settings(columns)}
@@ -54,7 +54,7 @@ def read_command(sample: Sample, candidates: Sequence[Candidate], has_bad_rows: 
     if has_bad_rows:
         overrides.append("feedback.on_bad=quarantine")
     for candidate in candidates:
-        overrides += [f"feedback_format.{candidate.format}.{name}={hydra_value(value)}" for name, value in _changed(candidate)]
+        overrides += [f"feedback_format.{candidate.format}.{name}={hydra_value(value)}" for name, value in _non_defaults(candidate)]
     return overrides
 
 
@@ -65,6 +65,6 @@ def _fields_read(sample: Sample, candidate: Candidate) -> list[str]:
     return [name for name in sample.types if name in names]
 
 
-def _changed(candidate: Candidate) -> list[tuple[str, Any]]:
+def _non_defaults(candidate: Candidate) -> list[tuple[str, Any]]:
     parameters = inspect.signature(option("feedback_format", candidate.format).target).parameters
     return [(name, value) for name, value in candidate.settings.items() if parameters[name].default != value]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlhf_lightning.feedback.proposal.candidate import Candidate, Table, find_prompt, metadata_settings, quoted
+from rlhf_lightning.feedback.proposal.candidate import Candidate, Table, find_prompt, in_backticks, metadata_settings
 from rlhf_lightning.feedback.proposal.families import SETS, Family, families_of
 from rlhf_lightning.feedback.proposal.fields import Field
 from rlhf_lightning.feedback.proposal.labels import verdict_meaning
@@ -31,10 +31,14 @@ def propose_pairwise(table: Table) -> Iterator[Candidate]:
     models, model_reasons = _models(table, pair, ("chosen", "rejected"))
     annotator, annotator_reasons = metadata_settings(table, pair, annotator="annotator")
     score = min(name_score(chosen.name, "chosen"), name_score(rejected.name, "rejected"))
-    found = Candidate("pairwise", settings | models | annotator, 0.2 + 0.78 * score, (*reasons, *model_reasons, *annotator_reasons), pair)
-    yield found
+    candidate = Candidate(
+        "pairwise", settings | models | annotator, 0.2 + 0.78 * score, (*reasons, *model_reasons, *annotator_reasons), pair
+    )
+    yield candidate
     if prompt is None:
-        yield Candidate("pairwise", {**found.settings, "prompt": None}, found.score - 0.1, (*found.reasons, "no field is a prompt"), pair)
+        yield Candidate(
+            "pairwise", {**candidate.settings, "prompt": None}, candidate.score - 0.1, (*candidate.reasons, "no field is a prompt"), pair
+        )
 
 
 def propose_verdict(table: Table) -> Iterator[Candidate]:
@@ -79,7 +83,7 @@ def _readings(table: Table, family: Family, verdict: Field) -> Iterator[Candidat
     models, model_reasons = _models(table, used, family.tokens)
     metadata, metadata_reasons = metadata_settings(table, used, annotator="annotator")
     reasons = (
-        f"`{verdict.path}` says which of {quoted(family.paths)} is better",
+        f"`{verdict.path}` says which of {in_backticks(family.paths)} is better",
         f"the prompt is `{prompt.path}`" if prompt else "no field is a prompt" if "prompt" in settings else "the chats share their prompt",
         *model_reasons,
         *metadata_reasons,
@@ -110,8 +114,8 @@ def read_values(values: Sequence[Any], tokens: Sequence[str], name: str) -> list
         if names_first or names_second:
             return [(first, 1.0, "")]
         second = {value: "second_wins" if bool(value) else "first_wins" for value in values}
-        one, zero = ("true", "false") if isinstance(values[0], bool) else ("1", "0")
-        return [(first, 0.6, f"{one} means that the first is better"), (second, 0.55, f"{zero} means that the first is better")]
+        positive, negative = ("true", "false") if isinstance(values[0], bool) else ("1", "0")
+        return [(first, 0.6, f"{positive} means that the first is better"), (second, 0.55, f"{negative} means that the first is better")]
     if len(numbers) == len(values) >= 4 and min(numbers) == 1 and max(numbers) <= 9:
         middle = (1 + max(numbers)) / 2
         return [({value: _signed_meaning(middle - value) for value in values}, 0.7, "1 means that the first is much better")]
@@ -137,7 +141,7 @@ def _models(table: Table, used: Iterator[str] | frozenset[str] | set[str], token
     for a, b in itertools.permutations(scalars, 2):
         words_a, words_b = words_of(a.path), words_of(b.path)
         if tokens[0] in words_a and tokens[1] in words_b and {"model", "system", "engine"} & set(words_a) & set(words_b):
-            return {"models": (a.path, b.path)}, (f"the models are {quoted([a.path, b.path])}",)
+            return {"models": (a.path, b.path)}, (f"the models are {in_backticks([a.path, b.path])}",)
     pair = next(
         (field for field in table.of_kind("list") if field.name in ("models", "systems") and all(len(v) == 2 for v in field.values)), None
     )

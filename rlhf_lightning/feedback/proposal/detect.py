@@ -1,4 +1,4 @@
-"""What a file is: its kind, encoding, delimiter and the types of its columns."""
+"""Detection of a file's kind, encoding, delimiter and types of columns."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _kind_of(value: Any) -> Kind:
 
 
 def is_message(item: Any) -> bool:
-    """Whether this is a turn of a chat, {"role", "content"} or ShareGPT's {"from", "value"}."""
+    """Detect a turn of a chat, {"role", "content"} or ShareGPT's {"from", "value"}."""
     if not isinstance(item, dict):
         return False
     is_turn = item.get("role") in ROLES and "content" in item

@@ -41,9 +41,9 @@ def verdict_meaning(value: Any, tokens: Sequence[str]) -> str | None:
         return None
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
     if compared := _COMPARED.fullmatch(text):
-        left, sign, right = compared.groups()
-        if {side_of(left, tokens), side_of(right, tokens)} == {"first", "second"}:
-            better = left if ">" in sign else right
+        a, sign, b = compared.groups()
+        if {side_of(a, tokens), side_of(b, tokens)} == {"first", "second"}:
+            better = a if ">" in sign else b
             return "tie" if "=" in sign else f"{side_of(better, tokens)}_wins"
     words = words_of(text) or (text,)
     joined = "_".join(words)

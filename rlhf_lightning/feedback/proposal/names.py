@@ -1,4 +1,4 @@
-"""What fields are usually called, by their role."""
+"""Usual names of fields, by their role."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def name_score(name: str, role: str) -> float:
-    """How well a field's name fits a role: 1 is the name itself, 0.8 or less a name with it, 0 none."""
+    """Score how a field's name fits a role: 1 is the name itself, 0.8 or less a name with it."""
     words = words_of(name)
     joined = "_".join(words)
     names = ROLES[role]
@@ -43,7 +43,7 @@ def name_score(name: str, role: str) -> float:
 
 
 def path_score(path: str, role: str) -> float:
-    """The score of a field's name or, a little less, of an object around it: `question.full_text` is a question."""
+    """Score a field's name or, a little less, an object around it: `question.full_text`."""
     outer, _, name = path.rpartition(".")
     if role in TEXTS and is_machine_name(name):
         return 0.0
@@ -59,6 +59,6 @@ def best_named(fields: Iterable[Field], role: str, used: Collection[str] = ()) -
 
 
 def is_machine_name(name: str) -> bool:
-    """Whether a number of this name is an identifier or a count."""
+    """Detect the name of an identifier or a count."""
     words = words_of(name)
     return bool(words) and (words[-1] in WORDS["machine"] or words[0] in ("n", "num"))

@@ -129,7 +129,10 @@ def _inside(table: Table) -> Iterator[Candidate]:
 
 
 def try_candidate(sample: Sample, candidate: Candidate) -> Proposal | None:
-    """Read the sample's rows as the candidate says; fields that may not be ignored silently are named in its assumptions."""
+    """Read the sample's rows as the candidate says; None if too few can be read.
+
+    Fields that may not be ignored silently are named in its assumptions.
+    """
     for _ in range(6):
         try:
             form = make("feedback_format", candidate.format, dict(candidate.settings))
@@ -155,7 +158,7 @@ def try_candidate(sample: Sample, candidate: Candidate) -> Proposal | None:
 
 
 def _source_rows(sample: Sample, candidate: Candidate) -> list[Row | BadLine]:
-    from rlhf_lightning.feedback.source._rows import read_paths
+    from rlhf_lightning.feedback.row_source import read_paths
 
     def rows(path: str) -> Iterator[Row | BadLine]:
         return iter(sample.rows)
@@ -172,16 +175,16 @@ def _source_rows(sample: Sample, candidate: Candidate) -> list[Row | BadLine]:
 
 def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:
     """The proposals that read different judgements or read them differently."""
-    kept: dict[tuple[Any, ...], Proposal] = {}
+    by_settings: dict[tuple[Any, ...], Proposal] = {}
     for proposal in proposals:
         candidate = proposal.candidates[0]
         key = (candidate.format, str(sorted(candidate.settings.items(), key=str)), candidate.explode)
-        kept.setdefault(key, proposal)
-    return list(kept.values())
+        by_settings.setdefault(key, proposal)
+    return list(by_settings.values())
 
 
 def _with_companions(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Join to the first proposal those that read other judgements of the same rows, and say whether it is sure."""
+    """Join to the first proposal those that read other judgements of the same rows."""
     if not proposals:
         return []
     first, *others = proposals
@@ -206,7 +209,7 @@ def _with_companions(proposals: Sequence[Proposal]) -> list[Proposal]:
     best = dataclasses.replace(
         first,
         candidates=tuple(proposal.candidates[0] for proposal in joined),
-        records=_interleaved([proposal.records for proposal in joined]),
+        records=_interleave([proposal.records for proposal in joined]),
         is_sure=first.score >= SURE and first.score - rival >= 0.05 and first.share >= 0.9,
     )
     return [best, *rest]
@@ -226,5 +229,5 @@ def _values(settings: Mapping[str, Any]) -> set[str]:
     return {item for item in flat if isinstance(item, str)}
 
 
-def _interleaved(groups: Sequence[tuple[Feedback, ...]]) -> tuple[Feedback, ...]:
+def _interleave(groups: Sequence[tuple[Feedback, ...]]) -> tuple[Feedback, ...]:
     return tuple(record for i in range(max(map(len, groups))) for group in groups if i < len(group) for record in [group[i]])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlhf_lightning.feedback.proposal.candidate import Candidate, Table, find_prompt, metadata_settings, quoted
+from rlhf_lightning.feedback.proposal.candidate import Candidate, Table, find_prompt, in_backticks, metadata_settings
 from rlhf_lightning.feedback.proposal.families import Family, families_of
 from rlhf_lightning.feedback.proposal.fields import Field, fields_of
 from rlhf_lightning.feedback.proposal.names import best_named, is_machine_name, name_score
@@ -39,7 +39,7 @@ def _frame(table: Table, used: set[str]) -> tuple[dict[str, Any], tuple[str, ...
 
 def _objects(table: Table, field: Field) -> Iterator[Candidate]:
     inner = fields_of(field.items)
-    texts = [each for each in inner.values() if each.kind == "text" and each.words >= 1]
+    texts = [field_inside for field_inside in inner.values() if field_inside.kind == "text" and field_inside.words >= 1]
     text = best_named(texts, "response") or max(texts, key=lambda item: item.words, default=None)
     if text is None or all(len(value) < 2 for value in field.values):
         return
@@ -156,14 +156,17 @@ def _columns(table: Table, family: Family) -> Iterator[Candidate]:
         yield Candidate(
             "ranking", settings | {"responses": family.paths, "ranks": ranks.paths, "ranks_are": "places" if is_rank else "scores"},
             0.92 if is_rank else 0.82,
-            (*reasons, f"{quoted(family.paths)} are the responses, {quoted(ranks.paths)} their {'places' if is_rank else 'scores'}"),
+            (
+                *reasons,
+                f"{in_backticks(family.paths)} are the responses, {in_backticks(ranks.paths)} their {'places' if is_rank else 'scores'}",
+            ),
             frozenset(ranks.paths),
         )  # fmt: skip
     for field in table.fields.values():
         if field.path not in used and name_score(field.name, "rank") > 0.3 and (_is_order(field) or field.kind == "list"):
             settings, reasons = _frame(table, used | {field.path})
             base = settings | {"responses": family.paths, "ranks": field.path}
-            because = (*reasons, f"{quoted(family.paths)} are the responses")
+            because = (*reasons, f"{in_backticks(family.paths)} are the responses")
             if _is_numbers(field):
                 yield from _places_or_order(field, base, frozenset([field.path]), because)
                 continue

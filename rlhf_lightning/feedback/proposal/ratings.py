@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlhf_lightning.feedback.proposal.candidate import Candidate, Exchange, Table, find_exchange, metadata_settings, quoted
+from rlhf_lightning.feedback.proposal.candidate import Candidate, Exchange, Table, find_exchange, in_backticks, metadata_settings
 from rlhf_lightning.feedback.proposal.families import families_of
 from rlhf_lightning.feedback.proposal.fields import Field
 from rlhf_lightning.feedback.proposal.names import LEVELS, ROLES, WORDS, is_machine_name, name_score, words_of
@@ -59,7 +59,7 @@ def _levels(table: Table, field: Field) -> Iterator[Candidate]:
 
 
 def aspect_groups(fields: Sequence[Field], at_least: int) -> Iterator[list[Field]]:
-    """Fields that are aspects of one rating: those of an object with an aspect among them, and columns called so."""
+    """Fields that are aspects of one rating, of an object or columns called so."""
     by_parent: dict[str, list[Field]] = {}
     for field in fields:
         by_parent.setdefault(field.path.rpartition(".")[0], []).append(field)
@@ -96,7 +96,7 @@ def _valued_aspects(table: Table, exchange: Exchange) -> Iterator[Candidate]:
 
 
 def _may_be_rated(table: Table, field: Field) -> bool:
-    """Whether people may have given these numbers: no identifiers, times, ranks or one of a side-by-side pair."""
+    """Rule out identifiers, times, running numbers and scores of a side-by-side pair."""
     names = ("time", "seconds", "weight", "strength", "annotator", "model")
     if is_machine_name(field.name) or any(name_score(field.name, role) >= 0.75 for role in names):
         return False
@@ -112,7 +112,7 @@ def _matching(table: Table, tokens: Sequence[str]) -> list[str]:
 
 
 def rater_columns(numbers: Sequence[Field]) -> list[Field]:
-    """Columns that are each one person's: called rater 1, or by names that are no quantity, on one range of whole numbers."""
+    """Columns of one person each: called rater 1, or by names that are no quantity."""
     people = [field for field in numbers if WORDS["people"] & set(words_of(field.name))]
     if len(people) > 1:
         return people
@@ -136,7 +136,7 @@ def _raters(table: Table, exchange: Exchange, raters: Sequence[Field]) -> Candid
     certain = bool(WORDS["people"] & set(words_of(raters[0].name)))
     return Candidate(
         "rating", exchange.settings | {"raters": people, "scale": scale} | model, (0.95 if certain else 0.88) * exchange.score,
-        (*exchange.reasons, f"{quoted(people)} hold one person's ratings each", *reasons), frozenset(people),
+        (*exchange.reasons, f"{in_backticks(people)} hold one person's ratings each", *reasons), frozenset(people),
         (extent,) if "taken" in extent else (),
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def _attributes(table: Table, exchange: Exchange, aspects: Sequence[Field]) -> C
     notes = [f"`{path}`: {extent}" for path, (_, extent) in scales.items() if "taken" in extent]
     return Candidate(
         "attributes", settings | metadata, (0.7 if "mean" in words_of(next(iter(parents))) else 0.97) * exchange.score,
-        (*exchange.reasons, f"{quoted(field.path for field in aspects)} are ratings of aspects", *reasons),
+        (*exchange.reasons, f"{in_backticks(field.path for field in aspects)} are ratings of aspects", *reasons),
         frozenset(field.path for field in aspects), tuple(notes),
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ def _edit(table: Table, response: Field, edited: Field, score: float, assumption
 
 
 def _continues(a: Field, b: Field) -> bool:
-    """Whether one text mostly begins with the other, as a story with its prompt."""
+    """Detect a text that mostly begins with the other, as a story with its prompt."""
     pairs = list(zip(a.values, b.values, strict=False))[:SAMPLE]
     return 2 * sum(str(x).startswith(str(y)) or str(y).startswith(str(x)) for x, y in pairs) > len(pairs)
 

@@ -16,7 +16,7 @@ ENOUGH = 30
 
 
 def guess_scale(values: Sequence[float], name: str = "") -> tuple[tuple[float, float], str]:
-    """The most usual scale that holds all values and whose ends they nearly reach, and what is known of it in words."""
+    """Guess the most usual scale whose ends the values nearly reach; return it with their range in words."""
     low, high = min(values), max(values)
     extent = f"the values are {low:g} to {high:g}"
     if {"star", "stars"} & set(words_of(name)) and low > 0 and high <= 5:

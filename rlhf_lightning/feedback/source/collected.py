@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.registry import register
 
 SCHEME = "postgresql:"

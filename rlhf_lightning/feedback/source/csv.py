@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row, describe_value
 from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
-from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import not_utf8, strict_json
 from rlhf_lightning.feedback.unknown_fields import list_names, suggest_name
 from rlhf_lightning.registry import register
@@ -46,7 +46,7 @@ def csv(
     dates: dict[str, str] | None = None,
     max_row_bytes: PositiveInt = MAX_BYTES,
 ) -> Iterator[Row | BadLine]:
-    """Rows of CSV and TSV files (RFC 4180) with a header, plain or gzipped, in strict UTF-8 or another encoding.
+    """Rows of CSV and TSV files (RFC 4180) with a header, plain or gzipped, strictly decoded.
 
     Every cell is text unless its column is declared otherwise. An empty cell is an absent field. Cells in double
     quotes may hold delimiters, line ends and doubled quotes; a row's origin is the line on which it starts. A byte order mark, CRLF and
@@ -58,7 +58,7 @@ def csv(
     Args:
         path: a file, a folder (its *.csv and *.tsv, also with .gz, by name, not its subfolders) or a glob pattern (`**` descends).
         delimiter: by default a tab in files named .tsv or .tsv.gz, else a comma.
-        encoding: of the text; Excel's "Unicode text" is utf-16, its other CSV files in Western Europe are cp1252.
+        encoding: encoding of the text; Excel's "Unicode text" is utf-16, its other CSV files in Western Europe are cp1252.
         decimal: the decimal mark of the numbers.
         numbers: columns of numbers, written as in JSON but for the decimal mark.
         booleans: columns of `true` and `false`, in any case.
@@ -72,19 +72,26 @@ def csv(
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ConfigError(f"feedback_source.csv.delimiter={delimiter!r} must be one character, and no quote or line end")
-    declared = Counter([*numbers, *booleans, *lists, *(dates or {})])
+    typed = _column_types(numbers, booleans, lists, dates or {}, decimal)
+    for file in files_at(path, FOLDER_PATTERNS, "feedback_source.csv.path"):
+        yield from read_table(file, delimiter, typed, max_row_bytes, encoding)
+
+
+def _column_types(
+    numbers: Sequence[str], booleans: Sequence[str], lists: Sequence[str], dates: Mapping[str, str], decimal: Literal[".", ","]
+) -> Typed:
+    """The parser of each declared column. Raises ConfigError for one declared twice."""
+    declared = Counter([*numbers, *booleans, *lists, *dates])
     if repeated := [name for name, count in declared.items() if count > 1]:
         raise ConfigError(
             f"feedback_source.csv declares {list_names(repeated)} twice; a column is in one of numbers, booleans, lists, dates"
         )
-    typed: Typed = {
+    return {
         **dict.fromkeys(numbers, partial(_number, decimal=decimal)),
         **dict.fromkeys(booleans, _boolean),
         **dict.fromkeys(lists, _list),
-        **{name: partial(_date, form=form) for name, form in (dates or {}).items()},
+        **{name: partial(_date, form=form) for name, form in dates.items()},
     }
-    for file in files_at(path, FOLDER_PATTERNS, "feedback_source.csv.path"):
-        yield from read_table(file, delimiter, typed, max_row_bytes, encoding)
 
 
 def read_table(

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError, UserError, summarize_exception
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import check_texts
 from rlhf_lightning.registry import register
 

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, open_stream
-from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import strict_object
 from rlhf_lightning.registry import register
 

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.row_files import files_at
-from rlhf_lightning.feedback.source._rows import source
+from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.unknown_fields import list_names
 from rlhf_lightning.registry import register
 
@@ -20,9 +20,10 @@ from rlhf_lightning.registry import register
 @register("feedback_source", "xlsx")
 @source
 def xlsx(path: str, *, sheet: str | None = None, header_row: PositiveInt = 1) -> Iterator[Row | BadLine]:
-    """Rows of a sheet of Excel workbooks, with the types of the cells; dates become ISO 8601, empty cells absent fields.
+    """Rows of a sheet of Excel workbooks, with the types of the cells.
 
-    Formulas give the value that was saved with them. Needs `pip install 'rlhf-lightning[xlsx]'`.
+    Dates become ISO 8601, empty cells absent fields. Formulas give the value that was saved with them. Needs
+    `pip install 'rlhf-lightning[xlsx]'`.
 
     Args:
         path: a file, a folder (its *.xlsx, by name, not its subfolders) or a glob pattern (`**` descends).
