@@ -42,13 +42,15 @@ def progress(connection: Connection, now: float) -> dict[str, Any]:
 def annotator_table(connection: Connection) -> list[dict[str, Any]]:
     """One row for each annotator: answers, seconds, gold accuracy, first-position share, skips."""
     is_answered = assignment.c.state.in_(("answered", "imported"))
-    per_person = select(
+    columns = (
         assignment.c.annotator,
+        func.max(answer.c.time).label("newest"),
         func.sum(case((is_answered, 1), else_=0)).label("answers"),
         func.sum(case((assignment.c.state == "skipped", 1), else_=0)).label("skips"),
         func.sum(case((is_answered & assignment.c.gold_right.is_not(None), 1), else_=0)).label("gold"),
         func.sum(case((is_answered & assignment.c.gold_right, 1), else_=0)).label("gold_right"),
-    ).group_by(assignment.c.annotator)
+    )
+    per_person = select(*columns).outerjoin(answer, answer.c.key == assignment.c.answer).group_by(assignment.c.annotator)
     of_person = {row.annotator: row for row in connection.execute(per_person)}
     seconds = _seconds(connection)
     rows = []
@@ -59,7 +61,7 @@ def annotator_table(connection: Connection) -> list[dict[str, Any]]:
                 "id": person.id,
                 "name": person.name,
                 "is_active": person.is_active,
-                "last_seen": person.last_seen,
+                "last_seen": max(filter(None, (person.last_seen, row and row.newest)), default=None),
                 "answers": int(row.answers) if row else 0,
                 "skips": int(row.skips) if row else 0,
                 "gold": int(row.gold) if row else 0,

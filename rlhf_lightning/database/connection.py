@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.database.tables import SCHEMA_VERSION, metadata, project
+from rlhf_lightning.database.writer import Action, T, Writer
 from rlhf_lightning.errors import ConfigError
 
 BUSY_SECONDS = 30
 NETWORK_DISKS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "glusterfs")
-WRITER_LOCK = 7216505
-"""Key of PostgreSQL's advisory lock of a writing transaction."""
+LOCK = text("SELECT pg_advisory_xact_lock(7216505)")
+"""Lets one writing transaction at a time into a PostgreSQL database, from whichever process."""
 
 
 class Database:
@@ -35,9 +37,10 @@ class Database:
 
     def __init__(self, location: str, *, durable: bool = False, must_exist: bool = False) -> None:
         self.location = location
-        self._writer = threading.Lock()
+        self._lock = threading.Lock()
         self.is_sqlite = "://" not in location
         self._engine = _sqlite(Path(location), durable, must_exist) if self.is_sqlite else _postgresql(location)
+        self._writer = Writer(self._engine.connect, self._begin)
         try:
             self._prepare(must_exist)
         except SQLAlchemyError as cause:
@@ -54,10 +57,16 @@ class Database:
 
         SQLite takes the lock at its start: a transaction that reads first and writes later fails at once if another wrote between.
         """
-        with self._writer, self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            if not self.is_sqlite:
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
+        with self._engine.connect() as connection, self._begin(connection):
             yield connection
+
+    def submit(self, action: Action[T]) -> Future[T]:
+        """Run an action in the writer's thread; the result is there once it is committed.
+
+        Actions that wait share one transaction, so that the disk, or PostgreSQL, is waited for once. One that raises changes nothing, and
+        leaves the others alone; they run again then.
+        """
+        return self._writer.submit(action)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -66,8 +75,17 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, once the submitted actions have run."""
+        self._writer.close()
         self._engine.dispose()
+
+    @contextmanager
+    def _begin(self, connection: Connection) -> Iterator[None]:
+        """A writing transaction on a connection, the only one of this and of other processes."""
+        with self._lock, connection.execution_options(writes=True).begin():
+            if not self.is_sqlite:
+                connection.execute(LOCK)
+            yield
 
     def _prepare(self, must_exist: bool) -> None:
         """Create the tables, or check the version of those that exist."""

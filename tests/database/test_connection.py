@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from rlhf_lightning.database.connection import Database, _file_system
 from rlhf_lightning.database.tables import SCHEMA_VERSION, event, project
@@ -92,3 +93,29 @@ def test_writers_that_read_first_wait_for_one_another(location):
     with Database(location).read() as connection:
         assert sorted(connection.scalars(select(event.c.time))) == [float(i) for i in range(200)]
     assert failures == []
+
+
+def test_actions_that_wait_together_are_stored_or_refused_each_by_itself(location):
+    """Those that raise change nothing, also what they wrote before; the others are stored once, at their acknowledgement."""
+    database = Database(location)
+
+    def add(connection: Connection, number: int) -> int:
+        connection.execute(insert(event).values(time=float(number), kind="number"))
+        if number % 7 == 3:
+            raise ValueError(str(number))
+        return number
+
+    def hold(connection: Connection) -> None:
+        assert is_queued.wait(10)
+
+    is_queued = threading.Event()
+    database.submit(hold)
+    futures = [database.submit(partial(add, number=number)) for number in range(40)]
+    assert futures[20].cancel()
+    is_queued.set()
+    refused = {number for number in range(40) if number % 7 == 3}
+    assert all(isinstance(futures[number].exception(), ValueError) for number in refused)
+    assert all(futures[number].result() == number for number in set(range(40)) - refused - {20})
+    with database.read() as connection:
+        assert sorted(connection.scalars(select(event.c.time))) == sorted(set(range(40)) - refused - {20})
+    database.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import insert, select, text
 
+from rlhf_lightning.database.connection import Database
+from rlhf_lightning.database.tables import project
 from tests.collect import test_assignment
 from tests.collect.server import test_app
 from tests.database import test_connection
@@ -32,6 +35,7 @@ def served(new_postgresql):
 test_every_character_survives = test_connection.test_every_character_survives
 test_a_newer_collection_is_refused = test_connection.test_a_newer_collection_is_refused
 test_writers_that_read_first_wait_for_one_another = test_connection.test_writers_that_read_first_wait_for_one_another
+test_actions_that_wait_together = test_connection.test_actions_that_wait_together_are_stored_or_refused_each_by_itself
 
 test_everything_is_judged_and_nobody_judges_twice = test_assignment.test_everything_is_judged_and_nobody_judges_twice
 test_a_late_answer_is_kept = test_assignment.test_a_late_answer_is_kept_and_counts_only_if_its_slot_is_free
@@ -44,6 +48,18 @@ test_the_display_order_differs_and_nothing_names_a_model = test_app.test_the_dis
 test_a_skipped_item_goes_to_others_and_not_back = test_app.test_a_skipped_item_goes_to_others_and_not_back
 test_hostile_text = test_app.test_hostile_text_of_annotators_is_stored_or_refused
 test_the_manager = test_app.test_the_manager_pauses_adds_revokes_and_exports
+
+
+def test_a_lost_connection_is_opened_again(location):
+    database = Database(location)
+    for _ in range(2):
+        pid = database.submit(lambda connection: connection.scalar(text("SELECT pg_backend_pid()"))).result()
+        with database.write() as connection:
+            assert connection.scalar(text(f"SELECT pg_terminate_backend({pid})"))
+    database.submit(lambda connection: connection.execute(insert(project).values(key="after", value=1)).rowcount).result()
+    with database.read() as connection:
+        assert connection.scalar(select(project.c.value).where(project.c.key == "after")) == 1
+    database.close()
 
 
 class Collection(test_assignment.Collection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -34,11 +36,12 @@ from rlhf_lightning.collect.server.security import (
     is_same_origin,
     refusal,
 )  # fmt: skip
+from rlhf_lightning.database.writer import T
 from rlhf_lightning.feedback.strict_json import replace_unstorable
 
 PACKAGE = Path(__file__).parent.parent
 SESSION_SECONDS = 10.0
-Action = Callable[[Project, Person, dict[str, Any]], dict[str, Any]]
+Action = Callable[[Connection, Project, Person, dict[str, Any]], dict[str, Any]]
 
 READ: dict[str, tuple[str, Action]] = {
     "/api/state": ("annotator", tasks.state),
@@ -78,6 +81,8 @@ class Application:
     def asgi(self) -> Starlette:
         """The ASGI application."""
         routes = [
+            *(Route(path, self.handler(role, action, writes=True), methods=["POST"]) for path, (role, action) in WRITE.items()),
+            *(Route(path, self.handler(role, action, writes=False)) for path, (role, action) in READ.items()),
             Route("/", self.home),
             Route("/t/{token}", self.enter),
             Route("/join/{token}", self.join_page),
@@ -86,8 +91,6 @@ class Application:
             Route("/api/manage", self.manage),
             Route("/export/{kind}.{ending}", self.export),
             Route("/questions/{name}.js", self.question_script),
-            *(Route(path, self.reader(role, action)) for path, (role, action) in READ.items()),
-            *(Route(path, self.writer(role, action), methods=["POST"]) for path, (role, action) in WRITE.items()),
             Mount("/static", StaticFiles(directory=PACKAGE / "static")),
         ]
         return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit)])
@@ -105,7 +108,7 @@ class Application:
         """Exchange a link's token for a session's cookie."""
         if not self.token_failures.allows(_client(request)):
             return self.page("message.html", 429, title="Too many attempts", text="Wait a minute, then open your link again.")
-        session = await run_in_threadpool(self._session_of_link, request.path_params["token"])
+        session = await self.submit(lambda connection: self._session_of_link(connection, request.path_params["token"]))
         if session is None:
             self.token_failures.count(_client(request))
             return self.page("message.html", 403, title="This link is not valid", text="Ask for a new one: it may have been revoked.")
@@ -124,8 +127,9 @@ class Application:
         payload = await _json_object(request)
         if payload is None:
             return refusal(400, "a JSON object was expected")
+        token, name = str(payload.get("token")), str(payload.get("name") or "")
         try:
-            session = await run_in_threadpool(self._join, str(payload.get("token")), str(payload.get("name") or ""))
+            session = await self.submit(lambda connection: self._join(connection, token, name))
         except AnswerRefused as cause:
             self.token_failures.count(_client(request))
             return refusal(cause.status, str(cause))
@@ -164,41 +168,36 @@ class Application:
             return refusal(404, "no such question")
         return FileResponse(question.script, media_type="text/javascript")
 
-    def reader(self, role: str, action: Action) -> Callable[[Request], Any]:
-        """A GET route for people of one role."""
+    def handler(self, role: str, action: Action, *, writes: bool) -> Callable[[Request], Any]:
+        """A route for people of one role: session first; if it writes, then CSRF token, rate and body."""
 
         async def handle(request: Request) -> Response:
             person = await self.person(request)
             if person is None or person.role != role:
                 return refusal(401 if person is None else 403, f"this needs the link of the {role}")
-            return AsciiResponse(await run_in_threadpool(action, self.project, person, {}))
-
-        return handle
-
-    def writer(self, role: str, action: Action) -> Callable[[Request], Any]:
-        """A POST route for people of one role, with session, CSRF token, rate and body checked first."""
-
-        async def handle(request: Request) -> Response:
-            person = await self.person(request)
-            if person is None or person.role != role:
-                return refusal(401 if person is None else 403, f"this needs the link of the {role}")
-            if not has_csrf_token(request, request.cookies[COOKIE]):
-                return refusal(403, "the request does not come from the page: reload it")
-            if not self.writes.allows(str(person.id)):
-                return refusal(429, "too many requests: wait a second")
-            self.writes.count(str(person.id))
-            payload = await _json_object(request)
+            payload: dict[str, Any] | None = {}
+            if writes:
+                if not has_csrf_token(request, request.cookies[COOKIE]):
+                    return refusal(403, "the request does not come from the page: reload it")
+                if not self.writes.allows(str(person.id)):
+                    return refusal(429, "too many requests: wait a second")
+                self.writes.count(str(person.id))
+                payload = await _json_object(request)
             if payload is None:
                 return refusal(400, "a JSON object was expected")
             try:
-                result = await run_in_threadpool(action, self.project, person, payload)
-                if role == "manager":
-                    self._people.clear()  # one may be revoked
-                return AsciiResponse(result)
+                result = await self.submit(lambda connection: action(connection, self.project, person, payload))
             except AnswerRefused as cause:
                 return refusal(cause.status, str(cause))
+            if role == "manager":
+                self._people.clear()  # one may be revoked
+            return AsciiResponse(result)
 
         return handle
+
+    async def submit(self, action: Callable[[Connection], T]) -> T:
+        """The result of an action on the database, once it is committed."""
+        return await asyncio.wrap_future(self.project.database.submit(action))
 
     async def person(self, request: Request) -> Person | None:
         """The person of the request's session.
@@ -229,28 +228,26 @@ class Application:
         with self.project.database.read() as connection:
             return people.person_of(connection, session, "session")
 
-    def _session_of_link(self, token: str) -> str | None:
-        with self.project.database.write() as connection:
-            person = people.person_of(connection, token, "link")
-            if person is None:
-                return None
-            log(connection, "enter", self.project.clock(), person.id)
-            return people.new_credential(connection, person.id, "session", self.project.clock())
+    def _session_of_link(self, connection: Connection, token: str) -> str | None:
+        person = people.person_of(connection, token, "link")
+        if person is None:
+            return None
+        log(connection, "enter", self.project.clock(), person.id)
+        return people.new_credential(connection, person.id, "session", self.project.clock())
 
-    def _join(self, token: str, name: str) -> str:
+    def _join(self, connection: Connection, token: str, name: str) -> str:
         now = self.project.clock()
-        with self.project.database.write() as connection:
-            if people.person_of(connection, token, "join") is None:
-                raise AnswerRefused(403, "this link is not valid")
-            try:
-                cleaned = people.clean_name(name)
-            except ValueError as cause:
-                raise AnswerRefused(422, str(cause)) from cause
-            if people.is_taken(connection, cleaned):
-                raise AnswerRefused(409, "someone has this name already: choose another, or ask the manager for your link")
-            person = people.add_person(connection, cleaned, "annotator", now)
-            log(connection, "join", now, person)
-            return people.new_credential(connection, person, "session", now)
+        if people.person_of(connection, token, "join") is None:
+            raise AnswerRefused(403, "this link is not valid")
+        try:
+            cleaned = people.clean_name(name)
+        except ValueError as cause:
+            raise AnswerRefused(422, str(cause)) from cause
+        if people.is_taken(connection, cleaned):
+            raise AnswerRefused(409, "someone has this name already: choose another, or ask the manager for your link")
+        person = people.add_person(connection, cleaned, "annotator", now)
+        log(connection, "join", now, person)
+        return people.new_credential(connection, person, "session", now)
 
 
 async def _json_object(request: Request) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import AnswerRefused, log
@@ -60,39 +60,36 @@ class Figures:
             self._busy.release()
 
 
-def set_paused(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def set_paused(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Pause or continue; a paused collection hands out no items and still stores answers."""
     paused = bool(payload.get("is_paused"))
-    with project.database.write() as connection:
-        for annotator_id in connection.scalars(select(annotator.c.id)).all() if paused else ():
-            release_preloaded(connection, annotator_id)
-        set_setting(connection, "is_paused", paused)
-        log(connection, "pause" if paused else "continue", project.clock(), person.id)
+    for annotator_id in connection.scalars(select(annotator.c.id)).all() if paused else ():
+        release_preloaded(connection, annotator_id)
+    set_setting(connection, "is_paused", paused)
+    log(connection, "pause" if paused else "continue", project.clock(), person.id)
     return {"is_paused": paused}
 
 
-def add_annotator(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def add_annotator(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Add an annotator, or readmit a revoked one; return the token of a new link."""
     name = _name(payload)
-    with project.database.write() as connection:
-        now = project.clock()
-        added = people.add_person(connection, name, "annotator", now)
-        people.readmit(connection, added)
-        log(connection, "add", now, person.id, detail={"annotator": added})
-        return {"name": name, "token": people.new_credential(connection, added, "link", now)}
+    now = project.clock()
+    added = people.add_person(connection, name, "annotator", now)
+    people.readmit(connection, added)
+    log(connection, "add", now, person.id, detail={"annotator": added})
+    return {"name": name, "token": people.new_credential(connection, added, "link", now)}
 
 
-def revoke_annotator(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def revoke_annotator(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Make an annotator's links and sessions invalid; the answers stay."""
     target = payload.get("annotator")
-    with project.database.write() as connection:
-        stored = isinstance(target, int) and connection.scalar(
-            select(annotator.c.id).where(annotator.c.id == target, annotator.c.role == "annotator")
-        )
-        if not stored:
-            raise AnswerRefused(404, "no such annotator")
-        people.revoke(connection, int(stored))
-        log(connection, "revoke", project.clock(), person.id, detail={"annotator": target})
+    stored = isinstance(target, int) and connection.scalar(
+        select(annotator.c.id).where(annotator.c.id == target, annotator.c.role == "annotator")
+    )
+    if not stored:
+        raise AnswerRefused(404, "no such annotator")
+    people.revoke(connection, int(stored))
+    log(connection, "revoke", project.clock(), person.id, detail={"annotator": target})
     return {"revoked": target}
 
 

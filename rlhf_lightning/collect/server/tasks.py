@@ -19,68 +19,60 @@ from rlhf_lightning.database.tables import answer, assignment, draft, item
 MAX_KEY, MAX_REASON, RECENT, EXCERPT = 100, 500, 20, 80
 
 
-def state(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def state(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Everything the page starts with."""
-    with project.database.write() as connection:
-        people.touch(connection, person.id, project.clock())
-        tasks = next_tasks(connection, project, person)
+    people.touch(connection, person.id, project.clock())
+    tasks = next_tasks(connection, project, person)
     return {"name": person.name, "questions": project.describe_questions(), "guidelines": project.guidelines, **tasks}
 
 
-def submit_answer(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_answer(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Store an answer; return whether it is new, and the next items."""
     sent = _answer(payload, _object(payload, "steps"))
-    with project.database.write() as connection:
-        people.touch(connection, person.id, project.clock())
-        is_new = store_answer(connection, person.id, sent, project.questions, project.clock())
-        return {"stored": True, "is_new": is_new, **next_tasks(connection, project, person)}
+    is_new = store_answer(connection, person.id, sent, project.questions, project.clock())
+    return {"stored": True, "is_new": is_new, **next_tasks(connection, project, person)}
 
 
-def submit_draft(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_draft(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Store an unfinished answer."""
     steps = _object(payload, "steps")
-    with project.database.write() as connection:
-        now = project.clock()
-        renew_lease(connection, person.id, now, project.rules)
-        store_draft(connection, person.id, _integer(payload, "assignment"), _integer(payload, "version"), steps, now)
+    now = project.clock()
+    renew_lease(connection, person.id, now, project.rules)
+    store_draft(connection, person.id, _integer(payload, "assignment"), _integer(payload, "version"), steps, now)
     return {"saved": now}
 
 
-def submit_skip(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_skip(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Give an item back, optionally flagged as faulty, with a reason."""
     reason = _text(payload, "reason", MAX_REASON) if payload.get("reason") else ""
     sent = _answer(payload, {})
-    with project.database.write() as connection:
-        skip(connection, person.id, sent, reason, bool(payload.get("flag")), project.clock())
-        return next_tasks(connection, project, person)
+    skip(connection, person.id, sent, reason, bool(payload.get("flag")), project.clock())
+    return next_tasks(connection, project, person)
 
 
-def submit_heartbeat(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_heartbeat(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Keep the item on the annotator's screen reserved."""
-    with project.database.write() as connection:
-        now = project.clock()
-        people.touch(connection, person.id, now)
-        renew_lease(connection, person.id, now, project.rules)
-        return {"is_paused": is_paused(connection)}
+    now = project.clock()
+    people.touch(connection, person.id, now)
+    renew_lease(connection, person.id, now, project.rules)
+    return {"is_paused": is_paused(connection)}
 
 
-def submit_leave(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_leave(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Give others what the annotator, who closes the page, hasn't seen."""
-    with project.database.write() as connection:
-        leave(connection, person.id, project.clock(), project.rules)
+    leave(connection, person.id, project.clock(), project.rules)
     return {}
 
 
-def submit_reopen(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def submit_reopen(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """Show an answered or skipped item of the annotator again."""
-    with project.database.write() as connection:
-        now = project.clock()
-        row = reopen(connection, person.id, _integer(payload, "assignment"), now)
-        renew_lease(connection, person.id, now, project.rules)
-        return {"task": tasks_of(connection, [row], now)[0]}
+    now = project.clock()
+    row = reopen(connection, person.id, _integer(payload, "assignment"), now)
+    renew_lease(connection, person.id, now, project.rules)
+    return {"task": tasks_of(connection, [row], now)[0]}
 
 
-def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+def recent(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
     """The annotator's last answers, newest first."""
     mine = (
         select(assignment.c.id, assignment.c.state, item.c.responses, func.coalesce(answer.c.time, assignment.c.created).label("time"))
@@ -90,8 +82,7 @@ def recent(project: Project, person: Person, payload: dict[str, Any]) -> dict[st
         .order_by(func.coalesce(answer.c.time, assignment.c.created).desc(), assignment.c.id.desc())
         .limit(RECENT)
     )
-    with project.database.read() as connection:
-        rows = connection.execute(mine).all()
+    rows = connection.execute(mine).all()
     return {"recent": [{"assignment": r.id, "state": r.state, "time": r.time, "excerpt": r.responses[0][:EXCERPT]} for r in rows]}
 
 
