@@ -5,8 +5,8 @@
     python benchmarks/collect.py --answers 2000 --items 20000
     python benchmarks/collect.py --answers 5000 --kills 100
 
-Each annotator answers, waits `--think` seconds on average (exponential), and goes on: by default 50 annotators at 0.5 s, at most 100 answers
-a second. Every 20th time the page is loaded anew. A lost connection is retried with the same key. The manager's page is read every second.
+Each annotator answers, waits `--think` seconds on average (exponential) and goes on: by default 50 people at 0.5 s, 100 answers a second
+at most. Every 20th time the page is loaded anew. A lost connection is retried with the same key. The manager's page is read every second.
 Prints the answers stored, lost and doubled; the percentiles of the milliseconds of an answer (which brings the next item), of the page's
 first items and of the manager's figures; the milliseconds of CPU for each answer; and the client's share of a core, which must be small.
 """

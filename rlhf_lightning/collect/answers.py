@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from rlhf_lightning.collect.assignment import return_slot, take_slot
+from rlhf_lightning.collect.assignment import COUNT, TURN, UPDATE, take_slot
 from rlhf_lightning.collect.items import in_display_order, prompt_from_json
 from rlhf_lightning.collect.questions import ItemView, Question
-from rlhf_lightning.database.tables import annotator, answer, assignment, draft, event, item
+from rlhf_lightning.database.tables import answer, assignment, draft, event
 from rlhf_lightning.flow import Feedback, Skip
 
 MAX_SECONDS = 86_400.0
+_STORED = select(answer.c.assignment).where(answer.c.key == bindparam("sent")).correlate(None).scalar_subquery().label("stored")
+_TURN_OF = TURN.add_columns(_STORED).where(assignment.c.id == bindparam("row"), assignment.c.annotator == bindparam("person"))
+_APPEND, _KEEP, _LOG = insert(answer), insert(draft), insert(event)
+_REPLACE, _FORGET = (statement.where(draft.c.assignment == bindparam("row")) for statement in (update(draft), delete(draft)))
 
 
 class AnswerRefused(Exception):
@@ -59,49 +63,47 @@ def store_answer(connection: Connection, annotator_id: int, sent: Answer, questi
     Raises:
         AnswerRefused: not this annotator's assignment (404), answered elsewhere since (409), or an invalid value (422).
     """
-    row = assignment_of(connection, annotator_id, sent.assignment)
-    if is_resent(connection, sent):
+    row = assignment_of(connection, annotator_id, sent.assignment, sent.key)
+    if is_resent(row):
         return False
     if row.version != sent.version or row.state == "skipped":
         raise AnswerRefused(409, "this item was answered or skipped in another window")
-    of_item = connection.execute(select(item).where(item.c.id == row.item)).one()
-    view = judged_view(connection, row, of_item, sent, now)
+    view = judged_view(row, sent, now)
     steps = parse_steps(sent.steps, questions, view)
     counts = row.state in ("open", "answered") or take_slot(connection, row.item)
-    state = {"state": "answered" if counts else "surplus", "reason": None, "gold_right": gold_verdict(of_item, row, steps, questions)}
+    state = {"state": "answered" if counts else "surplus", "reason": None, "gold_right": gold_verdict(row, steps, questions)}
     append_answer(connection, row, sent, steps, step_records(steps, questions, view), state, now)
     if counts and row.state != "answered":
-        connection.execute(update(item).where(item.c.id == row.item).values(answered=item.c.answered + 1))
+        connection.execute(COUNT, {"row": row.item, "freed": 0, "added": 1})
     return True
 
 
-def is_resent(connection: Connection, sent: Answer) -> bool:
+def is_resent(row: Row[Any]) -> bool:
     """True if this answer is stored already. Raises AnswerRefused for a key of another item."""
-    stored = connection.scalar(select(answer.c.assignment).where(answer.c.key == sent.key))
-    if stored not in (None, sent.assignment):
+    if row.stored not in (None, row.id):
         raise AnswerRefused(409, "this answer's key belongs to another item")
-    return stored is not None
+    return row.stored is not None
 
 
 def append_answer(
     connection: Connection, row: Row[Any], sent: Answer, steps: Any, records: Sequence[Feedback], state: Mapping[str, Any], now: float
 ) -> None:
     """Store the next version of an assignment's answer, and its new state; the draft is done."""
-    connection.execute(
-        insert(answer).values(
-            key=sent.key,
-            assignment=row.id,
-            version=row.version,
-            steps=steps,
-            records=[record.model_dump(mode="json") for record in records],
-            seconds=_clip_seconds(sent.seconds),
-            elapsed=_clip_seconds(sent.elapsed),
-            client_time=sent.client_time,
-            time=now,
-        )
-    )
-    connection.execute(update(assignment).where(assignment.c.id == row.id).values(version=row.version + 1, answer=sent.key, **state))
-    connection.execute(delete(draft).where(draft.c.assignment == row.id))
+    values = {
+        "key": sent.key,
+        "assignment": row.id,
+        "version": row.version,
+        "steps": steps,
+        "records": [record.model_dump(mode="json") for record in records],
+        "seconds": _clip_seconds(sent.seconds),
+        "elapsed": _clip_seconds(sent.elapsed),
+        "client_time": sent.client_time,
+        "time": now,
+    }
+    connection.execute(_APPEND, values)
+    connection.execute(UPDATE, {"row": row.id, "version": row.version + 1, "answer": sent.key, **state})
+    if row.draft_version is not None:
+        connection.execute(_FORGET, {"row": row.id})
 
 
 def store_draft(connection: Connection, annotator_id: int, assignment_id: int, version: int, steps: Any, now: float) -> None:
@@ -109,8 +111,11 @@ def store_draft(connection: Connection, annotator_id: int, assignment_id: int, v
     row = assignment_of(connection, annotator_id, assignment_id)
     if row.version != version or row.state in ("skipped", "surplus"):
         raise AnswerRefused(409, "this item was answered or skipped in another window")
-    connection.execute(delete(draft).where(draft.c.assignment == row.id))
-    connection.execute(insert(draft).values(assignment=row.id, version=version, steps=steps, time=now))
+    values = {"version": version, "steps": steps, "time": now}
+    if row.draft_version is None:
+        connection.execute(_KEEP, {"assignment": row.id, **values})
+    else:
+        connection.execute(_REPLACE, {"row": row.id, **values})
 
 
 def skip(connection: Connection, annotator_id: int, sent: Answer, reason: str, flag: bool, now: float) -> None:
@@ -119,17 +124,14 @@ def skip(connection: Connection, annotator_id: int, sent: Answer, reason: str, f
     Raises:
         AnswerRefused: not this annotator's assignment (404), or answered elsewhere since (409).
     """
-    row = assignment_of(connection, annotator_id, sent.assignment)
-    if is_resent(connection, sent) or row.state == "skipped":
+    row = assignment_of(connection, annotator_id, sent.assignment, sent.key)
+    if is_resent(row) or row.state == "skipped":
         return
     if row.version != sent.version:
         raise AnswerRefused(409, "this item was answered in another window")
     if row.state in ("open", "answered"):
-        return_slot(connection, row.item)
-    if row.state == "answered":
-        connection.execute(update(item).where(item.c.id == row.item).values(answered=item.c.answered - 1))
-    of_item = connection.execute(select(item).where(item.c.id == row.item)).one()
-    view = judged_view(connection, row, of_item, sent, now)
+        connection.execute(COUNT, {"row": row.item, "freed": 1, "added": -1 if row.state == "answered" else 0})
+    view = judged_view(row, sent, now)
     record = view.record(Skip(reason=reason or None, flagged=flag), *range(len(view.responses)))
     append_answer(connection, row, sent, {}, [record], {"state": "skipped", "reason": reason, "gold_right": None}, now)
     log(connection, "flag" if flag else "skip", now, annotator_id, row.id, {"reason": reason})
@@ -145,15 +147,18 @@ def reopen(connection: Connection, annotator_id: int, assignment_id: int, now: f
     if row.state == "skipped":
         if not take_slot(connection, row.item):
             raise AnswerRefused(409, "others have answered this item since")
-        connection.execute(update(assignment).where(assignment.c.id == row.id).values(state="open", leased_until=now))
+        connection.execute(UPDATE, {"row": row.id, "state": "open", "leased_until": now})
     log(connection, "reopen", now, annotator_id, row.id)
     return assignment_of(connection, annotator_id, assignment_id)
 
 
-def assignment_of(connection: Connection, annotator_id: int, assignment_id: int) -> Row[Any]:
-    """An assignment of this annotator. Raises AnswerRefused (404) for one of another."""
-    mine = select(assignment).where(assignment.c.id == assignment_id, assignment.c.annotator == annotator_id)
-    row = connection.execute(mine).first()
+def assignment_of(connection: Connection, annotator_id: int, assignment_id: int, key: str = "") -> Row[Any]:
+    """An assignment of this annotator (TURN), and in `stored` that of the answer with this key.
+
+    Raises:
+        AnswerRefused: another annotator's assignment (404).
+    """
+    row = connection.execute(_TURN_OF, {"row": assignment_id, "person": annotator_id, "sent": key}).first()
     if row is None:
         raise AnswerRefused(404, "no such item")
     return row
@@ -163,20 +168,20 @@ def log(
     connection: Connection, kind: str, now: float, annotator_id: int | None, assignment_id: int | None = None, detail: Any = None
 ) -> None:
     """Append to the audit log."""
-    connection.execute(insert(event).values(time=now, annotator=annotator_id, assignment=assignment_id, kind=kind, detail=detail))
+    connection.execute(_LOG, {"time": now, "annotator": annotator_id, "assignment": assignment_id, "kind": kind, "detail": detail})
 
 
-def judged_view(connection: Connection, row: Row[Any], of_item: Row[Any], sent: Answer, now: float) -> ItemView:
+def judged_view(row: Row[Any], sent: Answer, now: float) -> ItemView:
     """The item in the display order of an assignment, with who answers it, when, and how long it took."""
     return ItemView(
-        prompt_from_json(of_item.prompt),
-        in_display_order(of_item.responses, row.display_order) or [],
-        in_display_order(of_item.models, row.display_order),
-        annotator=connection.scalar(select(annotator.c.name).where(annotator.c.id == row.annotator)),
+        prompt_from_json(row.prompt),
+        in_display_order(row.responses, row.display_order) or [],
+        in_display_order(row.models, row.display_order),
+        annotator=row.name,
         time=datetime.fromtimestamp(now, UTC),
         seconds=round(_clip_seconds(sent.seconds), 3),
-        source=of_item.source,
-        origin=f"item {of_item.id}",
+        source=row.source,
+        origin=f"item {row.item}",
     )
 
 
@@ -226,13 +231,13 @@ def step_records(steps: Mapping[str, Any], questions: Mapping[str, Question], vi
     return records
 
 
-def gold_verdict(of_item: Row[Any], row: Row[Any], steps: Mapping[str, Any], questions: Mapping[str, Question]) -> bool | None:
+def gold_verdict(row: Row[Any], steps: Mapping[str, Any], questions: Mapping[str, Question]) -> bool | None:
     """Compare the answers to a gold item with those expected; None for other items."""
-    if of_item.gold is None:
+    if row.gold is None:
         return None
     order = list(row.display_order)
     expected = {}
-    for step, value in of_item.gold.items():
+    for step, value in row.gold.items():
         name, _, index = step.partition("/")
         expected[f"{name}/{order.index(int(index))}" if index else name] = questions[name].in_display_order(value, order)
     return all(steps.get(step) == value for step, value in expected.items())

@@ -12,13 +12,54 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, literal_column, or_, select, update
 
 from rlhf_lightning.collect.items import display_order
-from rlhf_lightning.database.tables import assignment, draft, item
+from rlhf_lightning.database.tables import annotator, answer, assignment, draft, item, project
 
 PRELOADED = 2
 """Open assignments of an annotator: the one on the screen and the next."""
+
+# Statements are built once: building one takes longer than running it.
+_MINE = assignment.c.annotator == bindparam("person")
+_OPEN = assignment.c.state == "open"
+TURN = (
+    select(
+        assignment, item.c.prompt, item.c.responses, item.c.models, item.c.source, item.c.gold, annotator.c.name,
+        draft.c.version.label("draft_version"), draft.c.steps.label("draft"), answer.c.steps,
+    )
+    .join(item, item.c.id == assignment.c.item)
+    .join(annotator, annotator.c.id == assignment.c.annotator)
+    .outerjoin(draft, draft.c.assignment == assignment.c.id)
+    .outerjoin(answer, answer.c.key == assignment.c.answer)
+)  # fmt: skip
+"""Assignments with all that the page and an answer need: texts, the annotator's name, the draft, the current answer's steps."""
+UPDATE = update(assignment).where(assignment.c.id == bindparam("row"))
+"""Sets the columns that are among the parameters."""
+_COUNT = update(item).where(item.c.id == bindparam("row"))
+COUNT = _COUNT.values(free=item.c.free + bindparam("freed"), answered=item.c.answered + bindparam("added"))
+"""Changes the counts of an item by `freed` and `added`."""
+_TAKE = _COUNT.where(or_(item.c.free > 0, item.c.is_gold)).values(free=item.c.free - 1)
+_LEASE = insert(assignment)
+_OPEN_TURNS = TURN.where(_MINE, _OPEN).order_by(assignment.c.created, assignment.c.id)
+_OPEN_ROWS = select(assignment.c.id, assignment.c.item).where(_MINE, _OPEN).order_by(assignment.c.created, assignment.c.id)
+_RENEW = update(assignment).where(assignment.c.id == _OPEN_ROWS.with_only_columns(assignment.c.id).limit(1).scalar_subquery())
+_EXPIRED = select(assignment.c.id, assignment.c.item).where(_OPEN, assignment.c.leased_until < bindparam("now"))
+_LAPSED = (
+    select(assignment.c.id, assignment.c.item)
+    .join(item, item.c.id == assignment.c.item)
+    .where(_MINE, assignment.c.state == "expired", or_(item.c.free > 0, item.c.is_gold))
+    .order_by(assignment.c.id)
+    .limit(1)
+)
+_STATUS = select(
+    func.count().label("handed_out"),
+    func.count().filter(assignment.c.state == "answered").label("answers"),
+    func.count().filter(_OPEN).label("open"),
+    func.count().filter(assignment.c.state == "expired").label("expired"),
+    select(project.c.value).where(project.c.key == "is_paused").scalar_subquery().label("is_paused"),
+    select(func.min(assignment.c.leased_until)).where(_OPEN).correlate(None).scalar_subquery().label("first_end"),
+).where(_MINE)
 
 
 @dataclass(frozen=True)
@@ -37,23 +78,37 @@ class Rules:
     preload_seconds: float = 120.0
 
 
-def open_assignments(connection: Connection, annotator_id: int, now: float, rules: Rules) -> list[Row[Any]]:
-    """The annotator's open assignments, oldest first, filled up to PRELOADED by new leases.
+def status_of(connection: Connection, annotator_id: int) -> Row[Any]:
+    """Numbers of an annotator's assignments, whether the collection is paused, and the end of its first lease."""
+    return connection.execute(_STATUS, {"person": annotator_id}).one()
+
+
+def open_assignments(connection: Connection, annotator_id: int, now: float, rules: Rules, status: Row[Any] | None = None) -> list[Row[Any]]:
+    """The annotator's open assignments (TURN), oldest first, filled up to PRELOADED by new leases.
 
     Someone who would have none gets an item that is preloaded for another.
+
+    Args:
+        status: of now, if it is known.
     """
-    expire_leases(connection, now)
-    renew_lease(connection, annotator_id, now, rules)
-    rows = _open_rows(connection, annotator_id)
-    while len(rows) < PRELOADED:
-        until = now + (min(rules.preload_seconds, rules.lease_seconds) if rows else rules.lease_seconds)
-        leased = _next_lease(connection, annotator_id, now, until, rules)
-        if leased is None and not rows and _release_all_preloaded(connection):
-            leased = _next_lease(connection, annotator_id, now, until, rules)
-        if leased is None:
+    status = status or status_of(connection, annotator_id)
+    if status.first_end is not None and status.first_end < now:
+        expire_leases(connection, now)
+        status = status_of(connection, annotator_id)
+    if status.open:
+        renew_lease(connection, annotator_id, now, rules)
+    handed_out, lapsed = status.handed_out, status.expired > 0
+    for number in range(status.open, PRELOADED):
+        until = now + (min(rules.preload_seconds, rules.lease_seconds) if number else rules.lease_seconds)
+        if lapsed and _lease_again(connection, annotator_id, now, until):
+            continue
+        leases = _lease(connection, annotator_id, handed_out, now, until, rules)
+        if not leases and not number and _release_all_preloaded(connection):
+            leases = _lease_again(connection, annotator_id, now, until) or _lease(connection, annotator_id, handed_out, now, until, rules)
+        if not leases:
             break
-        rows.append(connection.execute(select(assignment).where(assignment.c.id == leased)).one())
-    return rows
+        handed_out += 1
+    return list(connection.execute(_OPEN_TURNS, {"person": annotator_id}))
 
 
 def _release_all_preloaded(connection: Connection) -> bool:
@@ -68,14 +123,12 @@ def _release_all_preloaded(connection: Connection) -> bool:
 
 def _open_rows(connection: Connection, annotator_id: int) -> list[Row[Any]]:
     """The annotator's open assignments: the one on the screen, then the preloaded ones."""
-    mine = select(assignment).where(assignment.c.annotator == annotator_id, assignment.c.state == "open")
-    return list(connection.execute(mine.order_by(assignment.c.created, assignment.c.id)))
+    return list(connection.execute(_OPEN_ROWS, {"person": annotator_id}))
 
 
 def renew_lease(connection: Connection, annotator_id: int, now: float, rules: Rules) -> None:
     """Extend the lease of the item on the screen of an annotator who is there."""
-    for row in _open_rows(connection, annotator_id)[:1]:
-        connection.execute(update(assignment).where(assignment.c.id == row.id).values(leased_until=now + rules.lease_seconds))
+    connection.execute(_RENEW, {"person": annotator_id, "leased_until": now + rules.lease_seconds})
 
 
 def leave(connection: Connection, annotator_id: int, now: float, rules: Rules) -> None:
@@ -99,25 +152,23 @@ def release_all(connection: Connection, annotator_id: int) -> None:
 
 def expire_leases(connection: Connection, now: float) -> None:
     """Return the slots of leases that ran out; drafts stay."""
-    expired = and_(assignment.c.state == "open", assignment.c.leased_until < now)
-    _expire(connection, connection.execute(select(assignment.c.id, assignment.c.item).where(expired)).all())
+    _expire(connection, connection.execute(_EXPIRED, {"now": now}).all())
 
 
 def _expire(connection: Connection, rows: Iterable[Any]) -> None:
     for row in rows:
-        connection.execute(update(assignment).where(assignment.c.id == row.id).values(state="expired"))
+        connection.execute(UPDATE, {"row": row.id, "state": "expired"})
         return_slot(connection, row.item)
 
 
 def take_slot(connection: Connection, item_id: int) -> bool:
     """Take a free slot of an item; return False if there is none. A gold item always has one."""
-    free = and_(item.c.id == item_id, or_(item.c.free > 0, item.c.is_gold))
-    return connection.execute(update(item).where(free).values(free=item.c.free - 1)).rowcount == 1
+    return connection.execute(_TAKE, {"row": item_id}).rowcount == 1
 
 
 def return_slot(connection: Connection, item_id: int) -> None:
     """Return a slot of an item, for others."""
-    connection.execute(update(item).where(item.c.id == item_id).values(free=item.c.free + 1))
+    connection.execute(COUNT, {"row": item_id, "freed": 1, "added": 0})
 
 
 def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
@@ -128,52 +179,39 @@ def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
     return random.Random(f"gold/{rules.seed}/{annotator_id}/{handed_out // size}").randrange(size) == handed_out % size
 
 
-def _next_lease(connection: Connection, annotator_id: int, now: float, until: float, rules: Rules) -> int | None:
-    """Lease an expired assignment again or a new item; return the assignment's id."""
-    return _lease_again(connection, annotator_id, now, until) or _lease(connection, annotator_id, now, until, rules)
-
-
-def _lease_again(connection: Connection, annotator_id: int, now: float, until: float) -> int | None:
-    """Lease an expired assignment again, with its draft, if its item has a free slot; return its id."""
-    expired = (
-        select(assignment.c.id, assignment.c.item)
-        .join(item, item.c.id == assignment.c.item)
-        .where(assignment.c.annotator == annotator_id, assignment.c.state == "expired", or_(item.c.free > 0, item.c.is_gold))
-        .order_by(assignment.c.id)
-        .limit(1)
-    )
-    row = connection.execute(expired).first()
+def _lease_again(connection: Connection, annotator_id: int, now: float, until: float) -> bool:
+    """Lease an expired assignment again, with its draft, if its item has a free slot; False if there is none."""
+    row = connection.execute(_LAPSED, {"person": annotator_id}).first()
     if row is None:
-        return None
+        return False
     take_slot(connection, row.item)
-    leased = {"state": "open", "leased_until": until, "created": now}
-    connection.execute(update(assignment).where(assignment.c.id == row.id).values(leased))
-    return int(row.id)
+    connection.execute(UPDATE, {"row": row.id, "state": "open", "leased_until": until, "created": now})
+    return True
 
 
-def _lease(connection: Connection, annotator_id: int, now: float, until: float, rules: Rules) -> int | None:
-    """Lease a new item; return the assignment's id.
-
-    A gold one in its turn, else by fewest answers, priority, and at random.
-    """
-    row = None
-    if rules.gold_share:
-        handed_out = connection.scalar(select(func.count()).select_from(assignment).where(assignment.c.annotator == annotator_id))
-        row = _candidate(connection, annotator_id, True) if is_gold_turn(handed_out or 0, annotator_id, rules) else None
-    row = row or _candidate(connection, annotator_id, False)
+def _lease(connection: Connection, annotator_id: int, handed_out: int, now: float, until: float, rules: Rules) -> bool:
+    """Lease a new item: a gold one in its turn, else by fewest answers, priority, and at random; False if there is none."""
+    person = {"person": annotator_id}
+    row = connection.execute(_TAKE_GOLD, person).first() if is_gold_turn(handed_out, annotator_id, rules) else None
+    row = row or connection.execute(_TAKE_NEXT, person).first()
     if row is None:
-        return None
-    take_slot(connection, row.id)
+        return False
     order = display_order(len(row.responses), rules.seed, row.id, annotator_id)
-    values = {"item": row.id, "annotator": annotator_id, "display_order": order, "state": "open", "created": now}
-    leased = insert(assignment).values(**values, leased_until=until).returning(assignment.c.id)
-    return int(connection.execute(leased).scalar_one())
+    values = {"item": row.id, "annotator": annotator_id, "display_order": order, "state": "open", "created": now, "leased_until": until}
+    connection.execute(_LEASE, values)
+    return True
 
 
-def _candidate(connection: Connection, annotator_id: int, is_gold: bool) -> Row[Any, Any] | None:
-    """The first item of the queue that the annotator never had."""
-    had = exists().where(assignment.c.item == item.c.id, assignment.c.annotator == annotator_id)
-    free = item.c.is_gold if is_gold else and_(item.c.is_gold.is_(False), item.c.free > 0)
+def _take_first(is_gold: bool) -> Any:
+    """Takes a slot of the first item of the queue that the annotator never had."""
+    queue = item.alias("queue")
+    had = exists().where(assignment.c.item == queue.c.id, _MINE)
     # A gold item's answers say nothing on its turn, so that people meet them in different orders.
-    order = [item.c.shuffle] if is_gold else [item.c.answered, item.c.priority, item.c.shuffle]
-    return connection.execute(select(item.c.id, item.c.responses).where(free, ~had).order_by(*order).limit(1)).first()
+    order = [queue.c.shuffle] if is_gold else [queue.c.answered, queue.c.priority, queue.c.shuffle]
+    # "free > 0" is written as in the index item_queue, whose condition it must be to be used.
+    free = [] if is_gold else [queue.c.free > literal_column("0")]
+    first = select(queue.c.id).where(queue.c.is_gold.is_(is_gold), *free, ~had).order_by(*order).limit(1)
+    return update(item).where(item.c.id == first.scalar_subquery()).values(free=item.c.free - 1).returning(item.c.id, item.c.responses)
+
+
+_TAKE_GOLD, _TAKE_NEXT = _take_first(True), _take_first(False)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -61,7 +62,8 @@ item = Table(
     Column("answered", Integer, nullable=False, default=0),
     Column("priority", Float, nullable=False, default=0.0),
     Column("shuffle", Float, nullable=False),
-    Index("item_queue", "is_gold", "answered", "priority", "shuffle"),
+    Index("item_queue", "is_gold", "answered", "priority", "shuffle", sqlite_where=text("free > 0"), postgresql_where=text("free > 0")),
+    Index("item_counts", "is_gold", "needed", "answered"),
 )
 
 # People. A manager has no assignments.

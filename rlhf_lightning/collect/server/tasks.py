@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
-from rlhf_lightning.collect.assignment import leave, open_assignments, renew_lease
+from rlhf_lightning.collect.assignment import leave, open_assignments, renew_lease, status_of
 from rlhf_lightning.collect.items import in_display_order
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.project import Project, get_setting
-from rlhf_lightning.database.tables import answer, assignment, draft, item
+from rlhf_lightning.database.tables import answer, assignment, item
 
 MAX_KEY, MAX_REASON, RECENT, EXCERPT = 100, 500, 20, 80
 
@@ -69,7 +68,7 @@ def submit_reopen(connection: Connection, project: Project, person: Person, payl
     now = project.clock()
     row = reopen(connection, person.id, _integer(payload, "assignment"), now)
     renew_lease(connection, person.id, now, project.rules)
-    return {"task": tasks_of(connection, [row], now)[0]}
+    return {"task": task_of(row, now)}
 
 
 def recent(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
@@ -88,37 +87,23 @@ def recent(connection: Connection, project: Project, person: Person, payload: di
 
 def next_tasks(connection: Connection, project: Project, person: Person) -> dict[str, Any]:
     """The annotator's open items and how many answers they gave; none while the collection is paused."""
-    answers = connection.scalar(
-        select(func.count()).select_from(assignment).where(assignment.c.annotator == person.id, assignment.c.state == "answered")
-    )
-    if is_paused(connection):
-        return {"tasks": [], "answers": answers, "is_paused": True}
-    now = project.clock()
-    rows = open_assignments(connection, person.id, now, project.rules)
-    return {"tasks": tasks_of(connection, rows, now), "answers": answers, "is_paused": False}
+    now, status = project.clock(), status_of(connection, person.id)
+    if status.is_paused:
+        return {"tasks": [], "answers": status.answers, "is_paused": True}
+    rows = open_assignments(connection, person.id, now, project.rules, status)
+    return {"tasks": [task_of(row, now) for row in rows], "answers": status.answers, "is_paused": False}
 
 
-def tasks_of(connection: Connection, rows: Sequence[Any], now: float) -> list[dict[str, Any]]:
-    """Assignments for the page: texts in display order, without models or gold answers."""
-    texts = (
-        select(assignment.c.id, item.c.prompt, item.c.responses, draft.c.steps.label("draft"), answer.c.steps.label("answer"))
-        .join(item, item.c.id == assignment.c.item)
-        .outerjoin(draft, (draft.c.assignment == assignment.c.id) & (draft.c.version == assignment.c.version))
-        .outerjoin(answer, answer.c.key == assignment.c.answer)
-        .where(assignment.c.id.in_([row.id for row in rows]))
-    )
-    of_assignment = {row.id: row for row in connection.execute(texts)}
-    return [
-        {
-            "assignment": row.id,
-            "version": row.version,
-            "reserved": row.leased_until - now,
-            "prompt": of_assignment[row.id].prompt,
-            "responses": in_display_order(of_assignment[row.id].responses, row.display_order),
-            "steps": of_assignment[row.id].draft or of_assignment[row.id].answer or {},
-        }
-        for row in rows
-    ]
+def task_of(row: Row[Any], now: float) -> dict[str, Any]:
+    """An assignment for the page: texts in display order, without models or gold answers."""
+    return {
+        "assignment": row.id,
+        "version": row.version,
+        "reserved": row.leased_until - now,
+        "prompt": row.prompt,
+        "responses": in_display_order(row.responses, row.display_order),
+        "steps": (row.draft if row.draft_version == row.version else None) or row.steps or {},
+    }
 
 
 def is_paused(connection: Connection) -> bool:
