@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import time
@@ -9,7 +11,10 @@ import time
 import pytest
 from sqlalchemy import func, select
 
-from rlhf_lightning.collect.items import Item
+from rlhf_lightning.collect.answers import Answer, skip, store_answer
+from rlhf_lightning.collect.assignment import open_assignments
+from rlhf_lightning.collect.export import FILES, export_text
+from rlhf_lightning.collect.items import Item, add_items
 from rlhf_lightning.collect.question.comment import CommentQuestion
 from rlhf_lightning.collect.question.edit import EditQuestion
 from rlhf_lightning.collect.question.pairwise import PairwiseQuestion
@@ -264,3 +269,107 @@ def test_the_pages_are_accessible_fit_a_phone_and_show_texts_literally(scheme, b
             assert page.evaluate("window.hacked") is None
             assert visitor.faults == []
             visitor.context.close()
+
+
+def hostile_collection(tmp_path):
+    """Two people judged hostile items by hostile labels, with hostile comments, and skipped one for a hostile reason."""
+    every = storable(" | ".join(HOSTILE))
+    questions = {
+        "rating": RatingQuestion(aspect=HOSTILE[0], question=HOSTILE[1], labels=(HOSTILE[2], HOSTILE[5])),
+        "spans": SpansQuestion(labels={HOSTILE[0]: -1.0, HOSTILE[3]: 1.0}, question=HOSTILE[4]),
+        "comment": CommentQuestion(question=HOSTILE[7]),
+    }
+    roles = ("system", "user", "assistant", "user")
+    chat = tuple(Message(role=role, content=text) for role, text in zip(roles, (every, *HOSTILE[:3]), strict=True))
+    items = [Item(chat, (f"{number} {every}",), (HOSTILE[number],), HOSTILE[1]) for number in range(7)]
+    items.append(Item("W" * 500, (f"{'W' * 3000} \ud800\x00",), (every,), every))
+    names = [HOSTILE[0], "</td><img src=x onerror='window.hacked = 1'>"]
+    collection = make_collection(tmp_path, questions, items, names, overlap=2, guidelines=every)
+    project = collection.project
+    with project.database.write() as connection:
+        for person, (number, _) in itertools.product((2, 3), enumerate(items)):
+            row = open_assignments(connection, person, 0.0, project.rules)[0]
+            spans = [{"start": 0, "end": 5, "label": HOSTILE[0]}]
+            values = {"rating/0": 1 + (row.item + person) % 3, "spans/0": spans, "comment/0": f"{every} {row.item}"}
+            sent = Answer(f"{person} {number}", row.id, 0, values if number < 7 else {}, 2.0, 3.0)
+            if number < 7:
+                store_answer(connection, person, sent, questions, 1000.0 + number)
+            else:
+                skip(connection, person, sent, every, True, 2000.0)
+    return collection, items, every
+
+
+def test_hostile_texts_in_every_field_stay_texts(browser, tmp_path, command):
+    """On the pages, in every export and in the reports of the feedback: shown or written as they are; nothing runs or is fetched."""
+    collection, items, every = hostile_collection(tmp_path)
+    location = collection.project.database.location
+    with collection.project.database.write() as connection:
+        add_items(connection, [Item(items[0].prompt, (every,), (every,), every)], overlap=1, overlap_share=0, seed=0)
+    with serving(collection) as address:
+        ada = Visitor(browser, address, f"{address}/t/{collection.links[HOSTILE[0]]}")
+        ada.page.wait_for_selector("#send")
+        assert ada.page.locator("#item .text").all_text_contents() == [*(turn.content for turn in items[0].prompt), every]
+        assert ada.page.locator("#count").text_content().startswith(HOSTILE[0])
+        assert HOSTILE[1] in ada.page.locator("#question-title").text_content()
+        assert all(label in ada.page.locator("legend").text_content() for label in (HOSTILE[2], HOSTILE[5]))
+        ada.press("g")
+        assert ada.page.locator("dialog .text").text_content() == every
+        ada.press("Escape", "r")
+        ada.page.wait_for_selector("dialog li")
+        assert any(items[0].responses[0][:60] in text for text in ada.page.locator("dialog li").all_text_contents())
+        ada.press("Escape", "3")
+        ada.page.wait_for_selector("#question [aria-label^=Response]")
+        assert ada.page.locator("#question-title").text_content() == HOSTILE[4]
+        ada.press("ArrowRight", "1")
+        assert HOSTILE[0] in ada.page.locator("#question ul").text_content()
+        manager = Visitor(browser, address, f"{address}/t/{collection.links['manager']}")
+        manager.page.wait_for_selector("#flags td:nth-child(2)")
+        assert every in manager.page.locator("#flags").text_content()
+        assert all(name in manager.page.locator("#people").text_content() for name in collection.links if "<" in name)
+        joining = Visitor(browser, address, f"{address}/join/%22%3E%3Cscript%3Ewindow.hacked=1")
+        joining.page.wait_for_selector("#name")
+        for visitor in (ada, manager, joining):
+            assert visitor.page.evaluate("window.hacked") is None
+            assert visitor.faults == []
+            visitor.context.close()
+    exported = {kind: "".join(export_text(connection, kind)) for kind in FILES for connection in [read_connection(collection)]}
+    for kind, text in exported.items():
+        text.encode("ascii")
+        rows = json.loads(text) if FILES[kind] == "json" else [json.loads(line) for line in text.splitlines()]
+        assert kind == "trl" or every in list(texts_of(rows)), kind
+    collection.project.database.close()
+    ratings = [line for line in exported["feedback"].splitlines() if '"kind": "spans"' not in line]
+    (tmp_path / "f.jsonl").write_text("\n".join(ratings))
+    collected = ["feedback_source=collected", f"feedback_source.collected.path={location}"]
+    exports = ["feedback_source=jsonl", f"feedback_source.jsonl.path={tmp_path / 'f.jsonl'}", "reward_head=features"]
+    outcomes = [
+        command(f"stage={stage}", *source, "feedback_format=[record]", "logger=none")
+        for stage, source in (("inspect", collected), ("reward", exports))
+    ]
+    for outcome in outcomes:
+        assert outcome.code == 0, outcome.error
+        page = (outcome.folder / "report.html").as_uri()
+        report = Visitor(browser, page, page)
+        assert report.page.evaluate("window.hacked") is None
+        assert report.page.evaluate("document.querySelectorAll('script, img:not([src^=data]), [onerror], a[href^=javascript]').length") == 0
+        assert report.faults == []
+        assert "{{7*7}} {% raw %} ${7*7}" in report.page.locator("body").text_content()
+        report.context.close()
+
+
+def read_connection(collection):
+    """A transaction that ends with its database."""
+    return collection.project.database._engine.connect()
+
+
+def storable(text: str) -> str:
+    return text.replace("\x00", "\ufffd")
+
+
+def texts_of(value):
+    """All texts of a JSON value."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(part)
+    elif isinstance(value, str):
+        yield value
