@@ -18,14 +18,19 @@ const outbox = new Outbox((event, payload, detail) => {
   if (event === "stored") {
     notice("");
     accept(detail);
-    showSaved(`Sent ${clock()}`);
+    showSaved(outbox.waiting.length ? waitingText() : `Sent ${clock()}`, outbox.waiting.length);
   } else if (event === "refused") {
     sent.delete(payload.assignment);
     notice(`An answer was not stored: ${detail}`);
     refresh();
   } else if (event === "lost-session") notice("Your session has ended: open your link again in this browser. Your answers are kept here until then.");
-  else showSaved(`No connection: ${outbox.waiting.length} answer${outbox.waiting.length > 1 ? "s" : ""} waiting in this browser`);
+  else {
+    showSaved(waitingText(), true);
+    if (!page.task) drawItem();
+  }
 });
+
+const waitingText = () => `No connection: ${outbox.waiting.length} answer${outbox.waiting.length > 1 ? "s" : ""} kept in this browser`;
 
 // ---- Loading -----------------------------------------------------------------------------------------------------------------------
 
@@ -112,20 +117,36 @@ function stepsOf(task) {
   });
 }
 
+/** What stands in the place of an item, and what happens next. */
+function emptyState() {
+  if (page.isWaiting && outbox.failures) return ["No connection", "Your answers are kept in this browser and sent when the connection is back. Then the next item comes by itself."];
+  if (page.isWaiting) return ["The next item is coming …", ""];
+  if (page.isPaused) return ["Paused", "The collection is paused. Your answers are stored; this page goes on by itself."];
+  return ["Thank you!", `You have judged ${page.answers}, and nothing is left for you now. If something comes, it appears here by itself.`];
+}
+
 function drawItem() {
   const { task } = page;
   if (!task) {
-    const text = page.isWaiting ? "The next item is coming …" : page.isPaused ? "The collection is paused. This page goes on by itself." : "Nothing is left to judge now. Thank you! This page goes on by itself if something comes.";
-    $("item").replaceChildren(h("p", {}, text));
+    const [title, text] = emptyState();
+    $("item").replaceChildren(h("div", { class: "empty" }, h("h2", {}, title), h("p", {}, text)));
     return;
   }
   const prompt = typeof task.prompt === "string" ? [{ role: null, content: task.prompt }] : task.prompt;
   const turns = prompt.map((turn) => h("div", { class: "turn" }, turn.role ? h("p", { class: "label" }, turn.role) : null, textBlock(turn.content)));
+  const limit = task.responses.length > 2 ? 900 : 2400;
   const cards = task.responses.map((text, position) =>
-    h("article", { class: "response", id: `response-${position}`, "aria-label": `Response ${letter(position)}` }, h("p", { class: "label" }, task.responses.length > 1 ? `Response ${letter(position)}` : "Response"), textBlock(text)),
+    h("article", { class: "response", id: `response-${position}`, "aria-label": `Response ${letter(position)}` }, h("p", { class: "label" }, task.responses.length > 1 ? `Response ${letter(position)}` : "Response"), textBlock(text, limit)),
   );
   const isBlank = typeof task.prompt === "string" && !task.prompt;
   $("item").replaceChildren(...(isBlank ? [] : [h("section", { class: "prompt", "aria-label": "Prompt" }, ...turns)]), h("div", { class: "responses" }, ...cards));
+  const count = document.querySelectorAll("#item .folded").length;
+  if (count > 1) $("item").prepend(keyButton(`Show all ${count} folded texts`, "x", unfold, { id: "unfold" }));
+}
+
+function unfold() {
+  document.querySelectorAll("#item .folded button").forEach((button) => button.click());
+  $("unfold")?.remove();
 }
 
 function drawStep() {
@@ -135,6 +156,7 @@ function drawStep() {
   if (!task) return $("question").replaceChildren();
   const step = page.steps[page.step];
   document.querySelectorAll(".response").forEach((card, position) => card.classList.toggle("current", task.responses.length > 1 && step.question.scope === "response" && position === step.position));
+  document.querySelectorAll(".response.replaced").forEach((card) => card.classList.remove("replaced"));
   page.view = modules[step.question.name].create({
     settings: step.question.settings,
     task,
@@ -143,13 +165,14 @@ function drawStep() {
     change: (value) => setValue(step.name, value),
     done: () => forward(),
   });
+  if (page.view.showsResponse) $(`response-${step.position}`).classList.add("replaced");
   // An answer that stands without doing anything: an unchanged edit, no span.
   page.values[step.name] ??= page.view.initial;
   const count = page.steps.length > 1 ? h("p", { class: "label" }, `Question ${page.step + 1} of ${page.steps.length}`) : null;
   const name = step.question.scope === "response" && task.responses.length > 1 ? `Response ${letter(step.position)}: ` : "";
   const send = keyButton("", "Enter", () => forward(), { id: "send", class: "primary" });
   const back = page.step > 0 ? keyButton("Back", "ArrowLeft", () => backward(), { id: "back" }) : null;
-  $("question").replaceChildren(...[count, h("h2", { id: "question-title", tabindex: "-1" }, name + step.question.title), page.view.element, h("p", { id: "error", role: "alert" }), h("div", { class: "send" }, send, back)].filter(Boolean));
+  $("question").replaceChildren(...[count, h("h2", { id: "question-title", tabindex: "-1" }, name + step.question.title), page.view.element, h("p", { id: "error", class: "error", role: "alert" }), h("div", { class: "send" }, send, back)].filter(Boolean));
   drawSend();
   (page.view.focus ?? $("question-title")).focus({ preventScroll: true });
 }
@@ -234,7 +257,7 @@ function saveDraft() {
         notice(`${error.message}.`);
         page.task = null;
         refresh();
-      } else showSaved("Draft kept in this browser");
+      } else showSaved("No connection: the draft is kept in this browser", true);
     }
   }, DRAFT_DELAY);
 }
@@ -244,7 +267,7 @@ function saveDraft() {
 function askReason(flag) {
   if (!page.task) return;
   const stamp = stampOf(page.task); // the key is made once: a skip that is sent again is the same skip
-  const reason = h("textarea", { id: "reason", maxlength: "500" });
+  const reason = h("textarea", { id: "reason", maxlength: "500", rows: "3", dir: "auto" });
   const label = flag ? "What is wrong with this item?" : "Why do you skip it? (may stay empty)";
   openDialog(flag ? "Flag this item" : "Skip this item", [h("label", { for: "reason" }, label), reason], flag ? "Flag and go on" : "Skip", async () => {
     const state = await request("/api/skip", { ...stamp, reason: reason.value.trim() || null, flag });
@@ -259,7 +282,7 @@ async function showRecent() {
     const rows = recent.map((row) =>
       h("li", {}, keyButton([`${row.state === "skipped" ? "Skipped" : "Answered"} ${clock(row.time)}: `, isolated(row.excerpt)], null, () => reopen(row.assignment))),
     );
-    openDialog("Change an earlier answer", [rows.length ? h("ul", {}, ...rows) : h("p", {}, "There is none yet.")]);
+    openDialog("Change an earlier answer", [rows.length ? h("ul", { class: "plain" }, ...rows) : h("p", {}, "There is none yet.")]);
   } catch (error) {
     notice(error instanceof Refused ? error.message : "No connection.");
   }
@@ -291,7 +314,8 @@ const showGuidelines = () => openDialog("Guidelines", [h("p", { class: "text", d
 
 function showHelp() {
   const keys = [...(page.view?.keys ?? []).map(({ key, label }) => [key, label]), ["Enter", "next question, or send (Ctrl+Enter in a text)"], ...ACTIONS.map(({ key, label }) => [key, label])];
-  openDialog("Keys", [h("ul", {}, ...keys.map(([key, label]) => h("li", {}, h("kbd", {}, keyName(key)), ` ${label}`)))]);
+  if (document.querySelector("#unfold")) keys.push(["x", "show all folded texts"]);
+  openDialog("Keys", [h("ul", { class: "plain" }, ...keys.map(([key, label]) => h("li", {}, h("kbd", {}, keyName(key)), ` ${label}`)))]);
 }
 
 const ACTIONS = [
@@ -317,7 +341,7 @@ function onKey(event) {
   }
   if (isCommand || event.altKey || event.repeat) return;
   if (event.key === "ArrowLeft" && page.step > 0 && !(event.target instanceof HTMLInputElement) && !page.view?.usesArrows) return void backward();
-  const action = page.view?.keys?.find(({ key }) => key === event.key.toLowerCase() || key === event.key) ?? ACTIONS.find(({ key }) => key === event.key.toLowerCase());
+  const action = page.view?.keys?.find(({ key }) => key === event.key.toLowerCase() || key === event.key) ?? [...ACTIONS, { key: "x", run: unfold }].find(({ key }) => key === event.key.toLowerCase());
   if (action && (page.task || "urg?".includes(action.key))) {
     event.preventDefault();
     action.run();
@@ -339,19 +363,24 @@ function notice(text) {
   $("notice").textContent = text;
 }
 
-const showSaved = (text) => ($("saved").textContent = text);
+function showSaved(text, isWarning = false) {
+  $("saved").textContent = text;
+  $("saved").classList.toggle("warning", Boolean(isWarning));
+}
 
 function clock(seconds = Date.now() / 1000) {
   return new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
 function openDialog(title, content, action, run) {
-  const error = h("p", { role: "alert" });
-  const confirm = action ? h("button", { type: "button", class: "primary", onclick: () => confirmDialog(run, error) }, action) : null;
-  const close = h("button", { type: "button", onclick: closeDialog }, action ? "Cancel" : "Close");
+  const error = h("p", { class: "error", role: "alert" });
+  const confirm = action ? keyButton(action, "Enter", () => confirmDialog(run, error), { class: "primary" }) : null;
+  const close = keyButton(action ? "Cancel" : "Close", "Escape", closeDialog);
   $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...content, error, h("div", { class: "send" }, ...[confirm, close].filter(Boolean)));
   $("dialog").onkeydown = (event) => {
-    if (event.key === "Enter" && action && (event.ctrlKey || event.metaKey)) confirmDialog(run, error);
+    if (event.key !== "Enter" || !action || event.shiftKey || event.isComposing || event.target instanceof HTMLButtonElement) return;
+    event.preventDefault();
+    confirmDialog(run, error);
   };
   if (!$("dialog").open) $("dialog").showModal();
 }

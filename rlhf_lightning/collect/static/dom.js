@@ -24,13 +24,13 @@ export function keyButton(label, key, onclick, properties = {}) {
 }
 
 export function keyName(key) {
-  return { Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", " ": "Space" }[key] ?? key.toUpperCase();
+  return { Enter: "Enter", Escape: "Esc", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", " ": "Space" }[key] ?? key.toUpperCase();
 }
 
-/** A text block in its own direction; long ones are folded. */
-export function textBlock(text, className = "") {
-  const block = h("p", { class: `text ${className}`, dir: "auto" }, text);
-  const isLong = text.length > 2400 || text.split("\n").length > 30;
+/** A text block in its own direction; one of more than `limit` characters is folded. */
+export function textBlock(text, limit = 2400) {
+  const block = h("p", { class: "text", dir: "auto" }, text);
+  const isLong = text.length > limit || text.split("\n").length > limit / 80;
   if (!isLong) return h("div", {}, block);
   const box = h("div", { class: "folded" }, block);
   const button = h("button", { type: "button", "aria-expanded": "false" }, "Show the whole text");

@@ -48,6 +48,7 @@ export function create({ settings, task, value, change, done }) {
     else if (order.length) {
       tieNext = !tieNext;
       live.textContent = tieNext ? "The next one is equal to the last" : "";
+      draw();
     }
   }
   function toggleTie(i) {
@@ -105,9 +106,14 @@ export function create({ settings, task, value, change, done }) {
     addEventListener("pointerup", onUp);
     addEventListener("pointercancel", onUp);
   }
+  /** Buttons of the keys that no row of the list has. */
+  function between() {
+    const tie = settings.ties ? keyButton("The next is equal", "=", tieKey, { "aria-pressed": String(tieNext) }) : null;
+    return [tie, keyButton("Take back", "Backspace", removeLast)].filter(Boolean);
+  }
   function draw() {
     list.replaceChildren(...order.map(row));
-    rest.replaceChildren(...task.responses.flatMap((_, position) => (order.includes(position) ? [] : [keyButton(`${letter(position)} is ${order.length ? "next" : "best"}`, String(position + 1), () => place(position))])));
+    rest.replaceChildren(...task.responses.flatMap((_, position) => (order.includes(position) ? [] : [keyButton(`${letter(position)} is ${order.length ? "next" : "best"}`, String(position + 1), () => place(position))])), ...(order.length && order.length < count ? between() : []));
   }
   draw();
   const keys = task.responses.map((_, position) => ({ key: String(position + 1), label: `${letter(position)} is the next best`, run: () => place(position, true) }));

@@ -35,13 +35,11 @@ function stars({ low, high, step, labels }, value, change, done) {
 }
 
 function slider({ low, high, step, labels }, value, change) {
-  const shown = h("output", { for: "slider" }, value === null ? "not set" : String(value));
   const range = h("input", { type: "range", id: "slider", min: low, max: high, step, value: value ?? (low + high) / 2, "aria-label": "Rating" });
-  const number = h("input", { type: "number", min: low, max: high, step, value: value ?? "", "aria-label": "Rating as a number" });
+  const number = h("input", { type: "number", min: low, max: high, step, value: value ?? "", placeholder: "not set", "aria-label": "Rating as a number" });
   let current = value;
   const set = (next, from) => {
     current = next;
-    shown.textContent = next === null ? "not set" : String(next);
     if (from !== number) number.value = next ?? "";
     if (from !== range && next !== null) range.value = next;
     change(next);
@@ -52,7 +50,7 @@ function slider({ low, high, step, labels }, value, change) {
   number.addEventListener("keydown", (event) => {
     if (event.key === "Enter") number.blur();
   });
-  const element = h("div", {}, h("div", { class: "choices" }, range, number, shown), h("p", { class: "ends" }, h("span", {}, `${low} ${labels[0]}`), h("span", {}, `${high} ${labels[1]}`)));
+  const element = h("div", {}, h("div", { class: "choices" }, range, number), h("p", { class: "ends" }, h("span", {}, `${low} ${labels[0]}`), h("span", {}, `${high} ${labels[1]}`)));
   const problem = () => (current !== null && (current < low || current > high) ? `A number from ${low} to ${high}, please.` : "");
   return { element, keys: [], focus: range, problem, usesArrows: true };
 }

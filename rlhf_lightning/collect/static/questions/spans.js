@@ -8,8 +8,8 @@ export function create({ settings, task, position, value, change }) {
   let spans = value ?? [];
   let cursor = 0;
   let anchor = 0;
-  const box = h("p", { class: "text", dir: "auto", tabindex: "0", role: "group", "aria-label": "Response, to mark: arrow keys move by words, Shift extends" });
-  const list = h("ul", {});
+  const box = h("p", { class: "text marking", dir: "auto", tabindex: "0", role: "group", "aria-label": "Response, to mark: arrow keys move by words, Shift extends" });
+  const list = h("ul", { class: "plain" });
   const live = h("p", { class: "label", role: "status" });
   const goodness = Object.fromEntries(settings.labels.map(({ name, value }) => [name, value > 0 ? "good" : ""]));
 
@@ -82,5 +82,5 @@ export function create({ settings, task, position, value, change }) {
   const keys = settings.labels.map(({ name }, i) => ({ key: String(i + 1), label: `mark as ${name}`, run: () => mark(name) }));
   keys.push({ key: "Backspace", label: "remove the last mark", run: () => remove(spans.length - 1) });
   draw();
-  return { element: h("div", {}, box, h("div", { class: "choices" }, ...buttons), live, list), keys, focus: box, usesArrows: true, initial: [] };
+  return { element: h("div", {}, h("p", { class: "label" }, "Select a part, or go word by word with ← → (Shift extends); then choose a label."), box, h("div", { class: "choices" }, ...buttons), live, list), keys, focus: box, usesArrows: true, showsResponse: true, initial: [] };
 }

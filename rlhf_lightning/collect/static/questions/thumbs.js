@@ -29,15 +29,15 @@ export function create({ settings, task, value, change, done }) {
         "div",
         { class: "choices", role: "group", "aria-label": `Assistant's turn ${number + 1}` },
         h("span", { class: "excerpt", dir: "auto" }, turn.content.slice(0, 80)),
-        keyButton("👍 good", null, () => chooseTurn(i, true), { "aria-pressed": String(current?.turns?.[i] === true) }),
-        keyButton("👎 bad", null, () => chooseTurn(i, false), { "aria-pressed": String(current?.turns?.[i] === false) }),
+        keyButton("Good", null, () => chooseTurn(i, true), { "aria-pressed": String(current?.turns?.[i] === true) }),
+        keyButton("Bad", null, () => chooseTurn(i, false), { "aria-pressed": String(current?.turns?.[i] === false) }),
       ),
     );
     const choices = h(
       "div",
       { class: "choices" },
-      keyButton("👍 Good", "1", () => choose(true), { "aria-pressed": String(current?.up === true) }),
-      keyButton("👎 Bad", "2", () => choose(false), { "aria-pressed": String(current?.up === false) }),
+      keyButton("Good", "1", () => choose(true), { "aria-pressed": String(current?.up === true) }),
+      keyButton("Bad", "2", () => choose(false), { "aria-pressed": String(current?.up === false) }),
     );
     element.replaceChildren(...earlier, choices);
   }
