@@ -79,7 +79,7 @@ class Rules:
 
 
 def status_of(connection: Connection, annotator_id: int) -> Row[Any]:
-    """Numbers of an annotator's assignments, whether the collection is paused, and the end of its first lease."""
+    """Numbers of an annotator's assignments, and the state of the collection."""
     return connection.execute(_STATUS, {"person": annotator_id}).one()
 
 
@@ -180,7 +180,7 @@ def is_gold_turn(handed_out: int, annotator_id: int, rules: Rules) -> bool:
 
 
 def _lease_again(connection: Connection, annotator_id: int, now: float, until: float) -> bool:
-    """Lease an expired assignment again, with its draft, if its item has a free slot; False if there is none."""
+    """Lease an expired assignment again, with its draft, if its item has a free slot."""
     row = connection.execute(_LAPSED, {"person": annotator_id}).first()
     if row is None:
         return False
@@ -190,7 +190,10 @@ def _lease_again(connection: Connection, annotator_id: int, now: float, until: f
 
 
 def _lease(connection: Connection, annotator_id: int, handed_out: int, now: float, until: float, rules: Rules) -> bool:
-    """Lease a new item: a gold one in its turn, else by fewest answers, priority, and at random; False if there is none."""
+    """Lease a new item, if there is one.
+
+    A gold one in its turn, else by fewest answers, priority, and at random.
+    """
     person = {"person": annotator_id}
     row = connection.execute(_TAKE_GOLD, person).first() if is_gold_turn(handed_out, annotator_id, rules) else None
     row = row or connection.execute(_TAKE_NEXT, person).first()
