@@ -96,7 +96,10 @@ def posterior_of(pool: SelectionPool) -> Posterior:
 
 
 def pairs_of(pool: SelectionPool) -> Tensor:
-    """[P, 3] group, first and second response of each pair that may be chosen, in order; equal texts are no pair."""
+    """[P, 3] group, first and second response of each pair that may be chosen, in order.
+
+    Equal texts are no pair.
+    """
     pairs = []
     for group, (_, responses) in enumerate(pool.groups):
         first, second = torch.triu_indices(len(responses), len(responses), 1)
@@ -120,7 +123,10 @@ def text_indices(pool: SelectionPool, pairs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def turns(groups: Tensor) -> Tensor:
-    """[P] number of earlier rows of the same group: an order by it visits every prompt before any has a second pair."""
+    """[P] number of earlier rows of the same group.
+
+    An order by it visits every prompt before any has a second pair.
+    """
     by_group = groups.argsort(stable=True)
     counts = groups.bincount(minlength=1)
     turn = torch.empty_like(groups)

@@ -1,4 +1,4 @@
-"""Gaussian posterior of a linear score's weights under Bradley-Terry comparisons, and the information of a further one.
+"""Laplace posterior of a linear score's weights, and the information of a further comparison.
 
 Shapes: P candidate pairs, C comparisons, D features. Everything is float64.
 """
@@ -6,6 +6,7 @@ Shapes: P candidate pairs, C comparisons, D features. Everything is float64.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,30 +37,54 @@ class Posterior:
         self._factor = cholesky(matrix)
         self.covariance = torch.cholesky_inverse(self._factor)
 
-    def variances(self, differences: Tensor) -> Tensor:
-        """Variance [P] of the score differences: d^T H^-1 d."""
-        return ((differences @ self.covariance) * differences).sum(1)
-
     def samples(self, count: int, generator: torch.Generator) -> Tensor:
         """Deviations [count, D] of the weights from their mode, before any `observe`."""
         normal = torch.randn(self._factor.shape[0], count, generator=generator, dtype=torch.float64)
         deviations: Tensor = torch.linalg.solve_triangular(self._factor.T, normal, upper=True).T
         return deviations
 
-    def observe(self, difference: Tensor, weight: float, candidates: Tensor, variances: Tensor) -> None:
-        """Add a comparison of information `weight`, by Sherman and Morrison's formula.
+    def predict(self, differences: Tensor, target: Tensor | None = None) -> Predictions:
+        """Predict score differences; `observe` keeps the predictions up to date.
 
         Args:
-            candidates: [P, D]. variances: [P] of the candidates, changed in place.
+            target: [D, D] sum of information * d d^T over the pairs that matter; None counts the pairs themselves.
         """
+        through = differences @ self.covariance
+        relevances = None if target is None else ((through @ target) * through).sum(1)
+        return Predictions(differences, (through * differences).sum(1), target, relevances)
+
+    def observe(self, difference: Tensor, weight: float, predictions: Predictions) -> None:
+        """Add a comparison of information `weight` by Sherman and Morrison's formula."""
         direction = self.covariance @ difference
         scale = weight / (1 + weight * float(difference @ direction))
-        variances.sub_(scale * (candidates @ direction) ** 2).clamp_(min=0)
+        covariances = predictions.differences @ direction
+        if predictions.target is not None and predictions.relevances is not None:
+            toward = predictions.target @ direction
+            crossed = predictions.differences @ (self.covariance @ toward)
+            change = scale * covariances * (scale * float(direction @ toward) * covariances - 2 * crossed)
+            predictions.relevances.add_(change).clamp_(min=0)
+        predictions.variances.sub_(scale * covariances**2).clamp_(min=0)
         self.covariance.addr_(direction, direction, alpha=-scale)
 
 
+@dataclass
+class Predictions:
+    """Score differences under a posterior.
+
+    Attributes:
+        differences: [P, D]. variances: [P] d^T H^-1 d.
+        relevances: [P] d^T H^-1 T H^-1 d with the target T: sum of the squared covariances with the pairs that matter, by their
+            information; None without a target.
+    """
+
+    differences: Tensor
+    variances: Tensor
+    target: Tensor | None = None
+    relevances: Tensor | None = None
+
+
 def cholesky(matrix: Tensor) -> Tensor:
-    """The lower factor [D, D] of a positive matrix, with the smallest jitter that makes it one in rounding.
+    """The lower factor [D, D] of a positive matrix, with the smallest jitter that is enough.
 
     Raises:
         ValueError: it isn't positive definite, or not finite.
@@ -94,9 +119,9 @@ def binary_entropy(probability: Tensor) -> Tensor:
 
 
 def mutual_information(scores: Tensor, variances: Tensor, error_rate: float = 0.0) -> Tensor:
-    """BALD [P]: information in nats of an answer about w, for Gaussian score differences, by Gauss-Hermite quadrature.
+    """BALD [P] of Gaussian score differences, the information in nats of an answer about w.
 
-    Source: N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011 (arXiv 1112.5745).
+    By Gauss-Hermite quadrature. Source: N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011 (arXiv 1112.5745).
     """
     samples = scores[:, None] + variances.clamp(min=0).sqrt()[:, None] * NODES
     return member_information(samples.T, WEIGHTS / WEIGHTS.sum(), error_rate)
@@ -129,6 +154,6 @@ def evidence_precision(differences: Tensor, scores: Tensor, weight: Tensor) -> f
 
 
 def prior_precision(differences: Tensor, deviation: float = 2.0) -> float:
-    """The precision at which score differences have this standard deviation, in log-odds, before any comparison."""
+    """The prior's precision at which score differences have this standard deviation, in log-odds."""
     mean_square = float((differences**2).sum(1).mean()) if len(differences) else 0.0
     return mean_square / deviation**2 if mean_square > 0 and math.isfinite(mean_square) else 1.0

@@ -31,16 +31,19 @@ def full_inverse(differences: torch.Tensor, weights: torch.Tensor, precision: fl
 def test_updates_equal_the_full_inverse():
     past, scores, candidates = normal(30, 8), normal(30, seed=1), normal(12, 8, seed=2)
     posterior = Posterior(past, scores, 0.3, 0.1)
-    variances = posterior.variances(candidates)
     weights = information(normal(12, seed=3), 0.1)
+    target = candidates.T @ (candidates * weights[:, None])
+    predictions = posterior.predict(candidates, target)
     for i in range(12):
-        before = variances.clone()
-        posterior.observe(candidates[i], float(weights[i]), candidates, variances)
-        assert variances[i] < before[i]
-        assert (variances <= before + 1e-12).all()
+        before = predictions.variances.clone()
+        posterior.observe(candidates[i], float(weights[i]), predictions)
+        assert predictions.variances[i] < before[i]
+        assert (predictions.variances <= before + 1e-12).all()
     expected = full_inverse(torch.cat([past, candidates]), torch.cat([information(scores, 0.1), weights]), 0.3)
     assert (posterior.covariance - expected).abs().max() < 1e-10
-    assert (variances - torch.einsum("pd,de,pe->p", candidates, expected, candidates)).abs().max() < 1e-10
+    assert (predictions.variances - torch.einsum("pd,de,pe->p", candidates, expected, candidates)).abs().max() < 1e-10
+    covariances = candidates @ expected @ candidates.T
+    assert (predictions.relevances - (covariances**2 * weights).sum(1)).abs().max() < 1e-10
 
 
 def test_samples_have_the_posterior_covariance():

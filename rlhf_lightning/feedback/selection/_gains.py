@@ -16,7 +16,7 @@ def deviations(pool: SelectionPool, candidates: Candidates) -> Tensor:
     """Standard deviation [P] of the score difference: of the members, else of the posterior."""
     if pool.members is not None:
         return (pool.members[:, candidates.first] - pool.members[:, candidates.second]).std(0)
-    return posterior_of(pool).variances(candidates.differences).clamp(min=0).sqrt()
+    return posterior_of(pool).predict(candidates.differences).variances.clamp(min=0).sqrt()
 
 
 def bald_gain(pool: SelectionPool, candidates: Candidates) -> Tensor:

@@ -8,6 +8,7 @@ from rlhf_lightning.feedback.acquisition import Candidates
 from rlhf_lightning.feedback.selection._greedy import greedy
 from rlhf_lightning.interfaces import Choice, SelectionPool
 from rlhf_lightning.registry import register
+from rlhf_lightning.statistics.laplace import Predictions
 
 
 @register("feedback_selection", "d_optimal")
@@ -18,7 +19,7 @@ def d_optimal(pool: SelectionPool, budget: int, generator: Generator) -> list[Ch
     comparisons, of this batch's and of the prior (Shen et al. 2025, arXiv 2502.04354).
     """
 
-    def log_determinant(rows: Tensor, variances: Tensor, weight: Tensor) -> Tensor:
-        return (weight * variances).log1p()
+    def log_determinant(rows: Tensor, predictions: Predictions, weight: Tensor) -> Tensor:
+        return (weight * predictions.variances).log1p()
 
     return greedy(pool, Candidates.of(pool), log_determinant, budget)
