@@ -121,7 +121,8 @@ def binary_entropy(probability: Tensor) -> Tensor:
 def mutual_information(scores: Tensor, variances: Tensor, error_rate: float = 0.0) -> Tensor:
     """BALD [P] of Gaussian score differences, the information in nats of an answer about w.
 
-    By Gauss-Hermite quadrature. Source: N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011 (arXiv 1112.5745).
+    By Gauss-Hermite quadrature. Source: N. Houlsby et al., "Bayesian active learning for classification and preference learning", 2011
+    (arXiv 1112.5745).
     """
     samples = scores[:, None] + variances.clamp(min=0).sqrt()[:, None] * NODES
     return member_information(samples.T, WEIGHTS / WEIGHTS.sum(), error_rate)
