@@ -158,3 +158,16 @@ def prior_precision(differences: Tensor, deviation: float = 2.0) -> float:
     """The prior's precision at which score differences have this standard deviation, in log-odds."""
     mean_square = float((differences**2).sum(1).mean()) if len(differences) else 0.0
     return mean_square / deviation**2 if mean_square > 0 and math.isfinite(mean_square) else 1.0
+
+
+def likeliest_error_rate(scores: Tensor) -> float:
+    """The share of random answers, 0 to 0.9, under which the answers are likeliest.
+
+    Args:
+        scores: [C] of the better responses less the worse ones'.
+    """
+    if not len(scores):
+        return 0.0
+    rates = torch.linspace(0, 0.9, 91, dtype=torch.float64)
+    likelihoods = torch.stack([choice_probability(scores, float(rate)).clamp(min=1e-300).log().sum() for rate in rates])
+    return float(rates[likelihoods.argmax()])
