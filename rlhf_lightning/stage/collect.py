@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from rlhf_lightning.collect.project import Project
     from rlhf_lightning.collect.settings import CollectSettings
     from rlhf_lightning.database.connection import Database
+    from rlhf_lightning.flow import Prompt
 
 EXTRA = 'stage=collect needs its web server: pip install "rlhf-lightning[collect]"'
+PROMPTS_AT_ONCE = 32
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -95,7 +97,7 @@ def prepare_project(run: Run, settings: CollectSettings, database: Database) -> 
     if unread := sum(item.has_unread for item in items):
         run.log(f"{unread} items hold annotations that are not kept: say how to read them by `feedback_format=[label_studio]`, or argilla")
     if not state["items"]:
-        raise ConfigError("there is nothing to judge: the file has no rows, or the task no prompts")
+        raise ConfigError("nothing to judge: the file has no rows, or no prompt of the task has collect.responses different responses")
     run.log(f"{database.name}: {state['items']} items, {added} of them new; {state['answers']} of {state['slots']} judgements are there")
     return project
 
@@ -133,10 +135,14 @@ def gold_items(settings: CollectSettings, questions: Mapping[str, Any]) -> Itera
 
 
 def drawn_items(run: Run, settings: CollectSettings) -> Iterator[Item]:
-    """Responses of the models to the task's prompts, each prompt answered by the models in turn."""
+    """Responses of the models to the task's prompts, each prompt answered by the models in turn.
+
+    A prompt too long for one of the models, or with fewer different responses than asked, is left out.
+    """
     import torch
 
     from rlhf_lightning.collect.items import Item
+    from rlhf_lightning.stage._fitting_task import fitting_task
 
     task = run.build("task")
     prompts = [row.prompt for row in task.train_prompts()]
@@ -144,20 +150,28 @@ def drawn_items(run: Run, settings: CollectSettings) -> Iterator[Item]:
     prompts = prompts[: settings.prompts]
     sampler = run.build("rollout_sampler")
     models: list[str | None] = [*settings.models] or [None]
-    texts: list[list[tuple[str, str | None]]] = [[] for _ in prompts]
+    responses: dict[Prompt, list[tuple[str, str | None]]] = {prompt: [] for prompt in prompts}
     for number, path in enumerate(models):
         share = len(range(number, settings.responses, len(models)))
         policy = run.language_model(path, run.corpus(task) if path is None else ())
         policy.model.eval()
+        fitting = {row.prompt for row in fitting_task(run, task, policy, notes=[]).train_prompts()}
         torch.manual_seed(run.seed + number)
-        with torch.no_grad():
-            responses = sampler(policy, policy.encode_prompts(prompts, run.max_response_tokens).repeat(share)).responses
-        for i in range(len(prompts)):
-            texts[i] += [(text, path) for text in responses[i * share : (i + 1) * share] if text.strip()]
-    for prompt, drawn in zip(prompts, texts, strict=True):
+        eligible = [prompt for prompt in responses if prompt in fitting]
+        for start in range(0, len(eligible), PROMPTS_AT_ONCE):
+            batch = eligible[start : start + PROMPTS_AT_ONCE]
+            with torch.no_grad():
+                texts = sampler(policy, policy.encode_prompts(batch, run.max_response_tokens).repeat(share)).responses
+            for i, text in enumerate(texts):
+                responses[batch[i // share]] += [(text, path)] if text.strip() else []
+    complete = 0
+    for prompt, drawn in responses.items():
         distinct = list(dict(drawn).items())  # equal texts would waste a judgement
         if len(distinct) == settings.responses:
+            complete += 1
             yield Item(prompt, tuple(text for text, _ in distinct), tuple(model for _, model in distinct))
+    if complete < len(responses):
+        run.log(f"{len(responses) - complete} of {len(responses)} prompts, without {settings.responses} different responses, are left out")
 
 
 def read_guidelines(path: str | None) -> str:

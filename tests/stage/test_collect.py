@@ -13,7 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from rlhf_lightning.collect import people
+from rlhf_lightning.database.tables import annotator
+from rlhf_lightning.flow import Feedback
+from tests.fixtures.collection import Collection, serving
 from tests.fork_server import ForkedPopen
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +47,15 @@ def links(process: subprocess.Popen, file: Path) -> dict[str, str]:
     return dict(re.findall(r"^(\w+): (http\S+)$", file.read_text(), re.MULTILINE))
 
 
-def answer(link: str, count: int, choice: str = "a") -> int:
+def open_link(link: str) -> tuple[httpx.Client, str]:
+    """A browser in which someone has opened a link, and the page's address."""
     client = httpx.Client(follow_redirects=True)
-    page = client.get(link)
-    client.headers["x-csrf-token"] = re.search(r'name="csrf" content="(\w+)"', page.text)[1]
-    base = link.partition("/t/")[0]
+    client.headers["x-csrf-token"] = re.search(r'name="csrf" content="(\w+)"', client.get(link).text)[1]
+    return client, link.partition("/t/")[0]
+
+
+def answer(link: str, count: int, choice: str = "a") -> int:
+    client, base = open_link(link)
     stored = 0
     for _ in range(count):
         tasks = client.get(f"{base}/api/state").json()["tasks"]
@@ -92,6 +101,50 @@ def test_a_killed_collection_goes_on_and_ends_when_all_is_judged(tmp_path):
     changed = start(tmp_path, *words, "collect_question=[ranking]", run="changed")
     assert changed.wait(60) == 2
     assert "collect_question" in (tmp_path / "changed.log").read_text()
+
+
+def test_models_answer_multi_turn_prompts_and_people_judge_every_turn(command, tmp_path, monkeypatch):
+    """Chats with a system turn, judged in pairs and by thumbs for each turn of the assistant; a second command draws nothing anew."""
+    chats = [
+        [{"role": role, "content": text} for role, text in zip(("system", "user", "assistant", "user"), texts, strict=True)]
+        for texts in (("Be short.", f"The {thing}:", f" a {thing}.", f"A good {thing}?") for thing in ("lamp", "fan", "rug"))
+    ]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in chats))
+    (tmp_path / "demos.jsonl").write_text("".join(json.dumps({"prompt": chat, "response": "It is a good one."}) + "\n" for chat in chats))
+    tasks: list[dict] = []
+
+    def judge_all(project, listener, **settings) -> None:
+        """In the place of people: the earlier turn is good, the first response bad and the worse one."""
+        listener.close()
+        with project.database.read() as connection:
+            ada = connection.scalar(select(annotator.c.id).where(annotator.c.name == "ada"))
+        with project.database.write() as connection:
+            token = people.new_credential(connection, ada, "link", 0.0)
+        with serving(Collection(project, {})) as address:
+            client, page = open_link(f"{address}/t/{token}")
+            while todo := client.get(f"{page}/api/state").json()["tasks"]:
+                tasks.append(todo[0])
+                steps = {"thumbs/0": {"up": False, "turns": {"2": True}}, "thumbs/1": {"up": True}, "pairwise": {"choice": "b"}}
+                stamp = {"key": os.urandom(8).hex(), "assignment": todo[0]["assignment"], "version": 0, "seconds": 3, "elapsed": 4}
+                assert client.post(f"{page}/api/answer", json={**stamp, "steps": steps}).status_code == 200
+
+    monkeypatch.setattr("rlhf_lightning.collect.server.serve.serve", judge_all)
+    words = ["task=files", f"task.prompts={tmp_path / 'chats.jsonl'}", f"task.demonstrations={tmp_path / 'demos.jsonl'}"]
+    words += ["task.test_fraction=0", "backbone=tiny", "backbone.layers=1", "backbone.width=16", "backbone.heads=2", "logger=none"]
+    words += ["rollout_sampler.max_new_tokens=8", "collect_question=[pairwise,thumbs]", "collect_question.thumbs.turns=true"]
+    words += ["collect.annotators=[ada]", f"collect.database={tmp_path / 'c.sqlite'}", "collect.port=0"]
+    outcomes = [command("stage=collect", *words) for _ in range(2)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes[0].error
+    assert sorted(task["prompt"][1]["content"] for task in tasks) == ["The fan:", "The lamp:", "The rug:"]
+    assert all(task["prompt"] in chats and len(set(task["responses"])) == 2 for task in tasks)
+    records = [Feedback.model_validate_json(line) for line in (outcomes[1].folder / "feedback.jsonl").read_text().splitlines()]
+    assert len(records) == 12
+    turns = [record for record in records if record.judgement.kind == "thumbs" and len(record.prompt) == 2]
+    assert [(turn.prompt[0].role, turn.responses[0].strip()[:2], turn.judgement.up) for turn in turns] == [("system", "a ", True)] * 3
+    last = [record for record in records if record.judgement.kind == "thumbs" and len(record.prompt) == 4]
+    assert [record.judgement.up for record in last] == [False, True] * 3
+    pairs = [record for record in records if record.judgement.kind == "ranking"]
+    assert all(pair.judgement.ranks == (2, 1) and pair.positions == (0, 1) for pair in pairs)
 
 
 @pytest.mark.parametrize(
