@@ -87,6 +87,7 @@ GROUPS: dict[str, Group] = {
     "policy_reduction": Group("how per-token losses are averaged"),
     "policy_value_loss": Group("the critic's objective per token"),
     "policy_kl_control": Group("how the KL coefficient moves"),
+    "sandbox": Group("where untrusted programs run, for rollout_scorer=code"),
     "evaluation_metric": Group("what is measured on held-out prompts", many=True),
 }
 

@@ -130,6 +130,10 @@ def run_subcommand(args: Sequence[str]) -> bool:
         from rlhf_lightning.cli.chat import chat
 
         chat(args[1:])
+    elif args[:1] == ["judge"]:
+        from rlhf_lightning.cli.judge import judge
+
+        judge(args[1:])
     elif args[:1] == ["export"]:
         from rlhf_lightning.cli.export import export
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Feedback, Rollout, ScoredRollout
 from rlhf_lightning.interfaces import Choice
+from rlhf_lightning.isolation.zygote import Isolation
 
 Check = Callable[[Sequence[Any], Any], str]
 """Given the arguments and the output of a call, what was expected; empty if the output is right."""
@@ -211,6 +212,10 @@ def _tuned_model(args: Sequence[Any], output: Any) -> str:
     return "" if output is None or isinstance(output, nn.Module) else "nothing, or the model"
 
 
+def _isolation(args: Sequence[Any], output: Any) -> str:
+    return "" if isinstance(output, Isolation) else "an Isolation"
+
+
 def _list(args: Sequence[Any], output: Any) -> str:
     return "" if isinstance(output, list) else "a list"
 
@@ -246,5 +251,6 @@ CHECKS: dict[str, dict[str, Check]] = {
     "feedback_selection": {"__call__": _choices},
     "task": {"train_prompts": _list, "test_prompts": _list, "demonstrations": _list},
     "stage": {"__call__": _number},
+    "sandbox": {"isolation": _isolation},
 }
 """By group and method; scorers are checked in rollout/scoring.py, callbacks in runtime/run.py."""

@@ -11,6 +11,8 @@ from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.interfaces import AnnotatorContext, SelectionPool
+from rlhf_lightning.judging.judge import Judge
+from rlhf_lightning.judging.program import Call, Program
 from rlhf_lightning.runtime.composition import check
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.task.reviews import Reviews
@@ -117,10 +119,21 @@ def evaluation_metric(trial: Trial) -> None:
     assert torch.isfinite(numbers).all()
 
 
+def sandbox(trial: Trial) -> None:
+    """Run a program, and tell a right one from a wrong one."""
+    made_sandbox = trial.make(**({"i_trust_this_code": True} if trial.has("i_trust_this_code") else {}))
+    judge = Judge(made_sandbox.isolation())
+    try:
+        programs = [Program(f"def f(x):\n    return x + {n}\n", "f", calls=[Call(["list", 1], 2)]) for n in (1, 2)]
+        assert [verdict.has_passed for verdict in judge.judge(programs)] == [True, False]
+    finally:
+        judge.close()
+
+
 CONTRACTS = {
     contract.__name__: contract
     for contract in (
         stage, task, backbone, feedback_source, feedback_format, feedback_filter, feedback_comment, feedback_annotator, feedback_selection,
-        evaluation_metric
+        evaluation_metric, sandbox,
     )
 }  # fmt: skip

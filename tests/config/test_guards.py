@@ -48,6 +48,7 @@ OBJECTS = {
     "collect_question": ("feedback", [None, None, 0], "Feedback"),
     "feedback_annotator": ("judge", [[]], "Feedback"),
     "task": ("train_prompts", [], "a list"),
+    "sandbox": ("isolation", [], "an Isolation"),
     "reward_head": ("forward", [torch.zeros(3, 2)], r"\[U\]"),
 }
 
