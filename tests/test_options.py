@@ -177,6 +177,7 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "feedback_filter": lambda world, name: words_for_filters(world, [name]),
     "reward_feature": words_for_feature,
     "rollout_scorer": words_for_scorer,
+    "sandbox": lambda world, name: world.ppo(f"sandbox={name}", *["sandbox.i_trust_this_code=true"] * (name == "none")),
     "reward_loss": lambda world, name: world.reward(f"reward_loss=[bradley_terry,plackett_luce,gaussian_rating,{name}]"),
 }
 """By group: the tiny command in which an option is at work."""

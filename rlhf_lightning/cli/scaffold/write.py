@@ -48,6 +48,7 @@ PLAINEST = {
     "policy_value_loss": "mse",
     "policy_kl_control": "fixed",
     "evaluation_metric": "length",
+    "sandbox": "landlock",
 }
 """By group the option that a new one begins from."""
 TEST = '''"""{group}={name}: written by `rlhf-lightning new`; add what yours promises."""
