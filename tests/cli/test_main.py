@@ -94,4 +94,4 @@ def test_components_by_command(command):
     assert listed.code == 0
     for text in ("reward_head=mlp", "hidden=256", "plugins/gated_head.py", "built in"):
         assert text in listed.out
-    assert command("--help").out.count("\n") <= 55
+    assert command("--help").out.count("\n") <= 58
