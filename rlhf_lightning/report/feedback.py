@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlhf_lightning.feedback.balance import Balance, histogram
 from rlhf_lightning.feedback.intake import Intake
 from rlhf_lightning.feedback.quality.bias import Share
 from rlhf_lightning.feedback.quality.quality import Quality
@@ -57,6 +58,25 @@ def quality_tables(quality: Quality) -> list[Table]:
     """Agreement, biases, annotators and suspicious judgements."""
     parts = list(quality.data_sets.values())
     return [table for table in (_agreement(parts), _biases(parts), _annotators(quality.overall), _suspects(quality.overall)) if table.rows]
+
+
+def balance_tables(balance: Balance) -> list[Table]:
+    """The first records of each kind in words, and the distribution of the judgements."""
+    examples: list[Cells] = [[kind, text] for kind, texts in balance.examples.items() for text in texts]
+    rows: list[Cells] = []
+    groups = {name: histogram(values) for name, values in balance.ratings.items()}
+    groups |= {"thumbs": sorted(balance.thumbs.items(), reverse=True), "rankings": sorted(balance.orders.items())}
+    for name, bars in groups.items():
+        total = sum(count for _, count in bars)
+        rows += [[name, value, count, count / total, _bar(count, max(number for _, number in bars))] for value, count in bars]
+    return [
+        Table(title="As they were understood", heads=["kind", "the first records"], rows=examples, part="Judgements", in_terminal=False),
+        Table(title="Balance", heads=["of", "value", "judgements", "share", ""], rows=rows, part="Judgements", digits=2),
+    ]
+
+
+def _bar(count: int, most: int, width: int = 20) -> str:
+    return ("█" * round(width * count / most)).ljust(width)
 
 
 def cleaning_table(intake: Intake) -> Table:

@@ -37,7 +37,7 @@ def reward_metrics(held_out: HeldOut, ceiling: float | None = None) -> list[Metr
         ("Rank correlation with held-out rankings", held_out.kendall, "Kendall's tau-b, mean over the rankings"),
         ("Rank correlation with held-out ratings", held_out.spearman, "Spearman"),
         ("Rank correlation with ratings within a prompt", held_out.spearman_within, "Spearman, mean over the prompts"),
-        ("Thumbs up above thumbs down", held_out.auc, "area under the curve"),
+        ("Thumbs up above thumbs down", held_out.auc, _class_balance(held_out)),
     ):
         if value is not None:
             metrics.append(Metric(label=label, after=value, note=note, headline=not metrics))
@@ -46,6 +46,12 @@ def reward_metrics(held_out: HeldOut, ceiling: float | None = None) -> list[Metr
         note = f"{100 * chance:.1f} % by chance with so few" if chance > 0.005 else ""
         metrics.append(Metric(label="Calibration error", after=error, unit="%", better="lower", note=note, headline=False))
     return metrics
+
+
+def _class_balance(held_out: HeldOut) -> str:
+    """The meaning of an area under the curve, with what a constant answer gets right."""
+    up = held_out.thumbs_up
+    return "area under the curve" if up is None else f"area under the curve; {100 * up:.0f} % of the thumbs are up"
 
 
 def reliability_curve(by_model: Mapping[str, HeldOut]) -> list[Curve]:
@@ -99,8 +105,8 @@ def held_out_tables(held_out: HeldOut) -> list[Table]:
 
 
 def held_out_notes(held_out: HeldOut) -> list[str]:
-    """Warnings about the metrics or the model."""
-    notes, length = [], held_out.length
+    """The verdict on the model, and warnings about the metrics."""
+    notes, length = [] if held_out.verdict is None else [held_out.verdict.text], held_out.length
     if held_out.batch_change > ROUNDING:
         notes.append(
             f"a text's score changes by up to {held_out.batch_change:.2g} standard deviations with the texts in its batch (rounding stays "

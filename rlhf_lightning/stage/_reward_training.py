@@ -152,7 +152,7 @@ def train_network(run: Run, training: RewardTraining) -> TrainedReward:
     with on_device(trainer.strategy.root_device, model):
         warning = normalise(run, model, judged, training.name, module.history)
         measured = measure_held_out(model, division.held_out, truth=training.utility)
-    card = card_components(run) | card_data(training.backbone, division) | {"aspects": list(judged.aspects), "metrics": measured.card()}
+    card = card_components(run) | card_data(training.backbone, division) | {"aspects": list(judged.aspects)} | measured.card()
     run.card = None
     run.save(trainer, training.folder, lambda target: save_reward_model(model, target, card, adapters))
     return TrainedReward(model, module.history, division, measured, warning)
@@ -180,7 +180,7 @@ def fit_features(run: Run, training: RewardTraining) -> TrainedReward:
     measured = measure_held_out(head.score, division.held_out, truth=training.utility)
     heaviest = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in head.score.weights()[:8])
     run.log(f"{training.name}: {len(head.score.names)} features, {summary}; heaviest: {heaviest}")
-    card = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {}), "metrics": measured.card()}
+    card = card_data("", division) | {"losses": list(run.config.get("reward_loss") or {})} | measured.card()
     run.model_folder = training.folder
     if run.is_rank_zero:
         save_feature_score(head.score, training.folder, card)

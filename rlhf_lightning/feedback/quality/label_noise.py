@@ -30,6 +30,8 @@ from rlhf_lightning.flow import Edit, Feedback, Prompt
 
 TEXT_CAP = 20_000
 MIN_TEXT_ACCURACY = 0.7
+MIN_CLASS = 20
+"""Fewest judgements of a class, as of thumbs down, among which the text alone makes suspects: it flags what is rare."""
 Route = Literal["others", "text", "both"]
 
 
@@ -99,8 +101,9 @@ def label_noise(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> La
     ratio, by label and kind of evidence, estimates the number of wrong ones; the least probable are suspect ("prune by noise rate").
 
     Deviations: none is suspect at 50 % or below; text evidence alone makes suspects only if the text model agrees with 70 % of the
-    judgements, since below that its disagreements are seldom errors. Ratings aren't labels: a rating is suspect if it is more probably
-    a mistake than not, a mistake being a draw from its annotator's distribution of ratings.
+    judgements and beats the majority class, and only in classes of MIN_CLASS judgements, since else its disagreements are seldom
+    errors. Ratings aren't labels: a rating is suspect if it is more probably a mistake than not, a mistake being a draw from its
+    annotator's distribution of ratings.
 
     Args:
         text_cap: approximate number of comparisons and edits, and of thumbs, in the text models, sampled by prompt.
@@ -121,9 +124,16 @@ def label_noise_of(feedback: Sequence[Feedback], tables: Tables, text_cap: int =
     for kind, evidence in evidence_by_kind.items():
         if evidence.has_text.any():
             accuracy[kind] = float(np.average(evidence.text_log_odds[evidence.has_text] > 0, weights=evidence.weight[evidence.has_text]))
-        _score_votes(evidence, noises, accuracy.get(kind, 0.0) >= MIN_TEXT_ACCURACY)
+        _score_votes(evidence, noises, _is_trusted(evidence, accuracy.get(kind, 0.0)))
     _score_ratings(tables.ratings, noises)
     return LabelNoise(noises, accuracy)
+
+
+def _is_trusted(votes: _Evidence, accuracy: float) -> bool:
+    """Check that the text model is right often enough, and beats the majority class by two standard errors."""
+    labels, n = votes.given_class[votes.has_text], int(votes.has_text.sum())
+    majority = max(float(labels.mean()), 1 - float(labels.mean())) if n and np.ptp(votes.given_class) else 0.5
+    return accuracy >= MIN_TEXT_ACCURACY and accuracy > majority + 2 * np.sqrt(majority * (1 - majority) / max(n, 1))
 
 
 def _score_votes(votes: _Evidence, noises: list[JudgementNoise | None], trusted: bool) -> None:
@@ -142,7 +152,8 @@ def _score_votes(votes: _Evidence, noises: list[JudgementNoise | None], trusted:
     given_class, opposite_class = (
         2 * np.round(mean(column)).astype(np.int64) + has_others for column in (votes.given_class, votes.opposite_class)
     )
-    suspect = _prune(wrong, given_class, opposite_class) & (has_others | trusted)
+    is_common = np.bincount(given_class)[given_class] >= MIN_CLASS
+    suspect = _prune(wrong, given_class, opposite_class) & (has_others | (trusted & is_common))
     for i, index in enumerate(record.tolist()):
         route: Route = "both" if has_others[i] and has_text[i] else "others" if has_others[i] else "text"
         noises[index] = JudgementNoise(float(wrong[i]), route, bool(suspect[i]))

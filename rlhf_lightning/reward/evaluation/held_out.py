@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rlhf_lightning.reward.evaluation.calibration import Calibration
+from rlhf_lightning.reward.evaluation.verdict import Verdict
 from rlhf_lightning.statistics.intervals import Interval
 
 
@@ -49,6 +51,8 @@ class HeldOut:
         batch_change: the largest change of a score when texts are batched otherwise, in standard deviations of the score; rounding
             stays below 1e-4.
         same_scores: number of texts if all have the same score; else 0.
+        thumbs_up: share of the thumbs that are up: the accuracy of a constant answer, where it is above half.
+        verdict: whether the model is better than chance and than length.
     """
 
     accuracy: dict[str, Interval]
@@ -62,6 +66,8 @@ class HeldOut:
     length: LengthBias
     batch_change: float
     same_scores: int = 0
+    thumbs_up: float | None = None
+    verdict: Verdict | None = None
 
     @property
     def objective(self) -> float:
@@ -74,7 +80,8 @@ class HeldOut:
         metrics: dict[str, Interval | float | None] = {f"accuracy/{kind}": interval for kind, interval in self.accuracy.items()}
         metrics |= {
             "kendall/ranking": self.kendall, "spearman/rating": self.spearman, "spearman/rating_within_prompt": self.spearman_within,
-            "auc/thumbs": self.auc, "accuracy/longer": self.length.longer, "accuracy/shorter": self.length.shorter,
+            "auc/thumbs": self.auc, "thumbs/up": self.thumbs_up,
+            "accuracy/longer": self.length.longer, "accuracy/shorter": self.length.shorter,
             "length/spearman": self.length.correlation, "length/partial": self.length.partial, "tied": self.tied,
         }  # fmt: skip
         if self.calibration is not None:
@@ -85,9 +92,10 @@ class HeldOut:
         """The metrics by name as plain numbers, for sweeps."""
         return {name: value.mean if isinstance(value, Interval) else value for name, value in self.by_name().items()}
 
-    def card(self) -> dict[str, float | dict[str, float]]:
-        """The metrics by name for the model card; intervals as mean, low, high and n without infinite bounds."""
-        return {name: _finite_fields(value) if isinstance(value, Interval) else value for name, value in self.by_name().items()}
+    def card(self) -> dict[str, Any]:
+        """The verdict, and the metrics by name; intervals as mean, low, high and n without infinite bounds."""
+        metrics = {name: _finite_fields(value) if isinstance(value, Interval) else value for name, value in self.by_name().items()}
+        return {"verdict": None if self.verdict is None else self.verdict.text, "metrics": metrics}
 
 
 def _finite_fields(interval: Interval) -> dict[str, float]:

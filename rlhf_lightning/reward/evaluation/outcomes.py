@@ -16,6 +16,7 @@ from rlhf_lightning.reward.evaluation.calibration import calibration
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias
 from rlhf_lightning.reward.evaluation.score_checks import all_equal
+from rlhf_lightning.reward.evaluation.verdict import judge_reward_model
 from rlhf_lightning.statistics.intervals import Interval, clustered_mean_interval, clustered_proportion_interval, correlation_interval
 from rlhf_lightning.statistics.ranks import area_under_curve, kendall_tau_b, partial_rank_correlation, rank_correlation
 
@@ -24,8 +25,8 @@ MIN_TEXTS = 3
 COMPARISON = np.dtype([("cluster", "i8"), ("kind", "O"), ("source", "O"), ("difference", "f8"), ("extra_length", "i8")])
 """The scores' difference and the lengths' difference of a better and a worse response."""
 TAU = np.dtype([("cluster", "i8"), ("tau", "f8")])
-RATING = np.dtype([("score", "f8"), ("z_score", "f8")])
-THUMB = np.dtype([("score", "f8"), ("up", "?")])
+RATING = np.dtype([("score", "f8"), ("z_score", "f8"), ("length", "i8")])
+THUMB = np.dtype([("score", "f8"), ("up", "?"), ("length", "i8")])
 TEXT = np.dtype([("cluster", "i8"), ("score", "f8"), ("length", "i8"), ("z_score", "f8"), ("utility", "f8")])
 """A text with its mean z-score and its utility, NaN where unknown."""
 
@@ -72,9 +73,9 @@ def collect(
         feedback = record.feedback
         text = (feedback.prompt, feedback.responses[0])
         if isinstance(feedback.judgement, Thumbs):
-            thumbs.append((scores[text], feedback.judgement.up))
+            thumbs.append((scores[text], feedback.judgement.up, len(text[1])))
         if record.z_score is not None:
-            rated.append((scores[text], record.z_score))
+            rated.append((scores[text], record.z_score, len(text[1])))
             z_scores[text].append(record.z_score)
         taus += [(cluster(*text), tau) for tau in _taus(feedback, scores)]
     texts = [
@@ -120,6 +121,8 @@ def held_out_metrics(outcomes: Outcomes, has_truth: bool = False) -> HeldOut:
         auc=area_under_curve(outcomes.thumbs["score"], outcomes.thumbs["up"]),
         length=_length_bias(rows, outcomes.texts, has_truth),
         batch_change=outcomes.batch_change,
+        thumbs_up=float(outcomes.thumbs["up"].mean()) if len(outcomes.thumbs) else None,
+        verdict=judge_reward_model(rows, ratings, outcomes.thumbs),
         same_scores=len(scores) if all_equal(torch.from_numpy(scores.copy())) else 0,
     )
 

@@ -97,8 +97,10 @@ def _metrics(metadata: Mapping[str, Any]) -> str:
     metrics = metadata.get("metrics") or {f"accuracy/{kind}": value for kind, value in (metadata.get("accuracy") or {}).items()}
     if not metrics:
         return "Nothing was measured.\n"
+    verdict = metadata.get("verdict")
+    judgement = f"{markdown(str(verdict)[:1].upper() + str(verdict)[1:])}.\n\n" if verdict else ""
     division = metadata.get("held_out_note") or "Held out by prompt: no prompt is in training and here."
-    return metric_table(metrics) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
+    return judgement + metric_table(metrics) + f"\n{division[0].upper()}{division[1:].rstrip('.')}.\n"
 
 
 def _limits(metadata: Mapping[str, Any]) -> str:

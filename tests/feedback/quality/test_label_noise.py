@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -163,3 +165,14 @@ def test_beyond_the_cap_words_say_nothing_and_others_do() -> None:
     shared, planted = redundant("pair", 1, 50)
     assert all(noise and noise.route == "others" for noise in label_noise(shared, text_cap=0).judgements)
     assert len(planted) == len(shared)
+
+
+def test_a_rare_class_is_not_suspect_for_being_rare():
+    """Three thumbs down among 800, each with the same words as many that are up."""
+    rng = random.Random(0)
+    words = ["the", "boat", "sails", "over", "a", "quiet", "sea", "while", "old", "lamps", "glow", "near", "its", "harbour"]
+    records = [
+        Feedback(prompt=f"p{i}", responses=(" ".join(rng.choices(words, k=8)),), judgement=Thumbs(up=i not in (5, 300, 700)))
+        for i in range(800)
+    ]
+    assert suspects(records) == []
