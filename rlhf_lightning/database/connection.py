@@ -23,6 +23,10 @@ LOCK = text("SELECT pg_advisory_xact_lock(7216505)")
 """Lets one writing transaction at a time into a PostgreSQL database, from whichever process."""
 
 
+class DatabaseGone(SQLAlchemyError):
+    """The database's file was moved or deleted while it is used: what would be written would be lost."""
+
+
 class Database:
     """A collection's database, written by one transaction at a time.
 
@@ -115,6 +119,7 @@ def _sqlite(path: Path, durable: bool, must_exist: bool) -> Engine:
     except OSError as cause:
         raise ConfigError(f"{path.absolute().parent} can't be made ({cause.strerror}): choose another collect.database") from cause
     engine = create_engine(f"sqlite:///{path.absolute()}", connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
+    identities: list[tuple[int, int] | None] = []
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -122,12 +127,24 @@ def _sqlite(path: Path, durable: bool, must_exist: bool) -> Engine:
         for pragma in ("journal_mode=WAL", f"synchronous={'FULL' if durable else 'NORMAL'}", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        identities.append(_identity(path.absolute()))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        if _identity(path.absolute()) != identities[0]:
+            raise DatabaseGone(f"{path} was moved or deleted: put it back and start stage=collect again")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
     return engine
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and the number of a file; None without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _postgresql(url: str) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jinja2
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -36,6 +38,8 @@ from rlhf_lightning.collect.server.security import (
     is_same_origin,
     refusal,
 )  # fmt: skip
+from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.database.connection import DatabaseGone
 from rlhf_lightning.database.writer import T
 from rlhf_lightning.feedback.strict_json import replace_unstorable
 
@@ -93,7 +97,23 @@ class Application:
             Route("/questions/{name}.js", self.question_script),
             Mount("/static", StaticFiles(directory=PACKAGE / "static")),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit)])
+        handlers: Any = {SQLAlchemyError: self.storage_failed, 404: self.not_found}
+        return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit)], exception_handlers=handlers)
+
+    async def storage_failed(self, request: Request, cause: Exception) -> Response:
+        """Say that nothing can be stored now: the page keeps answers and sends them again."""
+        reason = "its file is gone" if isinstance(cause, DatabaseGone) else str(getattr(cause, "orig", cause)).splitlines()[0]
+        logging.getLogger("uvicorn.error").error("the collection's database fails: %s", safe_message(str(cause)).splitlines()[0])
+        text = f"The server can't store answers now ({reason})"
+        if "/api/" in request.url.path:
+            return refusal(503, text)
+        return self.page("message.html", 503, title="Please try again later", text=f"{text}. The manager has to see to it.")
+
+    async def not_found(self, request: Request, cause: Exception) -> Response:
+        """Say that there is no such page."""
+        if "/api/" in request.url.path:
+            return refusal(404, "no such address")
+        return self.page("message.html", 404, title="There is no such page", text="Open the link that you were given.")
 
     async def home(self, request: Request) -> Response:
         """The annotator's page, or the manager's."""

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from rlhf_lightning.collect.project import Project, counts, is_complete
 from rlhf_lightning.collect.server.app import Application
+from rlhf_lightning.database.connection import DatabaseGone
 from rlhf_lightning.errors import ConfigError
 
 POLL_SECONDS = 1.0
@@ -35,6 +37,9 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
 
     Args:
         report: gets the counts of items and answers whenever an answer arrives.
+
+    Raises:
+        ConfigError: the database's file was moved or deleted meanwhile.
     """
     app = Application(project, https=https, root_path=root_path).asgi()
     config = uvicorn.Config(
@@ -42,13 +47,20 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
         proxy_headers=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    stop = threading.Event()
+    stop, failures = threading.Event(), list[DatabaseGone]()
 
     def watch() -> None:
         last = -1
         while not stop.wait(POLL_SECONDS):
-            with project.database.read() as connection:
-                state, complete = counts(connection), is_complete(connection, project.target)
+            try:
+                with project.database.read() as connection:
+                    state, complete = counts(connection), is_complete(connection, project.target)
+            except DatabaseGone as cause:
+                failures.append(cause)
+                server.should_exit = True
+                return
+            except SQLAlchemyError:  # requests say so
+                continue
             if state["answers"] != last:
                 last = state["answers"]
                 report(state)
@@ -66,3 +78,5 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
         stop.set()
         watcher.join()
         listener.close()
+    if failures:
+        raise ConfigError(f"{failures[0]}; answers that were not stored wait in the browsers") from failures[0]

@@ -18,19 +18,19 @@ const outbox = new Outbox((event, payload, detail) => {
   if (event === "stored") {
     notice("");
     accept(detail);
-    showSaved(outbox.waiting.length ? waitingText() : `Sent ${clock()}`, outbox.waiting.length);
+    showSaved(outbox.waiting.length ? waitingText("Sending") : `Sent ${clock()}`, outbox.waiting.length);
   } else if (event === "refused") {
     sent.delete(payload.assignment);
     notice(`An answer was not stored: ${detail}`);
     refresh();
   } else if (event === "lost-session") notice("Your session has ended: open your link again in this browser. Your answers are kept here until then.");
   else {
-    showSaved(waitingText(), true);
+    showSaved(waitingText(detail ?? "No connection"), true);
     if (!page.task) drawItem();
   }
 });
 
-const waitingText = () => `No connection: ${outbox.waiting.length} answer${outbox.waiting.length > 1 ? "s" : ""} kept in this browser`;
+const waitingText = (reason) => `${reason}: ${outbox.waiting.length} answer${outbox.waiting.length > 1 ? "s" : ""} kept in this browser`;
 
 // ---- Loading -----------------------------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ function stepsOf(task) {
 
 /** What stands in the place of an item, and what happens next. */
 function emptyState() {
-  if (page.isWaiting && outbox.failures) return ["No connection", "Your answers are kept in this browser and sent when the connection is back. Then the next item comes by itself."];
+  if (page.isWaiting && outbox.failures) return ["No answer from the server", "Your answers are kept in this browser, and are sent as soon as it answers. Then the next item comes by itself."];
   if (page.isWaiting) return ["The next item is coming …", ""];
   if (page.isPaused) return ["Paused", "The collection is paused. Your answers are stored; this page goes on by itself."];
   return ["Thank you!", `You have judged ${page.answers}, and nothing is left for you now. If something comes, it appears here by itself.`];
@@ -257,7 +257,7 @@ function saveDraft() {
         notice(`${error.message}.`);
         page.task = null;
         refresh();
-      } else showSaved("No connection: the draft is kept in this browser", true);
+      } else showSaved(`${error instanceof Refused ? error.message : "No connection"}: the draft is kept in this browser`, true);
     }
   }, DRAFT_DELAY);
 }

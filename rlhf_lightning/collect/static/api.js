@@ -69,9 +69,10 @@ export class Outbox {
         this.listener("refused", payload, error.message);
         return;
       }
+      this.failures += 1;
       if (error instanceof Refused && [401, 403].includes(error.status)) this.listener("lost-session", payload, error.message);
-      else this.listener("waiting", payload, null);
-      await new Promise((resolve) => setTimeout(resolve, WAITS[Math.min(this.failures++, WAITS.length - 1)]));
+      else this.listener("waiting", payload, error instanceof Refused ? error.message : null);
+      await new Promise((resolve) => setTimeout(resolve, WAITS[Math.min(this.failures, WAITS.length) - 1]));
     }
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -279,6 +280,30 @@ def test_the_open_link_asks_for_a_name_that_is_free(served):
     assert client.post("/api/join", json={"token": "wrong", "name": "dora"}).status_code == 403
     assert client.post("/api/join", json={"token": token, "name": "dora"}).status_code == 200
     assert client.get("/api/state").json()["name"] == "dora"
+
+
+def test_a_full_disk_or_a_file_that_is_gone_is_said_and_nothing_is_acknowledged(tmp_path):
+    """Once there is room again, the same answers are stored once; a file that someone moved away gets none."""
+    collection = make_collection(tmp_path, QUESTIONS, ITEMS[:4])
+    database, location = collection.project.database, Path(collection.project.database.location)
+    with serving(collection) as address:
+        client = enter((collection, address), "ada")
+        task = client.get("/api/state").json()["tasks"][0]
+        sent = answer_to(task, "big")
+        sent["steps"] = {**sent["steps"], "comment/0": "x" * 9_000, "comment/1": "y" * 9_000}
+        room = database.submit(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").scalar()).result()
+        reply = client.post("/api/answer", json=sent)
+        assert (reply.status_code, "full" in reply.json()["error"], count(collection, answer)) == (503, True, 0)
+        database.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={room + 1000}").scalar()).result()
+        assert [client.post("/api/answer", json=sent).json()["is_new"] for _ in range(2)] == [True, False]
+        location.rename(tmp_path / "moved")
+        reply = client.post("/api/answer", json=answer_to(task, "gone"))
+        assert (reply.status_code, "gone" in reply.json()["error"]) == (503, True)
+        assert client.get("/api/state").status_code == 503
+        assert "no such page" in client.get("/nowhere").text
+        (tmp_path / "moved").rename(location)
+        assert client.get("/api/state").status_code == 200
+    assert count(collection, answer) == 1
 
 
 def test_guessing_tokens_is_slowed_down(tmp_path):

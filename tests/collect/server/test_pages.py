@@ -227,6 +227,32 @@ def test_nothing_is_lost_or_doubled(browser, tmp_path):
         visitor.context.close()
 
 
+def test_an_edit_survives_a_restart_of_the_server_and_a_full_disk(browser, tmp_path):
+    """What was typed while the server was away is stored once it is back; a refused write is said and sent again."""
+    collection = make_collection(tmp_path, {"edit": EditQuestion()}, [Item("p", ("one",)), Item("q", ("two",))], ["ada"])
+    database = collection.project.database
+    with serving(collection) as address:
+        visitor = Visitor(browser, address, f"{address}/t/{collection.links['ada']}")
+        page = visitor.page
+        page.locator("textarea").fill("better")
+        page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('Draft saved')")
+    page.locator("textarea").fill("much better")
+    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('No connection: the draft')")
+    with serving(collection, int(address.rpartition(":")[2])):
+        visitor.press("Control+Enter")
+        visitor.wait_sent(1)
+        room = database.submit(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").scalar()).result()
+        page.locator("textarea").fill("w" * 20_000)
+        visitor.press("Control+Enter")
+        page.wait_for_function("() => document.getElementById('saved').textContent.includes('full')")
+        assert "No answer from the server" in page.locator("#item").inner_text()
+        database.submit(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={room + 1000}").scalar()).result()
+        visitor.wait_sent(2)
+    assert [record["responses"][1][:11] for record in records(collection)] == ["much better", "w" * 11]
+    assert visitor.faults == []
+    visitor.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_are_accessible_fit_a_phone_and_show_texts_literally(scheme, browser, tmp_path):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
