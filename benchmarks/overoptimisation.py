@@ -74,7 +74,9 @@ def reviews(job: Job, options: argparse.Namespace) -> Path:
     command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
     kl = ["policy_kl_control.coef=0"] if job.kind == "over" else []
     scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={folder / 'reward' / 'reward_model'}"]
-    command(folder / "ppo", "stage=ppo", *start, *scorer, *kl, "schedule=constant", "ppo.learning_rate=6e-5", "ppo.updates=70")
+    command(
+        folder / "ppo", "stage=ppo", *start, *scorer, *kl, "schedule=constant", "ppo.learning_rate=2e-4", "ppo.epochs=1", "ppo.updates=45"
+    )
     return folder / "ppo"
 
 
@@ -89,9 +91,9 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
     (folder / "held_out.tsv").write_text("".join(lines[1::2]))
     (folder / "gold.py").write_text(GOLD.format(path=folder / "held_out.tsv"))
     words = f"""experiment=lexicon_stories backbone.path={options.stories} task.prompts={options.story_prompts} seed={job.seed}
-        rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=100
-        rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=24
-        schedule=constant ppo.learning_rate=5e-5 ppo.updates=60 policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}
+        rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=40
+        rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=32
+        schedule=constant ppo.learning_rate=2e-4 ppo.epochs=1 ppo.updates=45 policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}
         evaluation.responses=64"""
     command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split())
     return folder / "ppo"

@@ -142,6 +142,10 @@ def run_subcommand(args: Sequence[str]) -> bool:
         from rlhf_lightning.cli.look import look
 
         look(args[1:])
+    elif args[:1] == ["rounds"]:
+        from rlhf_lightning.cli.rounds import rounds
+
+        rounds(args[1:])
     elif {"--help", "-h"} & set(args):
         help.print_help()
     else:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 
 import pytest
+
+from rlhf_lightning.cli.rounds import rounds as rounds_command
+from rlhf_lightning.rounds import ledger
+from rlhf_lightning.rounds.ledger import Ledger
+from rlhf_lightning.stage import _round_steps
+from rlhf_lightning.stage._sampling import sample_groups
 
 
 def table_of(outcome) -> str:
@@ -92,6 +100,106 @@ def test_the_utility_must_be_measured(command, world):
     assert outcome.code == 2
     assert "evaluation_metric" in outcome.error
     assert "utility" in outcome.error
+
+
+def files_of(folder):
+    """The SHA-256 of every model and every file of feedback."""
+    paths = [path for path in folder.rglob("*") if path.suffix == ".safetensors" or path.name.endswith(".jsonl")]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.name != ledger.FILE}
+
+
+@pytest.fixture(scope="module")
+def judged(command, world, tmp_path_factory):
+    """Two rounds that aim at a win rate, undisturbed."""
+    words = world.rounds("stage.max_rounds=2", "stage.target=win_rate>=0.9", "evaluation.responses=12", "ppo.learning_rate=1e-2")
+    outcome = command(*words, folder=tmp_path_factory.mktemp("rounds") / "run")
+    assert outcome.code == 0, outcome.error
+    return words, outcome
+
+
+def test_a_win_rate_is_judged_blindly_and_reported_with_its_interval(judged):
+    _, outcome = judged
+    metrics, report = outcome.result()["metrics"], json.loads((outcome.folder / "report.json").read_text())
+    assert 0 <= metrics["target/low"] <= metrics["target"] == outcome.result()["objective"] <= metrics["target/high"] <= 1
+    assert report["target"]["met"] == (metrics["target/low"] >= 0.9)
+    assert report["rounds"][2]["win_rate"]["mean"] == metrics["target"]
+    assert report["rounds"][2]["win_rate"]["level"] == 0.975
+    rows = [json.loads(line) for line in (outcome.folder / "round_1" / "comparison.jsonl").read_text().splitlines()]
+    trained = {row["prompt"] for row in map(json.loads, (outcome.folder / "round_1" / "feedback.jsonl").read_text().splitlines())}
+    assert rows
+    assert not trained & {row["prompt"] for row in rows}
+    assert {row["judgement"]["kind"] for row in rows} == {"ranking"}
+
+
+def test_a_run_that_stops_at_any_step_continues_to_the_same_result(command, judged, tmp_path, monkeypatch):
+    """Stopped after the warm-up, between the policy and its comparison, and in the second round; each attempt goes on where the one before it stopped."""
+    words, whole = judged
+    commit, sampled = Ledger.commit, []
+    folder = tmp_path / "run"
+
+    def commit_until(last):
+        count = 0
+
+        def interrupted(self, number, step, **content):
+            nonlocal count
+            commit(self, number, step, **content)
+            count += 1
+            if count == last:
+                raise SystemExit(143)
+
+        return interrupted
+
+    monkeypatch.setattr(_round_steps, "sample_groups", lambda *args: sampled.append(args[-1]) or sample_groups(*args))
+    arguments = [*words, f"hydra.run.dir={folder}"]
+    for last in (1, 4, 6, 0):
+        monkeypatch.setattr(Ledger, "commit", commit_until(last))
+        outcome = command(*arguments, folder=folder)
+        assert outcome.code == (143 if last else 0), outcome.error
+        arguments = [f"resume={folder}"]
+    assert files_of(folder) == files_of(whole.folder)
+    assert outcome.result()["metrics"] == whole.result()["metrics"]
+    assert sampled == [1, 2]
+
+
+def test_a_finished_run_redoes_or_drops_a_round(command, judged, tmp_path, capsys):
+    _, whole = judged
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    for path in folder.rglob("*.json*"):
+        path.write_text(path.read_text().replace(str(whole.folder), str(folder)))
+    rounds_command([str(folder), "redo=2"])
+    assert "resume=" in capsys.readouterr().out
+    outcome = command(f"resume={folder}", folder=folder)
+    assert outcome.code == 0, outcome.error
+    old, new = files_of(whole.folder), files_of(folder)
+    assert {name for name in old if old[name] == new[name]} >= {name for name in old if name.startswith(("sft", "round_1"))}
+    assert old["round_2/feedback.jsonl"] != new["round_2/feedback.jsonl"]
+    assert new["round_2_before_1/feedback.jsonl"] == old["round_2/feedback.jsonl"]
+    rounds_command([str(folder), "drop=1"])
+    outcome = command(f"resume={folder}", folder=folder)
+    assert outcome.code == 0, outcome.error
+    report = json.loads((folder / "report.json").read_text())
+    assert [row["number"] for row in report["rounds"]] == [0, 2, 3]
+    assert report["feedback"][0]["collected"] < json.loads((whole.folder / "report.json").read_text())["feedback"][0]["collected"] * 2
+    assert any("round 1 was dropped" in note for note in report["notes"])
+    rounds_command([str(folder)])
+    assert "dropped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stage.train=preference", "stage.warm_reward=true", "stage.age_decay=0.5"],
+        ["stage.train=sft_best", "stage.learn_edits=true", "policy_tuning=lora", "stage.watched_feedback=0.4"],
+        ["ppo.ptx_coef=0.1", "stage.learn_edits=true", "stage.watched_feedback=0.4", "advantage=grpo", "evaluation.every=1"],
+    ],
+    ids=["preference", "sft_best", "grpo"],
+)
+def test_other_ways_to_learn(command, world, words):
+    outcome = command(*world.rounds("stage.max_rounds=2", "stage.target=utility>=1000", *words))
+    assert outcome.code == 0, outcome.error
+    weights = [(outcome.folder / name / "policy" / "model.safetensors").read_bytes() for name in ("round_1", "round_2")]
+    assert weights[0] != weights[1]
 
 
 def test_a_task_without_a_utility_is_refused(command, world):
