@@ -5,7 +5,7 @@
     reviews     the embedded world; the held-out score is the task's utility. Over-optimising: a reward model of few judgements, no KL
                 penalty. Healthy: a reward model of all judgements of a round, the default KL penalty.
     stories     a pretrained story model, scored by one half of a lexicon, the words drawn by the seed; the other half is the held-out
-                score. Over-optimising: no KL penalty. Healthy: a KL penalty, and for even seeds the whole lexicon.
+                score. Over-optimising: no KL penalty. Healthy: a KL penalty, and the whole lexicon.
 
 No training stops at the alarm: it is replayed on the metrics of every update, which it is a function of (policy/alarms.py). Results lie in
 --out, one folder for each run: what is there isn't run again, and `--report` alone prints the table.
@@ -16,13 +16,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(os.environ.get("REPOSITORY") or Path(__file__).resolve().parents[1])
 sys.path.insert(0, str(ROOT))
+
+from rlhf_lightning import run  # noqa: E402
+
 SEEDS = {"over": 5, "healthy": 10}
 FEW = 350
 """Judgements of the reward model that is over-optimised, of the 2,240 of a round."""
@@ -50,33 +52,27 @@ class Job:
 
 
 def command(folder: Path, *words: str) -> None:
-    """One `train.py` command in a process of its own, unless its run is there."""
-    if (folder / "result.json").is_file():
-        return
-    arguments = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={folder}", "resume=auto", *words]
-    process = subprocess.run(arguments, env=dict(os.environ), capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{process.stdout[-1500:]}\n{process.stderr[-3000:]}")
+    """One command in this process, unless its run is there."""
+    if not (folder / "result.json").is_file():
+        run([f"hydra.run.dir={folder}", "resume=auto", "logger=csv", *words])
 
 
 def reviews(job: Job, options: argparse.Namespace) -> Path:
     """Train on the embedded world; returns the folder of the run."""
-    world = options.out / "reviews-world"
+    world, folder = options.out / "reviews-world", options.out / job.name
     command(world, "stage=rounds", "stage.max_rounds=1", "ppo.updates=1")
-    lines = (world / "round_1" / "feedback.jsonl").read_text().splitlines(keepends=True)
-    random.Random(job.seed).shuffle(lines)
-    folder = options.out / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    feedback = folder / "feedback.jsonl"
-    feedback.write_text("".join(lines[:FEW] if job.kind == "over" else lines))
-    start = ["backbone=causal", f"backbone.path={world / 'sft'}", f"seed={job.seed}"]
-    source = ["feedback_source=jsonl", f"feedback_source.jsonl.path={feedback}", "feedback_format=[record]"]
-    command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
-    kl = ["policy_kl_control.coef=0"] if job.kind == "over" else []
-    scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={folder / 'reward' / 'reward_model'}"]
-    command(
-        folder / "ppo", "stage=ppo", *start, *scorer, *kl, "schedule=constant", "ppo.learning_rate=2e-4", "ppo.epochs=1", "ppo.updates=45"
-    )
+    start, model = ["backbone=causal", f"backbone.path={world / 'sft'}", f"seed={job.seed}"], world / "round_1" / "reward_model"
+    if job.kind == "over":
+        lines = (world / "round_1" / "feedback.jsonl").read_text().splitlines(keepends=True)
+        random.Random(job.seed).shuffle(lines)
+        feedback = options.out / f"{job.name}.jsonl"
+        feedback.write_text("".join(lines[:FEW]))
+        source = ["feedback_source=jsonl", f"feedback_source.jsonl.path={feedback}", "feedback_format=[record]"]
+        command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
+        model, start = folder / "reward" / "reward_model", [*start, "policy_kl_control.coef=0"]
+    scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={model}"]
+    sizes = ["schedule=constant", "ppo.learning_rate=2e-4", "ppo.epochs=1", "ppo.updates=45", "evaluation.responses=64"]
+    command(folder / "ppo", "stage=ppo", *start, *scorer, *sizes)
     return folder / "ppo"
 
 
@@ -86,13 +82,12 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     lines = options.lexicon.read_text(encoding="utf-8").splitlines(keepends=True)
     random.Random(job.seed).shuffle(lines)
-    learned = lines if job.kind == "healthy" and job.seed % 2 == 0 else lines[::2]
-    (folder / "learned.tsv").write_text("".join(learned))
+    (folder / "learned.tsv").write_text("".join(lines[::2] if job.kind == "over" else lines))
     (folder / "held_out.tsv").write_text("".join(lines[1::2]))
     (folder / "gold.py").write_text(GOLD.format(path=folder / "held_out.tsv"))
     words = f"""experiment=lexicon_stories backbone.path={options.stories} task.prompts={options.story_prompts} seed={job.seed}
-        rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=40
-        rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=32
+        rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=100
+        rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=24
         schedule=constant ppo.learning_rate=2e-4 ppo.epochs=1 ppo.updates=45 policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}
         evaluation.responses=64"""
     command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.flow import Experience, Prompts, Rollout, ScoredRollout
 from rlhf_lightning.policy.components import PPOComponents
-from rlhf_lightning.policy.metrics import held_out_metrics, objective_metrics, response_metrics
+from rlhf_lightning.policy.metrics import HELD_OUT_SCORES, held_out_metrics, objective_metrics, response_metrics
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.oom_retry import halve_on_oom
 from rlhf_lightning.policy.settings import PPOSettings
@@ -22,7 +22,7 @@ from rlhf_lightning.policy.value_ranges import with_checked_ranges
 from rlhf_lightning.rollout.drop_unscored import drop_unscored
 from rlhf_lightning.rollout.gather import concat_rollouts, expand_prompts, gather_rollouts
 from rlhf_lightning.rollout.sampling import Sampler, sample_responses
-from rlhf_lightning.rollout.scoring import Scores, concat_scores, scorer_name, scorer_source, scores_on_all_ranks
+from rlhf_lightning.rollout.scoring import Scorer, Scores, WeightedScorers, concat_scores, scorer_name, scorer_source, scores_on_all_ranks
 from rlhf_lightning.training.sharding import unsharded_weights
 
 P = TypeVar("P", bound=Prompts)
@@ -63,12 +63,20 @@ class ExperienceMaker:
         with unsharded_weights(self.policy):
             rollout = self.generate(expand_prompts(prompts, self.settings.responses_per_prompt, generator, rank, world))
             baseline_scores = self.greedy_scores(prompts)
-        scored = gather_rollouts(self.score(rollout, baseline_scores), rank, world)
+        local = self.score(rollout, baseline_scores)
+        scored = gather_rollouts(local, rank, world)
         experience = self.estimate_advantages(self.shape_rewards(self.drop_unscored(scored)))
         metrics = objective_metrics(experience) | response_metrics(experience)
         if (self.update - 1) % self.settings.held_out_every == 0:
-            metrics |= held_out_metrics(self.components.held_out, rollout)
+            metrics |= held_out_metrics({**self.watched_scorers, **self.components.held_out}, rollout, local.scores)
         return experience, metrics | {"objective/unscorable": torch.tensor(1 - len(experience) / len(scored))}
+
+    @property
+    def watched_scorers(self) -> dict[str, Scorer]:
+        """The first scorer of weight 0 in the scorer's sum, which the policy doesn't learn from."""
+        scorer = self.components.scorer
+        names = [name for name, weight in scorer.weights.items() if weight == 0] if isinstance(scorer, WeightedScorers) else []
+        return {HELD_OUT_SCORES: scorer.scorers[names[0]]} if names and isinstance(scorer, WeightedScorers) else {}
 
     def generate(self, prompts: Prompts) -> Rollout:
         """Sample one response to each prompt."""

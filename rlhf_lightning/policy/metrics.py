@@ -16,6 +16,9 @@ from rlhf_lightning.rollout.scoring import Scorer, scores_on_all_ranks
 from rlhf_lightning.tensors import kl_estimate
 from rlhf_lightning.training.distributed import all_reduce_sum
 
+HELD_OUT_SCORES = "objective/held_out_scores"
+"""Metric of a scorer that watches for over-optimisation."""
+
 
 @torch.no_grad()
 def objective_metrics(scored: ScoredRollout) -> dict[str, Tensor]:
@@ -82,19 +85,36 @@ def variety(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _distinct_fraction(tokens), _distinct_fraction(pairs[rows[1:] == rows[:-1]]), _distinct_fraction(triples[rows[2:] == rows[:-2]])
 
 
-def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout) -> dict[str, Tensor]:
-    """Mean score of each scorer over the responses of all processes, by metric.
+def held_out_metrics(scorers: Mapping[str, Scorer], rollout: Rollout, scores: Tensor) -> dict[str, Tensor]:
+    """Mean score of each scorer over the responses of all processes, by metric, and NAME_correlation.
 
+    That is the correlation of the scorer's scores with those that are trained on, within the responses to a prompt (`within_prompts`).
     Responses without a score don't count; a scorer that scores none has no metric.
+
+    Args:
+        scores: [B] of this process's responses, that the policy learns from; NaN for none.
     """
-    means: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     for name, scorer in scorers.items():
-        scores = scores_on_all_ranks(scorer, rollout).total.to(rollout.prompt_ids.device)
-        is_scored = scores.isfinite()
-        total, count = all_reduce_sum(torch.stack([scores.nan_to_num().sum(), is_scored.sum()])).unbind()
+        held_out = scores_on_all_ranks(scorer, rollout).total.to(rollout.prompt_ids.device)
+        is_scored = held_out.isfinite()
+        total, count = all_reduce_sum(torch.stack([held_out.nan_to_num().sum(), is_scored.sum()])).unbind()
         if count:
-            means[name] = total / count
-    return means
+            metrics[name] = total / count
+        rows = is_scored & scores.isfinite()
+        x, y = (within_prompts(values[rows].double(), rollout.group[rows]) for values in (scores, held_out))
+        xx, xy, yy = all_reduce_sum(torch.stack([(x * x).sum(), (x * y).sum(), (y * y).sum()])).unbind()
+        if xx * yy > 0:
+            metrics[f"{name}_correlation"] = (xy / (xx * yy).sqrt()).float()
+    return metrics
+
+
+def within_prompts(values: Tensor, group: Tensor) -> Tensor:
+    """Values [B] less their prompt's mean; less the mean of all where no prompt has two responses."""
+    counts = torch.bincount(group)
+    if not len(values) or counts.max() < 2:
+        return values - values.mean()
+    return values - (torch.bincount(group, values) / counts.clamp(min=1))[group]
 
 
 def _dense_ids(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from rlhf_lightning.rounds.artefacts import Group
 from rlhf_lightning.rounds.settings import Training
 from rlhf_lightning.stage._fitting_task import FittingTask
 from rlhf_lightning.stage._round_feedback import edit_demonstrations
-from rlhf_lightning.stage.ppo import HELD_OUT_SCORES, train_ppo
+from rlhf_lightning.stage.ppo import train_ppo
 from rlhf_lightning.stage.sft import fit_demonstrations
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ PEAK_ALARMS = ("overoptimised", "peak")
 
 def learn_by_ppo(loop: Loop, samples: list[Group], reward: LearnedReward) -> History:
     """Policy optimisation against the round's reward model, with any advantage and policy loss."""
+    from rlhf_lightning.policy.metrics import HELD_OUT_SCORES
+
     watched = loop.watched if reward.watching is None else loop.watched | {HELD_OUT_SCORES: reward.watching}
     task = with_demonstrations(loop, reward) if loop.settings.learn_edits else loop.task
     module = train_ppo(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rlhf_lightning.rollout.scoring import Scorer
     from rlhf_lightning.stage._planned_run import PlannedRun
 
-HELD_OUT_SCORES = "objective/held_out_scores"
-"""Metric of the scorer that watches for over-optimisation."""
 PROGRESS_METRICS = {"objective/scores": "score", "objective/kl": "KL", "policy/entropy_avg": "entropy", "val/response_length": "length"}
 """Metrics of the progress bar, and their labels."""
 
@@ -76,6 +74,7 @@ def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
     from functools import partial
 
     from rlhf_lightning.evaluation.metric.utility import utility
+    from rlhf_lightning.policy.metrics import HELD_OUT_SCORES
 
     path = run.settings("ppo").held_out_scorer
     scorers: dict[str, Scorer] = {}

@@ -23,7 +23,7 @@ from rlhf_lightning.stage._round_comparison import RoundOutcome, ceiling, compar
 from rlhf_lightning.stage._round_steps import Loop, judge, learn_policy, learn_reward, measure_start, sample, warm_up
 from rlhf_lightning.stage._rounds_report import report_rounds
 from rlhf_lightning.stage._task import build_task
-from rlhf_lightning.stage.ppo import HELD_OUT_SCORES, held_out_scorers, rehearse_with_scorer
+from rlhf_lightning.stage.ppo import held_out_scorers, rehearse_with_scorer
 from rlhf_lightning.stage.reward import rehearse as rehearse_reward
 from rlhf_lightning.stage.sft import rehearse as rehearse_sft
 
@@ -140,6 +140,7 @@ def begin(run: Run, settings: RoundsSettings) -> Loop:
     watched = held_out_scorers(run, task)
     extra = target_metrics(run, task)
     if run.config.get("rollout_scorer"):
+        from rlhf_lightning.policy.metrics import HELD_OUT_SCORES
         from rlhf_lightning.stage.evaluate import build_scorer
 
         watched.setdefault(HELD_OUT_SCORES, build_scorer(run, task))

@@ -71,8 +71,18 @@ def length(rollout: Rollout, sign: float = 1.0) -> Tensor:
 
 
 def test_held_out_scores_are_means_by_name(scored_of):
-    scored = scored_of(torch.tensor([[1, 1, 0], [1, 1, 1]]))
-    assert held_out_metrics({"a": length, "b": partial(length, sign=-2.0)}, scored) == {"a": 2.5, "b": -5.0}
+    scored, unscored = scored_of(torch.tensor([[1, 1, 0], [1, 1, 1]])), torch.full((2,), torch.nan)
+    assert held_out_metrics({"a": length, "b": partial(length, sign=-2.0)}, scored, unscored) == {"a": 2.5, "b": -5.0}
+
+
+def test_held_out_scores_are_correlated_with_the_trained_ones_within_prompts(scored_of):
+    lengths, scores = torch.tensor([3.0, 1.0, 2.0, 6.0, 4.0, 5.0]), torch.tensor([9.0, 1.0, 4.0, 2.0, torch.nan, 3.0])
+    scored = scored_of((torch.arange(6) < lengths[:, None]).long())
+    scored.group = torch.tensor([0, 0, 0, 1, 1, 1])
+    rows = torch.tensor([0, 1, 2, 3, 5])
+    centred = [torch.cat([part - part.mean() for part in values[rows].split([3, 2])]) for values in (lengths, scores)]
+    expected = float(torch.corrcoef(torch.stack(centred))[0, 1])
+    assert float(held_out_metrics({"a": length}, scored, scores)["a_correlation"]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_held_out_scores_are_of_what_can_be_scored(scored_of):
@@ -82,7 +92,7 @@ def test_held_out_scores_are_of_what_can_be_scored(scored_of):
     def longest(rollout: Rollout) -> list[float | None]:
         return [None if steps < 3 else float(steps) for steps in length(rollout).tolist()]
 
-    assert held_out_metrics({"a": none, "b": longest}, scored_of(torch.tensor([[1, 1, 0], [1, 1, 1]]))) == {"b": 3.0}
+    assert held_out_metrics({"a": none, "b": longest}, scored_of(torch.tensor([[1, 1, 0], [1, 1, 1]])), torch.ones(2)) == {"b": 3.0}
 
 
 PROMPTS = ["It", "Review of a lamp:\n", "The kettle", "a quiet fan, and"]

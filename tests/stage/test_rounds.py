@@ -132,7 +132,7 @@ def test_a_win_rate_is_judged_blindly_and_reported_with_its_interval(judged):
 
 
 def test_a_run_that_stops_at_any_step_continues_to_the_same_result(command, judged, tmp_path, monkeypatch):
-    """Stopped after the warm-up, between the policy and its comparison, and in the second round; each attempt goes on where the one before it stopped."""
+    """Stopped after the warm-up, before the first comparison, and in the second round."""
     words, whole = judged
     commit, sampled = Ledger.commit, []
     folder = tmp_path / "run"
