@@ -54,7 +54,7 @@ class Job:
 def command(folder: Path, *words: str) -> None:
     """One command in this process, unless its run is there."""
     if not (folder / "result.json").is_file():
-        run([f"hydra.run.dir={folder}", "resume=auto", "logger=csv", *words])
+        run([f"hydra.run.dir={folder}", "resume=auto", *words])
 
 
 def reviews(job: Job, options: argparse.Namespace) -> Path:
@@ -71,8 +71,7 @@ def reviews(job: Job, options: argparse.Namespace) -> Path:
         command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
         model, start = folder / "reward" / "reward_model", [*start, "policy_kl_control.coef=0"]
     scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={model}"]
-    sizes = ["schedule=constant", "ppo.learning_rate=2e-4", "ppo.epochs=1", "ppo.updates=45", "evaluation.responses=64"]
-    command(folder / "ppo", "stage=ppo", *start, *scorer, *sizes)
+    command(folder / "ppo", "stage=ppo", *start, *scorer, *SIZES)
     return folder / "ppo"
 
 
@@ -88,9 +87,8 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
     words = f"""experiment=lexicon_stories backbone.path={options.stories} task.prompts={options.story_prompts} seed={job.seed}
         rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=100
         rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=24
-        schedule=constant ppo.learning_rate=2e-4 ppo.epochs=1 ppo.updates=45 policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}
-        evaluation.responses=64"""
-    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split())
+        policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}"""
+    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split(), *SIZES)
     return folder / "ppo"
 
 
