@@ -93,3 +93,27 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
 
 
 TASKS = {"reviews": reviews, "stories": stories}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("out", "stories", "story_prompts", "lexicon"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
+    parser.add_argument("--tasks", default="reviews,stories")
+    options = parser.parse_args()
+    options.out = options.out.resolve()
+    for task in options.tasks.split(","):
+        for kind, count in SEEDS.items():
+            for seed in range(count):
+                print(describe(Job(task, kind, seed), TASKS[task](Job(task, kind, seed), options)))
+
+
+def describe(job: Job, folder: Path) -> str:
+    """One line on a run: the update of the first alarm, and of the loss of a tenth of the smoothed held-out gain."""
+    with (folder / "logs" / "ppo" / "metrics.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file) if row.get("objective/kl")]
+    return job.name + f" {len(rows)} updates"
+
+
+if __name__ == "__main__":
+    main()
