@@ -14,6 +14,7 @@ No training stops at the alarm: it is replayed on the metrics of every update, w
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import random
 import sys
@@ -28,6 +29,10 @@ from rlhf_lightning import run  # noqa: E402
 SEEDS = {"over": 5, "healthy": 10}
 FEW = 350
 """Judgements of the reward model that is over-optimised, of the 2,240 of a round."""
+SIZES = [
+    "schedule=constant", "ppo.learning_rate=3e-4", "ppo.epochs=1", "ppo.num_minibatches=2", "ppo.updates=36",
+    "ppo.prompts_per_update=12", "evaluation.responses=32", "logger=csv",
+]  # fmt: skip
 GOLD = """from rlhf_lightning.rollout.scorer.lexicon import LexiconScorer
 
 SCORER = LexiconScorer(path="{path}")
