@@ -1,8 +1,8 @@
 """Python programs as forks of a process that has imported everything: 50 milliseconds where a new interpreter takes five seconds.
 
-`ForkedPopen([sys.executable, "train.py", ...])` is `subprocess.Popen` for a command of this Python. The child is a real process with its
-own session, folder, environment and output, killed and waited for as any other. What only a new interpreter shows (start-up time, imports,
-environment variables that libraries read at import) needs `subprocess`.
+`ForkedPopen([sys.executable, "train.py", ...])` is `subprocess.Popen` for a command of this Python, or of another environment's. The
+child is a real process with its own session, folder, environment and output, killed and waited for as any other. What only a new
+interpreter shows (start-up time, imports, environment variables that libraries read at import) needs `subprocess`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ _EXECUTE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[at
 
 
 class ForkedPopen(subprocess.Popen[Any]):
-    """A command of this Python, forked from the server.
+    """A command of a Python, forked from its server.
 
     Args:
         spares: Python processes that the command itself will start (by Lightning or torchrun); they are forked too.
+        nested: Python processes that each of these will start.
     """
 
-    def __init__(self, command: Sequence[str], *, spares: int = 0, **settings: Any) -> None:
-        self._spares = spares
+    def __init__(self, command: Sequence[str], *, spares: int = 0, nested: int = 0, **settings: Any) -> None:
+        self._spares, self._nested = spares, nested
         super().__init__(list(command), **settings)
 
     def _execute_child(self, *args: Any) -> None:
         request, files = _request(self, args)
-        self.pid = _ask(_server(), {**request, "parent": os.getpid(), "spares": self._spares}, files)
+        numbers = {"parent": os.getpid(), "spares": self._spares, "nested": self._nested}
+        self.pid = _ask(_server(request["argv"][0]), {**request, **numbers}, files)
         _created(self, args)
 
 
@@ -54,20 +56,21 @@ class SparePopen(subprocess.Popen[Any]):
     """`subprocess.Popen` within a forked command: a Python program becomes one of its spares while there are some."""
 
     spares: list[tuple[int, socket.socket]] = []  # noqa: RUF012
+    nested = 0
 
     def _execute_child(self, *args: Any) -> None:
         request, files = _request(self, args)
         if not self.spares or request["argv"][:1] != [sys.executable]:
             return super()._execute_child(*args)  # type: ignore[misc, no-any-return]
         _, connection = self.spares.pop(0)
-        self.pid = _ask(connection, {**request, "parent": os.getpid(), "spares": 0}, files)
+        self.pid = _ask(connection, {**request, "parent": os.getpid(), "spares": self.nested, "nested": 0}, files)
         connection.close()
         _created(self, args)
         return None
 
 
 def run(command: Sequence[str], *, timeout: float, spares: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` with captured text for a command of this Python."""
+    """`subprocess.run` with captured text for a command of a Python."""
     with ForkedPopen(command, spares=spares, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings) as process:
         try:
             out, error = process.communicate(timeout=timeout)
@@ -103,13 +106,13 @@ def _ask(connection: socket.socket, request: dict[str, Any], files: list[int]) -
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """The connection to this process's server, which ends with it."""
+def _server(python: str) -> socket.socket:
+    """The connection to this process's server of an interpreter, which ends with it."""
     # Grandchildren whose parent has ended become this process's children, so that it can wait for them.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    env = os.environ | IMPORT_TIME | {"PYTHONPATH": str(ROOT), "RLHF_PLUGINS": ""}
-    subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env, cwd="/")
+    env = os.environ | IMPORT_TIME | {"PYTHONPATH": str(ROOT) if python == sys.executable else "", "RLHF_PLUGINS": ""}
+    subprocess.Popen([python, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=env, cwd="/")
     theirs.close()
     return ours
 
@@ -168,7 +171,7 @@ def _become(connection: socket.socket, request: dict[str, Any], files: list[int]
     for name, number in (("stdout", 1), ("stderr", 2)):
         buffering = 1 if name == "stderr" or "PYTHONUNBUFFERED" in os.environ else -1
         setattr(sys, name, open(number, "w", encoding="utf-8", buffering=buffering, closefd=False))  # noqa: SIM115
-    SparePopen.spares = [_spare() for _ in range(request["spares"])]
+    SparePopen.spares, SparePopen.nested = [_spare() for _ in range(request["spares"])], request["nested"]
     for module in ("subprocess", "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"):
         setattr(sys.modules[module], "Popen", SparePopen)
     while os.getppid() != request["parent"]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import run as run_forked
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "plugins.md"
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
@@ -53,12 +55,17 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installed(venv: Path) -> Installed:
-    """Runs a program of the environment."""
+    """Runs a program of the environment: in a process of its own, or as a fork of one that has imported the wheel."""
 
-    def run(program: str, *words: str, workdir: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(program: str, *words: str, workdir: Path, code: int = 0, fork: bool = True) -> subprocess.CompletedProcess[str]:
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RLHF_PLUGINS")}
         env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        done = subprocess.run([str(venv / "bin" / program), *words], cwd=workdir, capture_output=True, text=True, timeout=300, env=env)
+        command = [str(venv / "bin" / program), *words]
+        if fork:
+            command = [str(venv / "bin" / "python"), *(words if program == "python" else command)]
+            done = run_forked(command, cwd=workdir, timeout=300, env=env, spares=1)
+        else:
+            done = subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=300, env=env)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -78,7 +85,10 @@ def objectives(folder: Path) -> list[float]:
 
 
 def test_a_stranger_s_path(installed, world, empty):
-    """From an empty folder: the plugin of the docs page, a training with it, and a sweep over it, by the page's own commands."""
+    """From an empty folder: the plugin of the docs page, a training with it, and a sweep over it, by the page's own commands.
+
+    The sweep runs in one process here; joblib's processes, with a plugin: tests/cli/sweep/test_sweeps.py.
+    """
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     code, commands = blocks("python")[0], blocks("bash")[0].splitlines()
     assert len(code.splitlines()) < 20
@@ -86,14 +96,14 @@ def test_a_stranger_s_path(installed, world, empty):
     (empty / "plugins" / "cosine.py").write_text(code)
     said = [command.split() for command in commands]
     assert [words[:2] for words in said] == [["rlhf-lightning", word] for word in ("components", "reward_head=cosine", "-m")]
-    listed = installed(*said[0], workdir=empty).stdout
+    listed = installed(*said[0], workdir=empty, fork=False).stdout
     assert "reward_head=cosine" in listed
     assert "plugins/cosine.py" in listed
     trained = installed(*said[1], *world.reward("hydra.run.dir=one"), workdir=empty)
     assert "is left out" not in trained.stderr
     assert "_target_: plugins.cosine.CosineHead" in (empty / "one" / "config.yaml").read_text()
     assert (empty / "one" / "report.html").is_file()
-    installed(*said[2], *world.reward("hydra.sweep.dir=two"), workdir=empty)
+    installed(*said[2], *world.reward("hydra.sweep.dir=two", "hydra.launcher.n_jobs=1"), workdir=empty)
     found = objectives(empty / "two")
     assert len(found) == 2
     assert all(map(math.isfinite, found))

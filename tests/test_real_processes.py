@@ -82,6 +82,28 @@ def test_a_bug_of_a_plugin_is_named_with_its_line(world, tmp_path):
     assert f"{tmp_path / 'plugins' / 'mine.py'}:17, in forward" in done.stderr
 
 
+BUG = """
+import runpy, sys
+from rlhf_lightning.sft.module import SFTModule
+
+def broken(*_):
+    raise RuntimeError("a bug")
+
+SFTModule.training_step = broken
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_bug_of_the_package_exits_with_1_and_its_traceback(world, tmp_path):
+    words = [str(ROOT / "train.py"), *world.sft(f"hydra.run.dir={tmp_path / 'out'}")]
+    done = run([sys.executable, "-c", BUG, *words], cwd=tmp_path, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 

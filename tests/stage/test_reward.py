@@ -234,7 +234,7 @@ def test_a_classifier_of_an_encoder_is_trained_as_it_is(command, world, trunk_fo
 
 def test_the_features_head_needs_no_language_model_and_scores_for_the_policy(command, world):
     """Seconds, readable weights, and a folder that stage=ppo and stage=evaluate_reward take."""
-    outcome = command(*world.reward("reward_head=features", "reward_feature=[length,ngrams]"))
+    outcome = command(*world.reward("reward_head=features", "reward_head.l2=0.1", "reward_feature=[length,ngrams]"))
     assert outcome.code == 0, outcome.error
     assert outcome.result()["objective"] > 0.8
     assert "heaviest: ngrams: word: " in outcome.out
