@@ -130,7 +130,7 @@ def label_noise_of(feedback: Sequence[Feedback], tables: Tables, text_cap: int =
 
 
 def _is_trusted(votes: _Evidence, accuracy: float) -> bool:
-    """Check that the text model is right often enough, and beats the majority class by two standard errors."""
+    """Require a text model that is often right and beats the majority class by two standard errors."""
     labels, n = votes.given_class[votes.has_text], int(votes.has_text.sum())
     majority = max(float(labels.mean()), 1 - float(labels.mean())) if n and np.ptp(votes.given_class) else 0.5
     return accuracy >= MIN_TEXT_ACCURACY and accuracy > majority + 2 * np.sqrt(majority * (1 - majority) / max(n, 1))

@@ -26,7 +26,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What held-out feedback shows of a reward model.
+    """A judgement of a reward model by held-out feedback.
 
     Attributes:
         level: better than chance and length; not better than length; not better than chance; judged on thumbs of one class; unknown.
