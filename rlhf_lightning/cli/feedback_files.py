@@ -48,7 +48,7 @@ def _overrides(paths: Sequence[str]) -> list[str]:
     paths_of: dict[str, list[str]] = {}
     settings_of: dict[str, dict[str, object]] = {}
     for path in paths:
-        sample = read_sample(path)
+        sample = read_sample(path, "feedback_source")
         settings = sample.typed_settings(list(sample.types))
         if settings_of.setdefault(sample.source, settings) != settings:
             group = f"feedback_source.{sample.source}"

@@ -139,7 +139,7 @@ class _RowTransform:
         missing = [old for old in self.renamed if old not in self.renamed_fields]
         if missing and self.first_fields:
             missing_fields = "; ".join(f"no row has the field {old!r}{suggest_name(old, self.first_fields)}" for old in missing)
-            yield BadLine(path, f"rename: {missing_fields}", verdict="fatal")
+            yield BadLine(path, f"feedback_source.NAME.rename: {missing_fields}", verdict="fatal")
 
     def _drop_and_rename(self, data: dict[str, Any]) -> dict[str, Any]:
         for name in self.ignored:

@@ -111,7 +111,10 @@ def test_rename_that_loses_or_finds_nothing_is_refused(tmp_path: Path) -> None:
     assert reason(path, rename={"question": "prompt"}) == ("bad", "field 'question' can't be renamed to 'prompt': the row has that already")
     assert data(path, rename={"question": "prompt"}, ignore_fields=("prompt",)) == [{"prompt": "q"}]
     assert "renamed to 'x'" in reason(path, rename={"question": "x", "prompt": "x"})[1]
-    assert reason(path, rename={"qestion": "x"}) == ("fatal", "rename: no row has the field 'qestion', did you mean 'question'?")
+    assert reason(path, rename={"qestion": "x"}) == (
+        "fatal",
+        "feedback_source.NAME.rename: no row has the field 'qestion', did you mean 'question'?",
+    )
     (tmp_path / "bad").write_text("{\n")
     assert reason(str(tmp_path / "bad"), rename={"a": "x"})[0] == "bad"
 

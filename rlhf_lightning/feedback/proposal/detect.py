@@ -64,14 +64,17 @@ class Sample:
         return settings
 
 
-def read_sample(path: str) -> Sample:
+def read_sample(path: str, setting: str = "rlhf-lightning look") -> Sample:
     """Read the first rows of a file, a folder, a pattern, or a data set on the Hub.
+
+    Args:
+        setting: with the path, for messages.
 
     Raises:
         DataError: nothing at the path, or a file that can't be opened.
         ConfigError: a package that the kind of file needs is not installed.
     """
-    sample = _kind_of(path)
+    sample = _kind_of(path, setting)
     if sample.source == "csv":
         untyped = _with_rows(sample)
         types, decimal = column_types(untyped.rows)
@@ -89,11 +92,11 @@ def _with_rows(sample: Sample, columns: Sequence[str] = ()) -> Sample:
     return replace(sample, rows=rows, faults=faults, is_complete=len(items) <= MAX_ROWS)
 
 
-def _kind_of(path: str) -> Sample:
+def _kind_of(path: str, setting: str) -> Sample:
     if is_data_set(path):
         is_name = not Path(path).exists() and HUB_NAME.fullmatch(path) is not None
         return Sample(path, "hub", {}, "a data set on the Hub" if is_name else "a data set's folder")
-    files = files_at(path, (*PATTERNS, "*.xlsx"), "rlhf-lightning look")
+    files = files_at(path, (*PATTERNS, "*.xlsx"), setting)
     name = files[0].name.lower().removesuffix(".gz")
     with open_stream(files[0]) as stream:
         start = next(stream.blocks(), b"")[:START]

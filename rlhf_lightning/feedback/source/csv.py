@@ -131,7 +131,7 @@ class _Table:
             table = self._cells()
             header = next(table, None)
             if header is None:
-                raise _Broken("no rows: the file is empty or blank")
+                raise _Broken("no rows: the file is empty or blank (feedback_source.csv.path)")
             if not header[0] and len(header) > 1:
                 header[0] = UNNAMED
             self._check_header(header, typed)
@@ -139,7 +139,7 @@ class _Table:
                 count += 1
                 yield self._row(header, cells, typed)
             if not count:
-                raise _Broken("no rows: the file has only a header")
+                raise _Broken("no rows: the file has only a header (feedback_source.csv.path)")
         except _Broken as broken:
             yield BadLine(self.origin, str(broken), bytes(self.raw[:1024]), "fatal")
 
@@ -207,14 +207,15 @@ class _Table:
         if self.fault:
             raise _Broken(self.fault)
         if "" in header:
-            raise _Broken(f"column {header.index('') + 1} of the header has no name")
+            raise _Broken(f"column {header.index('') + 1} of the header has no name; write one into the file")
         if len(set(header)) < len(header):
             repeated = next(name for name, count in Counter(header).items() if count > 1)
-            raise _Broken(f"the header has the column {ascii(repeated)[:60]} twice")
+            raise _Broken(f"the header has the column {ascii(repeated)[:60]} twice; rename one in the file")
         for name in typed:
             if name not in header:
                 raise _Broken(
-                    f"no column {name!r}, which the settings declare{suggest_name(name, header)}; the header has: {list_names(header)}"
+                    f"no column {name!r}, declared by a setting of feedback_source.csv (numbers, ...){suggest_name(name, header)}; "
+                    f"the header has: {list_names(header)}"
                 )
 
     def _row(self, header: Sequence[str], cells: Sequence[str], typed: Typed) -> Row | BadLine:
@@ -270,7 +271,8 @@ def _explain(error: Error) -> str:
     if "unexpected end of data" in message:
         return "a quote opens in the row that starts here and doesn't close"
     if "expected after" in message:
-        return f"in the row that starts here something other than a delimiter follows a closing quote ({message})"
+        what = "something other than a delimiter follows a closing quote"
+        return f"in the row that starts here {what} ({message}); is feedback_source.csv.delimiter right?"
     if "new-line character" in message:
         return "in the row that starts here a carriage return is inside an unquoted cell; end lines with LF or CRLF"
     return message

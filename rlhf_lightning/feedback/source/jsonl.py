@@ -53,7 +53,7 @@ def read_json_lines(file: Path, max_bytes: int = MAX_BYTES, allow_tail: bool = F
             start = raw.lstrip(b" \t\r") if empty else b"{"
             if not start or not raw.strip():
                 continue
-            if empty and (foreign := foreign_format(start, NO_JSON_LINES)):
+            if empty and (foreign := foreign_format(start, NO_JSON_LINES) or _table_header(start)):
                 yield BadLine(f"{file}:{number}", foreign, raw[:1024], "fatal")
                 return
             empty = False
@@ -63,6 +63,12 @@ def read_json_lines(file: Path, max_bytes: int = MAX_BYTES, allow_tail: bool = F
             yield BadLine(f"{file}:{number}", stream.fault, b"", "allowed" if allowed else "fatal")
         elif empty:
             yield BadLine(f"{file}:{number}", "no rows: the file is empty or blank", b"", "fatal")
+
+
+def _table_header(start: bytes) -> str | None:
+    """Describe a first line that looks like the header of a table; None for others."""
+    is_header = start[:1].isalpha() and any(mark in start for mark in b",;\t") and b":" not in start
+    return "a table of text, not JSON Lines: use feedback_source=csv" if is_header else None
 
 
 def _row(raw: bytes, origin: str, offset: int, max_bytes: int, tail: bool) -> Row | BadLine:

@@ -48,7 +48,9 @@ def read_sheet(file: Path, sheet: str | None = None, header_row: int = 1) -> Ite
         try:
             book = openpyxl.load_workbook(handle, read_only=True, data_only=True)
         except Exception as error:  # of zip, XML or openpyxl itself
-            yield BadLine(f"{file}:1", f"not an Excel workbook (.xlsx): {error}", verdict="fatal")
+            yield BadLine(
+                f"{file}:1", f"not an Excel workbook (.xlsx; {error}): tables of text are read by feedback_source=csv", verdict="fatal"
+            )
             return
         if sheet is not None and sheet not in book.sheetnames:
             names = list_names(book.sheetnames)

@@ -153,7 +153,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     file = written(tmp_path, b"rating,y\n1,2\n")
     (fault,) = read(file, numbers=("ratingg",))
     assert isinstance(fault, BadLine)
-    assert "no column 'ratingg', which the settings declare, did you mean 'rating'?" in fault.reason
+    assert "no column 'ratingg', declared by a setting of feedback_source.csv (numbers, ...), did you mean 'rating'?" in fault.reason
     for wrong, words in (({"numbers": ("y",), "lists": ("y",)}, "twice"), ({"delimiter": '"'}, "one character")):
         with pytest.raises(ConfigError, match=words):
             read(file, **wrong)
