@@ -70,7 +70,7 @@ def _acquire(path: Path, remedy: str) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as cause:
-            raise ConfigError(f"{path.parent} can't be written ({cause.strerror}): give the run another folder (hydra.run.dir)") from cause
+            raise ConfigError(f"{path.parent} can't be written ({cause.strerror}): {remedy}") from cause
         try:
             _flock(handle, path, fcntl.LOCK_EX, remedy)
             if _is_at(handle, path):

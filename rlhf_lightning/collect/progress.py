@@ -22,8 +22,7 @@ def progress(connection: Connection, now: float) -> dict[str, Any]:
     """Counts of items and answers, and the answers of the last hour."""
     states = {state: count for state, count in connection.execute(select(assignment.c.state, func.count()).group_by(assignment.c.state))}
     recent = (answer.c.time > now - HOUR) & (answer.c.steps != {})  # a skip has no steps
-    last_hour = connection.scalar(select(func.count()).select_from(answer).where(recent)) or 0
-    started = connection.scalar(select(func.min(answer.c.time)).where(recent))
+    last_hour, started = connection.execute(select(func.count(), func.min(answer.c.time)).where(recent)).one()
     hours = max(now - started, 60.0) / HOUR if started is not None else 1.0
     state = counts(connection)
     rate = last_hour / hours

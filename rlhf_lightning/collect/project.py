@@ -93,7 +93,6 @@ def counts(connection: Connection) -> dict[str, int]:
     return dict(zip(("items", "slots", "answers", "complete"), map(int, row), strict=True))
 
 
-def is_complete(connection: Connection, target: int | None) -> bool:
-    """True if enough is judged: all slots, or `target` answers."""
-    state = counts(connection)
+def is_complete(state: Mapping[str, int], target: int | None) -> bool:
+    """True if enough is judged by these `counts`: all slots, or `target` answers."""
     return state["answers"] >= min(state["slots"], target if target is not None else state["slots"])

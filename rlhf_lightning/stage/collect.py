@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -59,17 +60,18 @@ def collect(run: Run) -> float:
     from rlhf_lightning.database.connection import Database
 
     settings = run.settings("collect")
-    listener = listen(settings.host, settings.port)  # refused before a model loads
-    database = Database(settings.database, durable=settings.durable)
-    name = Path(settings.database if database.is_sqlite else "collection")
-    with lock_file(name.with_name(f"{name.name}.lock"), "give this collection a database of its own (collect.database)"):
+    name = Path("collection" if "://" in settings.database else settings.database)
+    with (
+        lock_file(name.parent / f"{name.name}.lock", "give this collection a database of its own (collect.database)"),
+        listen(settings.host, settings.port) as listener,  # refused before a model loads
+        contextlib.closing(Database(settings.database, durable=settings.durable)) as database,
+    ):
         project = prepare_project(run, settings, database)
         print_links(run, project, settings, listener.getsockname()[1])
         try:
             serve(project, listener, https=settings.https, root_path=settings.root_path, report=lambda state: log_progress(run, state))
         finally:
             count = write_feedback(run, database)
-            database.close()
     return float(count)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from rlhf_lightning.checkpoint.lock import lock_file
 from rlhf_lightning.collect import people
 from rlhf_lightning.database.tables import annotator
 from rlhf_lightning.flow import Feedback
@@ -163,3 +165,20 @@ def test_a_collection_without_its_parts_is_refused(words, reason, command, tmp_p
     outcome = command("stage=collect", "collect.annotators=[ada]", "collect.port=0", *words)
     assert outcome.code == 2
     assert reason in outcome.error
+
+
+def test_a_command_that_ends_early_leaves_nothing_open(command, tmp_path, monkeypatch):
+    """A locked collection isn't even opened, and the port of a refused command is free again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = ["stage=collect", "collect.annotators=[ada]", "collect.items=items.jsonl", f"collect.port={port}"]
+    with lock_file(tmp_path / "collection.sqlite.lock", ""):
+        locked = command(*words)
+    assert (locked.code, (tmp_path / "collection.sqlite").exists()) == (2, False)
+    assert "collect.database" in locked.error
+    refused = command(*words, "collect.guidelines=missing.txt")
+    assert refused.code == 2
+    assert "collect.guidelines" in refused.error
+    socket.create_server(("127.0.0.1", port)).close()

@@ -38,13 +38,14 @@ class Figures:
         self.refresh()  # before the first annotator comes: it imports what measures agreement
 
     def current(self) -> dict[str, Any]:
-        """All figures; those of annotators and agreement may be some seconds old."""
+        """All figures, and the age in seconds of those of annotators and agreement."""
         now = self.project.clock()
         if now - self._slow["computed"] > self._pause:
             threading.Thread(target=self.refresh, daemon=True).start()
         with self.project.database.read() as connection:
             quick = {"progress": progress(connection, now), "flags": flags(connection), "is_paused": is_paused(connection)}
-        return {**quick, **self._slow}
+        slow = self._slow
+        return {**quick, **slow, "age": max(now - slow["computed"], 0.0)}
 
     def refresh(self) -> None:
         """Compute the slow figures, unless that is going on already."""

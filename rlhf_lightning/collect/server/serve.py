@@ -54,7 +54,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
         while not stop.wait(POLL_SECONDS):
             try:
                 with project.database.read() as connection:
-                    state, complete = counts(connection), is_complete(connection, project.target)
+                    state = counts(connection)
             except DatabaseGone as cause:
                 failures.append(cause)
                 server.should_exit = True
@@ -64,7 +64,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
             if state["answers"] != last:
                 last = state["answers"]
                 report(state)
-            if complete:
+            if is_complete(state, project.target):
                 time.sleep(POLL_SECONDS)  # for the page to say so
                 server.should_exit = True
                 return
@@ -77,6 +77,5 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
     finally:
         stop.set()
         watcher.join()
-        listener.close()
     if failures:
         raise ConfigError(f"{failures[0]}; answers that were not stored wait in the browsers") from failures[0]

@@ -19,7 +19,7 @@ async function refresh() {
   }
 }
 
-function draw({ progress, annotators, agreement, flags, is_paused }) {
+function draw({ progress, annotators, agreement, flags, is_paused, age }) {
   isPaused = is_paused;
   $("pause").textContent = isPaused ? "Continue" : "Pause";
   $("status").textContent = isPaused ? "Paused" : `${progress.answers} of ${progress.slots} judgements`;
@@ -27,6 +27,7 @@ function draw({ progress, annotators, agreement, flags, is_paused }) {
   $("bar").value = progress.answers;
   const figures = { Items: progress.items, "Complete items": progress.complete, Judgements: `${progress.answers} of ${progress.slots}`, "On screens now": progress.open, Skipped: progress.skipped, "Late, not counted": progress.surplus, "Judgements an hour": number(progress.per_hour), "Hours left": number(progress.hours_left) };
   $("progress").replaceChildren(...Object.entries(figures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value)))));
+  $("age").textContent = `Agreement and annotators as of ${number(age, 0)} seconds ago`;
   table($("agreement"), ["Kind", "Krippendorff's alpha", "95 % interval", "Units judged by several"], agreement.alpha.map((row) => [row.aspect ? `${row.kind} of ${row.aspect}` : row.kind, number(row.alpha, 2), row.low === null ? "–" : `${number(row.low, 2)} to ${number(row.high, 2)}`, row.units]), "Nothing was judged by two people yet.");
   const people = annotators.map((person) => {
     const habits = agreement.annotators[person.name] ?? {};
