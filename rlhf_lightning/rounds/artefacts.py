@@ -45,6 +45,14 @@ def write_feedback(path: Path, feedback: Iterable[Feedback]) -> None:
     write_atomic(path, "".join(record.model_dump_json() + "\n" for record in feedback), private=True)
 
 
+def with_selection(feedback: Sequence[Feedback], questions: Sequence[Group]) -> list[Feedback]:
+    """Give feedback the rule that selected its question, by its prompt and responses."""
+    rules = {(question.prompt, response): question.selected_by for question in questions for response in question.responses}
+    if not any(rules.values()):
+        return list(feedback)
+    return [record.model_copy(update={"selected_by": rules.get((record.prompt, record.responses[0]))}) for record in feedback]
+
+
 def read_feedback(path: Path) -> list[Feedback]:
     return [Feedback.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -19,6 +19,7 @@ class RoundsSettings:
     max_rounds: int
     prompts: int
     responses: int
+    questions: int | None
     comparisons: int
     train: Training
     warm_reward: bool

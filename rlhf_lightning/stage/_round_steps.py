@@ -146,7 +146,7 @@ def judge(loop: Loop, questions: list[Group]) -> None:
             raise ConfigError(
                 f"round {loop.number}: no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty"
             )
-        artefacts.write_feedback(loop.folder / artefacts.FEEDBACK, feedback)
+        artefacts.write_feedback(loop.folder / artefacts.FEEDBACK, artefacts.with_selection(feedback, questions))
         kinds = artefacts.counts(feedback)
         return {
             "judgements": len(feedback),

@@ -20,6 +20,7 @@ from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
 from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage._round_comparison import RoundOutcome, ceiling, compare, summary_line, target_metrics, target_names
+from rlhf_lightning.stage._round_selection import select
 from rlhf_lightning.stage._round_steps import Loop, judge, learn_policy, learn_reward, measure_start, sample, warm_up
 from rlhf_lightning.stage._rounds_report import report_rounds
 from rlhf_lightning.stage._task import build_task
@@ -36,7 +37,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 def check_combination(choices: ComposedConfig) -> None:
     """Check the combination of settings before any model loads. Raises ConfigError."""
-    choices.require("feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
+    choices.require("feedback_selection", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric", "rollout_scorer")
     check_policy_training(choices)
     check_monitor(choices, [*LOSS, *policy_names(choices)])
@@ -64,6 +65,7 @@ def rounds(
     target: str = "utility>=1.5",
     prompts: PositiveInt = 560,
     responses: PositiveInt = 4,
+    questions: PositiveInt | None = None,
     comparisons: PositiveInt = 100,
     train: Training = "ppo",
     warm_reward: bool = False,
@@ -82,6 +84,7 @@ def rounds(
             has reached it (of the utility: the estimate).
         prompts: sampled in each round.
         responses: sampled to each prompt and judged together.
+        questions: that the annotators are asked in each round, chosen by feedback_selection; null: all samples.
         comparisons: held-out prompts at most that are compared for a win rate.
         train: how the policy learns: ppo (with any advantage and policy loss), preference (preference_loss on the feedback), or sft_best
             (fine-tuning on the best of each prompt's samples by the reward model).
@@ -92,8 +95,8 @@ def rounds(
         stop_at_peak: end a round's PPO once a held-out score is past its peak (docs/overoptimisation.md).
     """
     settings = RoundsSettings(
-        parse_target(target), max_rounds, prompts, responses, comparisons, train, warm_reward, age_decay, learn_edits, watched_feedback,
-        stop_at_peak,
+        parse_target(target), max_rounds, prompts, responses, questions, comparisons, train, warm_reward, age_decay, learn_edits,
+        watched_feedback, stop_at_peak,
     )  # fmt: skip
     loop = begin(run, settings)
     return repeat_rounds(loop)
@@ -107,7 +110,7 @@ def repeat_rounds(loop: Loop) -> float:
     for number in loop.ledger.numbers(max_rounds):
         loop.begin(number)
         samples = sample(loop)
-        judge(loop, samples)
+        judge(loop, select(loop, samples))
         reward = learn_reward(loop)
         history = learn_policy(loop, samples, reward)
         after, value = compare(loop, start, reward)

@@ -191,7 +191,14 @@ def test_a_finished_run_redoes_or_drops_a_round(command, judged, tmp_path, capsy
     [
         ["stage.train=preference", "stage.warm_reward=true", "stage.age_decay=0.5"],
         ["stage.train=sft_best", "stage.learn_edits=true", "policy_tuning=lora", "stage.watched_feedback=0.4"],
-        ["ppo.ptx_coef=0.1", "stage.learn_edits=true", "stage.watched_feedback=0.4", "advantage=grpo", "evaluation.every=1"],
+        [
+            "ppo.ptx_coef=0.1",
+            "stage.learn_edits=true",
+            "stage.watched_feedback=0.4",
+            "advantage=grpo",
+            "feedback_selection=bald",
+            "stage.questions=20",
+        ],
     ],
     ids=["preference", "sft_best", "grpo"],
 )
@@ -200,6 +207,11 @@ def test_other_ways_to_learn(command, world, words):
     assert outcome.code == 0, outcome.error
     weights = [(outcome.folder / name / "policy" / "model.safetensors").read_bytes() for name in ("round_1", "round_2")]
     assert weights[0] != weights[1]
+    if "stage.questions=20" in words:
+        rows = [json.loads(line) for line in (outcome.folder / "round_2" / "feedback.jsonl").read_text().splitlines()]
+        questions = (outcome.folder / "round_2" / "questions.jsonl").read_text().splitlines()
+        assert {row["selected_by"] for row in rows} == {"bald", "random"}
+        assert [json.loads(line)["selected_by"] for line in questions] == ["random"] * 4 + ["bald"] * 16
 
 
 def test_a_task_without_a_utility_is_refused(command, world):
