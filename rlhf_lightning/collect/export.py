@@ -57,6 +57,8 @@ def trl_rows(records: Iterable[Mapping[str, Any]]) -> Rows:
                 row[f"{name}_model"] = models[i]
             if judgement.get("margin") is not None:
                 row["margin"] = judgement["margin"]
+            if record.get("selected_by") is not None:
+                row["selected_by"] = record["selected_by"]
             yield row | {name: record[name] for name in ("annotator", "time", "seconds")}
 
 

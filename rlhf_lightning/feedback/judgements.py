@@ -39,16 +39,16 @@ class Judged:
         return self.source[self.index]
 
 
-_COLUMNS = [("index", "i8"), ("prompt", "u8"), ("z_score", "f8"), ("annotator", "i4"), ("aspect", "i4"), ("kind", "i1")]
+_COLUMNS = [("index", "i8"), ("prompt", "u8"), ("z_score", "f8"), ("annotator", "i4"), ("aspect", "i4"), ("kind", "i1"), ("selected", "i1")]
 
 
 class Judgements(Sequence[Judged]):
-    """Standardised feedback: 33 bytes for each record, the records stay in their source.
+    """Standardised feedback: 34 bytes for each record, the records stay in their source.
 
     Attributes:
         source: the feedback, possibly a file.
         rows: a numpy record for each judgement: index into `source`, prompt (`prompt_number`), z_score (NaN for none), annotator and
-            aspect (indices), kind (index into KINDS).
+            aspect (indices), kind (index into KINDS), selected (1 if an option of feedback_selection other than random chose the question).
         annotators, aspects: names by index; index 0 is None, an unknown annotator and the response as a whole.
         by_text: judgements are independent by text instead of by prompt: some have no prompt, or all have the same one.
     """
@@ -73,12 +73,17 @@ class Judgements(Sequence[Judged]):
     def __getitem__(self, index: int | slice) -> Judged | Judgements:
         if isinstance(index, slice):
             return self.select(index)
-        source_index, _, z_score, annotator, aspect, kind = self.rows[index].item()
+        source_index, _, z_score, annotator, aspect, kind, _ = self.rows[index].item()
         return Judged(self.source, source_index, z_score if KINDS[kind] == "rating" else None, annotator, aspect)
 
     def select(self, rows_chosen: np.ndarray[Any, Any] | slice) -> Judgements:
         """Select judgements by slice, mask or indices."""
         return Judgements(self.source, self.rows[rows_chosen], self.annotators, self.aspects, self.by_text)
+
+    def uniform_part(self) -> Judgements:
+        """The judgements of questions drawn at random, which measure a model without bias; all if none is."""
+        uniform = self.rows["selected"] == 0
+        return self if uniform.all() or not uniform.any() else self.select(uniform)
 
     @property
     def kinds(self) -> set[str]:
@@ -114,13 +119,19 @@ def standardise(feedback: Sequence[Feedback]) -> Judgements:
         columns["annotator"].append(annotators.setdefault(record.annotator, len(annotators)))
         columns["aspect"].append(aspect)
         columns["kind"].append(KINDS.index(judgement_kind(record)))
+        columns["selected"].append(not is_uniform(record))
     rows = np.zeros(len(columns["index"]), dtype=_COLUMNS)
-    for name in ("index", "prompt", "annotator", "aspect", "kind"):
+    for name in ("index", "prompt", "annotator", "aspect", "kind", "selected"):
         rows[name] = np.asarray(columns[name])
     rated = rows["kind"] == KINDS.index("rating")
     rows["z_score"] = np.nan
     rows["z_score"][rated] = z_scores(unit_ratings, rows["annotator"][rated].tolist(), rows["aspect"][rated].tolist())
     return Judgements(feedback, rows, tuple(annotators), tuple(aspects))
+
+
+def is_uniform(record: Feedback) -> bool:
+    """True if the question was drawn at random, or no selection is recorded."""
+    return record.selected_by in (None, "random")
 
 
 def prompt_share(prompt: Prompt) -> float:

@@ -63,7 +63,10 @@ def split_judgements(judged: Judgements, fraction: float) -> Split:
 
 
 def _division(judged: Judgements, sides: np.ndarray, groups: np.ndarray, by: Literal["prompt", "text"], note: str) -> Split:
-    """Build the Split; training judgements without a prompt are batched by their texts."""
+    """Build the Split; training judgements without a prompt are batched by their texts.
+
+    Of the held-out questions those that feedback_selection chose are left out, as metrics on them would be biased; unless all were chosen.
+    """
     training = judged.select(sides == TRAINING)
     training.rows["prompt"] = groups[sides == TRAINING]
     held_out = judged.select(sides == HELD_OUT)
@@ -71,7 +74,10 @@ def _division(judged: Judgements, sides: np.ndarray, groups: np.ndarray, by: Lit
     left_out = int((sides == LEFT_OUT).sum())
     if left_out:
         note += f"; {left_out} judgements compare a text of one side with one of the other and are left out"
-    return Split(training, held_out, by, note, left_out)
+    uniform = held_out.uniform_part()
+    if len(uniform) < len(held_out):
+        note += f"{'; ' if note else ''}held-out metrics are of the {len(uniform)} uniform questions among {len(held_out)}"
+    return Split(training, uniform, by, note, left_out)
 
 
 @dataclass(frozen=True)

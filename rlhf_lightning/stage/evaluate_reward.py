@@ -47,6 +47,7 @@ def evaluate_reward(run: Run, *, models: tuple[ModelPath, ...], prompts: Literal
     if prompts == "held_out":
         judged, note = held_out_part(judged, models, run.settings("reward").validation_fraction)
         intake.notes += [note] if note else []
+    judged = judged.uniform_part()
     by_model, agreements = _measure_models(run, models, judged)
     first, several = next(iter(by_model.values())), len(models) > 1
     write_report(

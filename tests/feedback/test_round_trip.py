@@ -73,6 +73,7 @@ def records(draw: st.DrawFn) -> Feedback:
         time=draw(st.none() | st.datetimes(timezones=zones)),
         seconds=draw(st.none() | st.floats(0, 1e300)),
         weight=draw(st.floats(0, 1e300)),
+        selected_by=draw(names),
         source=draw(names),
         origin=draw(names),
     )

@@ -46,6 +46,19 @@ def test_a_division_shares_no_prompt_and_a_prompts_side_is_its_own() -> None:
     assert {record.feedback.prompt for record in split_judgements(records, 0.3).held_out} > sides[1]
 
 
+def test_chosen_questions_are_learned_from_and_not_measured_on() -> None:
+    records = [ranked(f"prompt {i % 200}", [f"a{i}", "b"]) for i in range(1000)]
+    marks = ["random" if i % 4 == 0 else "d_optimal" for i in range(1000)]
+    marked = [record.model_copy(update={"selected_by": mark}) for record, mark in zip(records, marks, strict=True)]
+    division, plain = divided(marked), divided(records)
+    assert len(division.training) == len(plain.training)
+    assert {record.feedback.selected_by for record in division.held_out} == {"random"}
+    assert f"{len(division.held_out)} uniform questions among {len(plain.held_out)}" in division.note
+    assert not division.training.by_text
+    chosen = divided([record.model_copy(update={"selected_by": "bald"}) for record in records])
+    assert len(chosen.held_out) == len(plain.held_out)
+
+
 @pytest.mark.parametrize("prompt", ["", "Summarise the story."])
 def test_ratings_of_texts_are_held_out_by_text(prompt: str) -> None:
     records = [rated(prompt, f"text {i % 400}", i % 11) for i in range(1200)]

@@ -11,8 +11,8 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
 
 T = TypeVar("T")
-TIME, SECONDS, WEIGHT = "time", "seconds", "weight"
-"""Fields of every format: time of the judgement, seconds it took, its weight. A source's `rename` maps other names to them."""
+TIME, SECONDS, WEIGHT, SELECTED_BY = "time", "seconds", "weight", "selected_by"
+"""Fields of every format: time of the judgement, seconds it took, its weight, who chose the question. A source's `rename` maps other names to them."""
 
 
 class JudgementMetadata:
@@ -29,10 +29,10 @@ class JudgementMetadata:
     def __init__(self, annotator: str | None, models: str | Iterable[str | None] = ()) -> None:
         self.annotator, self.models = annotator, models if isinstance(models, str) else tuple(models)
         names_read = (self.models,) if isinstance(self.models, str) else self.models
-        self.fields = frozenset(name for name in (annotator, *names_read, TIME, SECONDS, WEIGHT) if name is not None)
+        self.fields = frozenset(name for name in (annotator, *names_read, TIME, SECONDS, WEIGHT, SELECTED_BY) if name is not None)
 
     def __call__(self, row: Row) -> dict[str, Any]:
-        """Read annotator, time, seconds, weight, models and origin; absent ones are None, weight 1."""
+        """Read annotator, time, seconds, weight, models, selected_by and origin; absent ones are None, weight 1."""
         return {
             "annotator": row.label(self.annotator),
             "time": _field(row, TIME, parse_time),
@@ -64,7 +64,7 @@ class JudgementMetadata:
             names = (
                 None if name is None else label(name, f"{row.where}{self.models}[{i}]") for i, name in enumerate(row.items(self.models))
             )
-        return {"models": response_models(names), "origin": row.origin}
+        return {"models": response_models(names), "selected_by": row.label(SELECTED_BY), "origin": row.origin}
 
 
 def response_models(names: Iterable[str | None]) -> tuple[str | None, ...] | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlhf_lightning.feedback.judgements import is_uniform
 from rlhf_lightning.feedback.quality.agreement import agreement_of
 from rlhf_lightning.feedback.quality.bias import CHARACTERS_PER_SECOND, bias, contradictions
 from rlhf_lightning.feedback.quality.label_noise import TEXT_CAP, label_noise_of
@@ -76,6 +77,7 @@ def _measure(
     name: str, records: Sequence[Feedback], kinds: Mapping[str, int], text_cap: int, characters_per_second: float
 ) -> DataSetQuality:
     tables = tables_of(records)
+    uniform = [record for record in records if is_uniform(record)]
     noise = label_noise_of(records, tables, text_cap)
     suspect = [(record, item) for record, item in zip(records, noise.judgements, strict=True) if item and item.suspect]
     suspect.sort(key=lambda pair: -pair[1].score)
@@ -89,7 +91,7 @@ def _measure(
         kinds=dict(kinds),
         measured=len(records),
         named=sum(record.annotator is not None for record in records),
-        agreement=agreement_of(tables),
+        agreement=agreement_of(tables if len(uniform) in (0, len(records)) else tables_of(uniform)),
         annotators=reliability_of(records, tables),
         bias=bias(records, characters_per_second=characters_per_second),
         contradictions=contradictions(tables.pairs, len(tables.annotators)),

@@ -47,7 +47,7 @@ class DataSetQuality:
         judgements, kinds: number of judgements, and of each kind.
         measured: number of measured judgements: all, or a sample by prompt.
         named: number of these with an annotator's name.
-        agreement: Krippendorff's alpha of units judged by several annotators.
+        agreement: Krippendorff's alpha of units judged by several annotators, without questions that feedback_selection chose.
         annotators: sorted by name; for all data sets, annotators with one name are one person.
     """
 

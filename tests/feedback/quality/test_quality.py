@@ -75,3 +75,13 @@ def test_a_ranking_left_unranked_is_no_error() -> None:
         Feedback(prompt="q", responses=("x", "y"), judgement=Ranking(ranks=(0, None)), annotator="bob"),
     ]
     assert measure_quality(feedback).overall.contradictions.pairs == 0
+
+
+def test_agreement_is_of_uniform_questions(gather) -> None:
+    """Chosen questions are near ties, about which people disagree more."""
+    feedback = gather(["pair"], 30, 0).feedback
+    cut = len(feedback) // 2
+    marked = [*feedback[:cut], *(record.model_copy(update={"selected_by": "bald"}) for record in feedback[cut:])]
+    overall = measure_quality(marked).overall
+    assert overall.agreement == measure_quality(feedback[:cut]).overall.agreement != measure_quality(feedback).overall.agreement
+    assert overall.judgements == len(feedback)
