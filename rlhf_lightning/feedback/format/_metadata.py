@@ -12,7 +12,7 @@ from rlhf_lightning.feedback.row import Row, describe_value, finite_number, labe
 
 T = TypeVar("T")
 TIME, SECONDS, WEIGHT, SELECTED_BY = "time", "seconds", "weight", "selected_by"
-"""Fields of every format: time, seconds and weight of the judgement, and what chose the question. A source's `rename` maps others to them."""
+"""Fields of every format: time, seconds and weight of the judgement, what chose the question. A source's `rename` maps others to them."""
 
 
 class JudgementMetadata:
