@@ -39,6 +39,7 @@ async function start() {
     const state = await request("/api/state");
     Object.assign(page, { name: state.name, questions: state.questions, guidelines: state.guidelines });
     for (const question of page.questions) modules[question.name] = await import(`${root}/questions/${question.name}.js`);
+    outbox.open(page.name);
     outbox.waiting.forEach((payload) => sent.add(payload.assignment));
     accept(state);
     outbox.flush();

@@ -3,7 +3,6 @@
 import { root } from "./dom.js";
 
 const csrf = document.querySelector('meta[name="csrf"]')?.content ?? "";
-const OUTBOX = `collect-outbox:${root}`;
 const WAITS = [500, 1000, 2000, 5000, 10000, 30000];
 
 export class Refused extends Error {
@@ -32,11 +31,17 @@ export class Outbox {
   /** @param listener gets (event, payload, detail) with event "stored", "refused", "waiting" or "lost-session". */
   constructor(listener) {
     this.listener = listener;
-    this.waiting = JSON.parse(localStorage.getItem(OUTBOX) ?? "[]");
+    this.waiting = [];
     this.running = false;
     this.failures = 0;
     addEventListener("online", () => this.flush());
     addEventListener("beforeunload", (event) => this.waiting.length && event.preventDefault());
+  }
+
+  /** Take over what this person left in the browser; others who use it keep theirs. */
+  open(name) {
+    this.storage = `collect-outbox:${root}:${name}`;
+    this.waiting = JSON.parse(localStorage.getItem(this.storage) ?? "[]");
   }
 
   add(payload) {
@@ -82,6 +87,6 @@ export class Outbox {
   }
 
   save() {
-    localStorage.setItem(OUTBOX, JSON.stringify(this.waiting));
+    localStorage.setItem(this.storage, JSON.stringify(this.waiting));
   }
 }

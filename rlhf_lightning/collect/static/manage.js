@@ -5,6 +5,9 @@ import { Refused, request } from "./api.js";
 
 const REFRESH = 5000;
 const $ = (id) => document.getElementById(id);
+const MIN_GOLD = 5;
+const LOW_GOLD = 0.7;
+const MOST_FAST = 0.3;
 let isPaused = false;
 
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
@@ -33,11 +36,16 @@ function draw({ progress, annotators, agreement, flags, is_paused, age }) {
     const habits = agreement.annotators[person.name] ?? {};
     const seen = person.last_seen ? new Date(person.last_seen * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "never";
     const action = person.is_active ? h("button", { type: "button", onclick: () => revoke(person), "aria-label": `Revoke ${person.name}` }, "Revoke") : "revoked";
-    return [person.name, person.answers, person.skips, `${percent(person.gold_accuracy)} of ${person.gold}`, number(habits.reliability, 2), number(person.median_seconds), percent(person.too_fast), percent(habits.first), seen, action];
+    const gold = flagged(`${percent(person.gold_accuracy)} of ${person.gold}`, person.gold >= MIN_GOLD && person.gold_accuracy < LOW_GOLD);
+    const fast = flagged(percent(person.too_fast), person.answers >= MIN_GOLD && person.too_fast > MOST_FAST);
+    return [person.name, person.answers, person.skips, gold, number(habits.reliability, 2), number(person.median_seconds), fast, percent(habits.first), seen, action];
   });
   table($("people"), ["Name", "Answers", "Skips", "Gold right", "Reliability", "Median seconds", "Under a second", "First position wins", "Last seen", "Access"], people, "No annotators yet.");
   table($("flags"), ["Annotator", "Reason", "Item", "Response"], flags.map((row) => [row.annotator, row.reason || "–", row.item, row.excerpt]), "None.");
 }
+
+/** A figure that the manager should look at; nobody is locked out by it. */
+const flagged = (text, isOdd) => (isOdd ? h("strong", { class: "odd" }, `${text}: look at it`) : text);
 
 function table(element, heads, rows, empty) {
   const body = rows.length ? rows.map((row) => h("tr", {}, ...row.map((cell) => h("td", { class: typeof cell === "number" ? "number" : "", dir: "auto" }, cell instanceof Node ? cell : String(cell))))) : [h("tr", {}, h("td", { colspan: heads.length }, empty))];

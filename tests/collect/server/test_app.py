@@ -318,4 +318,6 @@ def test_it_works_behind_a_prefix(tmp_path):
     with serving(collection, root_path="/feedback") as address:
         reply = httpx.get(f"{address}/t/{collection.links['ada']}")
         assert reply.headers["location"] == "/feedback/"
+        assert 'src="/feedback/static/join.js"' in httpx.get(f"{address}/join/x").text
+        assert httpx.get(f"{address}/static/join.js").status_code == 200
         assert "Path=/feedback/" in reply.headers["set-cookie"]

@@ -224,12 +224,47 @@ def test_nothing_is_lost_or_doubled(browser, tmp_path):
         while open_items(collection) > 1 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert open_items(collection) == 1
+        page.go_back()
+        page.wait_for_selector("#send")
+        visitor.context.close()
+
+
+def test_unsent_answers_survive_a_closed_page_and_idle_time_is_not_counted(browser, tmp_path):
+    """Leaving with an unsent answer asks; it is sent when its own annotator comes back, not by another one in the same browser."""
+    collection = make_collection(tmp_path, {"rating": RatingQuestion(low=0, high=100, display="slider")}, [Item("p", "a"), Item("q", "b")])
+    with serving(collection) as address:
+        visitor = Visitor(browser, address, f"{address}/t/{collection.links['ada']}")
+        page, questions = visitor.page, []
+        page.on("dialog", lambda dialog: (questions.append(dialog.type), dialog.accept()))
+        page.clock.install()
+        page.reload()
+        page.wait_for_selector("#send")
+        page.route("**/api/answer", lambda route: route.abort())
+        page.clock.run_for(5_000)
+        visitor.press("Enter")
+        assert "needed" in page.locator("#error").inner_text()  # an untouched slider is no answer
+        page.clock.run_for(600_000)
+        visitor.press("ArrowRight", "Enter")
+        page.wait_for_function("() => document.getElementById('saved').textContent.includes('kept in this browser')")
+        page.goto(f"{address}/t/{collection.links['ben']}")
+        assert questions == ["beforeunload"]
+        page.wait_for_selector("#send")
+        page.unroute("**/api/answer")
+        page.clock.run_for(3_000)
+        assert rows(collection) == 0
+        page.goto(f"{address}/t/{collection.links['ada']}")
+        visitor.wait_sent(1)
+        [record] = records(collection)
+        assert (record["judgement"]["value"], record["annotator"]) == (51, "ada")
+        assert 60 <= record["seconds"] <= 70
+        with collection.project.database.read() as connection:
+            assert connection.scalar(select(answer.c.elapsed)) >= 600
         visitor.context.close()
 
 
 def test_an_edit_survives_a_restart_of_the_server_and_a_full_disk(browser, tmp_path):
     """What was typed while the server was away is stored once it is back; a refused write is said and sent again."""
-    collection = make_collection(tmp_path, {"edit": EditQuestion()}, [Item("p", ("one",)), Item("q", ("two",))], ["ada"])
+    collection = make_collection(tmp_path, {"edit": EditQuestion()}, [Item("p", ("one",)), Item("q", ("two " * 50_000,))], ["ada"])
     database = collection.project.database
     with serving(collection) as address:
         visitor = Visitor(browser, address, f"{address}/t/{collection.links['ada']}")

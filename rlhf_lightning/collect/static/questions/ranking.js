@@ -3,6 +3,7 @@
 import { h, keyButton, letter } from "../static/dom.js";
 
 const DRAG_THRESHOLD = 8;
+const EDGE = 48;
 
 export function create({ settings, task, value, change, done }) {
   const count = task.responses.length;
@@ -89,6 +90,7 @@ export function create({ settings, task, value, change, done }) {
     const onMove = (event) => {
       if (!dragging && Math.abs(event.clientY - start.clientY) < DRAG_THRESHOLD) return;
       dragging = true;
+      scrollNear(event.clientY);
       const rows = [...list.children];
       const to = rows.findIndex((other) => event.clientY < other.getBoundingClientRect().bottom);
       const from = order.indexOf(position);
@@ -105,6 +107,13 @@ export function create({ settings, task, value, change, done }) {
     addEventListener("pointermove", onMove);
     addEventListener("pointerup", onUp);
     addEventListener("pointercancel", onUp);
+  }
+  /** Scroll the panel when something is dragged to its edge. */
+  function scrollNear(y) {
+    const panel = list.closest("#question") ?? document.documentElement;
+    const { top, bottom } = panel.getBoundingClientRect();
+    if (y < top + EDGE) panel.scrollTop -= EDGE / 4;
+    if (y > bottom - EDGE) panel.scrollTop += EDGE / 4;
   }
   /** Buttons of the keys that no row of the list has. */
   function between() {
