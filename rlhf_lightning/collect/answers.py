@@ -181,7 +181,7 @@ def judged_view(row: Row[Any], sent: Answer, now: float) -> ItemView:
         time=datetime.fromtimestamp(now, UTC),
         seconds=round(_clip_seconds(sent.seconds), 3),
         source=row.source,
-        origin=f"item {row.item}",
+        origin=f"collection:{row.item}",  # one data set, whose lines are items
     )
 
 

@@ -24,6 +24,7 @@ from rlhf_lightning.database.tables import annotator, answer, assignment
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.intake import ingest
 from rlhf_lightning.feedback.judgements import standardise
+from rlhf_lightning.feedback.quality.votes import data_set
 from rlhf_lightning.feedback.reading import Reader
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Message, Ranking
@@ -139,7 +140,7 @@ def test_own_records_are_all_answers_and_skips(location, records):
             if judgement["kind"] == "edit":
                 positions, authors = None, models and [*authors, None]
             said = (stored.prompt, tuple(responses), judgement, positions, authors and tuple(authors), row.name, row.time, row.seconds)
-            expected.append(repr((*said, stored.source, f"item {row.item}")))
+            expected.append(repr((*said, stored.source, f"collection:{row.item}")))
     read = [
         repr((r.prompt, r.responses, r.judgement.model_dump(), r.positions, r.models, r.annotator, r.time.timestamp(), r.seconds, r.source,
               r.origin))
@@ -147,6 +148,7 @@ def test_own_records_are_all_answers_and_skips(location, records):
     ]  # fmt: skip
     assert sorted(read) == sorted(expected)
     assert sum(record.judgement.kind == "skip" for record in records) == 2
+    assert {data_set(record) for record in records} == {"set", "collection"}  # agreement is measured within each
 
 
 def test_skips_are_counted_and_never_learned_from(records):
@@ -159,8 +161,8 @@ def test_skips_are_counted_and_never_learned_from(records):
     assert all(record.judgement.kind != "skip" for record in [*intake.feedback, *(judged.feedback for judged in standardise(records))])
     assert len(intake.feedback) == len(records) - 2 == len(standardise(records))
     assert [line for line in intake.notes if "skip" in line] == [
-        f"skips: removed 1: flagged as faulty: {REASON} (item {SKIPPED})",
-        f"skips: removed 1: skipped (item {SKIPPED})",
+        f"skips: removed 1: flagged as faulty: {REASON} (collection:{SKIPPED})",
+        f"skips: removed 1: skipped (collection:{SKIPPED})",
     ]
 
 
