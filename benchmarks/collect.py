@@ -199,14 +199,18 @@ async def run(arguments: argparse.Namespace, location: str) -> tuple[Load, dict[
     at_start, client, start = sum(servers.of_process.values()), time.process_time(), time.perf_counter()
     background = [asyncio.create_task(load.manage(manager)), asyncio.create_task(watch(server, arguments.url, servers, backends))]
     work = asyncio.gather(*(load.annotate(token, i) for i, token in enumerate(tokens)))
-    draw = random.Random(1)
-    for _ in range(arguments.kills):
-        await asyncio.sleep(2.0 + draw.random())
+    draw, kills = random.Random(1), 0
+    while kills < arguments.kills:
+        before = len(load.acknowledged)
+        while len(load.acknowledged) == before and not work.done():  # until the server has started
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(draw.random())
         if work.done():
             break
         server[0].send_signal(signal.SIGKILL)
         server[0].wait()
         server[0] = start_server(location, port)
+        kills += 1
     await work
     servers.read(server[0].pid)
     wall, answers = time.perf_counter() - start, len(load.acknowledged)
@@ -215,9 +219,11 @@ async def run(arguments: argparse.Namespace, location: str) -> tuple[Load, dict[
     server[0].terminate()
     server[0].wait()
     servers.of_process[0] = -at_start
+    share = (time.process_time() - client) / wall
     return load, {
-        "seconds": round(wall, 1), "answers a second": round(answers / wall, 1), "server CPU ms": servers.milliseconds(answers),
-        "PostgreSQL CPU ms": backends.milliseconds(answers), "client's share of a core": round((time.process_time() - client) / wall, 2),
+        "kills": kills, "seconds": round(wall, 1), "answers a second": round(answers / wall, 1),
+        "server CPU ms": servers.milliseconds(answers), "PostgreSQL CPU ms": backends.milliseconds(answers),
+        "client's share of a core": round(share, 2),
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def collect(run: Run) -> float:
         raise ConfigError(EXTRA) from cause
     from rlhf_lightning.checkpoint.lock import lock_file
     from rlhf_lightning.collect.server.serve import listen, serve
-    from rlhf_lightning.database.connection import Database
+    from rlhf_lightning.database.connection import Database, DatabaseGone
 
     settings = run.settings("collect")
     name = Path("collection" if "://" in settings.database else settings.database)
@@ -68,10 +68,12 @@ def collect(run: Run) -> float:
     ):
         project = prepare_project(run, settings, database)
         print_links(run, project, settings, listener.getsockname()[1])
+        count = 0
         try:
             serve(project, listener, https=settings.https, root_path=settings.root_path, report=lambda state: log_progress(run, state))
         finally:
-            count = write_feedback(run, database)
+            with contextlib.suppress(DatabaseGone):  # what serve says then
+                count = write_feedback(run, database)
     return float(count)
 
 

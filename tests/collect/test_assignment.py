@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select
 
 from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
 from rlhf_lightning.collect.assignment import Rules, is_gold_turn, leave, open_assignments, renew_lease
@@ -254,3 +254,15 @@ def test_another_person_s_item_can_neither_be_read_nor_answered(new_location):
             with pytest.raises(AnswerRefused) as refused:
                 attempt()
             assert refused.value.status == 404
+
+
+def test_the_next_item_is_read_from_the_index_in_its_order(tmp_path):
+    """However many items there are: neither sorted, nor passing over those without a free slot."""
+    database, statements = collection(str(tmp_path / "c.sqlite"), 3), []
+    with database.write() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2:4]))
+        open_assignments(connection, 1, 0.0, Rules(gold_share=0))
+        [taking, *_] = [entry for entry in statements if entry[0].startswith("UPDATE item")]
+        plan = " ".join(row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {taking[0]}", taking[1]))
+    assert "USING INDEX item_queue" in plan
+    assert "B-TREE" not in plan
