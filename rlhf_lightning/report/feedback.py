@@ -10,6 +10,7 @@ from rlhf_lightning.feedback.quality.bias import Share
 from rlhf_lightning.feedback.quality.quality import Quality
 from rlhf_lightning.feedback.quality.record import DataSetQuality
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
+from rlhf_lightning.report.dots import MAX_ROWS
 from rlhf_lightning.report.report import Curve, Level, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval
 
@@ -45,13 +46,15 @@ def quality_metrics(quality: Quality) -> list[Metric]:
 
 def quality_curves(quality: Quality) -> list[Curve]:
     """The annotators' reliability, best first, for at least three of them."""
-    reliability = sorted((person.combined for person in quality.overall.annotators if person.combined is not None), reverse=True)
-    if len(reliability) < 3:
+    people = [(person.combined, person.name) for person in quality.overall.annotators if person.combined is not None]
+    people.sort(key=lambda person: (-person[0], person[1]))
+    if len(people) < 3:
         return []
-    ranks = [float(rank) for rank in range(1, len(reliability) + 1)]
-    note = "0 is a coin, 1 is always right."
-    line = Series("reliability", ranks, reliability)
-    return [Curve("Reliability of the annotators", "annotator, best first", "", [line], levels=[Level("a coin", 0.0)], note=note)]
+    rows = [float(row) for row in range(1, len(people) + 1)]
+    note = "0 is a coin, 1 is always right." + f" The first {MAX_ROWS} of {len(people)}." * (len(people) > MAX_ROWS)
+    line = Series("reliability", rows, [reliability for reliability, _ in people])
+    name, levels = "Reliability of the annotators", [Level("a coin", 0.0)]
+    return [Curve(name, "reliability", "", [line], levels=levels, note=note, bounds=(0.0, 1.0), names=[name for _, name in people])]
 
 
 def quality_tables(quality: Quality) -> list[Table]:

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.display import visible
 from rlhf_lightning.report import formatting, plots
+from rlhf_lightning.report.dots import dot_chart
 from rlhf_lightning.report.report import Curve, Level, Metric, Report, RoundResult, Sample, Series, Value
 from rlhf_lightning.statistics.intervals import Interval
 
@@ -154,7 +155,7 @@ def draw_chart(curve: Curve) -> Chart:
     wild = sum(not abs(y) < 1e30 for series in curve.series for y in series.ys)
     if wild:
         notes.append(f"{wild} of {sum(len(series.ys) for series in curve.series)} values are not finite: gaps.")
-    return Chart(curve, plots.line_chart(curve), " ".join(notes))
+    return Chart(curve, dot_chart(curve) if curve.names else plots.line_chart(curve), " ".join(notes))
 
 
 def _by_round(name: str, unit: str, rounds: list[RoundResult], value_of: Callable[[RoundResult], Value | None]) -> list[Curve]:

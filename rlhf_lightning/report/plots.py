@@ -23,7 +23,7 @@ COLOURS = 5
 
 def line_chart(curve: Curve) -> Markup:
     """Draw the curve's lines over labelled axes, with the values of each x on hover."""
-    lines = [_downsample(series, _factor(curve.unit)) for series in curve.series]
+    lines = [_downsample(series, factor_of(curve.unit)) for series in curve.series]
     frame = _frame(curve, lines)
     parts = [*_axes(curve, frame), *_references(curve, frame)]
     for index, line in enumerate(lines):
@@ -36,12 +36,12 @@ def describe(curve: Curve) -> str:
     """Describe the plot in words, for screen readers: each line's first, last, lowest and highest value."""
     words = [f"{curve.name}{f' ({curve.unit})' if curve.unit else ''} by {curve.x_label}."]
     for series in curve.series:
-        points = [(x, y * _factor(curve.unit)) for x, y in zip(series.xs, series.ys, strict=True) if _drawable(x, y)]
+        points = [(x, y * factor_of(curve.unit)) for x, y in zip(series.xs, series.ys, strict=True) if drawable(x, y)]
         if not points:
             words.append(f"{series.label}: no finite value.")
             continue
         (x0, y0), (x1, y1), ys = points[0], points[-1], [y for _, y in points]
-        words.append(f"{series.label}: {y0:.4g} at {x0:g}, {y1:.4g} at {x1:g}; lowest {min(ys):.4g}, highest {max(ys):.4g}.")
+        words.append(f"{series.label}: {y0:.3g} at {x0:g}, {y1:.3g} at {x1:g}; lowest {min(ys):.3g}, highest {max(ys):.3g}.")
     return " ".join(words)
 
 
@@ -50,7 +50,7 @@ def interval_strip(metric: Metric) -> Markup:
     rows = [(name, value) for name, value in (("before", metric.before), ("after", metric.after)) if value is not None]
     reach = [number * metric.factor for _, value in rows for number in _reach(value)]
     reach += [metric.ceiling * metric.factor] if metric.ceiling is not None else []
-    if not all(_drawable(number) for number in reach) or not any(isinstance(value, Interval) for _, value in rows):
+    if not all(drawable(number) for number in reach) or not any(isinstance(value, Interval) for _, value in rows):
         return Markup("")
     frame = _Frame(10, 210, 2, 36, *widen_range(min(reach), max(reach), 0.08), 0, 1)
     values = ticks(frame.x_low, frame.x_high, 4)
@@ -120,27 +120,30 @@ class _Frame:
 
 
 def _frame(curve: Curve, lines: Sequence[Series]) -> _Frame:
-    factor = _factor(curve.unit)
-    xs = [x for line in lines for x in line.xs if _drawable(x)]
-    ys = [y for line in lines for y in [*line.ys, *line.lows, *line.highs] if _drawable(y)]
-    ys += [level.at * factor for level in curve.levels if _drawable(level.at)] if ys else []
+    factor = factor_of(curve.unit)
+    xs = [x for line in lines for x in line.xs if drawable(x)]
+    ys = [y for line in lines for y in [*line.ys, *line.lows, *line.highs] if drawable(y)]
+    ys += [level.at * factor for level in curve.levels if drawable(level.at)] if ys else []
     x_low, x_high = widen_range(min(xs, default=0.0), max(xs, default=1.0), 0.06 if len(set(xs)) < 12 else 0.01)
     y_low, y_high = widen_range(min(ys, default=0.0), max(ys, default=1.0), 0.04)
     # An axis that starts near zero starts at zero, as for a KL.
     if 0 <= min(ys, default=0.0) < 0.4 * (y_high - y_low):
         y_low = 0.0
+    y_low, y_high = limit_range(y_low, y_high, curve, ys)
     marks = ticks(y_low, y_high, 6)
     step = marks[1] - marks[0]
     rows = tuple(i * step for i in range(math.floor(y_low / step + 1e-9), math.ceil(y_high / step - 1e-9) + 1))
+    low, high = limit_range(rows[0], rows[-1], curve, ys)
+    rows = tuple(row for row in rows if low - 1e-9 * step <= row <= high + 1e-9 * step)
     margin = 14 + 7.5 * max(map(len, tick_labels(rows)))
-    return _Frame(margin, WIDTH - 10, 34, HEIGHT - 40, x_low, x_high, rows[0], rows[-1], rows)
+    return _Frame(margin, WIDTH - 20, 34, HEIGHT - 40, x_low, x_high, min(low, rows[0]), max(high, rows[-1]), rows)
 
 
 def _axes(curve: Curve, frame: _Frame) -> Iterable[Markup]:
     for value, label in zip(frame.rows, tick_labels(frame.rows), strict=True):
         yield segment(frame.x0, frame.y(value), frame.x1, frame.y(value), "grid")
         yield element("text", label, x=frame.x0 - 6, y=frame.y(value) + 4, class_="end")
-    integers = all(x == round(x) for series in curve.series for x in series.xs if _drawable(x))
+    integers = all(x == round(x) for series in curve.series for x in series.xs if drawable(x))
     columns = ticks(frame.x_low, frame.x_high, 6, integers)
     for value, label in zip(columns, tick_labels(columns) if columns else [], strict=True):
         yield segment(frame.x(value), frame.y0, frame.x(value), frame.y0 + 4, "axis")
@@ -148,20 +151,20 @@ def _axes(curve: Curve, frame: _Frame) -> Iterable[Markup]:
     yield segment(frame.x0, frame.y0, frame.x1, frame.y0, "axis")
     yield element("text", curve.x_label, x=(frame.x0 + frame.x1) / 2, y=HEIGHT - 6, class_="middle name")
     yield element("text", curve.unit, x=4, y=14, class_="name")
-    if not any(_drawable(x, y) for series in curve.series for x, y in zip(series.xs, series.ys, strict=True)):
+    if not any(drawable(x, y) for series in curve.series for x, y in zip(series.xs, series.ys, strict=True)):
         yield element("text", "no finite value", x=(frame.x0 + frame.x1) / 2, y=(frame.y1 + frame.y0) / 2, class_="middle name")
 
 
 def _references(curve: Curve, frame: _Frame) -> Iterable[Markup]:
     for level in curve.levels:
-        if _drawable(level.at):
-            y = frame.y(level.at * _factor(curve.unit))
+        if drawable(level.at):
+            y = frame.y(level.at * factor_of(curve.unit))
             yield segment(frame.x0, y, frame.x1, y, "level")
             yield element("text", level.label, x=frame.x1 - 2, y=y - 5 if y > frame.y1 + 12 else y + 13, class_="end said")
     free = -math.inf
     for mark in curve.marks:
         x = frame.x(mark.at)
-        if _drawable(mark.at) and frame.x0 <= x <= frame.x1:
+        if drawable(mark.at) and frame.x0 <= x <= frame.x1:
             yield segment(x, frame.y1 - 6, x, frame.y0, "mark", title=mark.label)
             if x >= free and x + 7.5 * len(mark.label) < frame.x1:
                 yield element("text", mark.label, x=x + 4, y=frame.y1 - 4, class_="mark-label")
@@ -170,12 +173,12 @@ def _references(curve: Curve, frame: _Frame) -> Iterable[Markup]:
 
 def _line_marks(line: Series, colour: int, frame: _Frame) -> Iterable[Markup]:
     """Draw a line with gaps at non-finite values, dots if sparse, and whiskers or a band for its bounds."""
-    points = [(frame.x(x), frame.y(y)) if _drawable(x, y) else None for x, y in zip(line.xs, line.ys, strict=True)]
+    points = [(frame.x(x), frame.y(y)) if drawable(x, y) else None for x, y in zip(line.xs, line.ys, strict=True)]
     sparse = len(points) <= 30
     bounds = [
         (frame.x(x), frame.y(low), frame.y(high))
         for x, low, high in zip(line.xs if line.lows else [], line.lows, line.highs, strict=True)
-        if _drawable(x, low, high)
+        if drawable(x, low, high)
     ]
     if bounds and not sparse:
         outline = [f"{x:.1f},{high:.1f}" for x, _, high in bounds] + [f"{x:.1f},{low:.1f}" for x, low, _ in reversed(bounds)]
@@ -203,7 +206,7 @@ def _hover_areas(curve: Curve, lines: Sequence[Series], frame: _Frame) -> Iterab
     points: dict[float, list[tuple[int, Series, int]]] = {}
     for colour, line in enumerate(lines):
         for index, (x, y) in enumerate(zip(line.xs, line.ys, strict=True)):
-            if _drawable(x, y):
+            if drawable(x, y):
                 points.setdefault(x, []).append((colour, line, index))
     xs = sorted(points)
     edges = [frame.x0, *(frame.x((a + b) / 2) for a, b in itertools.pairwise(xs)), frame.x1]
@@ -218,8 +221,8 @@ def _hover_areas(curve: Curve, lines: Sequence[Series], frame: _Frame) -> Iterab
 
 
 def _value_text(line: Series, index: int) -> str:
-    text = f"{line.ys[index]:.4g}"
-    return f"{text} ({line.lows[index]:.4g} to {line.highs[index]:.4g})" if line.lows else text
+    text = f"{line.ys[index]:.3g}"
+    return f"{text} ({line.lows[index]:.3g} to {line.highs[index]:.3g})" if line.lows else text
 
 
 def _downsample(series: Series, factor: float) -> Series:
@@ -231,7 +234,7 @@ def _downsample(series: Series, factor: float) -> Series:
     points: list[tuple[float, float, float, float]] = []
     for start in range(0, len(ys), size):
         chunk = range(start, min(start + size, len(ys)))
-        finite = [i for i in chunk if _drawable(ys[i])]
+        finite = [i for i in chunk if drawable(ys[i])]
         mean = sum(ys[i] for i in finite) / len(finite) if finite else math.nan
         low = min(((lows or ys)[i] for i in finite), default=math.nan)
         points.append((series.xs[chunk[len(chunk) // 2]], mean, low, max(((highs or ys)[i] for i in finite), default=math.nan)))
@@ -243,7 +246,7 @@ def points_per_mark(curve: Curve) -> int:
     return max((math.ceil(len(series.xs) / MAX_POINTS) for series in curve.series), default=1) or 1
 
 
-def _factor(unit: str) -> float:
+def factor_of(unit: str) -> float:
     return 100.0 if unit == "%" else 1.0
 
 
@@ -251,7 +254,7 @@ def _reach(value: Interval | float) -> tuple[float, ...]:
     return (value.mean, value.low, value.high) if isinstance(value, Interval) else (value,)
 
 
-def _drawable(*numbers: float) -> bool:
+def drawable(*numbers: float) -> bool:
     """True for finite numbers of moderate size, so that a diverged run has a page, too."""
     return all(abs(number) < 1e30 for number in numbers)
 
@@ -262,6 +265,16 @@ def widen_range(low: float, high: float, by: float) -> tuple[float, float]:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):
         margin = max(abs(low), abs(high)) * 0.1 or 0.5
     return low - margin, high + margin
+
+
+def limit_range(low: float, high: float, curve: Curve, values: Sequence[float]) -> tuple[float, float]:
+    """Cut a range to `curve.bounds`, or to 0 to 100 % for shares; values beyond stay visible."""
+    shares = (0.0, 1.0) if curve.unit == "%" and all(-1e-9 <= value <= 100 + 1e-9 for value in values) else None
+    bounds = curve.bounds or shares
+    if bounds is None:
+        return low, high
+    bottom, top = (bound * factor_of(curve.unit) for bound in bounds)
+    return max(low, min([bottom, *values])), min(high, max([top, *values]))
 
 
 def segment(x1: float, y1: float, x2: float, y2: float, class_: str, title: str = "") -> Markup:

@@ -125,7 +125,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Curve:
-    """A plot: name, x label ("update"), unit of y ("%" shows fractions as percentages) and lines."""
+    """A plot: name, x label ("update"), unit of y ("%" shows fractions as percentages) and lines.
+
+    Attributes:
+        bounds: lowest and highest possible y, where the axis ends; shares in % have 0 and 1.
+        names: with names the plot has a row per name instead of lines, and an x is the number of a row, from 1.
+    """
 
     name: str
     x_label: str
@@ -134,6 +139,8 @@ class Curve:
     levels: list[Level] = field(default_factory=list)
     marks: list[Level] = field(default_factory=list)
     note: str = ""
+    bounds: tuple[float, float] | None = None
+    names: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rlhf_lightning.cli.sweep.jobs import SEED, Job, by_settings, varied_settings
 from rlhf_lightning.config.atomic_write import write_atomic
-from rlhf_lightning.report.page import render_template
+from rlhf_lightning.report.page import draw_chart, render_template
 from rlhf_lightning.report.parallel import Axis, parallel_coordinates
-from rlhf_lightning.report.report import Table
+from rlhf_lightning.report.report import Curve, Series, Table
 
 Cells = list[str | float | None]
 OBJECTIVE = "objective"
@@ -32,6 +32,7 @@ def sweep_page(jobs: Sequence[Job]) -> str:
         title="Sweep",
         facts=[f"{len(jobs)} jobs", *([f"{len(jobs) - len(finished)} failed"] if len(finished) < len(jobs) else [])],
         drawing=plot(finished, names),
+        by_lines=len(names) > 1,
         tables=[settings_table(jobs, names), jobs_table(jobs)],
         failed=[job for job in jobs if job.objective is None],
         same=[f"{name}={value}" for name, value in same.items()],
@@ -39,13 +40,25 @@ def sweep_page(jobs: Sequence[Job]) -> str:
 
 
 def plot(jobs: Sequence[Job], names: Sequence[str]) -> str:
-    """Draw jobs as lines over axes for settings and objective; empty without finished jobs."""
+    """Draw jobs as lines over axes, or as dots where one setting varies; empty without jobs."""
     lines = [job for job in jobs if job.objective is not None and math.isfinite(job.objective)]
     if not lines or not names:
         return ""
+    if len(names) == 1:
+        return draw_chart(dots_by_value(lines, names[0])).drawing
     axes = [Axis(name, [job.settings.get(name, "") for job in lines]) for name in names]
     tooltips = [f"job {job.name}: {OBJECTIVE} {job.objective:.4g}\n{job.overrides}" for job in lines]
-    return parallel_coordinates([*axes, Axis(OBJECTIVE, [str(job.objective) for job in lines])], tooltips)
+    return parallel_coordinates([*axes, Axis(OBJECTIVE, [f"{job.objective:.4g}" for job in lines])], tooltips)
+
+
+def dots_by_value(jobs: Sequence[Job], name: str) -> Curve:
+    """The objectives of the jobs on a row per value of the setting; numbers in their order."""
+    values = list(dict.fromkeys(job.settings.get(name, "") for job in jobs))
+    if Axis(name, values).numbers is not None:
+        values.sort(key=float)
+    rows = [float(values.index(job.settings.get(name, "")) + 1) for job in jobs]
+    series = Series(OBJECTIVE, rows, [job.objective or 0.0 for job in jobs])
+    return Curve(name, OBJECTIVE, "", [series], names=values)
 
 
 def settings_table(jobs: Sequence[Job], names: Sequence[str]) -> Table:

@@ -32,7 +32,7 @@ class JudgementMetadata:
         self.fields = frozenset(name for name in (annotator, *names_read, TIME, SECONDS, WEIGHT, SELECTED_BY) if name is not None)
 
     def __call__(self, row: Row) -> dict[str, Any]:
-        """Read annotator, time, seconds, weight, models, selected_by and origin; absent ones are None, weight 1."""
+        """Read all metadata of a judgement; what is absent is None, the weight 1."""
         return {
             "annotator": row.label(self.annotator),
             "time": _field(row, TIME, parse_time),

@@ -54,7 +54,7 @@ def test_the_page_needs_nothing_else_and_hides_nothing(jobs):
     assert "script" not in texts.tags
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert "style=" not in page
-    assert page.count('class="run"') == 4, "jobs with a result are lines"
+    assert len(re.findall(r'class="dot', page)) == 4, "jobs with a result are dots"
     assert "RuntimeError: out of [memory]" in page
     assert "a.b=[1,2]" in page
     assert page == sweep_page(read_jobs(jobs))

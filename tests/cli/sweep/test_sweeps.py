@@ -65,7 +65,7 @@ def test_every_job_is_a_row(world, tmp_path):
     assert "4 jobs; means over seeds" in out
     assert "failed" not in out
     assert str(folder / "sweep.html") in out
-    assert (folder / "sweep.html").read_text().count('class="run"') == 4
+    assert (folder / "sweep.html").read_text().count('class="dot') == 4
     assert [file.name for file in tmp_path.iterdir()] == ["sweep"], "a sweep writes nothing outside its folder"
 
 
