@@ -18,6 +18,7 @@ import csv
 import os
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,19 @@ ROOT = Path(os.environ.get("REPOSITORY") or Path(__file__).resolve().parents[1])
 sys.path.insert(0, str(ROOT))
 
 from rlhf_lightning import run  # noqa: E402
+from rlhf_lightning.policy.alarms import HELD_OUT, held_out_peak, overoptimisation  # noqa: E402
+from rlhf_lightning.policy.overoptimisation import distance, fit_score  # noqa: E402
 
 SEEDS = {"over": 5, "healthy": 10}
+SMOOTHING = 7
+"""Updates of the centred mean by which the loss of a run is measured."""
 FEW = 350
 """Judgements of the reward model that is over-optimised, of the 2,240 of a round."""
 SIZES = [
-    "schedule=constant", "ppo.learning_rate=3e-4", "ppo.epochs=1", "ppo.num_minibatches=2", "ppo.updates=36",
+    "schedule=constant", "ppo.epochs=1", "ppo.num_minibatches=2", "ppo.updates=36",
     "ppo.prompts_per_update=12", "evaluation.responses=32", "logger=csv",
 ]  # fmt: skip
+RATES = {"over": "ppo.learning_rate=5e-4", "healthy": "ppo.learning_rate=3e-4"}
 GOLD = """from rlhf_lightning.rollout.scorer.lexicon import LexiconScorer
 
 SCORER = LexiconScorer(path="{path}")
@@ -76,7 +82,7 @@ def reviews(job: Job, options: argparse.Namespace) -> Path:
         command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
         model, start = folder / "reward" / "reward_model", [*start, "policy_kl_control.coef=0"]
     scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={model}"]
-    command(folder / "ppo", "stage=ppo", *start, *scorer, *SIZES)
+    command(folder / "ppo", "stage=ppo", *start, *scorer, *SIZES, RATES[job.kind])
     return folder / "ppo"
 
 
@@ -93,7 +99,7 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
         rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=100
         rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=24
         policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}"""
-    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split(), *SIZES)
+    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split(), *SIZES, RATES[job.kind])
     return folder / "ppo"
 
 
@@ -102,22 +108,53 @@ TASKS = {"reviews": reviews, "stories": stories}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("out", "stories", "story_prompts", "lexicon"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
+    for name in ("out", "stories", "story-prompts", "lexicon"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--tasks", default="reviews,stories")
+    parser.add_argument("--report", action="store_true", help="only report the runs that there are")
     options = parser.parse_args()
     options.out = options.out.resolve()
     for task in options.tasks.split(","):
         for kind, count in SEEDS.items():
-            for seed in range(count):
-                print(describe(Job(task, kind, seed), TASKS[task](Job(task, kind, seed), options)))
+            for job in (Job(task, kind, seed) for seed in range(count)):
+                if not options.report:
+                    TASKS[task](job, options)
+                if (options.out / job.name / "ppo" / "result.json").is_file():
+                    print(describe(job, options.out / job.name / "ppo"))
 
 
 def describe(job: Job, folder: Path) -> str:
-    """One line on a run: the update of the first alarm, and of the loss of a tenth of the smoothed held-out gain."""
+    """One line on a run: the update of the first alarm, and that of the loss of a tenth of the held-out gain."""
     with (folder / "logs" / "ppo" / "metrics.csv").open() as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file) if row.get("objective/kl")]
-    return job.name + f" {len(rows)} updates"
+    alarm = next((i for i in range(1, len(rows) + 1) if held_out_peak(rows[:i]) or overoptimisation(rows[:i])), None)
+    name = next(name for name in HELD_OUT if name in rows[0])
+    gains = smoothed([row[name] for row in rows])
+    loss = first_loss(gains)
+    curve = fit_score([distance(row["objective/kl"]) for row in rows], [row[name] for row in rows])
+    peak = "-" if curve is None else f"{curve.peak_kl:.3g}"
+    kl = [row["objective/kl"] for row in rows]
+    updates = {"alarm": alarm, "loss": loss}
+    kls = "  ".join(f"{name} {'-' if update is None else f'{update} (KL {kl[update - 1]:.3g})'}" for name, update in updates.items())
+    return f"{job.name:20} {kls}  highest {max(gains):.3f}, last {gains[-1]:.3f}, start {gains[0]:.3f}; predicted peak KL {peak}"
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Centred means of SMOOTHING values."""
+    reach = SMOOTHING // 2
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def first_loss(values: Sequence[float]) -> int | None:
+    """The update from which on a tenth of the highest gain over the start is lost; None without."""
+    peak = max(range(len(values)), key=values.__getitem__)
+    bound = values[peak] - 0.1 * (values[peak] - values[0])
+    if peak == 0:
+        return 1
+    below = [i for i in range(peak, len(values)) if values[i] < bound]
+    lasting = [i for i in below if all(value < bound for value in values[i:])]
+    return lasting[0] + 1 if lasting else None
 
 
 if __name__ == "__main__":

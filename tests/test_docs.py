@@ -29,6 +29,7 @@ from hydra.core.global_hydra import GlobalHydra
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_lightning import registry
+from rlhf_lightning.config.overrides import quote_comparisons
 from rlhf_lightning.config.presets import CONF, list_presets
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.runtime.composition import check
@@ -158,7 +159,7 @@ def stock(tmp_path_factory, world) -> Callable[[Path], None]:
 def composed(words: list[str]) -> Any:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [word for word in words if not word.startswith("hydra")])
+        return compose("config", [quote_comparisons(word) for word in words if not word.startswith("hydra")])
 
 
 def first_of_each(words: list[str]) -> list[str]:

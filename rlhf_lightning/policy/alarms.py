@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist, fmean
 
+from rlhf_lightning.policy.overoptimisation import distance, fit_score
+
 PROXY = "objective/scores"
 HELD_OUT = ("objective/held_out_scores", "objective/utility")
 """Metrics of scorers for monitoring."""
@@ -17,6 +19,10 @@ FIRST_LOOK, LOOK_EVERY = 10, 5
 SHORTEST, LONGEST = 20, 100
 """Limits on the points of a look, which takes the newer half of the measurements."""
 FALSE_ALARMS = 0.05
+WINDOW, AGREEMENT = 5, 2.0
+"""Measurements of a mean correlation, and the standard errors above zero that it needs."""
+IN_SIGHT = 2.0
+"""A predicted peak beyond this multiple of the largest distance is an extrapolation."""
 ALL_ALIKE = 5
 """Updates without a difference between scores."""
 AROUND = 3
@@ -28,8 +34,8 @@ History = Sequence[Mapping[str, float]]
 def alarms(history: History) -> dict[str, str]:
     """Every alarm by name, with cause and remedy; an empty text if there is none."""
     return {
-        "overoptimised": overoptimisation(history), "entropy": low_entropy(history), "eos": eos_collapse(history),
-        "distinct": diversity_collapse(history), "constant": constant_scores(history),
+        "overoptimised": overoptimisation(history), "peak": held_out_peak(history), "entropy": low_entropy(history),
+        "eos": eos_collapse(history), "distinct": diversity_collapse(history), "constant": constant_scores(history),
     }  # fmt: skip
 
 
@@ -81,6 +87,40 @@ def overoptimisation(history: History) -> str:
                 "policy games the scorer; raise policy_kl_control.coef, stop earlier, or collect feedback on its present responses"
             )
     return ""
+
+
+def held_out_peak(history: History) -> str:
+    """The held-out score is about to fall: it no longer agrees with the score on responses to a prompt.
+
+    A small step of policy optimisation changes the mean of any quantity of the responses by its covariance with the advantages (Price's
+    equation, G. R. Price 1970; the policy gradient of one score, read for another). So the held-out score rises while its correlation with
+    the trained score is positive, and peaks where that is zero: the correlation crosses zero before a fall can be measured in the means.
+    The mean correlation of the last WINDOW measurements is compared with AGREEMENT standard errors of a correlation of that many
+    responses; a held-out score that never agreed with the trained one alarms too.
+    """
+    for name in HELD_OUT:
+        points = [step[f"{name}_correlation"] for step in history if f"{name}_correlation" in step]
+        if len(points) <= WINDOW or "episode" not in history[0]:
+            continue
+        responses = WINDOW * max(history[0]["episode"], 2.0)
+        bound = AGREEMENT / math.sqrt(responses)
+        means = [fmean(points[i : i + WINDOW]) for i in range(len(points) - WINDOW + 1)]
+        if means[-1] < bound:
+            return (
+                f"the score and {name} correlate by {means[-1]:.2f} over responses to a prompt, and by {means[0]:.2f} at first: what "
+                f"raises the score no longer raises {name}{fitted_peak(history, name)}; stop here, raise policy_kl_control.coef, or "
+                "collect feedback on present responses"
+            )
+    return ""
+
+
+def fitted_peak(history: History, name: str) -> str:
+    """The KL at which a held-out score has its predicted peak, for a message; empty if it isn't in sight."""
+    points = [(distance(step["objective/kl"]), step[name]) for step in history if name in step and "objective/kl" in step]
+    curve = fit_score([x for x, _ in points], [y for _, y in points])
+    if curve is None or curve.peak > IN_SIGHT * max(x for x, _ in points):
+        return ""
+    return f", whose predicted peak is at a KL of {curve.peak_kl:.3g} nats"
 
 
 def low_entropy(history: History) -> str:

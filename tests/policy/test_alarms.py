@@ -19,6 +19,7 @@ from rlhf_lightning.policy.alarms import (
     constant_scores,
     diversity_collapse,
     eos_collapse,
+    held_out_peak,
     low_entropy,
     mann_kendall,
     overoptimisation,
@@ -128,7 +129,7 @@ def test_one_response_an_update_has_none_to_differ_from():
 
 
 def test_an_empty_history_has_every_alarm_and_none_sounds():
-    assert alarms([]) == dict.fromkeys(["overoptimised", "entropy", "eos", "distinct", "constant"], "")
+    assert alarms([]) == dict.fromkeys(["overoptimised", "peak", "entropy", "eos", "distinct", "constant"], "")
 
 
 def test_a_note_says_when_it_began_and_how_long_it_stood():
@@ -141,3 +142,29 @@ def test_a_note_says_when_it_began_and_how_long_it_stood():
     assert note.startswith(f"Alarm (round 2, update {stood[0]}, raised in {len(stood)} of 40 updates): from update 1 to 10 the score rose")
     assert len(stood) < 30, "it ends when the held-out score rises again"
     assert fmean(stood) < 30
+
+
+def agreement(start: float, end: float, updates: int = 40, responses: int = 96, seed: int = 0) -> list[dict[str, float]]:
+    """A history whose correlation moves from start to end, with the noise of that many responses."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(updates):
+        correlation = start + (end - start) * i / (updates - 1) + rng.gauss(0, responses**-0.5)
+        score = {PROXY: float(i), "objective/kl": 0.1 * i, "episode": responses * (i + 1)}
+        rows.append(score | {HELD_OUT[0]: 0.1 * i - 0.002 * i * i, f"{HELD_OUT[0]}_correlation": correlation})
+    return rows
+
+
+def test_a_correlation_that_crosses_zero_alarms_before_it_does():
+    firsts = []
+    for seed in range(40):
+        history = agreement(0.6, -0.6, seed=seed)
+        firsts.append(next(i for i in range(1, 41) if held_out_peak(history[:i])))
+    assert 12 < fmean(firsts) <= 21
+    assert max(firsts) < 26
+    assert "objective/held_out_scores" in held_out_peak(agreement(0.6, -0.6))
+
+
+def test_a_correlation_that_stays_positive_is_silent():
+    assert not any(held_out_peak(agreement(0.7, 0.4, seed=seed)[:i]) for seed in range(40) for i in range(1, 41))
+    assert not held_out_peak([{PROXY: 1.0, HELD_OUT[0]: 1.0}] * 30)

@@ -145,7 +145,7 @@ def test_a_planted_hack_sounds_the_alarm_and_an_honest_score_does_not():
 def test_the_first_alarm_ends_the_training_if_it_is_set_to():
     module = train([], partial(length, sign=-1.0), stop_on_alarm=True)
     assert len(module.history) < 24
-    assert module.history[-1]["alarm/overoptimised"] == 1.0
+    assert module.history[-1]["alarm/peak"] == 1.0
     assert not any(any(value for name, value in step.items() if name.startswith("alarm/")) for step in module.history[:-1])
 
 
