@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, exists, func, insert, or_, select, update
 
 from rlhf_lightning.collect.assignment import Rules
 from rlhf_lightning.collect.questions import Question
 from rlhf_lightning.database.connection import Database
-from rlhf_lightning.database.tables import item, project
+from rlhf_lightning.database.tables import annotator, assignment, credential, item, project
 from rlhf_lightning.errors import ConfigError
 
 
@@ -96,3 +96,15 @@ def counts(connection: Connection) -> dict[str, int]:
 def is_complete(state: Mapping[str, int], target: int | None) -> bool:
     """True if enough is judged by these `counts`: all slots, or `target` answers."""
     return state["answers"] >= min(state["slots"], target if target is not None else state["slots"])
+
+
+def is_exhausted(connection: Connection) -> bool:
+    """True if nobody who may judge has anything to judge, and nobody else can join: the rest was skipped by someone.
+
+    An item that needs as many people as there are can't be completed once one of them skips it.
+    """
+    active = (annotator.c.role == "annotator") & annotator.c.is_active
+    had = exists().where(assignment.c.item == item.c.id, assignment.c.annotator == annotator.c.id, assignment.c.state != "expired")
+    judgeable = select(item.c.id).select_from(item.join(annotator, active)).where(item.c.free > 0, item.c.is_gold.is_(False), ~had)
+    can_go_on = or_(exists().where(assignment.c.state == "open"), exists().where(credential.c.kind == "join"), ~exists().where(active))
+    return not connection.scalar(select(can_go_on)) and connection.scalar(judgeable.limit(1)) is None

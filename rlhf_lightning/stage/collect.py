@@ -44,7 +44,7 @@ def check_combination(choices: ComposedConfig) -> None:
 
 @register("stage", "collect", check=check_combination)
 def collect(run: Run) -> float:
-    """Serve the page until enough is judged or Ctrl-C; returns the number of records.
+    """Serve the page until enough is judged or Ctrl-C; returns the number of records, skips included.
 
     The same command continues it. Prints a link for the manager and one for each annotator. Writes feedback.jsonl;
     feedback_source=collected reads the database itself.
@@ -221,11 +221,16 @@ def write_feedback(run: Run, database: Database) -> int:
     """Write the answers as feedback.jsonl into the run's folder; return their number."""
     import json
 
+    from rlhf_lightning.collect.project import counts
     from rlhf_lightning.config.atomic_write import write_atomic
     from rlhf_lightning.database.records import record_rows
 
     with database.read() as connection:
         rows = list(record_rows(connection))
+        state = counts(connection)
+    if state["answers"] < state["slots"]:
+        missing = f"{state['slots'] - state['answers']} of {state['slots']} judgements are missing"
+        run.log(f"{missing}: the same command continues; what people skipped others must judge (collect.annotators)")
     write_atomic(run.folder / "feedback.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows), private=True)
     skips = sum(row["judgement"]["kind"] == "skip" for row in rows)
     run.log(f"{len(rows) - skips} judgements and {skips} skips: {run.folder / 'feedback.jsonl'}")

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 
+from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import Answer, AnswerRefused, reopen, skip, store_answer, store_draft
 from rlhf_lightning.collect.assignment import Rules, is_gold_turn, leave, open_assignments, renew_lease
 from rlhf_lightning.collect.items import Item, add_items
+from rlhf_lightning.collect.project import is_exhausted
 from rlhf_lightning.collect.question.thumbs import ThumbsQuestion
 from rlhf_lightning.database.connection import Database
-from rlhf_lightning.database.tables import annotator, answer, assignment, item
+from rlhf_lightning.database.tables import annotator, answer, assignment, credential, item
 
 QUESTIONS = {"thumbs": ThumbsQuestion()}
 KEYS = itertools.count()
@@ -202,6 +204,25 @@ def test_nobody_waits_while_an_item_is_on_no_screen(people, paces, seed):
 def count_screens(connection) -> int:
     """People with an open item: the others are preloaded."""
     return connection.scalar(select(func.count(assignment.c.annotator.distinct())).where(assignment.c.state == "open"))
+
+
+def test_a_collection_ends_when_everybody_has_judged_or_skipped_what_is_left(new_location):
+    """Not while someone could still judge, has an item open, or may join."""
+    database = collection(new_location(), 2, overlap=2, people=2)
+    with database.write() as connection:
+        for person in (1, 2):
+            for number, row in enumerate(open_assignments(connection, person, 0.0, Rules(gold_share=0.0))):
+                assert not is_exhausted(connection)
+                if person == 2 and number == 0:
+                    skip(connection, person, skipped(row), "unclear", False, 0.0)
+                else:
+                    store_answer(connection, person, sent(row), QUESTIONS, 0.0)
+        assert is_exhausted(connection)
+        people.new_credential(connection, 1, "join", 0.0)
+        assert not is_exhausted(connection)
+        connection.execute(delete(credential))
+        people.add_person(connection, "person 3", "annotator", 0.0)
+        assert not is_exhausted(connection)
 
 
 def test_who_leaves_gives_back_what_was_not_seen(new_location):

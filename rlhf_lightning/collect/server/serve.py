@@ -11,7 +11,7 @@ from collections.abc import Callable
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from rlhf_lightning.collect.project import Project, counts, is_complete
+from rlhf_lightning.collect.project import Project, counts, is_complete, is_exhausted
 from rlhf_lightning.collect.server.app import Application
 from rlhf_lightning.database.connection import DatabaseGone
 from rlhf_lightning.errors import ConfigError
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> None:
-    """Serve until the collection is complete; a signal ends the process's work as everywhere.
+    """Serve until the collection is complete or nobody has anything to judge; a signal ends the process's work as everywhere.
 
     Every answer is stored when it is acknowledged, so that a stop at any moment loses none.
 
@@ -55,6 +55,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
             try:
                 with project.database.read() as connection:
                     state = counts(connection)
+                    is_over = is_complete(state, project.target) or is_exhausted(connection)
             except DatabaseGone as cause:
                 failures.append(cause)
                 server.should_exit = True
@@ -64,7 +65,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
             if state["answers"] != last:
                 last = state["answers"]
                 report(state)
-            if is_complete(state, project.target):
+            if is_over:
                 time.sleep(POLL_SECONDS)  # for the page to say so
                 server.should_exit = True
                 return
