@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.cli.feedback_files import expand_feedback_files
 from rlhf_lightning.cli.foreign_terms import reject_foreign_flags
+from rlhf_lightning.cli.named_options import expand_named_options
 from rlhf_lightning.config.command_paths import expand_home
 from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, check_arguments, quote_comparisons
 from rlhf_lightning.config.plugins import take_flag
@@ -37,7 +38,7 @@ def parse_args(argv: Sequence[str]) -> list[str]:
         ConfigError: --plugins without a folder.
     """
     arguments = [quote_comparisons(argument) for argument in expand_home(take_flag(argv))]
-    return expand_feedback_files(launch.inherited_overrides(arguments))
+    return expand_named_options(expand_feedback_files(launch.inherited_overrides(arguments)))
 
 
 def hydra_args(args: Sequence[str]) -> list[str]:
