@@ -131,7 +131,8 @@ def metadata_settings(table: Table, used: Collection[str], **names: str) -> tupl
     settings, reasons = {}, []
     for role, setting in names.items():
         scalars = [field for field in table.of_kind("text", "number") if field.path not in used and field.words <= 4]
-        best = best_named([field for field in scalars if len(field.distinct) < 0.9 * len(field.values) or len(field.values) < 10], role)
+        repeated = [field for field in scalars if 1 < len(field.distinct) < max(10, 0.9 * len(field.values))]
+        best = best_named(repeated if role == "annotator" else scalars, role)
         if best is not None:
             settings[setting] = best.path
             reasons.append(f"the {role} is `{best.path}` ({some_values(best)})")

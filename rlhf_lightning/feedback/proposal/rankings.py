@@ -103,6 +103,7 @@ def _is_numbers(item: Field) -> bool:
 
 def _lists(table: Table, field: Field) -> Iterator[Candidate]:
     settings, reasons = _frame(table, {field.path})
+    yield from _choices(table, field, settings | {"responses": field.path}, reasons)
     for ranks in table.fields.values():
         if ranks is field or ranks.kind not in ("list", "text"):
             continue

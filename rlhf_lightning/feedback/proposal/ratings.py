@@ -116,7 +116,8 @@ def rater_columns(numbers: Sequence[Field]) -> list[Field]:
     people = [field for field in numbers if WORDS["people"] & set(words_of(field.name))]
     if len(people) > 1:
         return people
-    unnamed = [field for field in numbers if not is_aspect(field) and not any(name_score(field.name, role) > 0.3 for role in ROLES)]
+    quantities = [field for field in numbers if is_aspect(field) or is_bad_thing(field)]
+    unnamed = [field for field in numbers if field not in quantities and not any(name_score(field.name, role) > 0.3 for role in ROLES)]
     in_object = [field for field in unnamed if name_score(field.path.rpartition(".")[0], "score") > 0.3]
     unnamed = in_object or [field for field in unnamed if "." not in field.path]
     if len(unnamed) < 2:
@@ -127,6 +128,17 @@ def rater_columns(numbers: Sequence[Field]) -> list[Field]:
 
 def is_aspect(field: Field) -> bool:
     return bool(WORDS["aspects"] & {*words_of(field.name), "_".join(words_of(field.name))})
+
+
+def is_bad_thing(field: Field) -> bool:
+    """Detect the rating of something bad, such as toxicity, of which more is worse."""
+    return not WORDS["bad"].isdisjoint(words_of(field.name))
+
+
+def _direction(fields: Sequence[Field]) -> tuple[str, ...]:
+    """A warning where more is worse."""
+    bad = [field.path for field in fields if is_bad_thing(field)]
+    return (f"of {in_backticks(bad)} more is worse, and a rating is read as better when it is higher: turn it around",) if bad else ()
 
 
 def _raters(table: Table, exchange: Exchange, raters: Sequence[Field]) -> Candidate:
@@ -158,10 +170,11 @@ def _attributes(table: Table, exchange: Exchange, aspects: Sequence[Field]) -> C
         settings["scale"] = next(iter(ends))
     metadata, reasons = metadata_settings(table, [field.path for field in aspects], annotator="annotator", model="model")
     notes = [f"`{path}`: {extent}" for path, (_, extent) in scales.items() if "taken" in extent]
+    certainty = 0.7 if "mean" in words_of(next(iter(parents))) or _direction(aspects) else 0.97
     return Candidate(
-        "attributes", settings | metadata, (0.7 if "mean" in words_of(next(iter(parents))) else 0.97) * exchange.score,
+        "attributes", settings | metadata, certainty * exchange.score,
         (*exchange.reasons, f"{in_backticks(field.path for field in aspects)} are ratings of aspects", *reasons),
-        frozenset(field.path for field in aspects), tuple(notes),
+        frozenset(field.path for field in aspects), (*_direction(aspects), *notes),
     )  # fmt: skip
 
 
@@ -172,15 +185,16 @@ def _single(table: Table, exchange: Exchange, field: Field, certainty: float) ->
     scale, extent = guess_scale(field.numbers, field.name)
     if set(field.distinct) <= {0, 1, -1}:
         certainty *= 0.8  # rather a thumb
-    if len(field.distinct) == 1:
-        certainty *= 0.8
+    if len(field.distinct) == 1 or is_bad_thing(field):
+        certainty *= 0.75
     metadata, reasons = metadata_settings(table, [field.path], annotator="annotator", model="model")
-    marks = ("school marks in German run the other way: 1 is the best",) if {"note", "schulnote"} & set(words_of(field.name)) else ()
+    is_mark = scale[1] == 6 and not {"note", "schulnote"}.isdisjoint(words_of(field.name))
+    marks = ("school marks in German run the other way: 1 is the best",) if is_mark else ()
     aspect = {"aspect": field.name} if is_aspect(field) and name_score(field.name, "rating") < 0.7 else {}
     yield Candidate(
         "rating", exchange.settings | {"rating": field.path, "ratings": None, "scale": scale} | aspect | metadata,
         certainty * (0.35 + 0.6 * named) * exchange.score, (*exchange.reasons, f"`{field.path}` is the rating", *reasons),
-        frozenset([field.path]), (*marks, *((extent,) if "taken" in extent else ())),
+        frozenset([field.path]), (*_direction([field]), *marks, *((extent,) if "taken" in extent else ())),
     )  # fmt: skip
 
 

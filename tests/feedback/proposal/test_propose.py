@@ -504,3 +504,33 @@ def test_the_first_proposal_is_right(case: str, tmp_path: Path):
     assert candidate.format == form, proposal.overrides
     assert {key: candidate.settings.get(key) for key in settings} == settings
     assert proposal.share == 1
+
+
+UNCLEAR = {
+    "0 and 1 for a and b": lambda i: {"prompt": PROMPTS[i], "response_a": GOOD[i], "response_b": POOR[i], "label": i % 2},
+    "a signed preference": lambda i: {"prompt": PROMPTS[i], "response_a": GOOD[i], "response_b": POOR[i], "preference": i % 7 - 3},
+    "how toxic": lambda i: {"comment_text": GOOD[i], "toxicity": round(0.07 * i, 3), "insult": round(0.05 * i, 3)},
+    "difficulty of a question": lambda i: {"question": PROMPTS[i], "answer": GOOD[i], "difficulty": 1 + i % 3},
+    "one column per winner": lambda i: {
+        "prompt": PROMPTS[i], "response_a": GOOD[i], "response_b": POOR[i], "winner_a": int(i % 3 == 0), "winner_b": int(i % 3 == 1)},
+}  # fmt: skip
+WITHOUT_JUDGEMENT = {
+    "prompts": lambda i: {"prompt": PROMPTS[i]},
+    "demonstrations": lambda i: {"messages": turns(PROMPTS[i], GOOD[i])},
+    "instructions": lambda i: {"instruction": PROMPTS[i], "output": GOOD[i]},
+    "a benchmark": lambda i: {"model": f"model-{i}", "accuracy on math": 50 + i, "accuracy on code": 30 + i},
+}
+
+
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_what_the_file_does_not_say_is_not_sure(case: str, tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(rows(UNCLEAR[case])))
+    assert not any(proposal.is_sure for proposal in propose(str(file))[1])
+
+
+@pytest.mark.parametrize("case", WITHOUT_JUDGEMENT)
+def test_a_file_without_judgements_has_no_proposal(case: str, tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(rows(WITHOUT_JUDGEMENT[case])))
+    assert propose(str(file))[1] == []
