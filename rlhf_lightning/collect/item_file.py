@@ -14,6 +14,8 @@ from rlhf_lightning.collect.items import Item
 from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, responses_of
+from rlhf_lightning.feedback.format.argilla import ArgillaFormat
+from rlhf_lightning.feedback.format.label_studio import LabelStudioFormat
 from rlhf_lightning.feedback.row import BadLine, Row, nonblank_text
 from rlhf_lightning.feedback.strict_json import strict_json
 from rlhf_lightning.flow import Prompt
@@ -26,6 +28,7 @@ TEXT_FIELDS = ("body", "text", "content", "html")
 """Where an entry of a list that is an object has its text."""
 PAIRS = ("chosen", "rejected")
 MAX_RESPONSES = 8
+TOOLS: dict[str, type[Any]] = {"label_studio": LabelStudioFormat, "argilla": ArgillaFormat}
 JSON_COLUMNS = ("responses", "models", "gold")
 
 
@@ -44,7 +47,7 @@ def read_items(
     Argilla's records in `fields`.
 
     Args:
-        formats: by name; label_studio and argilla read the judgements that such a file has, and say how its fields are called.
+        formats: those of label_studio and argilla read the judgements that such a file has, and say how its fields are called.
         rename: new names of fields by their old ones.
 
     Raises:
@@ -76,7 +79,7 @@ def _with_json(row: Row) -> Row:
 
 def _item(row: Row, questions: Mapping[str, Question], formats: Mapping[str, Any]) -> Item:
     tool = "label_studio" if isinstance(row.get("data"), dict) else "argilla" if isinstance(row.get("fields"), dict) else ""
-    form = formats.get(tool)
+    form: Any = next((form for form in formats.values() if tool and type(form) is TOOLS[tool]), None)
     name = {"label_studio": "data", "argilla": "fields"}.get(tool, "")
     body = row.inside({**row.data, **row.data[name]}, name) if tool else row
     prompt, responses = _texts(body, form)

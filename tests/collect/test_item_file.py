@@ -111,7 +111,7 @@ ARGILLA = [
 def test_files_of_other_tools_are_items_with_their_judgements(name, rows, settings, texts, judged, tmp_path):
     path = tmp_path / "tasks.json"
     path.write_text(json.dumps(rows))
-    formats = {name: make("feedback_format", name, settings)}
+    formats = {"mine": make("feedback_format", name, settings)}
     items = list(read_items(str(path), "collect.items", QUESTIONS, formats))
     assert [(item.prompt, *item.responses) for item in items] == texts
 

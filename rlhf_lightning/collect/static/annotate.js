@@ -171,7 +171,8 @@ function drawStep() {
   page.values[step.name] ??= page.view.initial;
   const count = page.steps.length > 1 ? h("p", { class: "label" }, `Question ${page.step + 1} of ${page.steps.length}`) : null;
   const name = step.question.scope === "response" && task.responses.length > 1 ? `Response ${letter(step.position)}: ` : "";
-  const send = keyButton("", "Enter", () => forward(), { id: "send", class: "primary" });
+  const isText = page.view.focus instanceof HTMLTextAreaElement;
+  const send = keyButton("", isText ? "Ctrl+Enter" : "Enter", () => forward(), { id: "send", class: "primary" });
   const back = page.step > 0 ? keyButton("Back", "ArrowLeft", () => backward(), { id: "back" }) : null;
   $("question").replaceChildren(...[count, h("h2", { id: "question-title", tabindex: "-1" }, name + step.question.title), page.view.element, h("p", { id: "error", class: "error", role: "alert" }), h("div", { class: "send" }, send, back)].filter(Boolean));
   drawSend();

@@ -24,7 +24,7 @@ export function keyButton(label, key, onclick, properties = {}) {
 }
 
 export function keyName(key) {
-  return { Enter: "Enter", Escape: "Esc", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", " ": "Space" }[key] ?? key.toUpperCase();
+  return { Enter: "Enter", "Ctrl+Enter": "Ctrl+Enter", Escape: "Esc", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", " ": "Space" }[key] ?? key.toUpperCase();
 }
 
 /** A text block in its own direction; one of more than `limit` characters is folded. */

@@ -24,7 +24,7 @@ export function create({ settings, task, position, value, change }) {
   const reset = h("button", { type: "button", onclick: () => ((area.value = original), update()) }, "Start again from the response");
   draw();
   const problem = () => (area.value.trim() ? "" : "The text is blank. Skip the item if it can't be corrected.");
-  return { element: h("div", {}, area, diff, h("div", { class: "send" }, reset, h("span", { class: "label" }, "Ctrl+Enter goes on, Escape leaves the field."))), keys: [], focus: area, problem, initial: original };
+  return { element: h("div", {}, area, diff, h("div", { class: "send" }, reset, h("span", { class: "label" }, "Escape leaves the field: then the keys of the buttons work."))), keys: [], focus: area, problem, initial: original };
 }
 
 /** Text nodes, <del> and <ins> of the words by which two texts differ (longest common subsequence). */
