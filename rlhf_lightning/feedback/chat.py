@@ -67,14 +67,6 @@ def responses_of(row: Row, prompt: str | None, names: Sequence[str]) -> tuple[Pr
     return question, tuple(_answer(turns[-1:], row.where + name) for turns, name in zip(chats, names, strict=True))
 
 
-def exchange_of(row: Row, prompt: str | None, response: str, chat: str | None) -> tuple[Prompt, str]:
-    """Read the row's prompt and response, or both from a chat that was judged as a unit."""
-    if chat is not None:
-        return judged_turn(row, chat)
-    question = prompt_of(row, prompt)
-    return question, response_of(row, response, question)
-
-
 def judged_turn(row: Row, name: str) -> tuple[Prompt, str]:
     """Read a chat that was judged as a unit: the messages before the assistant's last one, and that one.
 

@@ -66,6 +66,20 @@ class Row:
             raise DataError(f"{self.where}{name} is an empty list")
         return value
 
+    def optional_items(self, name: str) -> list[Any]:
+        """Return a list that may be empty, absent or null."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, list):
+            raise DataError(f"{self.where}{name} must be a list, not {describe_value(value)}")
+        return value or []
+
+    def flag(self, name: str) -> bool:
+        """Return true or false; False if absent or null."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise DataError(f"{self.where}{name} must be true or false, not {describe_value(value)}")
+        return bool(value)
+
     def label(self, name: str | None) -> str | None:
         """Return a name such as an annotator's: text, or a whole number as text; None if absent or null."""
         value = self.get(name)
@@ -139,6 +153,14 @@ def finite_number(value: Any, name: str) -> float:
         "; a column of numbers is declared by feedback_source.csv.numbers" if isinstance(value, str) and _NUMBER.fullmatch(value) else ""
     )
     raise DataError(f"{name} must be a finite number, not {describe_value(value)}{column}")
+
+
+def whole_number(value: Any, name: str, lowest: int | None = None) -> int:
+    """Return a whole number, of at least `lowest`. Raises DataError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or (lowest is not None and value < lowest):
+        bound = "" if lowest is None else f" from {lowest}"
+        raise DataError(f"{name} must be a whole number{bound}, not {describe_value(value)}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

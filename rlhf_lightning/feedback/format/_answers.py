@@ -9,7 +9,7 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
 from rlhf_lightning.feedback.format._scale import Scale
-from rlhf_lightning.feedback.row import Row, describe_value
+from rlhf_lightning.feedback.row import Row, describe_value, whole_number
 from rlhf_lightning.flow import Prompt, Rating, SpanLabel, Thumbs
 
 
@@ -73,7 +73,7 @@ class AnswerReader:
 
     def offsets(self, mark: Row, text: str) -> tuple[int, int]:
         """Return the start and end of a marked span of the text; see `span`."""
-        start, end = (_offset(mark, name) for name in ("start", "end"))
+        start, end = (whole_number(mark.get(name), mark.where + name, 0) for name in ("start", "end"))
         mark_text = mark.get("text")
         if isinstance(mark_text, str) and text[start:end] != mark_text:
             units = text.encode("utf-16-le")
@@ -87,18 +87,3 @@ class AnswerReader:
         if not start < end <= len(text):
             raise DataError(f"{mark.where}start {start} to end {end} is not a span of the response of {len(text)} characters")
         return start, end
-
-
-def optional_list(row: Row, name: str) -> list[Any]:
-    """Return a list that may be empty, absent or null."""
-    value = row.get(name)
-    if value is not None and not isinstance(value, list):
-        raise DataError(f"{row.where}{name} must be a list, not {describe_value(value)}")
-    return value or []
-
-
-def _offset(mark: Row, name: str) -> int:
-    value = mark.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise DataError(f"{mark.where}{name} must be a whole number of at least 0, not {describe_value(value)}")
-    return value

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 from rlhf_lightning.errors import DataError
+from rlhf_lightning.feedback.chat import judged_turn, prompt_of, response_of
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
+from rlhf_lightning.flow import Prompt
 
 T = TypeVar("T")
 TIME, SECONDS, WEIGHT, SELECTED_BY = "time", "seconds", "weight", "selected_by"
@@ -36,8 +39,8 @@ class JudgementMetadata:
         return {
             "annotator": row.label(self.annotator),
             "time": _field(row, TIME, parse_time),
-            "seconds": _field(row, SECONDS, parse_seconds),
-            "weight": _weight(_field(row, WEIGHT, parse_weight)),
+            "seconds": _field(row, SECONDS, parse_nonnegative),
+            "weight": _weight(_field(row, WEIGHT, parse_nonnegative)),
         } | self._same(row)
 
     def per_annotator(self, row: Row, count: int, of: str) -> list[dict[str, Any]]:
@@ -48,8 +51,8 @@ class JudgementMetadata:
         """
         annotator_field = self.annotator if self.annotator is not None and row.get(self.annotator) is not None else None
         names = [f"rater{i}" for i in range(count)] if annotator_field is None else per_item(row, annotator_field, count, of, label)
-        times, seconds = _field_per_item(row, TIME, count, of, parse_time), _field_per_item(row, SECONDS, count, of, parse_seconds)
-        weights = map(_weight, _field_per_item(row, WEIGHT, count, of, parse_weight))
+        times, seconds = _field_per_item(row, TIME, count, of, parse_time), _field_per_item(row, SECONDS, count, of, parse_nonnegative)
+        weights = map(_weight, _field_per_item(row, WEIGHT, count, of, parse_nonnegative))
         same = self._same(row)
         return [
             {"annotator": name, "time": time, "seconds": duration, "weight": weight} | same
@@ -93,20 +96,12 @@ def parse_time(value: Any, name: str) -> datetime:
     )
 
 
-def parse_seconds(value: Any, name: str) -> float:
-    """Parse seconds: a finite number of at least 0."""
-    seconds = finite_number(value, name)
-    if seconds < 0:
-        raise DataError(f"{name} is {seconds:g}; the seconds of a judgement can't be below 0")
-    return seconds
-
-
-def parse_weight(value: Any, name: str) -> float:
-    """Parse a weight: a finite number of at least 0."""
-    weight = finite_number(value, name)
-    if weight < 0:
-        raise DataError(f"{name} is {weight:g}; the weight of a judgement can't be below 0")
-    return weight
+def parse_nonnegative(value: Any, name: str) -> float:
+    """Parse seconds or a weight: a finite number of at least 0."""
+    number = finite_number(value, name)
+    if number < 0:
+        raise DataError(f"{name} is {number:g}; it can't be below 0")
+    return number
 
 
 def _weight(value: float | None) -> float:
@@ -120,3 +115,60 @@ def _field(row: Row, name: str, parse: Callable[[Any, str], T]) -> T | None:
 
 def _field_per_item(row: Row, name: str, count: int, of: str, parse: Callable[[Any, str], T]) -> list[T] | list[T | None]:
     return per_item(row, name, count, of, parse) if isinstance(row.get(name), list) else [_field(row, name, parse)] * count
+
+
+@dataclass(kw_only=True)
+class RowFormat:
+    """The settings of formats of rows with a prompt, and what every format declares.
+
+    Attributes:
+        prompt: the field with the prompt, a text or a list of messages; null for texts that were judged by themselves.
+        annotator: optional field, who judged.
+    """
+
+    prompt: str | None = "prompt"
+    annotator: str | None = "annotator"
+
+    def declare(self, looks_for: str, *names: str | None, models: str | Iterable[str | None] = ()) -> None:
+        """Set what a `Format` has: `looks_for`, and `fields` from the names and the metadata."""
+        self.metadata = JudgementMetadata(self.annotator, models)
+        self.fields = self.metadata.fields | {name for name in (self.prompt, *names) if name is not None}
+        self.looks_for = looks_for
+
+
+@dataclass(kw_only=True)
+class ResponseFormat(RowFormat):
+    """The settings of formats of rows with one response.
+
+    Attributes:
+        response: the field with the response.
+        model: optional field, who wrote the response.
+    """
+
+    response: str = "response"
+    model: str | None = "model"
+
+
+@dataclass(kw_only=True)
+class ExchangeFormat(ResponseFormat):
+    """The settings of formats of rows with a prompt and its response, or with a chat that holds both.
+
+    Attributes:
+        messages: the field with a chat that was judged as a unit, instead of prompt and response: its last answer is the response.
+    """
+
+    messages: str | None = None
+
+    def declare_exchange(self, looks_for: str, *names: str | None) -> None:
+        """Set what a `Format` has; of a chat, prompt and response aren't read."""
+        texts = [self.response] if self.messages is None else [self.messages]
+        self.declare(looks_for, *texts, *names, models=[self.model])
+        if self.messages is not None:
+            self.fields = self.fields - {self.prompt}
+
+    def exchange(self, row: Row) -> tuple[Prompt, str]:
+        """Read the row's prompt and response."""
+        if self.messages is not None:
+            return judged_turn(row, self.messages)
+        prompt = prompt_of(row, self.prompt)
+        return prompt, response_of(row, self.response, prompt)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.row import Row, describe_value
+from rlhf_lightning.feedback.row import Row, describe_value, whole_number
 from rlhf_lightning.feedback.unknown_fields import suggest_name
 
 ENDS = ("start", "end")
@@ -52,7 +52,7 @@ class SpanReader:
         if span is not None and not isinstance(span, str):
             raise DataError(f"{row.where}{self.span} must be text of the response, not {describe_value(span)}")
         if any(row.get(name) is not None for name in ENDS):
-            start, end = (self._end(row, name) for name in ENDS)
+            start, end = (whole_number(row.get(name), row.where + name, 0) for name in ENDS)
             if not start < end <= len(text):
                 raise DataError(f"{row.where}{ENDS[0]} {start} to {end} is not a span of the response of {len(text)} characters")
             if span is not None and text[start:end] != span:
@@ -73,9 +73,3 @@ class SpanReader:
                 f"or choose feedback_format.{self.option}.unclear=first (leaves out what is nowhere) or drop (leaves out both)"
             )
         return None
-
-    def _end(self, row: Row, name: str) -> int:
-        value: Any = row.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise DataError(f"{row.where}{name} must be a whole number from 0, not {describe_value(value)}")
-        return value

@@ -8,11 +8,11 @@ from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import response_of
-from rlhf_lightning.feedback.format._answers import AnswerReader, optional_list
+from rlhf_lightning.feedback.format._answers import AnswerReader
 from rlhf_lightning.feedback.format._label_map import LabelValue
 from rlhf_lightning.feedback.format._ranks import dense_ranks
 from rlhf_lightning.feedback.format._span import SpanValue
-from rlhf_lightning.feedback.row import Row, describe_value, label, nonblank_text
+from rlhf_lightning.feedback.row import Row, describe_value, label, nonblank_text, whole_number
 from rlhf_lightning.flow import Comment, Edit, Feedback, Ranking, Spans
 from rlhf_lightning.registry import register
 
@@ -71,7 +71,7 @@ class ArgillaFormat:
         task, answer_row = row.inside(row.get("fields"), "fields"), row.inside(row.get("responses"), "responses")
         records = []
         for question in answer_row.data:
-            responses = [answer_row.inside(item, f"{question}[{i}]") for i, item in enumerate(optional_list(answer_row, question))]
+            responses = [answer_row.inside(item, f"{question}[{i}]") for i, item in enumerate(answer_row.optional_items(question))]
             if not responses or self.questions.get(question) == "ignore":
                 continue
             if question not in self.questions:
@@ -107,7 +107,7 @@ class ArgillaFormat:
                 return self.answers.thumbs(value, name)
             case "comment":
                 return Comment(text=nonblank_text(value, name))
-        marks = [response.inside(item, f"value[{i}]") for i, item in enumerate(optional_list(response, "value"))]
+        marks = [response.inside(item, f"value[{i}]") for i, item in enumerate(response.optional_items("value"))]
         return Spans(spans=tuple(self.answers.span(mark, mark.get("label"), text) for mark in marks))
 
     def _ranking(self, task: Row, response: Row) -> dict[str, Any]:
@@ -117,8 +117,8 @@ class ArgillaFormat:
             if isinstance(item, dict):
                 entry = response.inside(item, f"value[{i}]")
                 item, rank = entry.get("value"), entry.get("rank")
-            if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool)):
-                raise DataError(f"{where}.rank must be a whole number, not {describe_value(rank)}")
+            if rank is not None:
+                whole_number(rank, f"{where}.rank")
             name = label(item, where)
             if name in order:
                 raise DataError(f"{where} is {name!r}, which is in the ranking twice")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata
+from rlhf_lightning.feedback.format._metadata import ResponseFormat
 from rlhf_lightning.feedback.format._scale import Scale
 from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Rating
@@ -19,7 +20,8 @@ SETTING = "feedback_format.attributes"
 
 
 @register("feedback_format", "attributes")
-class AttributesFormat:
+@dataclass(kw_only=True)
+class AttributesFormat(ResponseFormat):
     """A prompt, a response and ratings of several aspects: one record per aspect and rater.
 
     The ratings are one object, {aspect: number} or {aspect: [one number per rater]} or {aspect: {value_field: number}}, or, with
@@ -27,16 +29,13 @@ class AttributesFormat:
 
     With `text_numbers`, ratings are whole numbers written as text ("4") and "N/A" leaves an aspect out, as in UltraFeedback.
 
-    Args:
-        prompt: the field with the prompt, a text or a list of messages; null where the texts were rated by themselves.
-        response: the field with the response.
+    Attributes:
         ratings: the field with the object of ratings; null where each aspect is a field of the row.
         aspects: the aspects to read, required in each row; empty for all of the object.
         value_field: where an aspect holds an object, the field of it with the rating ("Rating").
         text_numbers: read text that is a whole number.
         scale: [lowest, highest] of every aspect that has none of its own.
         scales: {aspect: [lowest, highest]}.
-        model: optional field, who wrote the response.
         annotator: optional field, who rated: one name, or a list as long as the lists of the aspects. Without it a
             list's raters are rater0, rater1, ... by position.
 
@@ -44,34 +43,25 @@ class AttributesFormat:
         ConfigError: a scale upside down, or an aspect without one; `ratings=null` without aspects.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        response: str = "response",
-        ratings: str | None = "ratings",
-        aspects: tuple[str, ...] = (),
-        value_field: str | None = None,
-        text_numbers: bool = False,
-        scale: tuple[FiniteFloat, FiniteFloat] | None = None,
-        scales: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
-        model: str | None = "model",
-        annotator: str | None = "annotator",
-    ) -> None:
-        for aspect, (low, high) in (scales or {}).items():
+    ratings: str | None = "ratings"
+    aspects: tuple[str, ...] = ()
+    value_field: str | None = None
+    text_numbers: bool = False
+    scale: tuple[FiniteFloat, FiniteFloat] | None = None
+    scales: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None
+
+    def __post_init__(self) -> None:
+        for aspect, (low, high) in (self.scales or {}).items():
             if not low < high:
                 raise ConfigError(f"{SETTING}.scales.{aspect} must be [lowest, highest], not [{low:g}, {high:g}]")
-        if ratings is None and not aspects:
+        if self.ratings is None and not self.aspects:
             raise ConfigError(f"{SETTING}.ratings=null needs the fields that hold the ratings: {SETTING}.aspects=[helpfulness,...]")
-        self.prompt, self.response, self.ratings, self.aspects = prompt, response, ratings, aspects
-        self.value_field, self.text_numbers = value_field, text_numbers
-        self.scale, self.scales = Scale("attributes", scale, None, False), scales or {}
-        for aspect in aspects:
+        self.rating_scale = Scale("attributes", self.scale, None, False)
+        for aspect in self.aspects:
             self._ends(aspect, ConfigError)
-        self.metadata = JudgementMetadata(annotator, [model])
-        rating_fields = aspects if ratings is None else (ratings,)
-        self.fields = self.metadata.fields | {name for name in (prompt, response, *rating_fields) if name is not None}
-        self.looks_for = "attributes looks for " + " or ".join(f"'{name}'" for name in rating_fields)
+        rating_fields = self.aspects if self.ratings is None else (self.ratings,)
+        looks_for = "attributes looks for " + " or ".join(f"'{name}'" for name in rating_fields)
+        self.declare(looks_for, self.response, *rating_fields, models=[self.model])
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         inner = self._ratings(row)
@@ -124,10 +114,10 @@ class AttributesFormat:
             if not re.fullmatch(r"-?[0-9]{1,15}", value):
                 raise DataError(f'{name} must be a whole number as text or "N/A", not {describe_value(value)}')
             value = int(value)
-        return self.scale.number(value, name, scale)
+        return self.rating_scale.number(value, name, scale)
 
     def _ends(self, aspect: str, error: type[ConfigError | DataError]) -> tuple[float, float]:
-        ends = self.scales.get(aspect, self.scale.ends)
+        ends = (self.scales or {}).get(aspect, self.scale)
         if ends is None:
             raise error(
                 f"no scale for {aspect!r}: add `{SETTING}.scale=[LOWEST,HIGHEST]` or `{SETTING}.scales={{{aspect}: [LOWEST,HIGHEST]}}`"

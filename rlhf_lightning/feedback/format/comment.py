@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata
+from rlhf_lightning.feedback.format._metadata import ResponseFormat
 from rlhf_lightning.feedback.format._span import SpanReader, Unclear
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Comment, Feedback
@@ -14,41 +15,31 @@ from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "comment")
-class CommentFormat:
+@dataclass(kw_only=True)
+class CommentFormat(ResponseFormat):
     """A prompt, a response and a written comment on it or on a span of it, or a list of comments.
 
     The span is given by `start` and `end` (characters, end excluded) or by its text, in the row or in each object of a list. Without
     a span the comment is on the whole response. An empty list gives nothing.
 
-    Args:
-        prompt: the field; null for texts that were judged by themselves.
-        response, comment: the names of the fields; the comment a text, or a list of texts and objects.
+    Attributes:
+        comment: the field with the comment, a text, or a list of texts and objects.
         text: in an object of a list, the comment's text.
         span: the span's text; null counts as absent. It must agree with `start` and `end`, if present.
         unclear: for a span whose text is in the response several times or nowhere: "refuse"; "first" takes the first occurrence, or
             the whole response if there is none; "drop" makes both comments on the whole response.
         empty: comments without words, such as a bare mark: "refuse" or "skip".
-        annotator: optional field, who wrote the comments.
-        model: optional field, who wrote the response.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        response: str = "response",
-        comment: str = "comment",
-        text: str = "text",
-        span: str = "span",
-        unclear: Unclear = "refuse",
-        empty: Literal["refuse", "skip"] = "refuse",
-        annotator: str | None = "annotator",
-        model: str | None = "model",
-    ) -> None:
-        self.prompt, self.response, self.comment, self.text, self.empty = prompt, response, comment, text, empty
-        self.span_reader, self.metadata = SpanReader("comment", span, unclear), JudgementMetadata(annotator, [model])
-        self.fields = self.metadata.fields | self.span_reader.fields | {name for name in (prompt, response, comment) if name is not None}
-        self.looks_for = f"comment looks for '{comment}'"
+    comment: str = "comment"
+    text: str = "text"
+    span: str = "span"
+    unclear: Unclear = "refuse"
+    empty: Literal["refuse", "skip"] = "refuse"
+
+    def __post_init__(self) -> None:
+        self.span_reader = SpanReader("comment", self.span, self.unclear)
+        self.declare(f"comment looks for '{self.comment}'", self.response, self.comment, *self.span_reader.fields, models=[self.model])
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         value = row.get(self.comment)

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata
+from rlhf_lightning.feedback.format._metadata import ResponseFormat
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Edit, Feedback
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "edit")
-class EditFormat:
+@dataclass(kw_only=True)
+class EditFormat(ResponseFormat):
     """A prompt, a response and its edited version.
 
     An edit that changes nothing is an approval: it stays an Edit of two equal texts, from which no comparison follows.
 
-    Args:
-        prompt: the field with the prompt, a text or a list of messages; null where the text was edited by itself.
-        response, edited: the fields with the response and the edited text.
-        model: optional field, who wrote the response.
-        annotator: optional field, who edited.
+    Attributes:
+        edited: the field with the edited text.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        response: str = "response",
-        edited: str = "edit",
-        model: str | None = "model",
-        annotator: str | None = "annotator",
-    ) -> None:
-        self.prompt, self.response, self.edited = prompt, response, edited
-        self.metadata = JudgementMetadata(annotator, [model, None])
-        self.fields = self.metadata.fields | {name for name in (prompt, response, edited) if name is not None}
-        self.looks_for = f"edit looks for '{edited}'"
+    edited: str = "edit"
+
+    def __post_init__(self) -> None:
+        self.declare(f"edit looks for '{self.edited}'", self.response, self.edited, models=[self.model, None])
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if row.get(self.edited) is None:

@@ -9,9 +9,9 @@ from pydantic import FiniteFloat
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import response_of
-from rlhf_lightning.feedback.format._answers import AnswerReader, optional_list
+from rlhf_lightning.feedback.format._answers import AnswerReader
 from rlhf_lightning.feedback.format._label_map import LabelValue
-from rlhf_lightning.feedback.format._metadata import parse_seconds, parse_time
+from rlhf_lightning.feedback.format._metadata import parse_nonnegative, parse_time
 from rlhf_lightning.feedback.format._ranks import dense_ranks
 from rlhf_lightning.feedback.format._span import SpanValue
 from rlhf_lightning.feedback.row import Row, describe_value, label, nonblank_text
@@ -84,13 +84,13 @@ class LabelStudioFormat:
         if row.get("data") is None or row.get("annotations") is None:
             return None
         task = row.inside(row.get("data"), "data")
-        annotations = [row.inside(item, f"annotations[{i}]") for i, item in enumerate(optional_list(row, "annotations"))]
-        return [record for annotation in annotations if not _is_cancelled(annotation) for record in self._records(task, annotation)]
+        annotations = [row.inside(item, f"annotations[{i}]") for i, item in enumerate(row.optional_items("annotations"))]
+        return [record for annotation in annotations if not annotation.flag("was_cancelled") for record in self._records(task, annotation)]
 
     def _records(self, task: Row, annotation: Row) -> Iterator[Feedback]:
         metadata = {"prompt": self.answers.task_prompt(task), "origin": task.origin} | _metadata(annotation)
         spans: dict[str, list[SpanLabel]] = {}
-        for i, result in enumerate(optional_list(annotation, "result")):
+        for i, result in enumerate(annotation.optional_items("result")):
             item = annotation.inside(result, f"result[{i}]")
             kind = item.text("type")
             control = item.text("from_name") if kind != "relation" else ""
@@ -172,19 +172,12 @@ class LabelStudioFormat:
             )
         levels: dict[str, int] = {}
         for level, column in enumerate(self.buckets or columns.data):
-            for i, item in enumerate(optional_list(columns, column)):
+            for i, item in enumerate(columns.optional_items(column)):
                 name = label(item, f"{columns.where}{column}[{i}]")
                 if name in levels:
                     raise DataError(f"{columns.where}{column}[{i}] is {name!r}, which has a place already")
                 levels[name] = level if self.buckets else i
         return levels
-
-
-def _is_cancelled(annotation: Row) -> bool:
-    value = annotation.get("was_cancelled")
-    if value is not None and not isinstance(value, bool):
-        raise DataError(f"{annotation.where}was_cancelled must be true or false, not {describe_value(value)}")
-    return bool(value)
 
 
 def _metadata(annotation: Row) -> dict[str, Any]:
@@ -199,5 +192,5 @@ def _metadata(annotation: Row) -> dict[str, Any]:
     return {
         "annotator": annotator,
         "time": None if time is None else parse_time(time, f"{annotation.where}created_at"),
-        "seconds": None if lead_time is None else parse_seconds(lead_time, f"{annotation.where}lead_time"),
+        "seconds": None if lead_time is None else parse_nonnegative(lead_time, f"{annotation.where}lead_time"),
     }

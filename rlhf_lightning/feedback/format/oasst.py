@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format._metadata import response_models
 from rlhf_lightning.feedback.format._ranks import dense_ranks
-from rlhf_lightning.feedback.row import Row, describe_value
+from rlhf_lightning.feedback.row import Row, describe_value, whole_number
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.registry import register
 
@@ -54,7 +54,7 @@ def _messages(root: Row) -> Iterator[tuple[Row, tuple[Message, ...]]]:
     stack: list[tuple[Row, tuple[Message, ...]]] = [(root, ())]
     while stack:
         node, chat = stack.pop()
-        if _flag(node, "deleted"):
+        if node.flag("deleted"):
             continue
         role = node.text("role")
         if role not in ROLES:
@@ -67,11 +67,11 @@ def _messages(root: Row) -> Iterator[tuple[Row, tuple[Message, ...]]]:
 
 def _ranking(node: Row, turns: tuple[Message, ...]) -> Feedback | None:
     """Rank the replies to a message; None if fewer than two are ranked."""
-    replies = [reply for reply in _replies(node) if reply.get("role") == "assistant" and not _flag(reply, "deleted")]
+    replies = [reply for reply in _replies(node) if reply.get("role") == "assistant" and not reply.flag("deleted")]
     ranks = [reply.get("rank") for reply in replies]
     for reply, rank in zip(replies, ranks, strict=True):
-        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool)):
-            raise DataError(f"{reply.where}rank must be a whole number, not {describe_value(rank)}")
+        if rank is not None:
+            whole_number(rank, f"{reply.where}rank")
     if sum(rank is not None for rank in ranks) < 2:
         return None
     return Feedback(
@@ -84,16 +84,4 @@ def _ranking(node: Row, turns: tuple[Message, ...]) -> Feedback | None:
 
 
 def _replies(node: Row) -> list[Row]:
-    replies = node.get("replies")
-    if replies is None:
-        return []
-    if not isinstance(replies, list):
-        raise DataError(f"{node.where}replies must be a list, not {describe_value(replies)}")
-    return [node.inside(reply, f"replies[{i}]") for i, reply in enumerate(replies)]
-
-
-def _flag(node: Row, name: str) -> bool:
-    value = node.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise DataError(f"{node.where}{name} must be true or false, not {describe_value(value)}")
-    return bool(value)
+    return [node.inside(reply, f"replies[{i}]") for i, reply in enumerate(node.optional_items("replies"))]

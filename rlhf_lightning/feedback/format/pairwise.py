@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import responses_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata
+from rlhf_lightning.feedback.format._metadata import RowFormat
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "pairwise")
-class PairwiseFormat:
+@dataclass(kw_only=True)
+class PairwiseFormat(RowFormat):
     """A prompt with a chosen and a rejected response: a ranking of two.
 
     Prompt and responses are texts or lists of {"role", "content"} messages: TRL's preference rows, with a prompt or with one that
@@ -20,28 +23,20 @@ class PairwiseFormat:
     empty rejected response is rejected like an empty chosen one: it is mostly a failed export, and would teach little more than that texts
     have words. Ties are for the format `verdict`.
 
-    Args:
-        prompt: the field; null for texts that were judged by themselves.
+    Attributes:
         chosen, rejected: the names of the fields.
         margin: optional field, how much better the chosen one is; at least 0.
-        annotator: optional field, who judged.
         models: optional fields, who wrote the chosen and the rejected response; or one field with a list of both.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        chosen: str = "chosen",
-        rejected: str = "rejected",
-        margin: str | None = "margin",
-        annotator: str | None = "annotator",
-        models: str | tuple[str, str] = ("chosen_model", "rejected_model"),
-    ) -> None:
-        self.prompt, self.chosen, self.rejected, self.margin = prompt, chosen, rejected, margin
-        self.metadata = JudgementMetadata(annotator, models)
-        self.fields = self.metadata.fields | {name for name in (prompt, chosen, rejected, margin) if name is not None}
-        self.looks_for = f"pairwise looks for '{chosen}' and '{rejected}'"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    margin: str | None = "margin"
+    models: str | tuple[str, str] = ("chosen_model", "rejected_model")
+
+    def __post_init__(self) -> None:
+        looks_for = f"pairwise looks for '{self.chosen}' and '{self.rejected}'"
+        self.declare(looks_for, self.chosen, self.rejected, self.margin, models=self.models)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if row.get(self.chosen) is None and row.get(self.rejected) is None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata, response_models
+from rlhf_lightning.feedback.format._metadata import RowFormat, response_models
 from rlhf_lightning.feedback.format._order import names_of_response, ranks_of_choice, ranks_of_order
 from rlhf_lightning.feedback.format._ranks import dense_ranks
-from rlhf_lightning.feedback.row import Row, describe_value, finite_number, label
+from rlhf_lightning.feedback.row import Row, finite_number, label, whole_number
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "ranking")
-class RankingFormat:
+@dataclass(kw_only=True)
+class RankingFormat(RowFormat):
     """A prompt and responses with ranks, scores or an order.
 
     Of ranks lower is better and equal is a tie, of scores higher is better, an order names the best first.
@@ -29,8 +31,7 @@ class RankingFormat:
     A rank or score that is a list, one number per rater, makes one ranking per rater; so does a path through a list of reviews
     ("reviews.overall_rank"). A rater with only nulls makes none.
 
-    Args:
-        prompt: the field with the prompt, a text or a list of messages; null for texts that were ranked by themselves.
+    Attributes:
         responses: the field with the responses, or the fields with one each, as in a table; an empty one is no response.
         ranks: the field with the list of ranks, for responses that are texts: ranks[i] is the rank of responses[i]; or the
             fields with one rank each.
@@ -44,31 +45,25 @@ class RankingFormat:
         annotator: optional field, who ranked. Lists of ranks or scores take a list of names, or rater0, rater1, ... without.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        responses: str | tuple[str, ...] = "responses",
-        ranks: str | tuple[str, ...] = "ranking",
-        ranks_are: Literal["places", "scores", "order", "choice"] = "places",
-        text_field: str = "text",
-        rank_field: str = "rank",
-        score_field: str | None = None,
-        rater_field: str | None = None,
-        model_field: str | None = None,
-        annotator: str | None = "annotator",
-    ) -> None:
-        self.prompt, self.responses, self.ranks, self.ranks_are, self.text_field = prompt, responses, ranks, ranks_are, text_field
-        self.rater_field, self.model_field = rater_field, model_field
-        self.value_field, self.is_score = (rank_field, False) if score_field is None else (score_field, True)
-        self.metadata = JudgementMetadata(annotator)
+    responses: str | tuple[str, ...] = "responses"
+    ranks: str | tuple[str, ...] = "ranking"
+    ranks_are: Literal["places", "scores", "order", "choice"] = "places"
+    text_field: str = "text"
+    rank_field: str = "rank"
+    score_field: str | None = None
+    rater_field: str | None = None
+    model_field: str | None = None
+
+    def __post_init__(self) -> None:
+        self.value_field, self.is_score = (self.rank_field, False) if self.score_field is None else (self.score_field, True)
+        responses, ranks = self.responses, self.ranks
         self._columns = (responses,) if isinstance(responses, str) else responses
         self._rank_columns = (ranks,) if isinstance(ranks, str) else ranks
         if not isinstance(ranks, str) and (isinstance(responses, str) or len(ranks) != len(responses)):
             raise ConfigError(f"feedback_format.ranking.ranks={list(ranks)} needs as many fields in feedback_format.ranking.responses")
-        self.fields = self.metadata.fields | {name for name in (prompt, *self._columns, *self._rank_columns) if name is not None}
         names = ", ".join(f"'{name}'" for name in self._rank_columns)
-        self.looks_for = f"ranking looks for {names}, or '{self._columns[0]}' as objects with '{text_field}' and '{self.value_field}'"
+        objects = f"'{self._columns[0]}' as objects with '{self.text_field}' and '{self.value_field}'"
+        self.declare(f"ranking looks for {names}, or {objects}", *self._columns, *self._rank_columns)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if not isinstance(self.responses, str):
@@ -162,9 +157,7 @@ class RankingFormat:
 def _integer(rank: Any, name: str) -> int | None:
     if isinstance(rank, float) and rank.is_integer():
         return int(rank)
-    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool)):
-        raise DataError(f"{name} must be a whole number, not {describe_value(rank)}")
-    return rank
+    return None if rank is None else whole_number(rank, name)
 
 
 def _negate(score: Any, name: str) -> float | None:

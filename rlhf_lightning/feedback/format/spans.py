@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata
+from rlhf_lightning.feedback.format._metadata import ResponseFormat
 from rlhf_lightning.feedback.format._span import SpanReader, SpanValue, Unclear
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
@@ -14,15 +15,15 @@ from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "spans")
-class SpansFormat:
+@dataclass(kw_only=True)
+class SpansFormat(ResponseFormat):
     """A prompt, a response and a list of marked spans, each with a value from -1 (bad) to 1 (good).
 
     A span is given by `start` and `end` (characters, end excluded) or by its text. An empty list is a response without
     marks. With `rater`, each rater's marks are one Feedback.
 
-    Args:
-        prompt: the field; null for texts that were judged by themselves.
-        response, spans: the names of the fields.
+    Attributes:
+        spans: the field with the marks.
         span: in a mark, the span's text. It must agree with `start` and `end`, if present.
         unclear: for a mark whose text is in the response several times or nowhere (null: something is missing):
             "refuse"; "first" takes the first occurrence, and leaves out absent ones; "drop" leaves out both.
@@ -31,33 +32,22 @@ class SpansFormat:
         label: optional field in a mark, its label.
         rater: optional field in a mark, who made it: a name, or k for "rater" + k, the k-th (from 0) of lists of ratings.
         raters: everyone who looked at each response, with `rater`: those without a mark then get an empty record.
-        annotator: optional field, who judged.
-        model: optional field, who wrote the response.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        response: str = "response",
-        spans: str = "spans",
-        span: str = "span",
-        unclear: Unclear = "refuse",
-        value: str = "value",
-        values: dict[str, SpanValue] | None = None,
-        label: str | None = "label",
-        rater: str | None = None,
-        raters: tuple[str, ...] = (),
-        annotator: str | None = "annotator",
-        model: str | None = "model",
-    ) -> None:
-        if raters and rater is None:
+    spans: str = "spans"
+    span: str = "span"
+    unclear: Unclear = "refuse"
+    value: str = "value"
+    values: dict[str, SpanValue] | None = None
+    label: str | None = "label"
+    rater: str | None = None
+    raters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.raters and self.rater is None:
             raise ConfigError("feedback_format.spans.raters needs feedback_format.spans.rater, the field with the author of a mark")
-        self.prompt, self.response, self.spans, self.value, self.values = prompt, response, spans, value, values
-        self.label, self.rater, self.raters = label, rater, raters
-        self.span_reader, self.metadata = SpanReader("spans", span, unclear), JudgementMetadata(annotator, [model])
-        self.fields = self.metadata.fields | {name for name in (prompt, response, spans) if name is not None}
-        self.looks_for = f"spans looks for '{spans}'"
+        self.span_reader = SpanReader("spans", self.span, self.unclear)
+        self.declare(f"spans looks for '{self.spans}'", self.response, self.spans, models=[self.model])
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         value = row.get(self.spans)

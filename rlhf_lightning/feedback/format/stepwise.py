@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of
 from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata, per_item
+from rlhf_lightning.feedback.format._metadata import RowFormat, per_item
 from rlhf_lightning.feedback.row import Row, nonblank_text
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "stepwise")
-class StepwiseFormat:
+@dataclass(kw_only=True)
+class StepwiseFormat(RowFormat):
     """A prompt, the steps of a response and a label for each: TRL's stepwise supervision.
 
     The response is the steps joined by the separator; each labelled step is a span of it, of value 1 (good), -1 (bad) or 0
     (neutral), without the separator. A step with a null label was not judged and is no span.
 
-    Args:
-        prompt: the field; null for texts that were judged by themselves.
+    Attributes:
         completions, labels: the fields with the list of steps, texts that aren't blank, and the list of their labels.
         good, bad, neutral: the labels with this meaning; `good=[1] neutral=[0] bad=[-1]` reads PRM800K's. true is not 1.
         separator: text between two steps; a newline, as in TRL's trainer.
-        annotator: optional field, who judged.
         model: optional field, who wrote the response.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        completions: str = "completions",
-        labels: str = "labels",
-        good: tuple[LabelValue, ...] = (True,),
-        bad: tuple[LabelValue, ...] = (False,),
-        neutral: tuple[LabelValue, ...] = (),
-        separator: str = "\n",
-        annotator: str | None = "annotator",
-        model: str | None = "model",
-    ) -> None:
-        self.prompt, self.completions, self.labels, self.separator = prompt, completions, labels, separator
-        self.label_map = LabelMap("stepwise", {"good": (good, 1.0), "bad": (bad, -1.0), "neutral": (neutral, 0.0)})
-        self.metadata = JudgementMetadata(annotator, [model])
-        self.fields = self.metadata.fields | {name for name in (prompt, completions, labels) if name is not None}
-        self.looks_for = f"stepwise looks for '{labels}' beside '{completions}'"
+    completions: str = "completions"
+    labels: str = "labels"
+    good: tuple[LabelValue, ...] = (True,)
+    bad: tuple[LabelValue, ...] = (False,)
+    neutral: tuple[LabelValue, ...] = ()
+    separator: str = "\n"
+    model: str | None = "model"
+
+    def __post_init__(self) -> None:
+        self.label_map = LabelMap("stepwise", {"good": (self.good, 1.0), "bad": (self.bad, -1.0), "neutral": (self.neutral, 0.0)})
+        looks_for = f"stepwise looks for '{self.labels}' beside '{self.completions}'"
+        self.declare(looks_for, self.completions, self.labels, models=[self.model])
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if row.get(self.labels) is None:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import responses_of
 from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
-from rlhf_lightning.feedback.format._metadata import JudgementMetadata, per_item
+from rlhf_lightning.feedback.format._metadata import RowFormat, per_item
 from rlhf_lightning.feedback.row import Row, finite_number
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register
 
 
 @register("feedback_format", "verdict")
-class VerdictFormat:
+@dataclass(kw_only=True)
+class VerdictFormat(RowFormat):
     """Two responses shown side by side and a verdict: the first wins, the second, a tie, or both bad.
 
     A list of votes makes one Feedback per voter; if a row has both, the votes are read and the verdict is ignored. The
     order of the fields is the order in which the responses were shown (positions 0 and 1). Prompt and responses are texts or lists of
     messages, possibly with a shared prompt. The defaults read PandaLM's numbers and Chatbot Arena's words.
 
-    Args:
-        prompt: the field; null for texts that were judged by themselves.
+    Attributes:
         first, second: the fields with the responses, as they were shown.
         verdict, votes: the fields with one verdict, or with a list of them. null switches one off.
         first_wins, second_wins, tie, both_bad: the verdicts with this meaning. true is not 1, and 1 is not "1".
@@ -32,37 +33,31 @@ class VerdictFormat:
         models: optional fields, who wrote the first and the second response; or one field with a list of both.
     """
 
-    def __init__(
-        self,
-        *,
-        prompt: str | None = "prompt",
-        first: str = "response_1",
-        second: str = "response_2",
-        verdict: str | None = "verdict",
-        votes: str | None = "votes",
-        first_wins: tuple[LabelValue, ...] = (1, "model_a"),
-        second_wins: tuple[LabelValue, ...] = (2, "model_b"),
-        tie: tuple[LabelValue, ...] = (0, "tie"),
-        both_bad: tuple[LabelValue, ...] = ("tie (bothbad)", "both_bad"),
-        strength: str | None = None,
-        annotator: str | None = "annotator",
-        models: str | tuple[str, str] = ("model_a", "model_b"),
-    ) -> None:
-        self.prompt, self.sides, self.verdict, self.votes, self.strength = prompt, (first, second), verdict, votes, strength
-        if verdict is None and votes is None:
+    first: str = "response_1"
+    second: str = "response_2"
+    verdict: str | None = "verdict"
+    votes: str | None = "votes"
+    first_wins: tuple[LabelValue, ...] = (1, "model_a")
+    second_wins: tuple[LabelValue, ...] = (2, "model_b")
+    tie: tuple[LabelValue, ...] = (0, "tie")
+    both_bad: tuple[LabelValue, ...] = ("tie (bothbad)", "both_bad")
+    strength: str | None = None
+    models: str | tuple[str, str] = ("model_a", "model_b")
+
+    def __post_init__(self) -> None:
+        if self.verdict is None and self.votes is None:
             raise ConfigError(
                 "feedback_format.verdict.verdict and feedback_format.verdict.votes are both null: one of them must be a field"
             )
         label_map = {
-            "first_wins": (first_wins, (0, 1)),
-            "second_wins": (second_wins, (1, 0)),
-            "tie": (tie, (0, 0)),
-            "both_bad": (both_bad, None),
+            "first_wins": (self.first_wins, (0, 1)),
+            "second_wins": (self.second_wins, (1, 0)),
+            "tie": (self.tie, (0, 0)),
+            "both_bad": (self.both_bad, None),
         }
         self.label_map: LabelMap[tuple[int, int] | None] = LabelMap("verdict", label_map)
-        self.metadata = JudgementMetadata(annotator, models)
-        self.fields = self.metadata.fields | {name for name in (prompt, first, second, verdict, votes, strength) if name is not None}
-        self.looks_for = "verdict looks for " + " or ".join(f"'{name}'" for name in (verdict, votes) if name is not None)
+        looks_for = "verdict looks for " + " or ".join(f"'{name}'" for name in (self.verdict, self.votes) if name is not None)
+        self.declare(looks_for, self.first, self.second, self.verdict, self.votes, self.strength, models=self.models)
 
     def __call__(self, row: Row) -> list[Feedback] | None:
         if self.votes is not None and row.get(self.votes) is not None:
@@ -75,7 +70,7 @@ class VerdictFormat:
             strengths = [row.get(self.strength)]
         else:
             return None
-        prompt, responses = responses_of(row, self.prompt, self.sides)
+        prompt, responses = responses_of(row, self.prompt, (self.first, self.second))
         return [
             Feedback(prompt=prompt, responses=responses, judgement=self._ranking(value, name, strength), positions=(0, 1), **metadata)
             for (value, name), metadata, strength in zip(votes_read, metadata_by_vote, strengths, strict=True)
