@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib
+from typing import Any
 
 FILE_ERRORS = {
     errno.EACCES: "give this user the right to it, or name another",
@@ -56,3 +58,11 @@ def file_error(error: BaseException) -> UserError | None:
         return None
     file = "" if error.filename is None else f"{error.filename}: "
     return UserError(f"{file}{error.strerror}; {FILE_ERRORS[error.errno]}")
+
+
+def import_extra(module: str, setting: str, extra: str) -> Any:
+    """Import a module of an optional package. Raises ConfigError, naming the setting that needs it and the extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as cause:
+        raise ConfigError(f"{setting} needs more packages: pip install 'rlhf-lightning[{extra}]' ({cause})") from cause

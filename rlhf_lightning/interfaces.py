@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from torch import Generator, Tensor
 
@@ -75,14 +75,6 @@ class Task(Protocol):
 
     def improve(self, prompt: Prompt, response: str, rng: random.Random) -> str:
         """Apply one edit that a person would make; return the same text if there is none."""
-
-
-@runtime_checkable
-class ExplainedTask(Protocol):
-    """A task with a decomposed utility; reports check `isinstance(task, ExplainedTask)`."""
-
-    def explain(self, prompt: Prompt, response: str) -> dict[str, float]:
-        """Return the terms of the utility; every term is present, 0 if it doesn't apply."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.config.redaction import safe_message
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, import_extra
 
 
 def export(args: Sequence[str]) -> None:
@@ -32,11 +32,10 @@ def export_collection(location: str, kind: str, target: str) -> None:
     Raises:
         ConfigError: no collection there, an unknown format, or sqlalchemy isn't installed.
     """
-    try:
-        from rlhf_lightning.collect.export import FILES, export_text
-        from rlhf_lightning.database.connection import Database
-    except ModuleNotFoundError as cause:
-        raise ConfigError('the export of a collection needs its database: pip install "rlhf-lightning[collect]"') from cause
+    import_extra("sqlalchemy", "the export of a collection", "collect")
+    from rlhf_lightning.collect.export import FILES, export_text
+    from rlhf_lightning.database.connection import Database
+
     if kind not in FILES:
         raise ConfigError(f"export: the format must be one of {', '.join(FILES)}, not {kind}")
     database = Database(location, must_exist=True)

@@ -6,15 +6,13 @@ from functools import cache
 from typing import Any
 
 from rlhf_lightning.config.schema import did_you_mean
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, import_extra
 
 
 def language_identifier(option: str) -> Any:
     """Langid's model with probabilities. Raises ConfigError, naming the option, without py3langid."""
-    try:
-        return _identifier()
-    except ImportError as error:
-        raise ConfigError(f"{option} needs py3langid: pip install 'rlhf-lightning[cleaning]'") from error
+    import_extra("py3langid.langid", option, "cleaning")
+    return _identifier()
 
 
 @cache

@@ -9,32 +9,12 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 
 MIN_RATINGS = 3
 # Scripts written without spaces are compared letter by letter, others word by word.
 _ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 PIECES = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|\s+|[^\w\s]")
-
-
-def rating_z_scores(feedback: Sequence[Feedback]) -> list[float]:
-    """Compute `z_scores` of rating records, in order.
-
-    Raises:
-        DataError: a record that isn't a rating.
-    """
-    unit_ratings: list[float] = []
-    annotators: dict[str | None, int] = {None: 0}
-    aspects: dict[str | None, int] = {}
-    raters: list[tuple[int, int]] = []
-    for record in feedback:
-        if not isinstance(record.judgement, Rating):
-            raise DataError(f"{record.origin or 'a record'}: z-scores are for ratings, not for {record.judgement.kind}")
-        unit_ratings.append(unit_rating(record.judgement))
-        annotator = annotators.setdefault(record.annotator, len(annotators))
-        raters.append((annotator, aspects.setdefault(record.judgement.aspect, len(aspects))))
-    return z_scores(unit_ratings, [annotator for annotator, _ in raters], [aspect for _, aspect in raters])
 
 
 def z_scores(unit_ratings: Sequence[float], annotators: Sequence[int], aspects: Sequence[int]) -> list[float]:
@@ -94,19 +74,6 @@ def comparisons(record: Feedback) -> list[tuple[int, int]]:
     ranks = judgement.ranks if isinstance(judgement, Ranking) else (1, 0)
     ranked = [(i, rank) for i, rank in enumerate(ranks) if rank is not None]
     return [(i, j) for i, rank_i in ranked for j, rank_j in ranked if rank_i < rank_j and texts[i] != texts[j]]
-
-
-def edit_preference(record: Feedback) -> Feedback | None:
-    """Convert an edit to a ranking with the edited text first; None for an edit without a change.
-
-    Raises:
-        DataError: a record that isn't an edit.
-    """
-    if not isinstance(record.judgement, Edit):
-        raise DataError(f"{record.origin or 'a record'}: only an edit has an edited text, not a {record.judgement.kind}")
-    if not comparisons(record):
-        return None
-    return record.model_copy(update={"judgement": Ranking(ranks=(1, 0))})
 
 
 @dataclass(frozen=True)

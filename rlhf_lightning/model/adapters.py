@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, import_extra
 from rlhf_lightning.model.load_options import restore_quantized
 
 ALL_LINEAR = "all-linear"
@@ -68,17 +68,14 @@ def add_adapters(
 
 
 def _inject(model: nn.Module, setting: str, targets: str | list[str], options: dict[str, Any]) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as cause:
-        raise ConfigError(f"{setting}=lora needs more packages: pip install 'rlhf-lightning[lora]' ({cause})") from cause
+    peft = import_extra("peft", f"{setting}=lora", "lora")
     # Dropout is set afterwards: peft takes none for parameters of fused experts.
     excluded = _special_layers(model) if targets == ALL_LINEAR else None
-    config = LoraConfig(lora_dropout=0.0, target_modules=targets, exclude_modules=excluded, **options)
+    config = peft.LoraConfig(lora_dropout=0.0, target_modules=targets, exclude_modules=excluded, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2's Conv1D: peft corrects it
         warnings.filterwarnings("ignore", message=UNMATCHED_PATTERN)
-        inject_adapter_in_model(config, model)
+        peft.inject_adapter_in_model(config, model)
 
 
 def _special_layers(model: nn.Module) -> list[str] | None:

@@ -14,14 +14,13 @@ from markupsafe import Markup, escape
 
 from rlhf_lightning.config.atomic_write import write_atomic
 from rlhf_lightning.report import formatting
-from rlhf_lightning.report.page import Chart, draw_chart, render_template
-from rlhf_lightning.report.report import Curve, Metric, Series, Table
+from rlhf_lightning.report.page import draw_chart, render_template
+from rlhf_lightning.report.report import Cells, Curve, Metric, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
 from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
 from rlhf_lightning.reward.explain.pairwise import PairExplanation
 from rlhf_lightning.reward.explain.score_regression import ScoreRegression
 
-Cells = list[str | float | None]
 LEVELS = 5
 """Shades of each of the two colours."""
 WORDS_SHOWN, FEATURES_SHOWN = 5, 15
@@ -151,43 +150,21 @@ def explanation_page(title: str, model: str, cases: Sequence[ExplainedCase], reg
     )
 
 
-@dataclass(frozen=True)
-class _Side:
-    name: str
-    explanation: Explanation
-    prompt: Markup
-    response: Markup
-    raises: list[tuple[str, str]]
-    lowers: list[tuple[str, str]]
-    check: str
-
-
-@dataclass(frozen=True)
-class _Article:
-    number: int
-    origin: str
-    kind: str
-    verdict: str
-    agrees: bool | None
-    sides: list[_Side]
-    charts: list[Chart]
-    tables: list[Table]
-
-
-def _article(number: int, explained: ExplainedCase) -> _Article:
+def _article(number: int, explained: ExplainedCase) -> dict[str, Any]:
+    """The template's values of a case: its sides with coloured words, charts and tables."""
     names = ["Preferred by people", "The other"] if len(explained.sides) == 2 else ["Text"]
     # Both sides have one scale of colours.
     scale = max((abs(word.contribution) for side in explained.sides for word in side.words), default=0.0)
     sides = [
-        _Side(
-            name,
-            side,
-            color_words(side.prompt, [word for word in side.words if word.part == "prompt"], scale),
-            color_words(side.response, [word for word in side.words if word.part == "response"], scale),
-            strongest_words(side, 1),
-            strongest_words(side, -1),
-            _check(side),
-        )
+        {
+            "name": name,
+            "explanation": side,
+            "prompt": color_words(side.prompt, [word for word in side.words if word.part == "prompt"], scale),
+            "response": color_words(side.response, [word for word in side.words if word.part == "response"], scale),
+            "raises": strongest_words(side, 1),
+            "lowers": strongest_words(side, -1),
+            "check": _check(side),
+        }
         for name, side in zip(names, explained.sides, strict=True)
     ]
     verdict = ""
@@ -202,7 +179,8 @@ def _article(number: int, explained: ExplainedCase) -> _Article:
     note = "The score as if the response ended there."
     charts = [draw_chart(Curve("Score along the response", "words of the response", "", lines, note=note))] if lines else []
     case = explained.case
-    return _Article(number, case.origin, case.kind, verdict, explained.agrees, sides, charts, _tables(explained.result))
+    facts = {"number": number, "origin": case.origin, "kind": case.kind, "verdict": verdict, "agrees": explained.agrees}
+    return facts | {"sides": sides, "charts": charts, "tables": _tables(explained.result)}
 
 
 def color_words(text: str, words: Sequence[WordShare], scale: float) -> Markup:

@@ -12,9 +12,9 @@ from rlhf_lightning.feedback.quality.record import DataSetQuality
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
 from rlhf_lightning.report.dots import MAX_ROWS
 from rlhf_lightning.report.report import Curve, Level, Metric, Series, Table
+from rlhf_lightning.report.report import Cells, Curve, Level, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval
 
-Cells = list[str | float | None]
 MAX_ANNOTATORS = 200
 """Maximum annotators listed on the page; quality.json has all."""
 

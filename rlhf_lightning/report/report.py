@@ -8,12 +8,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import pydantic
-
-from rlhf_lightning.errors import DataError
 from rlhf_lightning.statistics.intervals import Interval
 
 Value = Interval | float
+Cells = list[str | float | None]
+"""A row of a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +185,7 @@ class Table:
 
     title: str
     heads: list[str]
-    rows: list[list[str | float | None]]
+    rows: list[Cells]
     part: str = "Details"
     note: str = ""
     digits: int = 2
@@ -239,18 +238,6 @@ class Report:
         """Strict JSON in ASCII; non-finite numbers are the strings "NaN", "Infinity" and "-Infinity"."""
         return json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str, origin: str = "report") -> Report:
-        """Parse the output of `to_json`. Raises DataError with origin and field if it is invalid."""
-        try:
-            return _adapter().validate_python(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{origin}:{error.lineno}: not JSON ({error.msg}); expected the report.json of a run") from None
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            field_path = ".".join(map(str, first["loc"]))
-            raise DataError(f"{origin}: {field_path}: {first['msg']}; expected a report.json of format 1") from None
-
 
 def _plain(value: Any) -> Any:
     """Convert values for strict JSON: numbers of numpy and torch to Python's, non-finite ones to text."""
@@ -264,7 +251,3 @@ def _plain(value: Any) -> Any:
     if math.isfinite(number):
         return number
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-
-
-def _adapter() -> pydantic.TypeAdapter[Report]:
-    return pydantic.TypeAdapter(Report)

@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.report.report import Curve, Metric, Series, Table
+from rlhf_lightning.report.report import Cells, Curve, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from rlhf_lightning.reward.evaluation.held_out import HeldOut
     from rlhf_lightning.reward.evaluation.measure import RewardAgreement
 
-Cells = list[str | float | None]
 ROUNDING = 1e-4
 """Maximum dependence of a score on its batch, in standard deviations."""
 MANY_TIES = 0.02

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, import_extra
 from rlhf_lightning.registry import register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rlhf_lightning.database.connection import Database
     from rlhf_lightning.flow import Prompt
 
-EXTRA = 'stage=collect needs its web server: pip install "rlhf-lightning[collect]"'
 PROMPTS_AT_ONCE = 32
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -49,12 +48,8 @@ def collect(run: Run) -> float:
     The same command continues it. Prints a link for the manager and one for each annotator. Writes feedback.jsonl;
     feedback_source=collected reads the database itself.
     """
-    try:
-        import sqlalchemy  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as cause:
-        raise ConfigError(EXTRA) from cause
+    for package in ("sqlalchemy", "starlette", "uvicorn"):
+        import_extra(package, "stage=collect", "collect")
     from rlhf_lightning.checkpoint.lock import lock_file
     from rlhf_lightning.collect.server.serve import listen, serve
     from rlhf_lightning.database.connection import Database, DatabaseGone

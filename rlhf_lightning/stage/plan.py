@@ -15,10 +15,9 @@ from rlhf_lightning.stage._input_check import check_inputs as check_inputs
 if TYPE_CHECKING:
     from rlhf_lightning.plan.device import Device
     from rlhf_lightning.plan.phases import ByteRange, Plan
-    from rlhf_lightning.report.report import Metric, Table
+    from rlhf_lightning.report.report import Cells, Metric, Table
 
 MIB, GIB = 2**20, 2**30
-Row = list[str | float | None]
 
 
 def check_combination(choices: ComposedConfig) -> None:
@@ -104,7 +103,7 @@ def models_table(job: Plan) -> Table:
     from rlhf_lightning.report.report import Table
 
     name, unit = memory_unit(job)
-    rows: list[Row] = [
+    rows: list[Cells] = [
         [part.role, f"{part.parameters:,}", f"{part.trained:,}", part.weights / unit, part.gradients / unit, part.optimiser / unit]
         for part in job.parts
     ]
@@ -118,11 +117,11 @@ def phases_table(job: Plan) -> Table:
     from rlhf_lightning.report.report import Table
 
     name, unit = memory_unit(job)
-    rows: list[Row] = []
+    rows: list[Cells] = []
     for phase in job.phases:
         for role, memory in (phase.passes or {"": PassMemory()}).items():
             parts = [memory.activations, memory.logits, memory.cache, memory.temporary]
-            sizes: Row = [part / unit if part else None for part in parts]
+            sizes: Cells = [part / unit if part else None for part in parts]
             rows.append([phase.name, role, phase.resident / unit, *sizes, show_range(job.peak_of(phase), unit), phase.seconds or None])
     heads = ["phase", "pass of", f"resident {name}", "activations", "logits", "KV cache", "temporary", "peak", "seconds"]
     note = "peak: of a process, from the living tensors and Python itself to the most that its allocator may keep"
@@ -134,7 +133,7 @@ def switches_table(job: Plan, others: Mapping[str, Plan], device: Device) -> Tab
     from rlhf_lightning.report.report import Table
 
     name, unit = memory_unit(job)
-    rows: list[Row] = [
+    rows: list[Cells] = [
         [
             words,
             show_range(other.peak, unit),

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.feedback.judgements import KINDS, judgement_kind, prompt_share, standardise
-from rlhf_lightning.feedback.standardise import rating_z_scores
 from rlhf_lightning.feedback.store import FeedbackFile
 from rlhf_lightning.flow import Comment, Edit, Feedback, Message, Ranking, Rating, Spans, Thumbs
 
@@ -35,7 +34,9 @@ def test_ratings_carry_their_z_score_and_others_none() -> None:
     judged = standardise(records)
     assert [record.feedback for record in judged] == records
     assert [record.z_score is None for record in judged] == [False, True, False, False, False]
-    assert [r.z_score for r in judged if r.z_score is not None] == rating_z_scores([records[i] for i in (0, 2, 3, 4)])
+    assert [r.z_score for r in judged if r.z_score is not None] == [
+        record.z_score for record in standardise([records[i] for i in (0, 2, 3, 4)])
+    ]
     assert not math.isnan(judged[0].z_score or 0)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.errors import DataError
-from rlhf_lightning.feedback.standardise import comparisons, edit_preference, edit_spans, ranking_levels, rating_z_scores
+from rlhf_lightning.feedback.judgements import standardise
+from rlhf_lightning.feedback.standardise import comparisons, edit_spans, ranking_levels
 from rlhf_lightning.flow import Edit, Feedback, Ranking, Rating
 
 
@@ -25,6 +25,10 @@ def ranked(ranks: tuple[int, ...], texts: tuple[str, ...] | None = None) -> Feed
 
 def edited(before: str, after: str) -> Feedback:
     return Feedback(prompt="p", responses=(before, after), judgement=Edit(), annotator="a", origin="f:1", weight=2.0)
+
+
+def rating_z_scores(records: list[Feedback]) -> list[float]:
+    return standardise(records).rows["z_score"].tolist()  # type: ignore[no-any-return]
 
 
 def test_z_scores_are_each_annotators_own() -> None:
@@ -62,8 +66,6 @@ def test_scales_are_brought_together_first() -> None:
 def test_no_variance_at_all_is_zero_and_nothing_is_nothing() -> None:
     assert rating_z_scores([rated(0.1)] * 4) == [0.0] * 4
     assert rating_z_scores([]) == []
-    with pytest.raises(DataError, match="not for ranking"):
-        rating_z_scores([ranked((0, 1))])
 
 
 def test_a_scale_wider_than_a_float() -> None:
@@ -93,17 +95,6 @@ def test_comparisons_of_other_kinds() -> None:
     assert comparisons(edited("a", "b")) == [(1, 0)]
     assert comparisons(edited("a", "a")) == []
     assert comparisons(ranked((0, 1), ("a", "a"))) == []
-
-
-def test_an_edit_is_a_preference_for_the_edited() -> None:
-    preference = edit_preference(edited("a", "b"))
-    assert preference is not None
-    assert preference == Feedback(
-        prompt="p", responses=("a", "b"), judgement=Ranking(ranks=(1, 0)), annotator="a", origin="f:1", weight=2.0
-    )
-    assert edit_preference(edited("a", "a")) is None
-    with pytest.raises(DataError):
-        edit_preference(rated(1))
 
 
 def test_spans_of_words_and_of_letters_where_there_are_no_blanks() -> None:

@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 from rich.console import Console
 
-from rlhf_lightning.errors import DataError
 from rlhf_lightning.report import formatting
 from rlhf_lightning.report.page import curves_of_rounds, mark_changes, page, write_page
 from rlhf_lightning.report.report import (
@@ -94,6 +94,10 @@ class Outline(HTMLParser):
         return {value for name, value in self.attributes if name == "id" and not value.endswith("-title")}
 
 
+def report_of(text: str) -> Report:
+    return pydantic.TypeAdapter(Report).validate_python(json.loads(text))
+
+
 def printed(report: Report, path: Path | None = None) -> str:
     file = io.StringIO()
     print_report(report, path, Console(file=file))
@@ -104,8 +108,8 @@ def printed(report: Report, path: Path | None = None) -> str:
 def test_json_gives_the_same_report(report: Report) -> None:
     text = report.to_json()
     assert text.isascii()
-    assert Report.from_json(text) == report
-    assert Report.from_json(text).to_json() == Report.from_json(Report.from_json(text).to_json()).to_json()
+    assert report_of(text) == report
+    assert report_of(text).to_json() == report_of(report_of(text).to_json()).to_json()
 
 
 def test_json_is_strict_and_keeps_what_is_not_finite() -> None:
@@ -113,26 +117,11 @@ def test_json_is_strict_and_keeps_what_is_not_finite() -> None:
     numbers = [np.float32(0.5), math.inf]
     text = dataclasses.replace(BARE, metrics=[metric], curves=[Curve("c", "update", "", [Series("s", [1, 2], numbers)])]).to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    again = Report.from_json(text)
+    again = report_of(text)
     assert isinstance(again.metrics[0].before, float)
     assert math.isnan(again.metrics[0].before)
     assert again.metrics[0].after == metric.after
     assert again.curves[0].series[0].ys == [0.5, math.inf]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "here.json:1: not JSON"),
-        ('{"title": "t", "command": []}', "seed: Field required"),
-        (BARE.to_json().replace('"format": 1', '"format": 2'), "format 1"),
-        (FULL.to_json().replace('"xs": [\n', '"xs": [\n 0,\n'), "4 xs and 3 ys"),
-    ],
-)
-def test_a_broken_report_is_refused_with_its_place(text: str, says: str) -> None:
-    with pytest.raises(DataError, match=re.escape(says)) as caught:
-        Report.from_json(text, "here.json")
-    assert str(caught.value).startswith("here.json")
 
 
 def test_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
@@ -147,7 +136,7 @@ def test_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert EVIL.replace("\x1b", "␛") in outline.text
     assert "x?␀y" in outline.text
     assert outline.tags.count("html") == outline.tags.count("body") == outline.tags.count("h1") == 1
-    assert Report.from_json((tmp_path / "new" / "report.json").read_text()) == FULL
+    assert report_of((tmp_path / "new" / "report.json").read_text()) == FULL
     assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "report.json"]
 
 

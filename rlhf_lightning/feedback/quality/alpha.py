@@ -26,31 +26,22 @@ class AlphaInterval:
     high: float | None = None
 
 
-def krippendorff_alpha(values: np.ndarray, level: MeasurementLevel) -> float | None:
+def alpha_of(unit: np.ndarray, value: np.ndarray, level: MeasurementLevel) -> float | None:
     """Compute 1 - observed / expected disagreement: 1 is perfect, 0 chance, below 0 systematic.
 
     K. Krippendorff, "Computing Krippendorff's alpha-reliability", 2011. The ordinal distance between two values is the difference of
     their middle ranks, so that ordinal alpha is the interval alpha of middle ranks.
 
     Args:
-        values: [raters, units], NaN for missing judgements.
+        unit, value: [N] of each judgement.
         level: of measurement. "nominal": equal or not; "ordinal": number of values between; "interval": numeric difference.
 
     Returns:
         None if no unit has two values, or if all pairable values are equal: agreement without variation isn't measurable.
 
     Raises:
-        ConfigError: values without two dimensions, an infinite value, or an unknown level.
+        ConfigError: a value that isn't finite, or an unknown level.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2:
-        raise ConfigError(f"alpha takes values [raters, units], not an array of {values.ndim} dimensions")
-    _, unit = np.nonzero(~np.isnan(values))
-    return alpha_of(unit, values[~np.isnan(values)], level)
-
-
-def alpha_of(unit: np.ndarray, value: np.ndarray, level: MeasurementLevel) -> float | None:
-    """Compute `krippendorff_alpha` of judgements: unit [N], value [N]."""
     return _Pairable(unit, value, level).alpha()
 
 
@@ -98,7 +89,7 @@ class _Pairable:
         if level not in LEVELS:
             raise ConfigError(f"level={level!r}: the levels of alpha are {', '.join(LEVELS)}")
         if not np.isfinite(value).all():
-            raise ConfigError("alpha takes finite values; only krippendorff_alpha takes NaN, for a missing one")
+            raise ConfigError("alpha takes finite values")
         unit = np.unique(unit, return_inverse=True)[1]
         self.rows = np.flatnonzero(np.bincount(unit)[unit] > 1) if len(unit) else np.zeros(0, dtype=np.int64)
         self.unit = np.unique(unit[self.rows], return_inverse=True)[1]

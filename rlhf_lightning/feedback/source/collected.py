@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import import_extra
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.registry import register
@@ -26,11 +26,10 @@ def read_collected(path: str, *, gold: bool = False, surplus: bool = False) -> I
     Raises:
         ConfigError: no collection there, or sqlalchemy isn't installed.
     """
-    try:
-        from rlhf_lightning.database.connection import Database
-        from rlhf_lightning.database.records import record_rows
-    except ModuleNotFoundError as cause:
-        raise ConfigError('feedback_source=collected needs its database: pip install "rlhf-lightning[collect]"') from cause
+    import_extra("sqlalchemy", "feedback_source=collected", "collect")
+    from rlhf_lightning.database.connection import Database
+    from rlhf_lightning.database.records import record_rows
+
     database = Database(path, must_exist=True)
     try:
         with database.read() as connection:

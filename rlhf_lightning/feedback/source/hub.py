@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.errors import ConfigError, DataError, UserError, summarize_exception
+from rlhf_lightning.errors import ConfigError, DataError, UserError, import_extra, summarize_exception
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import check_texts
@@ -83,12 +83,7 @@ def read_data_set(data_set: DataSet) -> Iterator[Row | BadLine]:
 
 
 def _load(data: DataSet) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(
-            f"{data.path_setting}={data.path!r} needs the datasets library ({error}): pip install 'rlhf-lightning[hub]'"
-        ) from None
+    datasets = import_extra("datasets", f"{data.path_setting}={data.path!r}", "hub")
     try:
         if data.path.startswith(("/", ".", "~")) or Path(data.path).exists():
             if data.config is not None or data.revision is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.errors import import_extra
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.checkpoint_tensors import checkpoint_state
 from rlhf_lightning.model.language_model import LanguageModel
@@ -62,7 +61,7 @@ class VLLMSampler:
     def __call__(self, language_model: LanguageModel, prompts: Prompts) -> Rollout:
         """One response for each prompt."""
         check_decoder_only(language_model, "vllm")
-        vllm = _vllm()
+        vllm = import_extra("vllm", "rollout_sampler=vllm", "vllm")
         if self.engine is None:
             self.engine = self._start(vllm, language_model)
         elif self.sleep:
@@ -104,10 +103,3 @@ class _Load:
 
     def __call__(self, model: Any) -> None:
         model.load_weights(iter(self.named))
-
-
-def _vllm() -> Any:
-    try:
-        return importlib.import_module("vllm")
-    except ImportError as cause:
-        raise ConfigError(f"rollout_sampler=vllm needs more packages: pip install 'rlhf-lightning[vllm]' ({cause})") from cause
