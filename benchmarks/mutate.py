@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 120
 """Seconds after which a mutant counts as noticed: it hangs."""
-USERS = {"policy/ratio.py": "policy/loss"}
+USERS = {"policy/objective.py": "policy/loss"}
 """A module outside a group, and the folder of tests of those that use it."""
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot,

@@ -46,10 +46,9 @@ def ours(models: Path, size: str, side: str, iterations: int, clock: str) -> dic
     from rlhf_lightning.backbone.causal import causal
     from rlhf_lightning.flow import Prompts
     from rlhf_lightning.model.language_model import pad_rows
-    from rlhf_lightning.policy.components import PPOComponents
     from rlhf_lightning.policy.critic.separate import separate
     from rlhf_lightning.policy.critic.shared import shared_critic
-    from rlhf_lightning.policy.experience import ExperienceMaker
+    from rlhf_lightning.policy.experience import ExperienceMaker, PPOComponents
     from rlhf_lightning.policy.kl.reward import RewardKL
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip

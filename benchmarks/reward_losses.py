@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Judgement, Ranking, Rating, Thumbs
 from rlhf_lightning.registry import option
-from rlhf_lightning.reward.losses import build_losses
+from rlhf_lightning.reward.components import ScoredBatch, build_losses
 from rlhf_lightning.reward.regression.collation import collate_plain
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
 
 JUDGEMENTS = 5000

@@ -71,7 +71,7 @@ def grpo(spec: Spec) -> Made:
 
     from rlhf_lightning.advantage.grpo import grpo as by_group
     from rlhf_lightning.backbone.causal import causal
-    from rlhf_lightning.policy.components import PPOComponents
+    from rlhf_lightning.policy.experience import PPOComponents
     from rlhf_lightning.policy.kl.loss import LossKL
     from rlhf_lightning.policy.kl_control.fixed import FixedKL
     from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -116,7 +116,7 @@ def reward(spec: Spec) -> Made:
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.pooling.last import last
     from rlhf_lightning.reward.settings import RewardSettings
-    from rlhf_lightning.reward.storage.warm_start import warm_start
+    from rlhf_lightning.reward.storage.folder import warm_start
 
     folder = str(Path(spec["models"]) / spec["size"] / "reward")
     trunk, tokenizer = load_trunk(folder, "decoder")
@@ -140,11 +140,10 @@ def dpo(spec: Spec) -> Made:
 
     from rlhf_lightning.backbone.causal import causal
     from rlhf_lightning.feedback.judgements import standardise
-    from rlhf_lightning.preference.examples import batch_of, compared_examples
+    from rlhf_lightning.preference.examples import TextTable, batch_of, compared_examples
     from rlhf_lightning.preference.loss.dpo import DPO
     from rlhf_lightning.preference.module import PreferenceModule
     from rlhf_lightning.preference.settings import PreferenceSettings
-    from rlhf_lightning.preference.texts import TextTable
 
     clock = CLOCKS[spec["clock"]]
 

@@ -10,11 +10,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from rlhf_lightning import errors, flow, registry
-from rlhf_lightning.cli.help import SECTIONS, default_text
-from rlhf_lightning.cli.type_names import type_name
-from rlhf_lightning.config.descriptions import descriptions_of
+from rlhf_lightning.cli.help import SECTIONS, default_text, type_name
 from rlhf_lightning.config.presets import default_options
-from rlhf_lightning.config.schema import settings_of
+from rlhf_lightning.config.schema import descriptions_of, settings_of
 from rlhf_lightning.registry import GROUPS, Component
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.storage.folder import load_reward_model, push_reward_model, save_reward_model

@@ -61,7 +61,11 @@ def file_error(error: BaseException) -> UserError | None:
 
 
 def import_extra(module: str, setting: str, extra: str) -> Any:
-    """Import a module of an optional package. Raises ConfigError, naming the setting that needs it and the extra."""
+    """Import a module of an optional package.
+
+    Raises:
+        ConfigError: naming the setting that needs the package, and its extra.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as cause:

@@ -33,7 +33,7 @@ from rlhf_lightning.config.overrides import quote_comparisons
 from rlhf_lightning.config.presets import CONF, list_presets
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.runtime.composition import check
-from rlhf_lightning.tracking.metric_names import NAMINGS
+from rlhf_lightning.tracking.logger_settings import NAMINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "docs").is_dir():

@@ -1,5 +1,8 @@
 """Parts of the advantage estimators: discounted sums, group baselines and the resulting experience.
 
+An estimator takes rewards and response_mask [B, T], and, where it needs "groups", group [B], of any sizes; a response alone in its group
+has the advantage 0. It raises DataError for advantages that aren't finite, or too large to whiten.
+
 Shapes: B sequences, T response tokens.
 """
 

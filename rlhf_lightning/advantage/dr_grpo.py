@@ -15,12 +15,6 @@ def dr_grpo(scored: ScoredRollout) -> Experience:
     It is rloo times (n - 1) / n.
 
     Details: docs/conventions.md#grpo-s-deviation.
-
-    Args:
-        scored: rewards and response_mask [B, T]; group [B], of any sizes. A response alone in its group: 0.
-
-    Raises:
-        DataError: advantages not finite.
     """
     centred, _ = group_centered_rewards(scored)
     return to_experience(scored, centred[:, None])

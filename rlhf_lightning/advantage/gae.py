@@ -30,7 +30,6 @@ def gae(
     Details: docs/ppo_details.md#discount-1-lambda-0-95, docs/conventions.md#value-after-the-last-token, docs/conventions.md#whitening.
 
     Args:
-        scored: rewards, values and response_mask [B, T].
         gamma: discount per token.
         lam: 0 is the one-step error, 1 the discounted return less the value.
         whiten: mean 0 and variance 1 over all response tokens of the batch (unbiased variance, eps 1e-8 under the root).

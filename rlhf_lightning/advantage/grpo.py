@@ -20,11 +20,7 @@ def grpo(scored: ScoredRollout, *, eps: PositiveFloat = 1e-6) -> Experience:
     Details: docs/conventions.md#grpo-s-deviation.
 
     Args:
-        scored: rewards and response_mask [B, T]; group [B], of any sizes.
         eps: added to the group's standard deviation; verl 1e-6, TRL 1e-4.
-
-    Raises:
-        DataError: advantages not finite, or too large to normalise.
     """
     centred, size = group_centered_rewards(scored)
     std = (group_sum(centred**2, scored.group) / (size - 1).clamp(min=1)).sqrt()

@@ -13,12 +13,6 @@ def opo(scored: ScoredRollout) -> Experience:
     the sum of the row's token rewards. A response alone in its group: 0, as the formula says; verl keeps the raw reward.
 
     Details: docs/conventions.md#equal-rewards-in-a-group.
-
-    Args:
-        scored: rewards and response_mask [B, T]; group [B], of any sizes.
-
-    Raises:
-        DataError: advantages not finite.
     """
     rewards = row_rewards(scored)
     lengths = scored.response_mask.to(rewards.dtype).sum(dim=1)

@@ -18,10 +18,6 @@ def reinforce(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, le=1
     Details: docs/ppo_details.md#no-critic.
 
     Args:
-        scored: rewards and response_mask [B, T].
         gamma: discount per token.
-
-    Raises:
-        DataError: advantages not finite.
     """
     return to_experience(scored, discounted_sum(scored.rewards, scored.response_mask, gamma))

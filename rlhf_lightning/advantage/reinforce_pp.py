@@ -20,11 +20,7 @@ def reinforce_pp(scored: ScoredRollout, *, gamma: Annotated[float, Field(ge=0, l
     Details: docs/conventions.md#reinforce.
 
     Args:
-        scored: rewards and response_mask [B, T].
         gamma: discount per token.
-
-    Raises:
-        DataError: advantages not finite, or too large to whiten.
     """
     returns = discounted_sum(scored.rewards, scored.response_mask, gamma, reset=True)
     return to_experience(scored, whiten_values(returns, scored.response_mask))

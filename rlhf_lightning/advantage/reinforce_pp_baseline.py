@@ -15,12 +15,6 @@ def reinforce_pp_baseline(scored: ScoredRollout) -> Experience:
     alone in its group is at 0 before whitening; verl keeps the raw reward.
 
     Details: docs/conventions.md#reinforce-with-a-baseline.
-
-    Args:
-        scored: rewards and response_mask [B, T]; group [B], of any sizes.
-
-    Raises:
-        DataError: advantages not finite, or too large to whiten.
     """
     centred, _ = group_centered_rewards(scored)
     mask = scored.response_mask

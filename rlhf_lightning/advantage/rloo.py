@@ -14,12 +14,6 @@ def rloo(scored: ScoredRollout) -> Experience:
     compared with: 0, as in NeMo-RL and verl's vectorised form; verl's loop keeps the raw reward.
 
     Details: docs/conventions.md#a-response-alone-in-its-group.
-
-    Args:
-        scored: rewards and response_mask [B, T]; group [B], of any sizes.
-
-    Raises:
-        DataError: advantages not finite.
     """
     centred, size = group_centered_rewards(scored)
     return to_experience(scored, (centred * size / (size - 1).clamp(min=1))[:, None])

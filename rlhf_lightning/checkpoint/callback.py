@@ -1,23 +1,84 @@
-"""Lightning callback that saves and restores checkpoints, with random states and counters."""
+"""Lightning callback that saves and restores checkpoints, with random states and counters.
+
+Disk errors are raised on all ranks.
+"""
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpointCallback
 
-from rlhf_lightning.checkpoint.checkpoint_io import DirectCheckpointIO
 from rlhf_lightning.checkpoint.graceful_stop import StopSignal, exit_code
 from rlhf_lightning.checkpoint.manifest import Checkpoint
-from rlhf_lightning.checkpoint.rng_state import random_state, set_random_state
 from rlhf_lightning.checkpoint.store import CheckpointStore
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.training.distributed import all_gather
 from rlhf_lightning.training.ending import FINISHED, Ending, end_of, planned_steps
 from rlhf_lightning.training.nonfinite import NonFiniteGuard
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the generators of Python, NumPy and torch, and of this process's GPU if it has one."""
+    version, words, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = legacy
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(kind), keys.tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore a `random_state`, so that all generators continue from it."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes straight into the target file.
+
+    Lightning's own goes through a copy in memory and a file in TMPDIR, which may be small, on another disk, and left behind by a kill.
+
+    Attributes:
+        failure: why the last file couldn't be written. Raised in `save_checkpoint` it would leave the other ranks waiting.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the file; an error of the disk goes to `failure`."""
+        self.failure = None
+        try:
+            with open(path, "wb") as file:
+                torch.save(checkpoint, file)
+        except OSError as cause:
+            self.failure = cause
+        except RuntimeError as cause:
+            # torch raises this after a short write; the error of the write itself is its context or lost.
+            context = cause.__context__
+            if not isinstance(context, OSError) and "PytorchStreamWriter" not in str(cause):
+                raise
+            self.failure = context if isinstance(context, OSError) else OSError(f"the file could only be written in part: {cause}")
+
 
 FILE = "trainer.ckpt"
 KEY = "rlhf_lightning"
@@ -65,7 +126,7 @@ class CheckpointCallback(LightningCheckpointCallback):
             )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        counters = {name: getattr(pl_module, name) for name in _counters(pl_module)}
+        counters = {name: getattr(pl_module, name) for name in getattr(pl_module, "counters", COUNTERS) if hasattr(pl_module, name)}
         checkpoint[KEY] = {"random": all_gather(random_state(), trainer.world_size), "counters": counters}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -142,10 +203,6 @@ class CheckpointCallback(LightningCheckpointCallback):
         if self.io.failure is not None:
             raise self.store.save_error(step, self.io.failure) from self.io.failure
         self.store.commit(step, metadata)
-
-
-def _counters(module: L.LightningModule) -> tuple[str, ...]:
-    return tuple(name for name in getattr(module, "counters", COUNTERS) if hasattr(module, name))
 
 
 def _on_rank_zero(trainer: L.Trainer, action: Callable[[], Any]) -> None:

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from rlhf_lightning.config.display import visible
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message, visible
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Feedback, Message, Prompt, Ranking
 from rlhf_lightning.model.language_model import LanguageModel
@@ -43,7 +42,7 @@ def chat(args: Sequence[str]) -> None:
         UserError: wrong arguments, or a folder without a policy.
     """
     options = parse_chat(args)
-    from rlhf_lightning.model.quiet import quiet_transformers
+    from rlhf_lightning.model.checkpoint_tensors import quiet_transformers
     from rlhf_lightning.runtime.policy import load_policy
     from rlhf_lightning.training.trainer import device_kind
 

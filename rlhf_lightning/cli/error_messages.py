@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -11,8 +11,7 @@ from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.cli.foreign_terms import explain_foreign_terms
 from rlhf_lightning.config import schema
-from rlhf_lightning.config.command_paths import quoting_hint
-from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE
+from rlhf_lightning.config.overrides import FLAGS_WITH_VALUE, quoting_hint
 from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.registry import GROUPS, components, section_names, settings_of
 
@@ -41,9 +40,10 @@ def explain_hydra_error(error: BaseException, args: Sequence[str], presets: Pres
     if foreign := explain_foreign_terms(args, presets):
         return foreign
     text = _chained_text(error)
-    for pattern, explain in _EXPLANATIONS:
+    for pattern, explanation in _EXPLANATIONS:
         if match := pattern.search(text):
-            return explain(match, presets)
+            parts = {name: part.strip() for name, part in match.groupdict().items()}
+            return explanation.format(**parts) if isinstance(explanation, str) else explanation(match, presets)
     return text.strip()
 
 
@@ -90,50 +90,37 @@ def _explain_key(match: re.Match[str], presets: Presets) -> str:
     return f"{top} has no setting {rest!r}{near}; it has: {_format_settings(of_option)}"
 
 
-def _explain_value(match: re.Match[str], presets: Presets) -> str:
-    return f"{match['key']}: {match['what'].strip()}"
-
-
-def _explain_reference(match: re.Match[str], presets: Presets) -> str:
-    return f"{match['key']} refers to something that doesn't exist: {match['what']}"
-
-
-def _explain_deletion(match: re.Match[str], presets: Presets) -> str:
-    return f"{match['key']} cannot be deleted; leave it alone or set it to another value"
-
-
-def _explain_missing_config(match: re.Match[str], presets: Presets) -> str:
-    return f"no configuration {match['name']!r} where --config-path or --config-dir points to; without --config-name it is 'config'"
-
-
-def _explain_addition(match: re.Match[str], presets: Presets) -> str:
-    return f"{match['key']} already has a value: write {match['key']}=... without the +"
-
-
-def _explain_sweep(match: re.Match[str], presets: Presets) -> str:
-    return f"{match['word']} has several values: `-m {match['word']}` runs one after the other, and a list is written {match['key']}=[a,b]"
-
-
 _CANNOT = (
     r"Value .*? could not be converted to \w+|Value '[^$].*? is not a valid bool.*|.*cannot be assigned.*|.*is not supported.*"
     r"|[^\n]*is not (?:o|O)ptional[^\n]*"
 )
-_MISSING = r"Interpolation key [^\n]+|Environment variable '[^']+' not found"
-_EXPLANATIONS = (
+_EXPLANATIONS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str], Presets], str]], ...] = (
     (re.compile(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"), _explain_option),
     (re.compile(r"In '(?P<group>[^']+)/[^']+': ValidationError[\s\S]*Config is not a subclass of Config"), _explain_list),
-    (re.compile(r"Cannot find primary config '(?P<name>[^']+)'"), _explain_missing_config),
-    (re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"), _explain_sweep),
+    (
+        re.compile(r"Cannot find primary config '(?P<name>[^']+)'"),
+        "no configuration {name!r} where --config-path or --config-dir points to; without --config-name it is 'config'",
+    ),
+    (
+        re.compile(r"Ambiguous value for argument '(?P<word>(?P<key>[^'=]+)=[^']*)'"),
+        "{word} has several values: `-m {word}` runs one after the other, and a list is written {key}=[a,b]",
+    ),
     (re.compile(r"Could not override '(?P<key>[^']+)'\."), _explain_key),
     (re.compile(r"Key '[^']+' (?:is )?not in '[^']+'[\s\S]*?full_key: (?P<key>\S+)"), _explain_key),
     (
         re.compile(r"(?P<what>Interpolation key [^\n]+|Environment variable '[^']+' not found)[\s\S]*?full_key: (?P<key>\S+)"),
-        _explain_reference,
+        "{key} refers to something that doesn't exist: {what}",
     ),
     (re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist"), _explain_key),
-    (re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"), _explain_addition),
-    (re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"), _explain_deletion),
-    (re.compile(rf"(?P<what>{_CANNOT})[\s\S]*full_key: (?P<key>\S+)"), _explain_value),
+    (
+        re.compile(r"Could not append to config\. An item is already at '(?P<key>[^']+)'"),
+        "{key} already has a value: write {key}=... without the +",
+    ),
+    (
+        re.compile(r"does not support deletion[\s\S]*?full_key: (?P<key>\S+)"),
+        "{key} cannot be deleted; leave it alone or set it to another value",
+    ),
+    (re.compile(rf"(?P<what>{_CANNOT})[\s\S]*full_key: (?P<key>\S+)"), "{key}: {what}"),
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf_lightning.config.atomic_write import write_atomic
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.errors import ConfigError, import_extra
 
 

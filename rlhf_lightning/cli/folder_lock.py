@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning.checkpoint.lock import check_free, lock_folder
-from rlhf_lightning.cli.command_check import check_command
+from rlhf_lightning.cli.arguments import check_command
 from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.config.overrides import escape_references, quote_value
 from rlhf_lightning.errors import ConfigError

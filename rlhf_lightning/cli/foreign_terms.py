@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_lightning.config.command_paths import double_quote
-from rlhf_lightning.config.overrides import FLAGS, FLAGS_WITH_VALUE
+from rlhf_lightning.config.overrides import FLAGS, FLAGS_WITH_VALUE, double_quote
 from rlhf_lightning.config.schema import settings_of
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, PACKAGE, components, section_names

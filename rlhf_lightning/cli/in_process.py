@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
 from rlhf_lightning.cli.main import compose_and_run
-from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep
+from rlhf_lightning.cli.sweep.jobs import refuse_space_without_sweep
 from rlhf_lightning.cli.user_errors import UserErrorExit, format_error, raise_as_exit
-from rlhf_lightning.config.redaction import mask_logs
+from rlhf_lightning.config.display import mask_logs
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.registry import load_components
 from rlhf_lightning.runtime import resume, saved_config

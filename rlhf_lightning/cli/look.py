@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.describe import describe_feedback
 from rlhf_lightning.feedback.proposal.detect import MAX_ROWS, Sample

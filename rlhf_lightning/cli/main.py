@@ -16,18 +16,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rlhf_lightning.checkpoint.signals import handle_signals
-from rlhf_lightning.cli import command_check, help
+from rlhf_lightning.cli import arguments, help
 from rlhf_lightning.cli.arguments import hydra_args, parse_args
 from rlhf_lightning.cli.completion import add_descriptions
 from rlhf_lightning.cli.demo import demo_args
 from rlhf_lightning.cli.folder_lock import FolderLock
+from rlhf_lightning.cli.sweep.jobs import refuse_space_without_sweep, saved_objective
 from rlhf_lightning.cli.sweep.prefix import prefixed_output
-from rlhf_lightning.cli.sweep.resume import refuse_space_without_sweep, saved_objective
 from rlhf_lightning.cli.sweep.table import SweepTable
 from rlhf_lightning.cli.user_errors import exit_with_message, raise_as_exit, record_failure
 from rlhf_lightning.config import yaml_check
+from rlhf_lightning.config.display import mask_logs, safe_message
 from rlhf_lightning.config.presets import CONF
-from rlhf_lightning.config.redaction import mask_logs, safe_message
 from rlhf_lightning.registry import load_components
 from rlhf_lightning.runtime import resume, saved_config
 from rlhf_lightning.runtime.output_folder import output_folder
@@ -54,12 +54,12 @@ def main() -> None:
             return
         if args[:1] == ["demo"]:
             args = demo_args(args[1:])
-        FolderLock.only_check = command_check.FLAG in args
-        sys.argv[1:] = hydra_args([argument for argument in args if argument != command_check.FLAG])
+        FolderLock.only_check = arguments.FLAG in args
+        sys.argv[1:] = hydra_args([argument for argument in args if argument != arguments.FLAG])
         with SweepTable.summary():
             compose_and_run(run_job)
         if {"--cfg", "-c"} & set(args) and {"job", "all"} & set(args):
-            print(command_check.NOT_CHECKED, file=sys.stderr)
+            print(arguments.NOT_CHECKED, file=sys.stderr)
 
 
 def compose_and_run(job: Callable[[DictConfig], float]) -> None:

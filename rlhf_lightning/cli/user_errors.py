@@ -16,8 +16,8 @@ from rlhf_lightning.checkpoint.durable import disk_error
 from rlhf_lightning.cli.error_messages import explain_hydra_error
 from rlhf_lightning.cli.sweep.jobs import ERROR_FILE
 from rlhf_lightning.config.atomic_write import write_atomic
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.config.presets import list_presets
-from rlhf_lightning.config.redaction import safe_message
 from rlhf_lightning.errors import UserError, file_error
 from rlhf_lightning.registry import components
 

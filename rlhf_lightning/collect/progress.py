@@ -77,8 +77,8 @@ def agreement(connection: Connection) -> dict[str, Any]:
 
     On the newest MAX_AGREEMENT_ANSWERS answers.
     """
-    from rlhf_lightning.feedback.quality.agreement import agreement_of
-    from rlhf_lightning.feedback.quality.reliability import reliability_of
+    from rlhf_lightning.feedback.quality.agreement import agreement
+    from rlhf_lightning.feedback.quality.reliability import annotator_reliability
     from rlhf_lightning.feedback.quality.votes import tables_of
     from rlhf_lightning.flow import Feedback
 
@@ -88,9 +88,11 @@ def agreement(connection: Connection) -> dict[str, Any]:
     tables = tables_of(records)
     alpha = [
         {"kind": result.kind, "aspect": result.aspect, "alpha": result.alpha, "low": result.low, "high": result.high, "units": result.units}
-        for result in agreement_of(tables)
+        for result in agreement(tables)
     ]
-    people = {person.name: {"reliability": person.combined, "first": person.habits.first} for person in reliability_of(records, tables)}
+    people = {
+        person.name: {"reliability": person.combined, "first": person.habits.first} for person in annotator_reliability(records, tables)
+    }
     return {"alpha": alpha, "annotators": people}
 
 

@@ -129,18 +129,6 @@ def _per_token(args: Sequence[Any], output: Any) -> str:
     return f"a tensor [B, T] = {list(shape)} and a dict of metrics"
 
 
-def _penalty(args: Sequence[Any], output: Any) -> str:
-    return "" if output is None else _per_token(args, output)
-
-
-def _scalar(args: Sequence[Any], output: Any) -> str:
-    return "" if _has_shape(output, ()) else "a tensor with one number, shape []"
-
-
-def _number(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, int | float) and not isinstance(output, bool) else "a number"
-
-
 def _values(args: Sequence[Any], output: Any) -> str:
     return "" if _has_shape(output, (len(args[-1]),)) else f"a tensor [B] = [{len(args[-1])}], a value for each response"
 
@@ -171,55 +159,18 @@ def _losses(args: Sequence[Any], output: Any) -> str:
     return "" if right and _has_shape(output[1], output[0].shape) else "two tensors [J]: the judgements' losses and their weights"
 
 
-def _judgement_losses(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, Tensor) and output.dim() == 1 else "a tensor [J], a loss for each judgement"
+def _returns(expected: str, is_right: Callable[[Any], bool]) -> Check:
+    """A check of the output alone."""
+    return lambda args, output: "" if is_right(output) else expected
 
 
-def _feedback(args: Sequence[Any], output: Any) -> str:
-    right = output is None or (isinstance(output, Iterable) and all(isinstance(item, Feedback) for item in output))
-    return "" if right else "Feedback records"
-
-
-def _choices(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, list) and all(isinstance(item, Choice) for item in output) else "a list of Choice"
-
-
-def _rows(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, Iterable) and all(hasattr(item, "origin") for item in output) else "rows (feedback.row.Row)"
-
-
-def _features(args: Sequence[Any], output: Any) -> str:
-    return "" if hasattr(output, "__len__") else _number(args, output)
-
-
-def _model(args: Sequence[Any], output: Any) -> str:
-    return "" if hasattr(output, "model") or (isinstance(output, tuple) and len(output) == 2) else "a LanguageModel, or (trunk, tokenizer)"
-
-
-def _module(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, nn.Module) else "a Critic"
-
-
-def _optimizer(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, Optimizer) else "a torch.optim.Optimizer"
-
-
-def _schedule(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, LRScheduler) else "a torch.optim.lr_scheduler.LRScheduler"
-
-
-def _tuned_model(args: Sequence[Any], output: Any) -> str:
-    return "" if output is None or isinstance(output, nn.Module) else "nothing, or the model"
-
-
-def _isolation(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, Isolation) else "an Isolation"
-
-
-def _list(args: Sequence[Any], output: Any) -> str:
-    return "" if isinstance(output, list) else "a list"
-
-
+_number = _returns("a number", lambda output: isinstance(output, int | float) and not isinstance(output, bool))
+_feedback = _returns(
+    "Feedback records",
+    lambda output: output is None or (isinstance(output, Iterable) and all(isinstance(item, Feedback) for item in output)),
+)
+_tuned_model = _returns("nothing, or the model", lambda output: output is None or isinstance(output, nn.Module))
+_list = _returns("a list", lambda output: isinstance(output, list))
 CHECKS: dict[str, dict[str, Check]] = {
     "advantage": {"__call__": _record(Experience)},
     "rollout_shaping": {"__call__": _record(ScoredRollout)},
@@ -227,30 +178,52 @@ CHECKS: dict[str, dict[str, Check]] = {
     "policy_loss": {"__call__": _per_token},
     "policy_value_loss": {"__call__": _per_token},
     "policy_correction": {"__call__": _per_token},
-    "policy_reduction": {"__call__": _scalar},
-    "policy_kl": {"shape_rewards": _record(ScoredRollout), "per_token_loss": _penalty},
+    "policy_reduction": {"__call__": _returns("a tensor with one number, shape []", lambda output: _has_shape(output, ()))},
+    "policy_kl": {
+        "shape_rewards": _record(ScoredRollout),
+        "per_token_loss": lambda args, output: "" if output is None else _per_token(args, output),
+    },
     "policy_kl_control": {"value": _number},
     "evaluation_metric": {"__call__": _values},
     "reward_pooling": {"__call__": _pooled_rows},
     "reward_head": {"__call__": _score_rows},
     "reward_loss": {"__call__": _losses},
-    "preference_loss": {"__call__": _judgement_losses},
-    "optimizer": {"__call__": _optimizer},
-    "schedule": {"__call__": _schedule},
-    "policy_critic": {"__call__": _module},
+    "preference_loss": {
+        "__call__": _returns("a tensor [J], a loss for each judgement", lambda output: isinstance(output, Tensor) and output.dim() == 1)
+    },
+    "optimizer": {"__call__": _returns("a torch.optim.Optimizer", lambda output: isinstance(output, Optimizer))},
+    "schedule": {"__call__": _returns("a torch.optim.lr_scheduler.LRScheduler", lambda output: isinstance(output, LRScheduler))},
+    "policy_critic": {"__call__": _returns("a Critic", lambda output: isinstance(output, nn.Module))},
     "policy_tuning": {"__call__": _tuned_model},
     "reward_tuning": {"__call__": _tuned_model},
-    "reward_feature": {"__call__": _features},
-    "backbone": {"__call__": _model},
-    "feedback_source": {"__call__": _rows},
+    "reward_feature": {
+        "__call__": _returns(
+            "a number", lambda output: hasattr(output, "__len__") or (isinstance(output, int | float) and not isinstance(output, bool))
+        )
+    },
+    "backbone": {
+        "__call__": _returns(
+            "a LanguageModel, or (trunk, tokenizer)",
+            lambda output: hasattr(output, "model") or (isinstance(output, tuple) and len(output) == 2),
+        )
+    },
+    "feedback_source": {
+        "__call__": _returns(
+            "rows (feedback.row.Row)", lambda output: isinstance(output, Iterable) and all(hasattr(item, "origin") for item in output)
+        )
+    },
     "feedback_format": {"__call__": _feedback},
     "feedback_filter": {"__call__": _feedback},
     "feedback_comment": {"__call__": _number},
     "collect_question": {"feedback": _feedback},
     "feedback_annotator": {"judge": _feedback},
-    "feedback_selection": {"__call__": _choices},
+    "feedback_selection": {
+        "__call__": _returns(
+            "a list of Choice", lambda output: isinstance(output, list) and all(isinstance(item, Choice) for item in output)
+        )
+    },
     "task": {"train_prompts": _list, "test_prompts": _list, "demonstrations": _list},
     "stage": {"__call__": _number},
-    "sandbox": {"isolation": _isolation},
+    "sandbox": {"isolation": _returns("an Isolation", lambda output: isinstance(output, Isolation))},
 }
 """By group and method; scorers are checked in rollout/scoring.py, callbacks in runtime/run.py."""

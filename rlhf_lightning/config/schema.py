@@ -26,7 +26,7 @@ from rlhf_lightning.errors import ConfigError, DataError, RegistryError
 class Setting:
     """One setting: its name, its exact type and its default; `REQUIRED` without one.
 
-    `description` is given for settings of a group; that of others is in a docstring (config/descriptions.py).
+    `description` is given for settings of a group; that of others is in a docstring (config/schema.py).
     """
 
     name: str
@@ -47,7 +47,7 @@ def settings_of(target: Callable[..., Any]) -> tuple[Setting, ...]:
     Raises:
         RegistryError: a setting without a type.
     """
-    if dataclasses.is_dataclass(target):
+    if dataclasses.is_dataclass(target) and "__dataclass_fields__" in vars(target):  # not of a base: it may have its own constructor
         hints = typing.get_type_hints(target, include_extras=True)
         return tuple(
             Setting(f.name, hints[f.name], REQUIRED if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(target)
@@ -232,3 +232,20 @@ def _hydra_default(default: Any) -> Any:
         plain = dict(default) if isinstance(default, dict) else list(default)
         return dataclasses.field(default_factory=lambda: plain.copy())
     return dataclasses.field(default=default)
+
+
+_ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): (?P<text>.*(?:\n {8,}.*)*)", re.MULTILINE)
+
+
+@functools.cache
+def descriptions_of(target: Callable[..., Any]) -> Mapping[str, str]:
+    """The description of each setting of a component or section, "" without one.
+
+    A docstring's entry under Args or Attributes is `name: text`, or `name, name: text` for several. A class inherits the entries of its
+    bases.
+    """
+    entries: dict[str, str] = {}
+    for owner in reversed(inspect.getmro(target) if inspect.isclass(target) else [target]):
+        for match in _ENTRY.finditer(inspect.cleandoc(owner.__doc__ or "")):
+            entries |= dict.fromkeys(match["names"].split(", "), " ".join(match["text"].split()))
+    return {setting.name: entries.get(setting.name, setting.description) for setting in settings_of(target)}

@@ -18,8 +18,8 @@ from rlhf_lightning.flow import Prompt, Rollout
 from rlhf_lightning.interfaces import TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Policy, reference_policy
+from rlhf_lightning.rollout.gather import Sampler, sample_responses
 from rlhf_lightning.rollout.prompts import column_names, encode_rows
-from rlhf_lightning.rollout.sampling import Sampler, sample_responses
 from rlhf_lightning.tensors import kl_estimate
 from rlhf_lightning.training.distributed import all_gather, global_rank, raise_on_all_ranks, world_size
 from rlhf_lightning.training.periodic_evaluation import preserved_modes

@@ -6,6 +6,9 @@ lines together and yields no result unless every line is good, or quarantines th
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +17,8 @@ from typing import Any, Literal, Protocol
 
 import pydantic
 
+from rlhf_lightning.config.atomic_write import temporary_sibling
 from rlhf_lightning.errors import ConfigError, DataError
-from rlhf_lightning.feedback.quarantine import quarantine_writer
 from rlhf_lightning.feedback.row import BadLine, Row
 from rlhf_lightning.feedback.unknown_fields import MAX_NAMES, UnknownFields, list_names
 from rlhf_lightning.flow import Feedback
@@ -24,6 +27,46 @@ UNFIT = "fits no chosen feedback_format"
 MAX_PLACES = 3
 _VALUES = re.compile(r"'[^']*'|\[\d+\]|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 """What differs between reasons that are alike: values, indices and numbers."""
+
+
+@contextlib.contextmanager
+def quarantine_writer(target: Path | None) -> Iterator[Callable[[BadLine], None]]:
+    """Yield a function that writes bad lines; without a target it drops them.
+
+    The file appears atomically when the block ends without an error and had bad lines.
+    """
+    if target is None:
+        yield lambda line: None
+        return
+    temporary = temporary_sibling(target)
+    with _as_data_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open("w", encoding="utf-8")
+
+    def write(line: BadLine) -> None:
+        entry = {"origin": line.origin, "reason": line.reason, "raw": line.raw.decode("utf-8", "backslashreplace")}
+        with _as_data_error(target):
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    try:
+        yield write
+        with _as_data_error(target):
+            file.flush()
+            os.fsync(file.fileno())
+            if file.tell():
+                temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _as_data_error(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"can't set bad lines aside in {target}: {error.strerror or error}") from error
 
 
 class Format(Protocol):
@@ -188,9 +231,7 @@ def parse_row(
         return BadLine(row.origin, f"{name}{': ' * bool(name)}{first['msg'].removeprefix('Value error, ')}", row.raw)
     except RecursionError:
         return BadLine(row.origin, "nested too deeply", row.raw)
-    return records if row.weight == 1 and row.source is None else [_with_source(record, row) for record in records]
-
-
-def _with_source(record: Feedback, row: Row) -> Feedback:
-    """Apply the source's weight, and its name unless the record has one."""
-    return record.model_copy(update={"weight": record.weight * row.weight, "source": record.source or row.source})
+    if row.weight == 1 and row.source is None:
+        return records
+    # The source's name is for records without one.
+    return [r.model_copy(update={"weight": r.weight * row.weight, "source": r.source or row.source}) for r in records]

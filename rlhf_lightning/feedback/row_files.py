@@ -74,6 +74,10 @@ def open_stream(file: Path) -> Iterator[Stream]:
         raise DataError(f"{file} can't be read: {error.strerror or error}") from error
 
 
+class BrokenFile(Exception):
+    """Reading of a file can't continue; the message is the reason."""
+
+
 class Stream:
     """A file's bytes in blocks of bounded size; gzip is recognised by its first bytes and unpacked.
 

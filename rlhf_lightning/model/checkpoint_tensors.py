@@ -1,8 +1,9 @@
-"""Names and shapes of the tensors in a model's checkpoints, and in a folder."""
+"""Names and shapes of the tensors in a model's checkpoints and in a folder, and verified saving."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,28 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.config.model_files import check_safetensors
-from rlhf_lightning.model.adapters import merged_names, merged_state
-from rlhf_lightning.model.quiet import quiet_transformers
+from rlhf_lightning.errors import DataError
+from rlhf_lightning.model.adapters import has_adapters, merged_names, merged_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' warnings and progress bars inside the context."""
+    from transformers.utils import logging
+
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
+
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,3 +75,32 @@ def summarize_names(names: Iterable[str], limit: int = 4) -> str:
     names = list(names)
     more = ", ..." if len(names) > limit else ""
     return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({', '.join(names[:limit])}{more})"
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config and safetensors; adapters are merged into the written weights only.
+
+    Raises:
+        DataError: the folder lacks a tensor of the model, or has one that the model's class doesn't have.
+    """
+    state = {"state_dict": merged_state(model)} if has_adapters(model) else {}
+    with quiet_transformers():
+        model.save_pretrained(folder, **state)
+    check_saved(model, folder)
+
+
+def check_saved(model: PreTrainedModel, folder: Path) -> None:
+    """Check names and shapes of a folder's tensors against those of the model's class and config.
+
+    Raises:
+        DataError: they differ.
+    """
+    expected, written = expected_shapes(model), written_shapes(folder)
+    faults = [
+        ("lacks", sorted(expected.keys() - written.keys())),
+        ("holds, unknown to the model,", sorted(written.keys() - expected.keys())),
+        ("holds in another shape", sorted(name for name in expected.keys() & written.keys() if expected[name] != written[name])),
+    ]
+    if any(names for _, names in faults):
+        text = "; ".join(f"it {fault} {summarize_names(names)}" for fault, names in faults if names)
+        raise DataError(f"{type(model).__name__} was not saved, and the earlier folder stays: the written one is incomplete: {text}")

@@ -16,18 +16,18 @@ from rlhf_lightning.errors import ConfigError, DataError, OverlongPrompt
 from rlhf_lightning.flow import Message, Prompt, Prompts, prompt_text
 from rlhf_lightning.model.adapter_folder import FOLDER, adapter_files
 from rlhf_lightning.model.card import FILE
+from rlhf_lightning.model.checkpoint_tensors import save_model
 from rlhf_lightning.model.kernels import use_fast_kernels
 from rlhf_lightning.model.load_options import restore_float32
 from rlhf_lightning.model.output_layer import before_output, output_log_probs, output_logits, trunk_of
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder, TrainingRow
 from rlhf_lightning.model.rope import rope_limit
-from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trial import READ_ERRORS, agree, trial
 from rlhf_lightning.model.trunk import max_positions
 from rlhf_lightning.tokenization.boundary import decode_continuation, is_text_start
 from rlhf_lightning.tokenization.chat_template import prompt_ids, strip_frames
 from rlhf_lightning.tokenization.conversation import UnstableTemplate, conversation_ids
-from rlhf_lightning.tokenization.length_limit import UNLIMITED
+from rlhf_lightning.tokenization.encoding import UNLIMITED
 from rlhf_lightning.tokenization.turns import end_notes, generation_eos_ids, stop_ids
 
 if TYPE_CHECKING:

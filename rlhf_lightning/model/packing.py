@@ -1,28 +1,53 @@
 """Texts packed into one row without padding, and Hugging Face models run on it.
 
 Shapes: U texts, N tokens of all of them, L the longest, D width, H heads.
+
+transformers renamed its cache argument in 5.24 (`past_key_values` and `cache_params` became `cache`) and drops the old names in 5.40.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import itertools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlhf_lightning.model.attention_buckets import BucketLayout
-from rlhf_lightning.model.forward_arguments import cache_argument
-from rlhf_lightning.model.packed_attention import IMPLEMENTATION, NotPackedError, register_packed_attention
+from rlhf_lightning.model.packed_attention import IMPLEMENTATION, BucketLayout, NotPackedError, register_packed_attention
 from rlhf_lightning.model.trial import READ_ERRORS, agree, random_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+"""Names of the argument and output with keys, values or states, newest first."""
+
+
+def accepted_arguments(module: nn.Module, **arguments: Any) -> dict[str, Any]:
+    """The arguments that the module's forward names as parameters."""
+    names = _parameters_of_forward(cast(Any, type(module)))
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def cache_argument(module: nn.Module) -> str | None:
+    """The name of the cache parameter of the module's forward; None if it has none."""
+    names = _parameters_of_forward(cast(Any, type(module)))
+    return next((name for name in CACHE_ARGUMENTS if name in names), None)
+
+
+@functools.cache
+def _parameters_of_forward(model_class: Any) -> frozenset[str]:
+    """The named parameters of a class's forward, without `*args` and `**kwargs`."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return frozenset(name for name, p in inspect.signature(model_class.forward).parameters.items() if p.kind not in variadic)
+
 
 ROUND = 64
 """On a CPU the row is filled up to a multiple of this: oneDNN keeps a kernel of half a MiB for each new shape."""

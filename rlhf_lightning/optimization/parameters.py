@@ -124,7 +124,8 @@ def trained_parameters(module: nn.Module, exclude: Collection[nn.Parameter] = ()
             if parameter.requires_grad and id(parameter) not in visited:
                 visited.add(id(parameter))
                 name = f"{path}.{attribute}".lstrip(".")
-                is_hidden_matrix = _is_hidden_matrix(owner, name, parameter)
+                in_layer = any(part.isdigit() for part in name.split("."))
+                is_hidden_matrix = parameter.dim() == 2 and in_layer and not isinstance(owner, nn.Embedding)
                 members.append(TrainedParameter(name, parameter, frozenset(_kinds(owner, attribute)), is_hidden_matrix))
     return members
 
@@ -136,11 +137,6 @@ def _kinds(owner: nn.Module, attribute: str) -> Iterator[str]:
         yield "norms"
     if isinstance(owner, nn.Embedding):
         yield "embeddings"
-
-
-def _is_hidden_matrix(owner: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    in_layer = any(part.isdigit() for part in name.split("."))
-    return parameter.dim() == 2 and in_layer and not isinstance(owner, nn.Embedding)
 
 
 def warmup_steps(warmup: int | float | None, default: float, steps: int) -> int:

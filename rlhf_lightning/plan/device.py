@@ -1,9 +1,12 @@
-"""Memory and speed of a device: a table by name, and this machine's own."""
+"""Memory and speed of a device, by name or of this machine, and the memory of this process."""
 
 from __future__ import annotations
 
 import functools
 import os
+import platform
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,3 +145,36 @@ def _fastest(action: Callable[[], object]) -> float:
         action()
         seconds.append(time.perf_counter() - start)
     return max(min(seconds), 1e-9)
+
+
+def bytes_after_imports() -> float:
+    """The memory of this process after all imports of a training."""
+    import lightning  # noqa: F401
+    import transformers  # noqa: F401
+    from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+
+    import rlhf_lightning.policy.module
+    import rlhf_lightning.preference.module
+    import rlhf_lightning.reward.module
+    import rlhf_lightning.sft.module  # noqa: F401
+
+    return _status("VmRSS") or peak_bytes()
+
+
+def keeps_freed() -> bool:
+    """True where the C library keeps freed blocks of some MiB: glibc, unless the environment forbids it."""
+    return platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+def peak_bytes() -> float:
+    """Peak resident memory of this process."""
+    # VmHWM, because ru_maxrss is inherited across exec.
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return _status("VmHWM") or (float(size) if sys.platform == "darwin" else size * 1024.0)
+
+
+def _status(name: str) -> float:
+    """A line of Linux's status of this process, in bytes; 0 elsewhere."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0.0)

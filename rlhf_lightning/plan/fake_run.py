@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlhf_lightning.model.attention_buckets import group_by_length
+from rlhf_lightning.model.packed_attention import group_by_length
 from rlhf_lightning.model.packing import ROUND
 
 IMPLEMENTATION = "fake"
@@ -82,7 +82,7 @@ class Texts:
 
     @functools.cached_property
     def bucketed_tokens(self) -> int:
-        """Tokens of the attention's buckets (model.attention_buckets)."""
+        """Tokens of the attention's buckets (model.packed_attention)."""
         return sum(len(group) * self.lengths[group[0]] for group in group_by_length(self.lengths))
 
 
@@ -203,7 +203,7 @@ def row_hidden(trunk: Any, texts: Texts, packs: bool, host: bool) -> Tensor:
     Args:
         host: on a CPU, where rows are rounded up and attention computes in float32.
     """
-    count, options = texts.tokens, _no_cache(trunk)
+    count, options = texts.tokens, {} if getattr(trunk.config, "use_cache", None) is None else {"use_cache": False}
     if packs:
         ids = torch.zeros(1, count + (-count % ROUND if host else 0), dtype=torch.long)
         shape = PackedShape(texts.bucketed_tokens, host)
@@ -215,10 +215,6 @@ def row_hidden(trunk: Any, texts: Texts, packs: bool, host: bool) -> Tensor:
         inputs |= {"decoder_input_ids": ids}
     padded = trunk(**inputs).last_hidden_state
     return cast(Tensor, padded.flatten(0, 1).index_select(0, torch.zeros(count, dtype=torch.long)))
-
-
-def _no_cache(trunk: Any) -> dict[str, Any]:
-    return {"use_cache": False} if getattr(trunk.config, "use_cache", None) is not None else {}
 
 
 @functools.cache

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from rlhf_lightning.evaluation.settings import EvaluationSettings
 from rlhf_lightning.plan.fake_run import Texts
-from rlhf_lightning.plan.models import Part, largest_layer
+from rlhf_lightning.plan.models import Part, Roofline, largest_layer
 from rlhf_lightning.plan.passes import PassMemory, PolicyPasses, RewardPasses, record_bytes
 from rlhf_lightning.plan.phases import COLLECTING, EVALUATION, ROLLOUT, SCORING, STEP, TRAINING, Phase, Setup
-from rlhf_lightning.plan.time_estimate import Roofline
 from rlhf_lightning.policy.settings import PPOSettings
 
 SCORING_BATCH = 64

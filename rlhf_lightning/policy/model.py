@@ -11,8 +11,8 @@ from rlhf_lightning.flow import Rollout
 from rlhf_lightning.model.adapters import without_adapters
 from rlhf_lightning.model.language_model import LanguageModel, freeze
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import text_vectors
+from rlhf_lightning.model.token_log_probs import response_log_probs
 
 
 class PolicyOutput(NamedTuple):

@@ -13,14 +13,13 @@ from rlhf_lightning.flow import Experience, Prompts, prompt_text
 from rlhf_lightning.model.language_model import LanguageModel, freeze
 from rlhf_lightning.optimization.parameters import OptimizationDefaults, ParameterGroup, TrainedParameters, trained_parameters
 from rlhf_lightning.policy.alarms import raise_alarms
-from rlhf_lightning.policy.components import PPOComponents
-from rlhf_lightning.policy.experience import ExperienceMaker
+from rlhf_lightning.policy.experience import ExperienceMaker, PPOComponents
+from rlhf_lightning.policy.metrics import value_ranges
 from rlhf_lightning.policy.model import Policy, StartPolicy
+from rlhf_lightning.policy.objective import token_weights, weighted_sum
 from rlhf_lightning.policy.oom_retry import halve_on_oom
 from rlhf_lightning.policy.self_checks import FirstBatch, report_checks
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.token_weights import token_weights, weighted_sum
-from rlhf_lightning.policy.value_ranges import value_ranges
 from rlhf_lightning.rollout.scorer.reward_model import shard_scorer
 from rlhf_lightning.training.distributed import all_reduce_metrics, all_reduce_sum, batch_at, no_sync, world_size
 from rlhf_lightning.training.nonfinite import NonFiniteGuard, clip

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.rollout.sampling import Sampler
+from rlhf_lightning.rollout.gather import Sampler
 from rlhf_lightning.rollout.scoring import Scorer, checked_scores
 from rlhf_lightning.tensors import kl_estimate
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.flow import Prompt
 from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.preference.examples import TOO_LONG, TextTable
 from rlhf_lightning.preference.module import text_log_probs
 from rlhf_lightning.preference.record import Answers, PreferenceLoss
-from rlhf_lightning.preference.texts import TOO_LONG, TextTable
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
 from rlhf_lightning.statistics.intervals import Interval, clustered_mean_interval
 

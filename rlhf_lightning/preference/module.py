@@ -14,12 +14,11 @@ from torch import Tensor
 
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.prompt_encoding import decode_packed
-from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_log_probs
+from rlhf_lightning.model.token_log_probs import ResponseLogProbs, response_log_probs
 from rlhf_lightning.optimization.parameters import OptimizationDefaults
-from rlhf_lightning.preference.examples import PreferenceBatch
+from rlhf_lightning.preference.examples import PreferenceBatch, TextTable
 from rlhf_lightning.preference.record import Answers, Compared, PreferenceLoss, Thumbed
 from rlhf_lightning.preference.settings import PreferenceSettings
-from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.training.distributed import all_reduce_sum
 from rlhf_lightning.training.sharding import unsharded_weights
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule

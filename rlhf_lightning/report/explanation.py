@@ -17,8 +17,7 @@ from rlhf_lightning.report import formatting
 from rlhf_lightning.report.page import draw_chart, render_template
 from rlhf_lightning.report.report import Cells, Curve, Metric, Series, Table
 from rlhf_lightning.reward.explain.cases import Case
-from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
-from rlhf_lightning.reward.explain.pairwise import PairExplanation
+from rlhf_lightning.reward.explain.explanation import Explanation, PairExplanation, WordShare
 from rlhf_lightning.reward.explain.score_regression import ScoreRegression
 
 LEVELS = 5

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from rlhf_lightning.feedback.balance import Balance, histogram
 from rlhf_lightning.feedback.intake import Intake
-from rlhf_lightning.feedback.quality.bias import Share
-from rlhf_lightning.feedback.quality.quality import Quality
-from rlhf_lightning.feedback.quality.record import DataSetQuality
+from rlhf_lightning.feedback.quality.quality import DataSetQuality, Quality
 from rlhf_lightning.feedback.quality.reliability import AnnotatorReliability
 from rlhf_lightning.report.dots import MAX_ROWS
-from rlhf_lightning.report.report import Curve, Level, Metric, Series, Table
 from rlhf_lightning.report.report import Cells, Curve, Level, Metric, Series, Table
 from rlhf_lightning.statistics.intervals import Interval
 
@@ -40,7 +37,16 @@ def quality_metrics(quality: Quality) -> list[Metric]:
         metrics.append(Metric(label="Judgements that are probably wrong", after=share, unit="%", better=None, note=note))
     for label, wins in (("Won by the longer response", overall.bias.longer_wins), ("Won by the first shown", overall.bias.first_wins)):
         if wins is not None:
-            metrics.append(Metric(label=label, after=_interval(wins), unit="%", better=None, note="50 % is no bias", headline=False))
+            metrics.append(
+                Metric(
+                    label=label,
+                    after=Interval(wins.share, wins.low, wins.high, wins.n),
+                    unit="%",
+                    better=None,
+                    note="50 % is no bias",
+                    headline=False,
+                )
+            )
     return metrics
 
 
@@ -176,7 +182,3 @@ def _kind(kind: str, aspect: str) -> str:
 def _shorten(data_set: str) -> str:
     """The last two parts of the path of a data set or origin."""
     return "/".join(Path(data_set).parts[-2:])
-
-
-def _interval(share: Share) -> Interval:
-    return Interval(share.share, share.low, share.high, share.n)

@@ -80,15 +80,11 @@ def ppo_curves(histories: Mapping[str, History]) -> list[Curve]:
         curve("Entropy", "update", "nats per token", histories, "policy/entropy_avg"),
         curve("Response length", "update", "tokens", histories, "val/response_length"),
     ]
-    curves += component_curves(histories)
+    # The mean score of each of several scorers, before its weight.
+    components = dict.fromkeys(name for history in histories.values() for step in history for name in step if name.startswith(COMPONENT))
+    curves += [curve(f"Score: {name.removeprefix(COMPONENT)}", "update", "", histories, name) for name in components]
     curves += [sparse_curve(name, "update", unit, histories, metric) for name, unit, metric in WATCHED]
     return [curve for curve in curves if curve.series] + evaluation_curves(histories, "update")
-
-
-def component_curves(histories: Mapping[str, History]) -> list[Curve]:
-    """The mean score of each of several scorers, before its weight."""
-    metrics = dict.fromkeys(metric for history in histories.values() for step in history for metric in step if metric.startswith(COMPONENT))
-    return [curve(f"Score: {metric.removeprefix(COMPONENT)}", "update", "", histories, metric) for metric in metrics]
 
 
 def evaluation_curves(histories: Mapping[str, History], x_label: str = "step") -> list[Curve]:

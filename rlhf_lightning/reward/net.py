@@ -15,8 +15,7 @@ from rlhf_lightning.model.prompt_encoding import InputFormat
 from rlhf_lightning.model.rope import reset_rope
 from rlhf_lightning.model.text_vectors import text_groups, token_vectors
 from rlhf_lightning.model.trunk import input_format_of, trunk_kind
-from rlhf_lightning.reward.components import Pooling, apply_head
-from rlhf_lightning.reward.scored_batch import ScoredBatch
+from rlhf_lightning.reward.components import Pooling, ScoredBatch, apply_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

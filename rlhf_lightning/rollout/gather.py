@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn.functional import pad
 
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompts, Rollout, ScoredRollout
+from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.training.distributed import all_gather
 
 R = TypeVar("R", bound=Rollout)
@@ -65,3 +67,43 @@ def _concat(values: Sequence[Any], pad_left: bool) -> Any:
         short = [width - value.shape[-1] if value.dim() > 1 else 0 for value in values]
         return torch.cat([pad(value, (missing, 0) if pad_left else (0, missing)) for value, missing in zip(values, short, strict=True)])
     return [item for value in values for item in value] if isinstance(values[0], list) else values[0]
+
+
+def drop_unscored(scored: ScoredRollout, max_fraction: float, scorer: str) -> tuple[ScoredRollout, str]:
+    """Keep the rows with a finite score, and a finite baseline score if there are baselines.
+
+    A dropped row is in no gradient, baseline, group mean, whitening or running statistic.
+
+    Args:
+        scored: of all processes: each of them drops the same rows.
+        max_fraction: of rows that may be dropped; one is always allowed.
+        scorer: its name, for messages.
+
+    Returns:
+        The other rows, and a sentence on the dropped ones; empty if there are none.
+
+    Raises:
+        UserError: a larger fraction.
+    """
+    is_scored = scored.scores.isfinite()
+    if scored.baseline_scores is not None:
+        is_scored &= scored.baseline_scores.isfinite()
+    unscored = (~is_scored).nonzero().flatten().tolist()
+    if not unscored:
+        return scored, ""
+    example = scored.responses[unscored[0]][:80]
+    note = f"scorer {scorer} couldn't score {len(unscored)} of {len(scored)} responses (NaN or None), as {example!r}"
+    if len(unscored) == len(scored) or len(unscored) > max(1.0, max_fraction * len(scored)):
+        raise UserError(f"{note}: more than ppo.max_unscorable={max_fraction:g} of an update; fix the scorer, or raise that limit")
+    return scored.select(torch.nonzero(is_scored).flatten()), f"{note}; they are left out (objective/unscorable)"
+
+
+class Sampler(Protocol):
+    """Samples one response for each prompt."""
+
+    def __call__(self, language_model: LanguageModel, prompts: Prompts, /) -> Rollout: ...
+
+
+def sample_responses(sampler: Sampler, language_model: LanguageModel, prompts: Prompts) -> Rollout:
+    """Sample one response for each prompt; the rollout has the columns of the prompts."""
+    return dataclasses.replace(sampler(language_model, prompts), columns=prompts.columns)

@@ -10,11 +10,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.config import schema
+from rlhf_lightning.config.display import missing_secret
 from rlhf_lightning.config.presets import list_presets
-from rlhf_lightning.config.redaction import missing_secret
 from rlhf_lightning.config.schema import did_you_mean, validate
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.model.hub import check_push
+from rlhf_lightning.model.card import check_push
 from rlhf_lightning.registry import GROUPS, Component, build, build_section, component_of, components, section_class, section_names
 from rlhf_lightning.tracking.logger_settings import logger_settings
 from rlhf_lightning.training.trainer import check_trainer

@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.checkpoint import run_record
-from rlhf_lightning.checkpoint.input_digests import changed_inputs
 from rlhf_lightning.checkpoint.lock import lock_folder
+from rlhf_lightning.checkpoint.run_record import changed_inputs
 from rlhf_lightning.checkpoint.store import remove_checkpoints
 from rlhf_lightning.config.atomic_write import remove_temporaries
+from rlhf_lightning.config.display import LEFT_OUT
 from rlhf_lightning.config.overrides import quote_value
 from rlhf_lightning.config.presets import CONF
-from rlhf_lightning.config.redaction import LEFT_OUT
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.runtime import stopwatch
 from rlhf_lightning.runtime.composition import path_settings
@@ -67,7 +67,8 @@ def expand_resume(args: Sequence[str]) -> list[str]:
         return [*_sweep_args(folder), *others]
     if not (folder / FILE).is_file():
         raise ConfigError(f"resume={folder}: there is no {FILE}, so this is not the folder of a run; name the folder that a run printed")
-    changing = [argument for argument in others if not _may_change_on_resume(argument)]
+    free = ("trainer=", "logger=")
+    changing = [word for word in others if not (run_record.may_change(key := word.lstrip("+~")) or key.startswith(free))]
     if changing:
         raise ConfigError(
             f"resume={folder} uses the run's own configuration, and {changing[0]} would make another run of it: leave it out, or begin "
@@ -96,11 +97,6 @@ def _sweep_args(folder: Path) -> list[str]:
         override = shlex.quote(f"hydra.sweep.dir={quote_value(str(folder))}")
         raise ConfigError(f"resume={folder}: the sweep has {missing}, not saved in its folder: give the command again with {override}")
     return ["-m", *args, f"hydra.sweep.dir={quote_value(str(folder.resolve()))}"]
-
-
-def _may_change_on_resume(argument: str) -> bool:
-    key = argument.lstrip("+~")
-    return run_record.may_change(key) or key.startswith(("trainer=", "logger="))
 
 
 def _resume_automatically(args: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ class Run(Trainings):
 
     Attributes:
         results: metrics of the stage by name, for result.json and the table of a sweep.
-        speeds: last speeds of each training (tracking/throughput.py).
+        speeds: last speeds of each training (tracking/progress.py).
         objective: the number that a sweep optimises; NaN until the stage has ended.
         model_folder: the model that was saved last.
         card: writes the card of that model with the results so far; None if it has no results of the stage.

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlhf_lightning.config.atomic_write import write_atomic
+from rlhf_lightning.config.display import without_secrets
 from rlhf_lightning.config.presets import root
-from rlhf_lightning.config.redaction import without_secrets
 from rlhf_lightning.config.yaml_check import check_search_path, check_yaml
 from rlhf_lightning.config.yaml_dump import to_yaml
 from rlhf_lightning.errors import DataError

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.checkpoint.torchrun_restart import rejoin_after_restart
-from rlhf_lightning.model.hub import push_folder
-from rlhf_lightning.plan.process_memory import peak_bytes
+from rlhf_lightning.model.card import push_folder
+from rlhf_lightning.plan.device import peak_bytes
 from rlhf_lightning.registry import build
 from rlhf_lightning.runtime import resume, saved_config, stopwatch
 from rlhf_lightning.runtime.composition import check, expand_paths

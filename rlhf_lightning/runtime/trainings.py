@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rlhf_lightning.config.display import literal
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import literal, safe_message
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.resume import CHECKPOINTS
 from rlhf_lightning.runtime.stopwatch import Stopwatch
@@ -70,8 +69,7 @@ class Trainings(ComposedConfig):
         Args:
             evaluate: evaluates the module on held-out data, for evaluation.every; the best weights are the module's at the end.
         """
-        from rlhf_lightning.checkpoint.fit import fit
-        from rlhf_lightning.checkpoint.watchdog import Watchdog
+        from rlhf_lightning.checkpoint.fit import Watchdog, fit
         from rlhf_lightning.training.nonfinite import FOLDER, BatchDump, NonFiniteGuard
 
         if isinstance(module, NonFiniteGuard):

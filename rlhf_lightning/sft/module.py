@@ -13,10 +13,10 @@ from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import TrainingRow, decode_packed
-from rlhf_lightning.model.response_log_probs import ResponseLogProbs, response_predictions
+from rlhf_lightning.model.token_log_probs import ResponseLogProbs, response_predictions
 from rlhf_lightning.sft.rows import demonstration_rows, pack
 from rlhf_lightning.sft.settings import SFTSettings
-from rlhf_lightning.tokenization.length_limit import length_limit
+from rlhf_lightning.tokenization.encoding import length_limit
 from rlhf_lightning.training.distributed import shared_loader
 from rlhf_lightning.training.supervised import LossSums, SupervisedModule
 

@@ -121,7 +121,7 @@ def backbone_tokenizer(run: Run) -> list[str]:
 def with_weights(run: Run, feedback: Sequence[Feedback]) -> Sequence[Feedback]:
     """Weight the feedback by annotator as configured, with comments as weak ratings."""
     from rlhf_lightning.feedback.quality.reliability import annotator_weights
-    from rlhf_lightning.feedback.weights import WeightedFeedback
+    from rlhf_lightning.feedback.store import WeightedFeedback
 
     settings = run.settings("feedback")
     weights = annotator_weights(feedback) if settings.annotator_weights == "reliability" else {}

@@ -17,14 +17,12 @@ from rlhf_lightning.feedback.judgements import Judgements, standardise
 from rlhf_lightning.model.activation_checkpointing import checkpoint_activations, has_checkpointing
 from rlhf_lightning.model.loading import load_tokenizer
 from rlhf_lightning.model.trunk import clamp_length
-from rlhf_lightning.plan.device import Device
+from rlhf_lightning.plan.device import Device, keeps_freed
 from rlhf_lightning.plan.fake_run import Texts, fake_mode, to_fake
 from rlhf_lightning.plan.jobs import Generation, Job
-from rlhf_lightning.plan.models import Part, Trunk, policy_of_path, states_per_weight, trunk_of_path
+from rlhf_lightning.plan.models import Part, Roofline, Trunk, policy_of_path, states_per_weight, trunk_of_path
 from rlhf_lightning.plan.passes import PolicyPasses, RewardPasses
 from rlhf_lightning.plan.phases import Phase, Plan, Setup
-from rlhf_lightning.plan.process_memory import keeps_freed
-from rlhf_lightning.plan.time_estimate import Roofline
 from rlhf_lightning.policy.model import Critic, zero_init_value_head
 from rlhf_lightning.registry import component_of, option
 from rlhf_lightning.reward.model import RewardModel

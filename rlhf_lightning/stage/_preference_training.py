@@ -17,6 +17,7 @@ from rlhf_lightning.interfaces import Task
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.preference.examples import (
     Examples,
+    TextTable,
     compared_examples,
     count_unused,
     preference_loader,
@@ -24,16 +25,15 @@ from rlhf_lightning.preference.examples import (
 )
 from rlhf_lightning.preference.implicit_reward import HeldOutRatios, ImplicitReward, fitting_judgements
 from rlhf_lightning.preference.module import PreferenceModule
-from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.reward.evaluation.held_out import HeldOut
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._feedback import train_val_split, with_weights
-from rlhf_lightning.stage._policy_card import save_policy
+from rlhf_lightning.stage._report import save_policy
 from rlhf_lightning.stage._task import utility_of
 from rlhf_lightning.stage._training import evaluated_size, on_device, train
 from rlhf_lightning.tokenization.chat_template import ensure_chat_template
-from rlhf_lightning.tokenization.length_limit import LengthLimit, length_limit
+from rlhf_lightning.tokenization.encoding import LengthLimit, length_limit
 
 METRICS = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.rounds.ledger import Entry, Ledger
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._policy_card import set_policy_card
+from rlhf_lightning.stage._report import set_policy_card
 from rlhf_lightning.training.trainer import process_count
 
 if TYPE_CHECKING:

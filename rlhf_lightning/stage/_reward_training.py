@@ -23,11 +23,10 @@ from rlhf_lightning.model.adapters import merge_adapters
 from rlhf_lightning.model.load_options import load_options, restore_float32
 from rlhf_lightning.model.trunk import OPTION, clamp_length, load_trunk, trunk_width
 from rlhf_lightning.registry import component_of, make
-from rlhf_lightning.reward.components import head_arguments, pooling_arguments
+from rlhf_lightning.reward.components import build_losses, head_arguments, pooling_arguments
 from rlhf_lightning.reward.evaluation.held_out import HeldOut
 from rlhf_lightning.reward.evaluation.measure import measure_held_out
 from rlhf_lightning.reward.evaluation.score_checks import check_training
-from rlhf_lightning.reward.losses import build_losses
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.module import (
     RewardModule,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rlhf_lightning.interfaces import Demonstration
 from rlhf_lightning.rounds.artefacts import Group
 from rlhf_lightning.rounds.settings import Training
-from rlhf_lightning.stage._fitting_task import FittingTask
 from rlhf_lightning.stage._round_feedback import edit_demonstrations
+from rlhf_lightning.stage._task import FittingTask
 from rlhf_lightning.stage.ppo import train_ppo
 from rlhf_lightning.stage.sft import fit_demonstrations
 

@@ -141,7 +141,7 @@ def drawn_items(run: Run, settings: CollectSettings) -> Iterator[Item]:
     import torch
 
     from rlhf_lightning.collect.items import Item
-    from rlhf_lightning.stage._fitting_task import fitting_task
+    from rlhf_lightning.stage._task import fitting_task
 
     task = run.build("task")
     prompts = [row.prompt for row in task.train_prompts()]

@@ -60,8 +60,8 @@ def evaluate(run: Run, *, reference: ModelPath | None = None) -> float:
     """
     from rlhf_lightning.evaluation.measure import score_doubts
     from rlhf_lightning.report.policy import policy_metrics, result_metrics, side_by_side
-    from rlhf_lightning.stage._fitting_task import fitting_task
     from rlhf_lightning.stage._report import write_report
+    from rlhf_lightning.stage._task import fitting_task
 
     task = build_task(run)
     scorer = build_scorer(run, task) if run.config.get("rollout_scorer") else None

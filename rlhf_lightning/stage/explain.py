@@ -79,8 +79,7 @@ def _explain_case(
     model: RewardModel | FeatureScore, case: Case, settings: ExplainSettings, regression: ScoreRegression | None
 ) -> ExplainedCase:
     from rlhf_lightning.report.explanation import ExplainedCase
-    from rlhf_lightning.reward.explain.explanation import explain_text
-    from rlhf_lightning.reward.explain.pairwise import explain_pair
+    from rlhf_lightning.reward.explain.explanation import explain_pair, explain_text
 
     if len(case.texts) == 1:
         return ExplainedCase(case, explain_text(model, case.texts[0], settings))

@@ -34,8 +34,7 @@ def plan(run: Run) -> float:
     Nothing is trained, and of a model's folder or Hub name only the config and the tokenizer are read. Activations are counted in a
     rehearsal of the training's own code on fake tensors, with the batches of the job. plan.json holds all numbers.
     """
-    from rlhf_lightning.plan.device import device_named
-    from rlhf_lightning.plan.process_memory import bytes_after_imports
+    from rlhf_lightning.plan.device import bytes_after_imports, device_named
     from rlhf_lightning.stage._planned_run import Inputs, PlannedRun
     from rlhf_lightning.stage._report import write_report
     from rlhf_lightning.stage._switches import memory_switches

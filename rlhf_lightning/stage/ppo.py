@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rlhf_lightning.interfaces import Task
     from rlhf_lightning.model.language_model import LanguageModel
     from rlhf_lightning.plan.phases import Plan
-    from rlhf_lightning.policy.components import PPOComponents, Shaping
-    from rlhf_lightning.policy.kl_penalty import KLPenalty
+    from rlhf_lightning.policy.experience import PPOComponents, Shaping
     from rlhf_lightning.policy.module import PPOModule
+    from rlhf_lightning.policy.objective import KLPenalty
     from rlhf_lightning.rollout.scoring import Scorer
     from rlhf_lightning.stage._planned_run import PlannedRun
 
@@ -38,9 +38,9 @@ def ppo(run: Run) -> float:
     from rlhf_lightning.policy.alarms import alarm_notes
     from rlhf_lightning.report.policy import policy_metrics, ppo_curves, result_metrics, side_by_side
     from rlhf_lightning.stage._evaluation import evaluate_trained
-    from rlhf_lightning.stage._fitting_task import critic_prompts, fitting_task
-    from rlhf_lightning.stage._reference import prepare_policy_and_reference
     from rlhf_lightning.stage._report import write_report
+    from rlhf_lightning.stage._task import critic_prompts, fitting_task
+    from rlhf_lightning.stage._training import prepare_policy_and_reference
     from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 
     task = build_task(run)
@@ -111,7 +111,7 @@ def train_ppo(
     from rlhf_lightning.policy.module import PPOModule
     from rlhf_lightning.rollout.prompts import prompt_loader
     from rlhf_lightning.stage._evaluation import policy_evaluation
-    from rlhf_lightning.stage._policy_card import save_policy
+    from rlhf_lightning.stage._report import save_policy
     from rlhf_lightning.training.datamodule import ShardedData
 
     settings = run.settings("ppo")
@@ -154,7 +154,7 @@ def ppo_components(
     stop_alarms: Sequence[str] = (),
 ) -> PPOComponents:
     """Build the components of an iteration from the configuration."""
-    from rlhf_lightning.policy.components import PPOComponents
+    from rlhf_lightning.policy.experience import PPOComponents
     from rlhf_lightning.policy.objective import objective
 
     has_correction = bool(run.config.get("policy_correction"))
@@ -200,7 +200,7 @@ def rehearse_with_scorer(run: PlannedRun, scorer: Any) -> Plan:
     Args:
         scorer: the trunk of the reward model; None for a scorer without one.
     """
-    from rlhf_lightning.stage._reference import prepare_policy_and_reference
+    from rlhf_lightning.stage._training import prepare_policy_and_reference
 
     corpus = run.inputs.corpus
     policy = run.language_model(corpus=corpus)

@@ -19,11 +19,10 @@ from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._annotators import build_annotators
 from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
-from rlhf_lightning.stage._fitting_task import fitting_task
-from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage._round_feedback import load_feedback_so_far
 from rlhf_lightning.stage._sampling import sample_groups
-from rlhf_lightning.stage._task import build_task
+from rlhf_lightning.stage._task import build_task, fitting_task
+from rlhf_lightning.stage._training import prepare_policy_and_reference
 from rlhf_lightning.stage.evaluate import build_scorer, evaluate_policy
 from rlhf_lightning.stage.sft import train_sft
 
@@ -231,10 +230,9 @@ def rehearse(run: PlannedRun) -> Plan:
     """The phases of this stage, for stage=plan."""
     from rlhf_lightning.plan.fake_run import Texts
     from rlhf_lightning.plan.jobs import SCORING_BATCH
-    from rlhf_lightning.preference.examples import preference_loader
-    from rlhf_lightning.preference.texts import TextTable
+    from rlhf_lightning.preference.examples import TextTable, preference_loader
     from rlhf_lightning.stage._preference_training import build_examples
-    from rlhf_lightning.tokenization.length_limit import length_limit
+    from rlhf_lightning.tokenization.encoding import length_limit
 
     settings, corpus = run.settings("preference"), run.inputs.corpus
     policy = run.language_model(corpus=corpus)

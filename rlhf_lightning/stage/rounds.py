@@ -16,14 +16,13 @@ from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._annotators import build_annotators, check_annotators
 from rlhf_lightning.stage._evaluation import LOSS, check_monitor, policy_names
-from rlhf_lightning.stage._fitting_task import fitting_task
 from rlhf_lightning.stage._ppo_checks import check_policy_training
-from rlhf_lightning.stage._reference import prepare_policy_and_reference
 from rlhf_lightning.stage._round_comparison import RoundOutcome, ceiling, compare, summary_line, target_metrics, target_names
 from rlhf_lightning.stage._round_selection import select
 from rlhf_lightning.stage._round_steps import Loop, judge, learn_policy, learn_reward, measure_start, sample, warm_up
 from rlhf_lightning.stage._rounds_report import report_rounds
-from rlhf_lightning.stage._task import build_task
+from rlhf_lightning.stage._task import build_task, fitting_task
+from rlhf_lightning.stage._training import prepare_policy_and_reference
 from rlhf_lightning.stage.ppo import held_out_scorers, rehearse_with_scorer
 from rlhf_lightning.stage.reward import rehearse as rehearse_reward
 from rlhf_lightning.stage.sft import rehearse as rehearse_sft

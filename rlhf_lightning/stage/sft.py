@@ -55,7 +55,7 @@ def train_sft(run: Run, task: Task, language_model: LanguageModel, folder: Path)
         ConfigError: the task has no demonstrations.
     """
     from rlhf_lightning.model.adapters import merge_adapters
-    from rlhf_lightning.stage._reference import apply_tuning_for_sft
+    from rlhf_lightning.stage._training import apply_tuning_for_sft
 
     demonstrations, held_out = split_demonstrations(run, demonstrations_of(task))
     module = fit_demonstrations(run, "sft", demonstrations, held_out, language_model, folder, tune=apply_tuning_for_sft)
@@ -81,7 +81,7 @@ def fit_demonstrations(
     """
     from rlhf_lightning.sft.module import SFTModule, demonstration_loader
     from rlhf_lightning.sft.rows import conversation_of
-    from rlhf_lightning.stage._policy_card import save_policy
+    from rlhf_lightning.stage._report import save_policy
     from rlhf_lightning.stage._training import evaluated_size, train
     from rlhf_lightning.tokenization.chat_template import ensure_chat_template
 
@@ -110,7 +110,7 @@ def fit_demonstrations(
 
 def log_skipped(run: Run, name: str, language_model: LanguageModel, skipped: int, total: int) -> None:
     """Log how many demonstrations were too long, and which limit they exceed."""
-    from rlhf_lightning.tokenization.length_limit import length_limit
+    from rlhf_lightning.tokenization.encoding import length_limit
 
     limit = length_limit(run.settings("sft").max_length, language_model.max_length, "sft.max_length")
     if skipped:
@@ -128,7 +128,7 @@ def demonstrations_of(task: Task) -> list[Demonstration]:
 def rehearse(run: PlannedRun) -> Plan:
     """The phases of this stage, for stage=plan."""
     from rlhf_lightning.sft.module import demonstration_loader
-    from rlhf_lightning.stage._reference import apply_tuning_for_sft
+    from rlhf_lightning.stage._training import apply_tuning_for_sft
 
     demonstrations = demonstrations_of(run.inputs.task)
     policy = run.language_model(corpus=run.inputs.corpus)

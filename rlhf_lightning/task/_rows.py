@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import conversation_after, messages, prompt_of, responses_of
 from rlhf_lightning.feedback.row import Row
-from rlhf_lightning.feedback.row_fields import CONTEXT, STRENGTH, reject_unread
 from rlhf_lightning.feedback.strict_json import strict_json
-from rlhf_lightning.feedback.unknown_fields import list_names, suggest_name
+from rlhf_lightning.feedback.unknown_fields import CONTEXT, STRENGTH, list_names, reject_unread, suggest_name
 from rlhf_lightning.flow import FramedPrompt, Message, Prompt, prompt_text
 from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 
@@ -43,7 +42,7 @@ class RowShapes:
             prompt, fields = prompt_of(row, self.prompt), {self.prompt}
         elif row.has(MESSAGES):
             turns = _messages(row)
-            prompt, fields = turns[: _last_answer(turns)], {MESSAGES}
+            prompt, fields = turns[: len(turns) - (turns[-1].role == "assistant")], {MESSAGES}
             if not prompt:
                 raise DataError(f"{MESSAGES} begins with the assistant: a user's message comes first")
         elif all(map(row.has, COMPARED)):
@@ -120,11 +119,6 @@ def _messages(row: Row) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise DataError(f"{MESSAGES} must be a list of messages {{'role', 'content'}} that isn't empty")
     return messages(value, MESSAGES)
-
-
-def _last_answer(turns: tuple[Message, ...]) -> int:
-    """Index of the last turn if it is the assistant's, else the number of turns."""
-    return len(turns) - (turns[-1].role == "assistant")
 
 
 def _response_to_learn(turns: tuple[Message, ...], where: str) -> str | tuple[Message, ...]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import GROUPS, Component, component_of, make, option
-from rlhf_lightning.testing import collect_contracts, data_contracts, policy_contracts, reward_contracts, training_contracts
+from rlhf_lightning.testing import data_contracts, policy_contracts, reward_contracts, training_contracts
 from rlhf_lightning.testing.trial import Trial, compose_command
 
 CONTRACTS: dict[str, Callable[[Trial], None]] = {
-    **collect_contracts.CONTRACTS, **data_contracts.CONTRACTS, **reward_contracts.CONTRACTS,
+    **data_contracts.CONTRACTS, **reward_contracts.CONTRACTS,
     **policy_contracts.CONTRACTS, **training_contracts.CONTRACTS
 }  # fmt: skip
 """By group."""

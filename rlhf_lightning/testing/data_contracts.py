@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rlhf_lightning.collect.questions import ItemView, Question
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Ranking
@@ -16,8 +17,7 @@ from rlhf_lightning.judging.program import Call, Program
 from rlhf_lightning.runtime.composition import check
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.task.reviews import Reviews
-from rlhf_lightning.testing.records import scored_rollout, small_model
-from rlhf_lightning.testing.trial import Trial, compose_command
+from rlhf_lightning.testing.trial import Trial, compose_command, scored_rollout, small_model
 
 
 def stage(trial: Trial) -> None:
@@ -130,10 +130,33 @@ def sandbox(trial: Trial) -> None:
         judge.close()
 
 
+GARBAGE: tuple[Any, ...] = ({"nothing": 1}, [[]], -1e30)
+
+
+def collect_question(trial: Trial) -> None:
+    """Refuse nonsense, store an answer as JSON, and make records of it."""
+    question: Question = trial.make()
+    assert question.script.is_file(), f"the page's module {question.script} is missing"
+    json.dumps(question.describe())
+    view = ItemView("The lamp:", ("good", "bad"), ("a", None), annotator="ada")
+    for value in GARBAGE:
+        try:
+            question.parse(value, view, 0)
+        except ValueError:
+            continue
+        raise AssertionError(f"{value!r} is taken as an answer")
+    stored = question.parse("a good lamp" if trial.example is None else trial.example, view, 0)
+    assert json.loads(json.dumps(stored)) == stored, "an answer must be JSON"
+    assert question.parse(stored, view, 0) == stored, "a stored answer must parse to itself"
+    records = question.feedback(stored, view, 0)
+    assert records
+    assert all(isinstance(record, Feedback) and record.annotator == "ada" for record in records)
+
+
 CONTRACTS = {
     contract.__name__: contract
     for contract in (
         stage, task, backbone, feedback_source, feedback_format, feedback_filter, feedback_comment, feedback_annotator, feedback_selection,
-        evaluation_metric, sandbox,
+        evaluation_metric, sandbox, collect_question,
     )
 }  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from rlhf_lightning.policy.model import Critic
-from rlhf_lightning.testing.records import experience, scored_rollout, small_model
-from rlhf_lightning.testing.trial import Trial
+from rlhf_lightning.testing.trial import Trial, experience, scored_rollout, small_model
 
 
 def rollout_sampler(trial: Trial) -> None:

@@ -6,10 +6,9 @@ import torch
 
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.preference.record import Answers, Compared
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.regression.family import as_family
-from rlhf_lightning.reward.scored_batch import ScoredBatch
-from rlhf_lightning.testing.records import judgement_batch, small_model
-from rlhf_lightning.testing.trial import Trial
+from rlhf_lightning.testing.trial import Trial, judgement_batch, small_model
 
 
 def reward_pooling(trial: Trial) -> None:

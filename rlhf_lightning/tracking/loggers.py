@@ -16,12 +16,10 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
-from rlhf_lightning.config.display import markdown
-from rlhf_lightning.config.redaction import without_any_secret, without_secrets
+from rlhf_lightning.config.display import markdown, without_any_secret, without_secrets
 from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.tracking.csv_logger import AtomicCSVWriter, append_samples, write_rows
-from rlhf_lightning.tracking.logger_settings import WandbSettings, logger_settings
-from rlhf_lightning.tracking.metric_names import rename_metrics
+from rlhf_lightning.tracking.logger_settings import WandbSettings, logger_settings, rename_metrics
 from rlhf_lightning.tracking.samples import Rows, markdown_table, table_of
 
 if TYPE_CHECKING:
@@ -195,7 +193,9 @@ def _make(run: LoggedRun, stage: str, kind: str, settings: Any) -> Any:
         return wandb_tracker(run, stage, settings)
     if kind == "tensorboard":
         if run.is_rank_zero:
-            remove_events(run.folder / "logs" / stage)
+            # Of a stopped training: a resumed one writes all curves again.
+            for file in (run.folder / "logs" / stage).glob("events.out.tfevents.*"):
+                file.unlink()
         return TensorBoardTracker(run.folder / "logs", stage, settings.naming)
     if run.is_rank_zero:
         keep_earlier_log(run.folder / "logs", stage)
@@ -205,12 +205,6 @@ def _make(run: LoggedRun, stage: str, kind: str, settings: Any) -> Any:
 def _one_line(cause: Exception) -> str:
     """The type and the first line of an error, without secrets."""
     return without_any_secret(f"{type(cause).__name__}: {cause}").strip().split("\n")[0]
-
-
-def remove_events(folder: Path) -> None:
-    """Delete the TensorBoard files of a stopped training: a resumed one writes all curves again."""
-    for file in folder.glob("events.out.tfevents.*"):
-        file.unlink()
 
 
 def keep_earlier_log(folder: Path, stage: str) -> None:

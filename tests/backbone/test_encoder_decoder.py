@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM
 from rlhf_lightning.backbone.encoder_decoder import check_decoder_output, encoder_decoder
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.model.token_log_probs import response_log_probs
 
 FAMILIES = ["t5", "bart"]
 TEXTS = [("Review of a lamp:", "It is a quiet fan."), ("It", "costs"), ("", "The kettle boils water quickly.")]

@@ -20,15 +20,15 @@ import torch
 from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.advantage.grpo import grpo
 from rlhf_lightning.backbone.tiny import tiny
+from rlhf_lightning.checkpoint.callback import random_state
 from rlhf_lightning.checkpoint.fit import fit
-from rlhf_lightning.checkpoint.rng_state import random_state
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared_critic
+from rlhf_lightning.policy.experience import PPOComponents
 from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
@@ -37,11 +37,10 @@ from rlhf_lightning.policy.module import PPOModule
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
 from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
-from rlhf_lightning.preference.examples import compared_examples, preference_loader
+from rlhf_lightning.preference.examples import TextTable, compared_examples, preference_loader
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.module import PreferenceModule
 from rlhf_lightning.preference.settings import PreferenceSettings
-from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.model import RewardModel

@@ -12,7 +12,7 @@ from rlhf_lightning import registry
 from rlhf_lightning.cli.user_errors import translate
 from rlhf_lightning.config.guards import CHECKS
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.testing.records import experience, judgement_batch, scored_rollout
+from rlhf_lightning.testing.trial import experience, judgement_batch, scored_rollout
 
 pytestmark = pytest.mark.usefixtures("untouched")
 RECORD, SCORED = experience(), scored_rollout()

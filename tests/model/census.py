@@ -35,22 +35,21 @@ from rlhf_lightning.backbone.causal import causal
 from rlhf_lightning.backbone.encoder_decoder import encoder_decoder
 from rlhf_lightning.backbone.tiny import byte_level_bpe
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.model.forward_arguments import accepted_arguments
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.output_layer import LogitForm, logit_form
-from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.model.packing import PackedTokens, accepted_arguments
 from rlhf_lightning.model.text_vectors import batching
+from rlhf_lightning.model.token_log_probs import response_log_probs
 from rlhf_lightning.model.trunk import clamp_length, load_trunk, trunk_width
-from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.shared import shared_critic
+from rlhf_lightning.policy.experience import PPOComponents
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule
+from rlhf_lightning.policy.objective import token_weights
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.token_weights import token_weights
 from rlhf_lightning.policy.tuning.lora import lora
 from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.preference.loss.dpo import DPO

@@ -12,9 +12,9 @@ from rlhf_lightning.errors import DataError
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens
 from rlhf_lightning.model.prompt_encoding import TrainingRow
-from rlhf_lightning.model.response_log_probs import response_log_probs
+from rlhf_lightning.model.token_log_probs import response_log_probs
 from rlhf_lightning.policy.model import Policy
-from rlhf_lightning.preference.texts import TextTable
+from rlhf_lightning.preference.examples import TextTable
 from rlhf_lightning.rollout.sampler.native import native
 from rlhf_lightning.sft.module import SFTModule
 from rlhf_lightning.sft.settings import SFTSettings

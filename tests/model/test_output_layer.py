@@ -24,8 +24,8 @@ from rlhf_lightning.model import output_layer, token_log_probs
 from rlhf_lightning.model.language_model import LanguageModel, check_output_layer
 from rlhf_lightning.model.output_layer import LogitForm, logit_form, output_log_probs, output_logits
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import decoder_hidden, text_vectors
+from rlhf_lightning.model.token_log_probs import response_log_probs
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

@@ -11,9 +11,8 @@ from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.model.activation_checkpointing import checkpoint_activations
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.model.packing import PackedTokens, supports_packing
-from rlhf_lightning.model.response_log_probs import response_log_probs
 from rlhf_lightning.model.text_vectors import text_vectors
-from rlhf_lightning.model.token_log_probs import token_log_probs
+from rlhf_lightning.model.token_log_probs import response_log_probs, token_log_probs
 from rlhf_lightning.plan.fake_run import HEAP_BLOCK, MemoryTracker, Texts, fake_mode, to_fake
 from rlhf_lightning.plan.models import Trunk, policy_of_config
 from rlhf_lightning.plan.passes import PolicyPasses

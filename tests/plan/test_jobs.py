@@ -9,10 +9,9 @@ from transformers import LlamaConfig
 
 from rlhf_lightning.plan.device import Device
 from rlhf_lightning.plan.fake_run import Texts
-from rlhf_lightning.plan.models import Part, matrix_weights, policy_of_config, states_per_weight
+from rlhf_lightning.plan.models import LAYER_SECONDS, Part, Roofline, forward_flops, matrix_weights, policy_of_config, states_per_weight
 from rlhf_lightning.plan.passes import PassMemory
 from rlhf_lightning.plan.phases import CONTEXT, FIRST_STEPS, HEAP_OVERHEAD, OVERHEAD, ROLLOUT, TRAINING, Phase, Plan, Setup
-from rlhf_lightning.plan.time_estimate import LAYER_SECONDS, Roofline, forward_flops
 from rlhf_lightning.registry import make
 
 CONFIG = LlamaConfig(

@@ -15,19 +15,19 @@ from rlhf_lightning.advantage.gae import gae
 from rlhf_lightning.flow import Experience, Prompts, Rollout
 from rlhf_lightning.model import text_vectors
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.policy.components import PPOComponents
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared_critic
+from rlhf_lightning.policy.experience import PPOComponents
 from rlhf_lightning.policy.kl_control.fixed import FixedKL
 from rlhf_lightning.policy.loss.ppo_clip import ppo_clip
 from rlhf_lightning.policy.model import Policy
 from rlhf_lightning.policy.module import PPOModule
+from rlhf_lightning.policy.objective import token_weights
 from rlhf_lightning.policy.reduction.fixed_length import fixed_length
 from rlhf_lightning.policy.reduction.sequence_mean import sequence_mean
 from rlhf_lightning.policy.reduction.sequence_sum import sequence_sum
 from rlhf_lightning.policy.reduction.token_mean import token_mean
 from rlhf_lightning.policy.settings import PPOSettings
-from rlhf_lightning.policy.token_weights import token_weights
 from rlhf_lightning.policy.value_loss.clipped import clipped_value_loss
 from rlhf_lightning.rollout.sampler.native import native
 

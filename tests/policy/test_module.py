@@ -31,10 +31,10 @@ from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Experience, Rollout, ScoredRollout
 from rlhf_lightning.interfaces import Demonstration, TaskPrompt
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.response_log_probs import response_log_probs
-from rlhf_lightning.policy.components import PPOComponents
+from rlhf_lightning.model.token_log_probs import response_log_probs
 from rlhf_lightning.policy.critic.separate import separate as separate_critic
 from rlhf_lightning.policy.critic.shared import shared_critic
+from rlhf_lightning.policy.experience import PPOComponents
 from rlhf_lightning.policy.kl.reward import RewardKL
 from rlhf_lightning.policy.kl_control.adaptive import AdaptiveKL
 from rlhf_lightning.policy.kl_control.fixed import FixedKL

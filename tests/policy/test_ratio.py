@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of, within_mask
+from rlhf_lightning.policy.objective import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of, within_mask
 
 
 def test_metrics_are_over_the_mask_and_the_kl_is_that_of_the_whole_log_ratio(experience_of: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.model.prompt_encoding import InputFormat, TextEncoder
-from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
+from rlhf_lightning.preference.examples import TextTable, compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.implicit_reward import ImplicitReward, fitting_judgements
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.loss.ipo import IPO
@@ -21,7 +21,6 @@ from rlhf_lightning.preference.loss.orpo import ORPO
 from rlhf_lightning.preference.loss.simpo import SimPO
 from rlhf_lightning.preference.module import PreferenceModule, text_log_probs
 from rlhf_lightning.preference.settings import PreferenceSettings
-from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.schedule.anneal import anneal
 from rlhf_lightning.training.optimizer import Optimization
 

@@ -24,10 +24,7 @@ from rlhf_lightning.report.explanation import (
     words_table,
 )
 from rlhf_lightning.reward.explain.cases import Case
-from rlhf_lightning.reward.explain.explanation import Explanation, WordShare
-from rlhf_lightning.reward.explain.occlusion import Occlusion
-from rlhf_lightning.reward.explain.pairwise import FeatureDifference, PairExplanation
-from rlhf_lightning.reward.explain.trajectory import Trajectory
+from rlhf_lightning.reward.explain.explanation import Explanation, FeatureDifference, Occlusion, PairExplanation, Trajectory, WordShare
 from rlhf_lightning.reward.regression.feature_score import Reason
 
 EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)>" \x1b[31m [bold]'

@@ -15,8 +15,7 @@ from rlhf_lightning.report.reward import (
     reward_metrics,
     reward_model_metrics,
 )
-from rlhf_lightning.reward.evaluation.calibration import calibration
-from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias
+from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias, calibration
 from rlhf_lightning.reward.evaluation.measure import RewardAgreement
 from rlhf_lightning.statistics.intervals import Interval, mean_interval, proportion_interval
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.reward.module import ordered_pairs
-from rlhf_lightning.testing.records import judgement_batch
+from rlhf_lightning.testing.trial import judgement_batch
 
 CONSTANT = ["ppo.updates=3", "ppo.learning_rate=1e-2", "schedule=constant", "logger=csv"]
 

@@ -17,12 +17,11 @@ from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Feedback, Ranking, Thumbs
 from rlhf_lightning.interfaces import Demonstration
-from rlhf_lightning.preference.examples import compared_examples, preference_loader, thumbed_examples
+from rlhf_lightning.preference.examples import TextTable, compared_examples, preference_loader, thumbed_examples
 from rlhf_lightning.preference.loss.dpo import DPO
 from rlhf_lightning.preference.loss.kto import KTO
 from rlhf_lightning.preference.module import PreferenceModule
 from rlhf_lightning.preference.settings import PreferenceSettings
-from rlhf_lightning.preference.texts import TextTable
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry
 from rlhf_lightning.reward.model import RewardModel

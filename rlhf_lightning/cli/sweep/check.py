@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_lightning.cli.sweep.resume import refuse_another_sweep
+from rlhf_lightning.cli.sweep.jobs import refuse_another_sweep
 from rlhf_lightning.cli.user_errors import raise_as_exit
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.runtime.composition import check

@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
-from rlhf_lightning.config.redaction import safe_message, without_secrets
+from rlhf_lightning.config.display import safe_message, without_secrets
 from rlhf_lightning.config.schema import config_class, validate
 from rlhf_lightning.errors import ConfigError, import_extra
 from rlhf_lightning.runtime.output_folder import real_folder

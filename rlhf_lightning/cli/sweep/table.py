@@ -144,9 +144,5 @@ def _table(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> Tabl
     for name in names:
         table.add_column(literal(name, console), overflow="fold")
     for row in rows:
-        table.add_row(*(literal(_format_cell(row.get(name, "")), console) for name in names))
+        table.add_row(*(literal(f"{cell:.4g}" if isinstance(cell := row.get(name, ""), float) else str(cell), console) for name in names))
     return table
-
-
-def _format_cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

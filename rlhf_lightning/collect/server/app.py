@@ -38,7 +38,7 @@ from rlhf_lightning.collect.server.security import (
     is_same_origin,
     refusal,
 )  # fmt: skip
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.database.connection import DatabaseGone
 from rlhf_lightning.database.writer import T
 from rlhf_lightning.feedback.strict_json import replace_unstorable

@@ -8,8 +8,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt
 
 from rlhf_lightning.feedback.cleaning import Cleaning
-from rlhf_lightning.feedback.language_detection import check_language, language_identifier
-from rlhf_lightning.feedback.words import prompt_content
+from rlhf_lightning.feedback.words import check_language, language_identifier, prompt_content
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

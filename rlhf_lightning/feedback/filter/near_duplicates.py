@@ -17,6 +17,8 @@ from rlhf_lightning.feedback.words import normalise_text, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 
+ERROR_WEIGHTS = (0.02, 0.98)
+"""Of false and missed candidates, which are measured afterwards: a missed one leaves a duplicate."""
 Sketch = tuple[np.ndarray, ...]
 """The word n-grams of each of a record's texts, as sorted 32-bit hashes."""
 
@@ -43,10 +45,8 @@ def near_duplicates(
         ngram: words of an n-gram. Larger values weigh a changed word more.
         permutations: hash functions of the MinHash. More give fewer false candidates.
     """
-    datasketch = import_extra("datasketch", "feedback_filter=near_duplicates", "cleaning")
-    # Candidates are measured afterwards: a false one costs time, a missed one leaves a duplicate.
-    index = datasketch.MinHashLSH(threshold=threshold, num_perm=permutations, weights=(0.02, 0.98))
-    pairs, count = array("q"), 0
+    lsh = import_extra("datasketch", "feedback_filter=near_duplicates", "cleaning").MinHashLSH
+    index, pairs, count = lsh(threshold, permutations, weights=ERROR_WEIGHTS), array("q"), 0
     first_with: dict[bytes, int] = {}
     sketches: dict[int, tuple[bytes, Sketch]] = {}
     for number, record in enumerate(feedback):

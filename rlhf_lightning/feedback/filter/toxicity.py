@@ -13,8 +13,7 @@ from pydantic import PositiveFloat, PositiveInt
 from rlhf_lightning.config.schema import FilePath, did_you_mean
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.cleaning import Cleaning
-from rlhf_lightning.feedback.lexicon import read_lexicon
-from rlhf_lightning.feedback.words import prompt_content, word_ngrams, words_of
+from rlhf_lightning.feedback.words import prompt_content, read_lexicon, word_ngrams, words_of
 from rlhf_lightning.flow import Feedback
 from rlhf_lightning.registry import register
 

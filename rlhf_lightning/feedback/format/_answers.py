@@ -7,8 +7,7 @@ from typing import Any
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
-from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
-from rlhf_lightning.feedback.format._scale import Scale
+from rlhf_lightning.feedback.format._values import LabelMap, LabelValue, Scale
 from rlhf_lightning.feedback.row import Row, describe_value, whole_number
 from rlhf_lightning.flow import Prompt, Rating, SpanLabel, Thumbs
 

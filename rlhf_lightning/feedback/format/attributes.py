@@ -11,7 +11,7 @@ from pydantic import FiniteFloat
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import ResponseFormat
-from rlhf_lightning.feedback.format._scale import Scale
+from rlhf_lightning.feedback.format._values import Scale
 from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register

@@ -8,7 +8,7 @@ from typing import Literal
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import ResponseFormat
-from rlhf_lightning.feedback.format._span import SpanReader, Unclear
+from rlhf_lightning.feedback.format._values import SpanReader, Unclear
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Comment, Feedback
 from rlhf_lightning.registry import register

@@ -10,7 +10,7 @@ from pydantic import FiniteFloat
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import chat_before_answer, messages
 from rlhf_lightning.feedback.format._metadata import JudgementMetadata, per_item
-from rlhf_lightning.feedback.format._scale import Scale
+from rlhf_lightning.feedback.format._values import Scale
 from rlhf_lightning.feedback.row import Row, describe_value
 from rlhf_lightning.flow import Feedback, Message, Prompt, Rating, Thumbs
 from rlhf_lightning.registry import register

@@ -10,10 +10,8 @@ from pydantic import FiniteFloat
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import response_of
 from rlhf_lightning.feedback.format._answers import AnswerReader
-from rlhf_lightning.feedback.format._label_map import LabelValue
 from rlhf_lightning.feedback.format._metadata import parse_nonnegative, parse_time
-from rlhf_lightning.feedback.format._ranks import dense_ranks
-from rlhf_lightning.feedback.format._span import SpanValue
+from rlhf_lightning.feedback.format._values import LabelValue, SpanValue, dense_ranks
 from rlhf_lightning.feedback.row import Row, describe_value, label, nonblank_text
 from rlhf_lightning.flow import Comment, Edit, Feedback, Ranking, SpanLabel, Spans
 from rlhf_lightning.registry import register

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.format._metadata import response_models
-from rlhf_lightning.feedback.format._ranks import dense_ranks
+from rlhf_lightning.feedback.format._values import dense_ranks
 from rlhf_lightning.feedback.row import Row, describe_value, whole_number
 from rlhf_lightning.flow import Feedback, Message, Ranking
 from rlhf_lightning.registry import register

@@ -11,7 +11,7 @@ from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import RowFormat, response_models
 from rlhf_lightning.feedback.format._order import names_of_response, ranks_of_choice, ranks_of_order
-from rlhf_lightning.feedback.format._ranks import dense_ranks
+from rlhf_lightning.feedback.format._values import dense_ranks
 from rlhf_lightning.feedback.row import Row, finite_number, label, whole_number
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register

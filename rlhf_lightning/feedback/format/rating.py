@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from rlhf_lightning.feedback.format._metadata import ExchangeFormat
-from rlhf_lightning.feedback.format._scale import Scale
+from rlhf_lightning.feedback.format._values import Scale
 from rlhf_lightning.feedback.row import Row, whole_number
 from rlhf_lightning.flow import Feedback, Rating
 from rlhf_lightning.registry import register
@@ -75,9 +75,7 @@ class RatingFormat(ExchangeFormat):
             Feedback(
                 prompt=prompt,
                 responses=(response,),
-                judgement=Rating(
-                    value=self._scale.number(self._number_of(value), name, scale), scale=scale, aspect=self.aspect, turn=turn
-                ),
+                judgement=Rating(value=self._scale.number(self._number_of(value), name, scale), scale=scale, aspect=self.aspect, turn=turn),
                 **fields,
             )
             for (name, value), fields in zip(values, metadata, strict=True)

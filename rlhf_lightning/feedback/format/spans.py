@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import prompt_of, response_of
 from rlhf_lightning.feedback.format._metadata import ResponseFormat
-from rlhf_lightning.feedback.format._span import SpanReader, SpanValue, Unclear
+from rlhf_lightning.feedback.format._values import SpanReader, SpanValue, Unclear
 from rlhf_lightning.feedback.row import Row, describe_value, finite_number
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register

@@ -8,8 +8,8 @@ from typing import Any
 
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.feedback.chat import prompt_of
-from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
 from rlhf_lightning.feedback.format._metadata import RowFormat, per_item
+from rlhf_lightning.feedback.format._values import LabelMap, LabelValue
 from rlhf_lightning.feedback.row import Row, nonblank_text
 from rlhf_lightning.flow import Feedback, SpanLabel, Spans
 from rlhf_lightning.registry import register

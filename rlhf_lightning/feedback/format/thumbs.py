@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
 from rlhf_lightning.feedback.format._metadata import ExchangeFormat
+from rlhf_lightning.feedback.format._values import LabelMap, LabelValue
 from rlhf_lightning.feedback.row import Row
 from rlhf_lightning.flow import Feedback, Thumbs
 from rlhf_lightning.registry import register

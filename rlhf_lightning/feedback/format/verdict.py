@@ -7,8 +7,8 @@ from typing import Any
 
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.feedback.chat import responses_of
-from rlhf_lightning.feedback.format._label_map import LabelMap, LabelValue
 from rlhf_lightning.feedback.format._metadata import RowFormat, per_item
+from rlhf_lightning.feedback.format._values import LabelMap, LabelValue
 from rlhf_lightning.feedback.row import Row, finite_number
 from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.registry import register

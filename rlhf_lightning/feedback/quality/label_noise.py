@@ -85,13 +85,7 @@ class _Evidence:
     has_text: np.ndarray
 
 
-def suspects(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> list[tuple[int, JudgementNoise]]:
-    """Return index and noise of the suspect judgements, highest score first."""
-    noises = label_noise(feedback, text_cap=text_cap).judgements
-    return sorted(((i, noise) for i, noise in enumerate(noises) if noise and noise.suspect), key=lambda item: (-item[1].score, item[0]))
-
-
-def label_noise(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> LabelNoise:
+def label_noise(feedback: Sequence[Feedback], tables: Tables | None = None, *, text_cap: int = TEXT_CAP) -> LabelNoise:
     """Estimate label noise by confident learning.
 
     C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021. Probabilities are out of
@@ -106,13 +100,10 @@ def label_noise(feedback: Sequence[Feedback], *, text_cap: int = TEXT_CAP) -> La
     annotator's distribution of ratings.
 
     Args:
+        tables: of the feedback, if they are computed already.
         text_cap: approximate number of comparisons and edits, and of thumbs, in the text models, sampled by prompt.
     """
-    return label_noise_of(feedback, tables_of(feedback), text_cap)
-
-
-def label_noise_of(feedback: Sequence[Feedback], tables: Tables, text_cap: int = TEXT_CAP) -> LabelNoise:
-    """Compute `label_noise` from the feedback's votes."""
+    tables = tables_of(feedback) if tables is None else tables
     noises: list[JudgementNoise | None] = [None] * len(feedback)
     accuracy: dict[str, float] = {}
     comparisons, edits = _comparisons(feedback, tables.pairs, text_cap)

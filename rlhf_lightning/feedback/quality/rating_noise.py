@@ -108,15 +108,11 @@ def _annotators(
     prior = np.stack([0 * ones, ones, centre, pooled_gain * ones, centre**2 + pooled_gain**2 + pooled_noise])
     n, moments = n + shrink, moments + shrink * prior
     t, tt, v, vt, _ = moments
-    gain = _slope(t, tt, v, vt, n)
-    offset = (v - gain * t) / np.clip(n, _EPS, None)
+    count = np.clip(n, _EPS, None)
+    gain = np.asarray((vt - v * t / count) / np.clip(tt - t * t / count, _EPS, None))
+    offset = (v - gain * t) / count
     noise = _residual(moments, n, offset, gain)
     return offset, gain, np.clip(noise, 1e-4 * total, None)
-
-
-def _slope(t: np.ndarray, tt: np.ndarray, v: np.ndarray, vt: np.ndarray, n: np.ndarray) -> np.ndarray:
-    count = np.clip(n, _EPS, None)
-    return np.asarray((vt - v * t / count) / np.clip(tt - t * t / count, _EPS, None))
 
 
 def _residual(moments: np.ndarray, n: np.ndarray, offset: np.ndarray | float, gain: np.ndarray) -> np.ndarray:

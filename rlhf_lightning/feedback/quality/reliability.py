@@ -14,8 +14,7 @@ from rlhf_lightning.feedback.quality.annotator_stats import AnnotatorStats, anno
 from rlhf_lightning.feedback.quality.dawid_skene import DawidSkene, dawid_skene
 from rlhf_lightning.feedback.quality.noisy_bradley_terry import noisy_bradley_terry
 from rlhf_lightning.feedback.quality.rating_noise import rating_noise
-from rlhf_lightning.feedback.quality.sample import sample_by_prompt
-from rlhf_lightning.feedback.quality.votes import Comparisons, Tables, Votes, judged_by_several, tables_of
+from rlhf_lightning.feedback.quality.votes import Comparisons, Tables, Votes, judged_by_several, sample_by_prompt, tables_of
 from rlhf_lightning.flow import Feedback
 
 CAP = 50_000
@@ -51,16 +50,6 @@ class AnnotatorReliability:
     median_seconds: float | None
 
 
-def annotator_reliability(feedback: Sequence[Feedback]) -> list[AnnotatorReliability]:
-    """Estimate the reliability of every named annotator, in alphabetical order.
-
-    Pairs with several judgements: Dawid and Skene's one-coin model, a tie being half a judgement each way. Pairs
-    with one judgement, of responses that others compared too: the noisy Bradley-Terry model. Ratings: one-factor analysis of each
-    data set and aspect. Thumbs: Dawid and Skene. All shrink to the mean of all annotators. Edits are ignored.
-    """
-    return reliability_of(feedback, tables_of(feedback))
-
-
 def annotator_weights(feedback: Sequence[Feedback], *, cap: int = CAP) -> dict[str, float]:
     """Compute annotators' weights from their reliability, with mean 1 over their judgements.
 
@@ -83,8 +72,14 @@ def annotator_weights(feedback: Sequence[Feedback], *, cap: int = CAP) -> dict[s
     return weights
 
 
-def reliability_of(feedback: Sequence[Feedback], tables: Tables) -> list[AnnotatorReliability]:
-    """Compute `annotator_reliability` from the feedback's votes."""
+def annotator_reliability(feedback: Sequence[Feedback], tables: Tables | None = None) -> list[AnnotatorReliability]:
+    """Estimate the reliability of every named annotator, in alphabetical order.
+
+    Pairs with several judgements: Dawid and Skene's one-coin model, a tie being half a judgement each way. Pairs
+    with one judgement, of responses that others compared too: the noisy Bradley-Terry model. Ratings: one-factor analysis of each
+    data set and aspect. Thumbs: Dawid and Skene. All shrink to the mean of all annotators. Edits are ignored.
+    """
+    tables = tables_of(feedback) if tables is None else tables
     counts: dict[str, Counter[str]] = {name: Counter() for name in tables.annotators}
     seconds: dict[str, list[float]] = {}
     for record in feedback:
@@ -97,7 +92,13 @@ def reliability_of(feedback: Sequence[Feedback], tables: Tables) -> list[Annotat
         "rating": _rating_reliability(tables.ratings, len(tables.annotators) + 1),
         "thumbs": _thumbs_reliability(tables.thumbs, len(tables.annotators) + 1),
     }
-    agreements, habits = _agreements(tables), annotator_stats(tables)
+    # [A] for each kind, NaN for annotators without a unit in common with others.
+    agreements = {
+        "comparison": _equal_share(tables.pairs, len(tables.annotators) + 1),
+        "rating": _correlation(tables.ratings, len(tables.annotators) + 1),
+        "thumbs": _equal_share(tables.thumbs, len(tables.annotators) + 1),
+    }
+    habits = annotator_stats(tables)
     index = {name: i for i, name in enumerate(tables.annotators)}
     records = []
     for name in sorted(counts):
@@ -193,16 +194,6 @@ def _thumbs_reliability(thumbs: Votes, annotators: int) -> tuple[np.ndarray, np.
 def thumbs_truth(thumbs: Votes) -> DawidSkene:
     """Fit the true thumb of each response (label 1: up) and each annotator's confusion."""
     return dawid_skene(thumbs.unit, thumbs.annotator, thumbs.value.astype(np.int64), labels=2, shrink=SHRINK)
-
-
-def _agreements(tables: Tables) -> dict[str, np.ndarray]:
-    """Return [A] for each kind, NaN for annotators without a unit in common with others."""
-    names = len(tables.annotators) + 1
-    return {
-        "comparison": _equal_share(tables.pairs, names),
-        "rating": _correlation(tables.ratings, names),
-        "thumbs": _equal_share(tables.thumbs, names),
-    }
 
 
 def _equal_share(votes: Votes, names: int) -> np.ndarray:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
 from rlhf_lightning.feedback.cleaning import origin_key
+from rlhf_lightning.feedback.judgements import judgement_kind, prompt_share
 from rlhf_lightning.feedback.standardise import ranking_levels, unit_rating
 from rlhf_lightning.flow import Feedback, Ranking, Rating, Thumbs
 
@@ -185,3 +187,37 @@ class _Builder:
             Votes(*place_columns),
             response_set,
         )
+
+
+@dataclass(frozen=True)
+class FeedbackSample:
+    """A sample of feedback, and counts of all feedback.
+
+    Attributes:
+        index: of the records, in their order. records: the records.
+        judgements: total counts by data set and kind.
+    """
+
+    index: list[int]
+    records: list[Feedback]
+    judgements: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def sample_by_prompt(feedback: Sequence[Feedback], cap: int) -> FeedbackSample:
+    """Sample feedback by a hash of its prompt up to the cap; all of it if it fits.
+
+    The prompts don't depend on the order of the feedback; the last one may be partial. Without a prompt, the alphabetically first
+    response is hashed. A ranking of K costs its K (K - 1) / 2 pairs, other judgements 1.
+    """
+    judgements: dict[str, Counter[str]] = {}
+    share, cost = np.empty(len(feedback)), np.empty(len(feedback))
+    for index, record in enumerate(feedback):
+        judgements.setdefault(data_set(record), Counter())[judgement_kind(record)] += 1
+        share[index] = prompt_share(record.prompt_text or min(record.responses))
+        ranked = len(record.responses) if isinstance(record.judgement, Ranking) else 2
+        cost[index] = ranked * (ranked - 1) / 2
+    if cost.sum() <= cap:
+        return FeedbackSample(list(range(len(feedback))), list(feedback), judgements)
+    order = np.argsort(share, kind="stable")
+    rows = np.sort(order[: int(np.searchsorted(np.cumsum(cost[order]), cap, side="right"))])
+    return FeedbackSample(rows.tolist(), [feedback[int(i)] for i in rows], judgements)

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.row import BadLine, Row, describe_value
-from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, lines, open_stream
+from rlhf_lightning.feedback.row_files import MAX_BYTES, BrokenFile, Stream, files_at, foreign_format, lines, open_stream
 from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import not_utf8, strict_json
 from rlhf_lightning.feedback.unknown_fields import list_names, suggest_name
@@ -107,10 +107,6 @@ def read_table(
         yield from _Table(file, stream, separator, max_bytes, encoding).rows(typed or {})
 
 
-class _Broken(Exception):
-    """Reading of the table can't continue; the message is the reason."""
-
-
 class _Table:
     """A reader of one file.
 
@@ -131,7 +127,7 @@ class _Table:
             table = self._cells()
             header = next(table, None)
             if header is None:
-                raise _Broken("no rows: the file is empty or blank (feedback_source.csv.path)")
+                raise BrokenFile("no rows: the file is empty or blank (feedback_source.csv.path)")
             if not header[0] and len(header) > 1:
                 header[0] = UNNAMED
             self._check_header(header, typed)
@@ -139,8 +135,8 @@ class _Table:
                 count += 1
                 yield self._row(header, cells, typed)
             if not count:
-                raise _Broken("no rows: the file has only a header (feedback_source.csv.path)")
-        except _Broken as broken:
+                raise BrokenFile("no rows: the file has only a header (feedback_source.csv.path)")
+        except BrokenFile as broken:
             yield BadLine(self.origin, str(broken), bytes(self.raw[:1024]), "fatal")
 
     @property
@@ -156,7 +152,7 @@ class _Table:
             try:
                 cells = next(table, None)
             except Error as error:
-                raise _Broken(f"not CSV: {_explain(error)}") from None
+                raise BrokenFile(f"not CSV: {_explain(error)}") from None
             if cells is None:
                 return
             if cells:
@@ -167,15 +163,15 @@ class _Table:
         for number, offset, raw, ended in lines(self._blocks(), self.max_bytes):
             if not ended and self.stream.fault is not None:
                 self.start = number
-                raise _Broken(self.stream.fault)
+                raise BrokenFile(self.stream.fault)
             if not ended and not raw:
                 return
             if number == 1 and (foreign := foreign_format(raw, _UTF_16)):
-                raise _Broken(foreign)
+                raise BrokenFile(foreign)
             line = raw + b"\n" * ended
             self.raw += line
             if len(self.raw) > self.max_bytes:
-                raise _Broken(
+                raise BrokenFile(
                     f"the row that starts here is longer than the limit of {self.max_bytes} bytes (feedback_source.csv.max_row_bytes); "
                     "is there a quote that doesn't close?"
                 )
@@ -194,7 +190,7 @@ class _Table:
                 yield decoder.decode(block).encode("utf-8")
             yield decoder.decode(b"", final=True).encode("utf-8")
         except UnicodeError as error:
-            raise _Broken(f"the file is not {self.encoding} (feedback_source.csv.encoding): {error}") from None
+            raise BrokenFile(f"the file is not {self.encoding} (feedback_source.csv.encoding): {error}") from None
 
     def _text(self, line: bytes, offset: int) -> str:
         try:
@@ -205,15 +201,15 @@ class _Table:
 
     def _check_header(self, header: list[str], typed: Typed) -> None:
         if self.fault:
-            raise _Broken(self.fault)
+            raise BrokenFile(self.fault)
         if "" in header:
-            raise _Broken(f"column {header.index('') + 1} of the header has no name; write one into the file")
+            raise BrokenFile(f"column {header.index('') + 1} of the header has no name; write one into the file")
         if len(set(header)) < len(header):
             repeated = next(name for name, count in Counter(header).items() if count > 1)
-            raise _Broken(f"the header has the column {ascii(repeated)[:60]} twice; rename one in the file")
+            raise BrokenFile(f"the header has the column {ascii(repeated)[:60]} twice; rename one in the file")
         for name in typed:
             if name not in header:
-                raise _Broken(
+                raise BrokenFile(
                     f"no column {name!r}, declared by a setting of feedback_source.csv (numbers, ...){suggest_name(name, header)}; "
                     f"the header has: {list_names(header)}"
                 )

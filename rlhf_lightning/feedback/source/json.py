@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from rlhf_lightning.feedback.row import BadLine, Row
-from rlhf_lightning.feedback.row_files import MAX_BYTES, Stream, files_at, foreign_format, open_stream
+from rlhf_lightning.feedback.row_files import MAX_BYTES, BrokenFile, Stream, files_at, foreign_format, open_stream
 from rlhf_lightning.feedback.row_source import source
 from rlhf_lightning.feedback.strict_json import strict_object
 from rlhf_lightning.registry import register
@@ -54,10 +54,6 @@ def read_json_array(file: Path, max_bytes: int = MAX_BYTES) -> Iterator[Row | Ba
         yield from _Array(file, stream, max_bytes).items()
 
 
-class _Broken(Exception):
-    """Reading of the array can't continue; the message is the reason."""
-
-
 class _Array:
     """A reader of one file.
 
@@ -79,10 +75,10 @@ class _Array:
                 yield self._item()
                 count += 1
             if self._next_mark():
-                raise _Broken("text follows the end of the array")
+                raise BrokenFile("text follows the end of the array")
             if not count:
-                raise _Broken("no rows: the array is empty")
-        except _Broken as broken:
+                raise BrokenFile("no rows: the array is empty")
+        except BrokenFile as broken:
             yield BadLine(self.origin, str(broken), self.text[self.at : self.at + 1024].encode("latin-1"), "fatal")
 
     @property
@@ -95,12 +91,12 @@ class _Array:
         if self.text.startswith("\xef\xbb\xbf"):
             self.at = 3
         if not self._next_mark():
-            raise _Broken("no rows: the file is empty or blank")
+            raise BrokenFile("no rows: the file is empty or blank")
         start = self.text[self.at : self.at + 8].encode("latin-1")
         if foreign := foreign_format(start, NO_ARRAY):
-            raise _Broken(foreign)
+            raise BrokenFile(foreign)
         if not start.startswith(b"["):
-            raise _Broken("not JSON: expected '[', since a file is one array of objects")
+            raise BrokenFile("not JSON: expected '[', since a file is one array of objects")
         self._advance(self.at + 1)
 
     def _has_item(self, count: int) -> bool:
@@ -111,7 +107,7 @@ class _Array:
             return False
         if count:
             if mark != ",":
-                raise _Broken("not JSON: expected ',' or ']' after an item" + ", but the file ends" * (not mark))
+                raise BrokenFile("not JSON: expected ',' or ']' after an item" + ", but the file ends" * (not mark))
             self._advance(self.at + 1)
             self._next_mark()
         return True
@@ -133,9 +129,9 @@ class _Array:
             except JSONDecodeError as error:
                 if self.ended or not (error.msg.startswith("Unterminated") or error.pos > len(self.text) - _MARGIN):
                     self._advance(error.pos)
-                    raise _Broken(f"not JSON: {error.msg}") from None
+                    raise BrokenFile(f"not JSON: {error.msg}") from None
             except RecursionError:
-                raise _Broken("not usable JSON: nested too deeply") from None
+                raise BrokenFile("not usable JSON: nested too deeply") from None
             else:
                 if end < len(self.text) - _MARGIN or self.ended:
                     return self._check_length(end)
@@ -146,7 +142,7 @@ class _Array:
 
     def _check_length(self, end: int) -> int:
         if end - self.at > self.max_bytes:
-            raise _Broken(
+            raise BrokenFile(
                 f"the item that starts here is longer than the limit of {self.max_bytes} bytes (feedback_source.json.max_item_bytes)"
             )
         return end
@@ -168,6 +164,6 @@ class _Array:
         block = next(self.blocks, None)
         self.ended = block is None
         if self.stream.fault is not None:
-            raise _Broken(self.stream.fault)
+            raise BrokenFile(self.stream.fault)
         self.offset += self.at
         self.text, self.at = self.text[self.at :] + (block or b"").decode("latin-1"), 0

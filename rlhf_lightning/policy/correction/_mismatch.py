@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import within_mask
+from rlhf_lightning.policy.objective import within_mask
 from rlhf_lightning.tensors import masked_mean
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlhf_lightning.flow import Experience
 from rlhf_lightning.policy.correction._mismatch import mismatch_of, over_row, with_metrics
-from rlhf_lightning.policy.ratio import ratio_of
+from rlhf_lightning.policy.objective import ratio_of
 from rlhf_lightning.registry import register
 
 

@@ -14,7 +14,7 @@ from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.policy.model import Critic
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.storage.score_layer import linear_score
+from rlhf_lightning.reward.storage.classifier import linear_score
 from rlhf_lightning.rollout.scoring import Scorer
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.kl_penalty import KLPenalty
-from rlhf_lightning.policy.ratio import LIMIT, log_ratio_of, ratio_of, within_mask
+from rlhf_lightning.policy.objective import LIMIT, KLPenalty, log_ratio_of, ratio_of, within_mask
 from rlhf_lightning.registry import register
 from rlhf_lightning.tensors import kl_estimate, masked_mean
 

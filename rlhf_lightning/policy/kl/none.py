@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf_lightning.policy.kl_penalty import KLPenalty
+from rlhf_lightning.policy.objective import KLPenalty
 from rlhf_lightning.registry import register
 
 

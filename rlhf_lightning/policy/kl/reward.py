@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from rlhf_lightning.flow import ScoredRollout
-from rlhf_lightning.policy.kl_penalty import KLPenalty
+from rlhf_lightning.policy.objective import KLPenalty
 from rlhf_lightning.registry import register
 from rlhf_lightning.tensors import kl_estimate
 

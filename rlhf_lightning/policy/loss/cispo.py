@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import log_ratio_of, ratio_metrics, ratio_of, within_mask
+from rlhf_lightning.policy.objective import log_ratio_of, ratio_metrics, ratio_of, within_mask
 from rlhf_lightning.registry import register
 
 
@@ -26,13 +26,8 @@ def cispo(
     Details: docs/conventions.md#cispo-s-bounds.
 
     Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
         clip_ratio: how far the weight may fall; 1 is no lower bound, as in the paper and in TRL.
         clip_ratio_high: how far it may rise. TRL's `epsilon_high` is the bound itself, this plus 1.
-
-    Returns:
-        The loss per token [B, T], before reduction, and scalar metrics.
     """
     log_ratio = log_ratio_of(experience, log_probs)
     ratio = ratio_of(log_ratio).detach()

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
+from rlhf_lightning.policy.objective import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
 from rlhf_lightning.registry import register
 from rlhf_lightning.tensors import masked_mean
 
@@ -29,8 +29,6 @@ def dual_clip(
     Details: docs/conventions.md#dual-clip.
 
     Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
         clip_ratio: how far the ratio may fall, and rise unless clip_ratio_high is given.
         clip_ratio_high: how far it may rise.
         clip_ratio_c: bound of the ratio where A < 0; c in the paper.

@@ -4,7 +4,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
+from rlhf_lightning.policy.objective import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
 from rlhf_lightning.registry import register
 
 
@@ -22,8 +22,6 @@ def gspo(
     Details: docs/conventions.md#gspo-s-gradient.
 
     Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
         clip_ratio, clip_ratio_high: how far the sequence's ratio may fall and rise; two orders smaller than PPO's.
 
     Returns:

@@ -4,7 +4,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
+from rlhf_lightning.policy.objective import clipped_surrogate, log_ratio_of, ratio_metrics, ratio_of
 from rlhf_lightning.registry import register
 
 
@@ -15,18 +15,13 @@ def ppo_clip(
     """PPO's clipped surrogate.
 
     max(-ratio A, -clip(ratio, 1 - clip_ratio, 1 + clip_ratio_high) A) per token (Schulman et al., 2017, eq. 7). Deviation: a
-    log-ratio beyond +-20 is held there (policy.ratio).
+    log-ratio beyond +-20 is held there (policy.objective).
 
     Details: docs/ppo_details.md#importance-ratio-and-clipped-surrogate, docs/conventions.md#log-ratio.
 
     Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
         clip_ratio: how far the ratio may fall, and rise unless clip_ratio_high is given.
         clip_ratio_high: how far it may rise: "clip-higher" of DAPO (Yu et al., 2025) with 0.28.
-
-    Returns:
-        The loss per token [B, T], before reduction, and scalar metrics.
     """
     log_ratio = log_ratio_of(experience, log_probs)
     ratio = ratio_of(log_ratio)

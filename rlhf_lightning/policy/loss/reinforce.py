@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import log_ratio_of, ratio_metrics, ratio_of, within_mask
+from rlhf_lightning.policy.objective import log_ratio_of, ratio_metrics, ratio_of, within_mask
 from rlhf_lightning.registry import register
 
 
@@ -15,13 +15,6 @@ def reinforce(experience: Experience, log_probs: Tensor) -> tuple[Tensor, dict[s
     Per token (Williams, 1992), with no correction for steps away from the behaviour policy: for one epoch per rollout.
 
     Details: docs/ppo_details.md#other-objectives.
-
-    Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
-
-    Returns:
-        The loss per token [B, T], before reduction, and scalar metrics.
     """
     log_ratio = log_ratio_of(experience, log_probs)
     loss = -experience.advantages * within_mask(log_probs, experience.response_mask)

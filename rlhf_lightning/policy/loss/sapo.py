@@ -5,7 +5,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.flow import Experience
-from rlhf_lightning.policy.ratio import log_ratio_of, ratio_metrics, ratio_of
+from rlhf_lightning.policy.objective import log_ratio_of, ratio_metrics, ratio_of
 from rlhf_lightning.registry import register
 
 
@@ -22,8 +22,6 @@ def sapo(
     Details: docs/conventions.md#sapo.
 
     Args:
-        experience: advantages, old_log_probs and response_mask [B, T].
-        log_probs: [B, T] of the policy being trained.
         temperature: tau where the advantage is positive.
         temperature_negative: tau elsewhere; a little larger, for pushing one token down lifts all the others.
 

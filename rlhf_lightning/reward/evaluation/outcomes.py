@@ -12,9 +12,8 @@ import torch
 
 from rlhf_lightning.feedback.judgements import KINDS, Judged, PromptResponse, prompt_number
 from rlhf_lightning.flow import Feedback, Prompt, Ranking, Thumbs
-from rlhf_lightning.reward.evaluation.calibration import calibration
 from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
-from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias
+from rlhf_lightning.reward.evaluation.held_out import HeldOut, LengthBias, calibration
 from rlhf_lightning.reward.evaluation.score_checks import all_equal
 from rlhf_lightning.reward.evaluation.verdict import judge_reward_model
 from rlhf_lightning.statistics.intervals import Interval, clustered_mean_interval, clustered_proportion_interval, correlation_interval

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.model.packing import PackedTokens
-from rlhf_lightning.reward.explain.variants import BUDGET, concat, score_batches, streams, token_count
+from rlhf_lightning.reward.explain.view import BUDGET, concat, score_batches, streams, token_count
 from rlhf_lightning.reward.explain.words import neutral_token
 
 if TYPE_CHECKING:
@@ -150,18 +150,21 @@ class _Path:
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
 
         def interpolate(layer: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            number = next((n for n, ids in pending.items() if args and _is_row(args[0].flatten(), ids)), None)
+            # An embedding's input is the tokens of a stream, with packing's zeros after them.
+            row = args[0].flatten() if args else torch.zeros(0)
+            equal = (n for n, ids in pending.items() if args and torch.equal(row[: len(ids)], ids) and not row[len(ids) :].any())
+            number = next(equal, None)
             if number is None:
                 return None
             count = len(pending.pop(number))
-            row = output.detach().flatten(0, -2)
-            embedded = row[:count].reshape(len(positions), -1, row.shape[-1])[0]
+            vectors = output.detach().flatten(0, -2)
+            embedded = vectors[:count].reshape(len(positions), -1, vectors.shape[-1])[0]
             empty = torch.zeros_like(embedded) if self.fill is None else layer.forward(torch.full_like(args[0].reshape(-1)[:1], self.fill))
             empty = torch.where(self.fixed[number][:, None], embedded, empty.detach())
             direction = embedded - empty
             at = empty + positions.to(embedded)[:, None, None] * direction
             inputs[number] = at.requires_grad_(torch.is_grad_enabled()), direction
-            return torch.cat([inputs[number][0].flatten(0, -2), row[count:]]).reshape(output.shape)
+            return torch.cat([inputs[number][0].flatten(0, -2), vectors[count:]]).reshape(output.shape)
 
         with _forward_hooks(self.layers, interpolate):
             scores = self.model(batch).float()
@@ -184,11 +187,6 @@ def _embedding_layers(net: nn.Module) -> list[nn.Module]:
     if not layers:
         raise ConfigError(f"{type(net).__name__} names no input embeddings (get_input_embeddings): its tokens can't be explained")
     return list(layers.values())
-
-
-def _is_row(row: Tensor, ids: Tensor) -> bool:
-    """True if an embedding's input is these tokens, with packing's zeros after them."""
-    return torch.equal(row[: len(ids)], ids) and not row[len(ids) :].any()
 
 
 @contextmanager

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import PositiveFloat, PositiveInt
 
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText
 
-NGramValue = Literal["log", "presence", "share"]
 
-
+@dataclass(kw_only=True, eq=False)
 class NGrams(FeatureFamily):
     """The n-grams of the most training responses.
 
-    Args:
-        split: the n-grams of a text, with repetitions.
-        describe: the name of a feature from its n-gram.
-        max_features: size of the vocabulary: the n-grams of the most responses, ties by name.
+    Attributes:
+        orders: lengths of the n-grams.
+        max_features: size of the vocabulary: the n-grams of the most training responses, ties by name.
         min_texts: minimum number of different responses with an n-gram.
-        value: "log": log(1 + count); "presence": 1; "share": of the text's n-grams, by the root of the sum of squares.
-        strength: the joint deviation of all n-grams, their weight relative to other features before the penalty.
+        value: "log": log(1 + count); "presence": 1; "share": log counts over the root of their sum of squares.
+        strength: the joint deviation of all of them, relative to 1 of any other feature: their weight before the penalty.
     """
 
-    def __init__(
-        self,
-        split: Callable[[str], Iterable[str]],
-        describe: Callable[[str], str],
-        max_features: int,
-        min_texts: int,
-        value: NGramValue,
-        strength: float,
-    ) -> None:
-        self.split, self.describe, self.max_features, self.min_texts = split, describe, max_features, min_texts
-        self.value, self.joint_deviation = value, strength
+    orders: tuple[int, ...] = (1,)
+    max_features: PositiveInt = 5000
+    min_texts: PositiveInt = 3
+    value: Literal["log", "presence", "share"] = "log"
+    strength: PositiveFloat = 3.0
+    option: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not self.orders or min(self.orders) < 1:
+            raise ConfigError(f"reward_feature.{self.option}.orders={list(self.orders)}: give lengths of n-grams, such as [1,2]")
+        self.orders, self.joint_deviation = tuple(sorted(set(self.orders))), self.strength
         self.index: dict[str, int] = {}
+
+    def split(self, text: str) -> Iterable[str]:
+        """The n-grams of a text, with repetitions."""
+        raise NotImplementedError
+
+    def describe(self, gram: str) -> str:
+        """The name of a feature from its n-gram."""
+        raise NotImplementedError
 
     def fit(self, texts: Sequence[PlainText]) -> None:
         responses = dict.fromkeys(response for _, response in texts)
@@ -70,10 +79,3 @@ class NGrams(FeatureFamily):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._set_vocabulary(state["ngrams"])
-
-
-def check_orders(orders: Sequence[int], key: str) -> tuple[int, ...]:
-    """Sort and deduplicate the orders. Raises ConfigError for none, and for one below 1."""
-    if not orders or min(orders) < 1:
-        raise ConfigError(f"{key}.orders={list(orders)}: give lengths of n-grams, such as [1,2]")
-    return tuple(sorted(set(orders)))

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._ngrams import NGrams, check_orders
+from rlhf_lightning.reward.feature._ngrams import NGrams
 
 
 @register("reward_feature", "character_ngrams")
+@dataclass(kw_only=True, eq=False)
 class CharacterNGrams(NGrams):
-    """Character n-grams of the response, with blanks and marks, for spelling, spacing and many languages.
+    """Character n-grams of the response, with blanks and marks, for spelling, spacing and many languages."""
 
-    Args:
-        orders: lengths of the n-grams.
-        max_features: size of the vocabulary: the n-grams of the most training responses.
-        min_texts: minimum number of different responses with an n-gram.
-        value: "log": log(1 + count); "presence": 1; "share": log counts over the root of their sum of squares.
-        strength: the joint deviation of all of them, relative to 1 of any other feature: their weight before the penalty.
-    """
+    orders: tuple[int, ...] = (2, 3)
+    min_texts: PositiveInt = 5
+    option: ClassVar[str] = "character_ngrams"
 
-    def __init__(
-        self,
-        *,
-        orders: list[int] = [2, 3],  # noqa: B006 (never changed)
-        max_features: PositiveInt = 5000,
-        min_texts: PositiveInt = 5,
-        value: Literal["log", "presence", "share"] = "log",
-        strength: PositiveFloat = 3.0,
-    ) -> None:
-        self.orders = check_orders(orders, "reward_feature.character_ngrams")
-        super().__init__(self._split, lambda gram: f"characters: {gram!r}", max_features, min_texts, value, strength)
+    def describe(self, gram: str) -> str:
+        return f"characters: {gram!r}"
 
-    def _split(self, text: str) -> Iterator[str]:
+    def split(self, text: str) -> Iterator[str]:
         # Marks of start and end make n-grams at the ends distinct.
         marked = f"\x02{text}\x03"
         for order in self.orders:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.config.schema import FilePath
-from rlhf_lightning.feedback.lexicon import read_lexicon
+from rlhf_lightning.feedback.words import read_lexicon
 from rlhf_lightning.registry import register
 from rlhf_lightning.reward.feature._words import share, words
 from rlhf_lightning.reward.regression.family import FeatureFamily, PlainText

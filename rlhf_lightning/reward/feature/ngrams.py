@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
-
-from pydantic import PositiveFloat, PositiveInt
+from dataclasses import dataclass
+from typing import ClassVar
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.feature._ngrams import NGrams, check_orders
+from rlhf_lightning.reward.feature._ngrams import NGrams
 from rlhf_lightning.reward.feature._words import words
 
 
 @register("reward_feature", "ngrams")
+@dataclass(kw_only=True, eq=False)
 class WordNGrams(NGrams):
     """Words and word pairs of the response as features.
 
-    Args:
+    Attributes:
         orders: lengths of the n-grams: 1 words, 2 pairs.
-        max_features: size of the vocabulary: the n-grams of the most training responses.
-        min_texts: minimum number of different responses with an n-gram.
-        value: "log": log(1 + count); "presence": 1; "share": log counts over the root of their sum of squares.
-        strength: the joint deviation of all of them, relative to 1 of any other feature: their weight before the penalty.
     """
 
-    def __init__(
-        self,
-        *,
-        orders: list[int] = [1, 2],  # noqa: B006 (never changed)
-        max_features: PositiveInt = 5000,
-        min_texts: PositiveInt = 3,
-        value: Literal["log", "presence", "share"] = "log",
-        strength: PositiveFloat = 3.0,
-    ) -> None:
-        self.orders = check_orders(orders, "reward_feature.ngrams")
-        super().__init__(self._split, lambda gram: f"word: {gram}", max_features, min_texts, value, strength)
+    orders: tuple[int, ...] = (1, 2)
+    option: ClassVar[str] = "ngrams"
 
-    def _split(self, text: str) -> Iterator[str]:
+    def describe(self, gram: str) -> str:
+        return f"word: {gram}"
+
+    def split(self, text: str) -> Iterator[str]:
         tokens = words(text)
         for order in self.orders:
             for start in range(len(tokens) - order + 1):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rlhf_lightning.config.schema import did_you_mean
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @register("reward_head", "attributes", needs=["aspects"])

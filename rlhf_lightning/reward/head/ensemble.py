@@ -9,9 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.head.linear import LinearHead
 from rlhf_lightning.reward.head.mlp import MLPHead
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 MIN_VARIANCE = 1e-12
 """Lower bound of the members' variance: the root's slope is infinite at 0."""
@@ -34,7 +34,7 @@ class EnsembleHead(nn.Module):
         hidden: width of a member's hidden layer, for member=mlp.
         aggregation: the mean less coef * deviation, or the worst member's score.
         coef: cost of disagreement, for aggregation=mean; 0 is the plain mean.
-        bootstrap: train each member on prompts sampled with replacement (reward.bootstrap), else only their starts differ.
+        bootstrap: train each member on prompts sampled with replacement (reward.module), else only their starts differ.
         seed: random seed of those samples.
 
     Attributes:

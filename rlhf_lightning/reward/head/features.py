@@ -12,7 +12,7 @@ from rlhf_lightning.feedback.judgements import Judgements
 from rlhf_lightning.registry import register
 
 if TYPE_CHECKING:
-    from rlhf_lightning.reward.regression.cross_validation import Penalties
+    from rlhf_lightning.reward.regression.fitting import Penalties
 
 
 @register("reward_head", "features", needs=["texts"])

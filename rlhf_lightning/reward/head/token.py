@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @register("reward_head", "token", needs=["tokens"])

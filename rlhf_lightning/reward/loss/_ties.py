@@ -7,8 +7,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 class PairsAndTies(nn.Module):
@@ -16,12 +16,14 @@ class PairsAndTies(nn.Module):
 
     Args:
         annotators: [A] number of judgements per annotator (`losses.build_losses`).
-        margin_coef: log-odds of a margin of 1, required lead of the better response's score; ties have no margin.
-        annotator_noise: "learned": learn each annotator's rate of naming the worse one better; ties stay ties.
+        margin_coef: log-odds of a margin of 1; margins come with the feedback, and ties have none.
+        annotator_noise: "learned": learn each annotator's rate of stating the opposite; ties have no errors.
         error_rate: the initial typical rate.
     """
 
     kinds = ("pair", "edit")
+    start = 0.0
+    """Of the learned parameter of ties."""
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class PairsAndTies(nn.Module):
         super().__init__()
         self.margin_coef = margin_coef
         self.errors = error_model(annotator_noise, annotators, error_rate)
+        self.tie = nn.Parameter(torch.tensor(self.start))
 
     def outcomes(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities [P] of first better, second better and a tie, from score differences [P]."""

@@ -10,8 +10,8 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def bradley_terry_loss(log_odds: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, PerAnnotator
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 NOISE_SPREAD = 1.0
 """Standard deviation between annotators of the logarithm of their noise."""

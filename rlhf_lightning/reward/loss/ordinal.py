@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, PerAnnotator, error_model
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 MAX_LEVELS = 101
 TOLERANCE = 1e-3

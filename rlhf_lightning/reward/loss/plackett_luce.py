@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate, error_model
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def plackett_luce_loss(scores: Tensor, levels: Tensor) -> Tensor:

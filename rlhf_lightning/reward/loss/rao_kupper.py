@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import NonNegativeFloat
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.loss._annotators import AnnotatorNoise, ErrorRate
 from rlhf_lightning.reward.loss._ties import PairsAndTies
 
 START = 0.5
@@ -33,29 +31,14 @@ class RaoKupper(PairsAndTies):
     """Pairs, edits and ties: perceived differences below a threshold are ties (Rao-Kupper).
 
     In place of bradley_terry, which leaves ties out. The threshold (log-odds, above 0) is learned, as softplus of a parameter.
-
-    Args:
-        annotators: number of judgements of each annotator.
-        margin_coef: log-odds of a margin of 1; margins come with the feedback.
-        annotator_noise: "learned": learn each annotator's rate of stating the opposite; ties have no errors.
-        error_rate: the initial typical rate.
     """
 
-    def __init__(
-        self,
-        annotators: Tensor | None = None,
-        *,
-        margin_coef: NonNegativeFloat = 0.0,
-        annotator_noise: AnnotatorNoise = "none",
-        error_rate: ErrorRate = 0.1,
-    ) -> None:
-        super().__init__(annotators, margin_coef=margin_coef, annotator_noise=annotator_noise, error_rate=error_rate)
-        self.raw_threshold = nn.Parameter(torch.tensor(math.log(math.expm1(START))))
+    start = math.log(math.expm1(START))
 
     @property
     def threshold(self) -> Tensor:
         """The difference of scores, in log-odds, with even odds of a decision for the better one."""
-        return softplus(self.raw_threshold).clamp(min=MIN_THRESHOLD)
+        return softplus(self.tie).clamp(min=MIN_THRESHOLD)
 
     def outcomes(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return rao_kupper(difference, self.threshold)

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.batch import JudgementBatch
 from rlhf_lightning.registry import register
-from rlhf_lightning.reward.scored_batch import ScoredBatch
+from rlhf_lightning.reward.components import ScoredBatch
 
 
 def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:

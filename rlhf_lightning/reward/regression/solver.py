@@ -6,18 +6,60 @@ Shapes: U texts, F features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import diags_array
+from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor, nn
 
 from rlhf_lightning.feedback.batch import JudgementBatch
-from rlhf_lightning.reward.losses import LearnsSlope
+from rlhf_lightning.reward.components import LearnsSlope, ScoredBatch
 from rlhf_lightning.reward.regression.collation import minibatches
-from rlhf_lightning.reward.regression.ridge import ridge
 from rlhf_lightning.reward.regression.sparse import CentredMatrix
-from rlhf_lightning.reward.scored_batch import ScoredBatch
+
+DENSE = 1000
+"""Number of features up to which the system is solved by Cholesky; beyond, by conjugate gradients."""
+
+
+def ridge(matrix: CentredMatrix, mass: Tensor, target: Tensor, penalty: Tensor, start: Tensor, tolerance: float = 1e-10) -> Tensor:
+    """The w [F] that minimises sum of mass (y - b - phi·w)² / 2 + sum of penalty w² / 2, b being free.
+
+    Args:
+        mass: [U] weights of the texts, with sum 1. target: [U] mass * y. penalty: [F].
+        start, tolerance: first w and relative residual of conjugate gradients.
+    """
+    right = matrix.rmatvec(target - mass * target.sum())
+
+    def normal_product(w: Tensor) -> Tensor:
+        scores = matrix.matvec(w)
+        return matrix.rmatvec(mass * (scores - mass @ scores)) + penalty * w
+
+    if matrix.width > DENSE:
+        # The clamp is for a constant column without a penalty.
+        return _conjugate_gradients(normal_product, right, (matrix.variances(mass) + penalty).clamp(min=1e-12), start, tolerance)
+    rows = matrix.dense()
+    rows = rows - mass @ rows
+    gram = rows.T @ (mass[:, None] * rows) + torch.diag(penalty)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed):  # collinear features without a penalty have many solutions: take the smallest
+        smallest: Tensor = torch.linalg.lstsq(gram, right[:, None], driver="gelsd").solution[:, 0]
+        return smallest
+    return torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+
+def _conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor, tolerance: float) -> Tensor:
+    """Solve product(w) = right, a symmetric positive system, to a relative residual of `tolerance`.
+
+    The system's diagonal is the preconditioner: rare words would take many steps otherwise.
+    """
+    size = len(right)
+    operator = LinearOperator((size, size), matvec=lambda w: product(torch.from_numpy(w)).numpy(), dtype=np.float64)
+    solution, _ = cg(operator, right.numpy(), start.numpy(), rtol=tolerance, atol=0.0, M=diags_array(1 / diagonal.numpy()))
+    return torch.from_numpy(solution)
+
 
 EXACT, ROUGH = 1e-8, 1e-5
 """Tolerances of the final weights and of the search for a penalty: L-BFGS's largest slope, a ridge regression's residual."""

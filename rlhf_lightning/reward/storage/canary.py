@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf_lightning.errors import DataError
 from rlhf_lightning.flow import Message, Prompt
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.storage.card_schema import DIVERGED
+from rlhf_lightning.reward.storage.card import DIVERGED
 
 ScoreFunction = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 TEXTS: list[tuple[Prompt, str]] = [

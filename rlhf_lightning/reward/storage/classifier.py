@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rlhf_lightning.model.trunk import trunk_kind
 from rlhf_lightning.reward.head.linear import LinearHead
-from rlhf_lightning.reward.net import ComposedScore, is_linear_score
+from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.net import ClassifierScore, ComposedScore, is_linear_score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlhf_lightning.reward.net import ComposedScore
 
 SETTINGS = {"num_labels": 1, "problem_type": "regression", "id2label": {0: "score"}, "label2id": {"score": 0}}
 """Of its config: pipelines and vLLM apply no sigmoid to the logit of a regression."""
@@ -47,3 +51,14 @@ def classifier_of(net: ComposedScore, tokenizer: PreTrainedTokenizerBase, metada
     setattr(classifier, classifier.base_model_prefix, trunk)
     classifier.score = net.head.weight
     return classifier, ""
+
+
+def linear_score(model: RewardModel) -> tuple[PreTrainedModel, Tensor] | None:
+    """Decoder and weight [D] of raw scores r = w·phi(x, y); None if the score is another function."""
+    net = model.net
+    if isinstance(net, ComposedScore) and isinstance(net.head, LinearHead) and model.metadata.get("pooling") == "last":
+        return (net.trunk, net.head.weight.weight[0]) if trunk_kind(net.trunk.config) == "decoder" else None
+    if isinstance(net, ClassifierScore) and is_linear_score(net.classifier):
+        score: Tensor = net.classifier.score.weight[0]
+        return net.trunk, score
+    return None

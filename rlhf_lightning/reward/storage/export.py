@@ -12,8 +12,7 @@ from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.errors import ConfigError, DataError
 from rlhf_lightning.flow import Prompt
 from rlhf_lightning.model.card import FILE
-from rlhf_lightning.model.quiet import quiet_transformers
-from rlhf_lightning.model.saving import save_model
+from rlhf_lightning.model.checkpoint_tensors import quiet_transformers, save_model
 from rlhf_lightning.model.trunk import trunk_kind
 from rlhf_lightning.reward.model import RewardModel
 from rlhf_lightning.reward.net import ClassifierScore

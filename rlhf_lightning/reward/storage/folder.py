@@ -15,21 +15,19 @@ from rlhf_lightning.config.model_files import check_safetensors
 from rlhf_lightning.errors import ConfigError, DataError, UserError
 from rlhf_lightning.model.adapter_folder import FOLDER, AdapterFiles
 from rlhf_lightning.model.adapters import merge_adapters
-from rlhf_lightning.model.hub import push_folder
+from rlhf_lightning.model.card import push_folder
+from rlhf_lightning.model.checkpoint_tensors import save_model
 from rlhf_lightning.model.loading import find_file, load_pretrained, load_tokenizer
-from rlhf_lightning.model.saving import save_model
 from rlhf_lightning.model.trunk import CLASSIFIERS, clamp_length, load_config, load_trunk, trunk_kind, trunk_width
 from rlhf_lightning.registry import make
 from rlhf_lightning.reward.components import head_arguments, pooling_arguments
-from rlhf_lightning.reward.model import RewardModel
+from rlhf_lightning.reward.model import LayoutName, RewardModel, foreign_layout, trained_layout
 from rlhf_lightning.reward.net import ClassifierScore, ComposedScore
 from rlhf_lightning.reward.regression.feature_score import FeatureScore
 from rlhf_lightning.reward.storage.canary import score_canary
-from rlhf_lightning.reward.storage.card import model_card
-from rlhf_lightning.reward.storage.card_schema import DIVERGED, check_card, read_card
+from rlhf_lightning.reward.storage.card import DIVERGED, check_card, model_card, read_card
 from rlhf_lightning.reward.storage.classifier import classifier_of
 from rlhf_lightning.reward.storage.feature_folder import load_feature_score
-from rlhf_lightning.reward.text_layout import LayoutName, foreign_layout, trained_layout
 from rlhf_lightning.tokenization.vocabulary import check_tokens
 
 CARD, HEAD_WEIGHTS, README = "reward_model.json", "reward_head.safetensors", "README.md"

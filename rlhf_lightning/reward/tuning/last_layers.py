@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import PositiveInt
 from torch import nn
 
-from rlhf_lightning.model.blocks import blocks_of, stacks
+from rlhf_lightning.model.trunk import blocks_of, stacks
 from rlhf_lightning.registry import register
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Prompts
-from rlhf_lightning.model.forward_arguments import accepted_arguments, cache_argument
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.packing import PackedTokens, accepted_arguments, cache_argument
 from rlhf_lightning.model.text_vectors import text_vectors
 
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.flow import Prompts
-from rlhf_lightning.model.forward_arguments import cache_argument
 from rlhf_lightning.model.language_model import LanguageModel
-from rlhf_lightning.model.packing import PackedTokens, packed_hidden
+from rlhf_lightning.model.packing import PackedTokens, cache_argument, packed_hidden
 
 ROUND = 8
 """The rows of a step are a multiple of this."""

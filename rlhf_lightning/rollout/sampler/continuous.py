@@ -11,10 +11,8 @@ from rlhf_lightning.errors import ConfigError, UserError
 from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.sampler._collate import check_decoder_only, prompt_rows, rollout_of
 from rlhf_lightning.rollout.sampler._decoder import is_recurrent
-from rlhf_lightning.rollout.sampler._random import seeds_of
-from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
+from rlhf_lightning.rollout.sampler._responses import ResponseEnds, StopStrings, check_decoder_only, prompt_rows, rollout_of, seeds_of
 
 
 @register("rollout_sampler", "continuous")

@@ -12,8 +12,7 @@ from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
 from rlhf_lightning.rollout.sampler._decoder import decoder_of
-from rlhf_lightning.rollout.sampler._random import uniform_draws
-from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
+from rlhf_lightning.rollout.sampler._responses import ResponseEnds, StopStrings, uniform_draws
 
 
 @register("rollout_sampler", "native")

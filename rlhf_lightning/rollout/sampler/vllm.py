@@ -17,9 +17,7 @@ from rlhf_lightning.flow import Prompts, Rollout
 from rlhf_lightning.model.checkpoint_tensors import checkpoint_state
 from rlhf_lightning.model.language_model import LanguageModel
 from rlhf_lightning.registry import register
-from rlhf_lightning.rollout.sampler._collate import check_decoder_only, prompt_rows, rollout_of
-from rlhf_lightning.rollout.sampler._random import seeds_of
-from rlhf_lightning.rollout.sampler._stop_strings import ResponseEnds, StopStrings
+from rlhf_lightning.rollout.sampler._responses import ResponseEnds, StopStrings, check_decoder_only, prompt_rows, rollout_of, seeds_of
 
 
 @register("rollout_sampler", "vllm")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.flow import Prompt
 

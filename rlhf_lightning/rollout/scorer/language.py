@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt
 
-from rlhf_lightning.feedback.language_detection import check_language, language_identifier
+from rlhf_lightning.feedback.words import check_language, language_identifier
 from rlhf_lightning.flow import Prompt, Rollout, prompt_text
 from rlhf_lightning.registry import register
 

@@ -12,7 +12,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from rlhf_lightning.config.schema import FilePath
-from rlhf_lightning.feedback.lexicon import read_lexicon
+from rlhf_lightning.feedback.words import read_lexicon
 from rlhf_lightning.flow import Rollout
 from rlhf_lightning.registry import register
 

@@ -45,10 +45,10 @@ class RewardModelScorer:
 
     def __init__(self, *, path: ModelPath, layout: Literal["auto", "chat", "pair", "joined"] = "auto", eos: bool | None = None) -> None:
         # huggingface_hub, which the model is built on, takes a third of a second that the menu hasn't.
+        from rlhf_lightning.reward.model import layout_note
         from rlhf_lightning.reward.regression.feature_score import FeatureScore
         from rlhf_lightning.reward.storage.canary import check_canary
         from rlhf_lightning.reward.storage.folder import load_any_reward_model
-        from rlhf_lightning.reward.text_layout import layout_note
 
         self.model = load_any_reward_model(path, layout=layout, eos=eos)
         use_fast_kernels(freeze(self.model))

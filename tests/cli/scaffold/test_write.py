@@ -13,7 +13,7 @@ import torch
 from rlhf_lightning import registry
 from rlhf_lightning.cli.scaffold.write import write_new
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.testing.records import scored_rollout
+from rlhf_lightning.testing.trial import scored_rollout
 from tests.fork_server import run
 
 pytestmark = pytest.mark.usefixtures("untouched")

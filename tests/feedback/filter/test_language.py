@@ -10,7 +10,7 @@ import pytest
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.cleaning import Cleaning
 from rlhf_lightning.feedback.filter.language import language
-from rlhf_lightning.feedback.language_detection import _identifier
+from rlhf_lightning.feedback.words import _identifier
 from rlhf_lightning.flow import Edit, Feedback, Message, Prompt, Thumbs
 
 ENGLISH = "The kettle boils water quickly, and it is so quiet that nobody in the next room would ever notice that it is on."

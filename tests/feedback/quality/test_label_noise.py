@@ -7,8 +7,14 @@ import random
 import numpy as np
 import pytest
 
-from rlhf_lightning.feedback.quality.label_noise import label_noise, suspects
+from rlhf_lightning.feedback.quality.label_noise import JudgementNoise, label_noise
 from rlhf_lightning.flow import Comment, Edit, Feedback, Judgement, Ranking, Rating, Thumbs
+
+
+def suspects(feedback: list[Feedback]) -> list[tuple[int, JudgementNoise]]:
+    """Index and noise of the suspect judgements, highest score first."""
+    noises = [(i, noise) for i, noise in enumerate(label_noise(feedback).judgements) if noise and noise.suspect]
+    return sorted(noises, key=lambda item: (-item[1].score, item[0]))
 
 
 def verdict(kind: str, right: bool) -> Judgement:

@@ -10,7 +10,7 @@ from rlhf_lightning.reward.feature.character_ngrams import CharacterNGrams
 
 
 def test_ends_and_blanks_are_characters():
-    family = CharacterNGrams(orders=[2], min_texts=1)
+    family = CharacterNGrams(orders=(2,), min_texts=1)
     family.fit([("", "a a"), ("", "b.")])
     assert set(family.names) == {f"characters: {gram!r}" for gram in ("\x02a", "a ", " a", "a\x03", "\x02b", "b.", ".\x03")}
     row = {family.names[at]: value for at, value in family("", "a a a").items()}

@@ -28,7 +28,7 @@ def test_the_most_frequent_by_documents():
     ("value", "expected"), [("presence", [1, 1]), ("share", [math.log(3) / math.hypot(math.log(3), math.log(2)), None])]
 )
 def test_values(value, expected):
-    family = WordNGrams(orders=[1], min_texts=2, value=value)
+    family = WordNGrams(orders=(1,), min_texts=2, value=value)
     family.fit(TEXTS)
     row = family("", "the cat the")
     assert row[0] == pytest.approx(expected[0])
@@ -36,16 +36,28 @@ def test_values(value, expected):
 
 
 def test_what_every_text_has_says_nothing():
-    family = WordNGrams(orders=[1], min_texts=1)
+    family = WordNGrams(orders=(1,), min_texts=1)
     family.fit([("", "a b"), ("", "a c")])
     assert family.names == ["word: b", "word: c"]
 
 
 @given(st.lists(st.text(alphabet="ab c", max_size=12), min_size=1, max_size=8))
 def test_counts_and_order(texts):
-    family = WordNGrams(orders=[1, 2], min_texts=1)
+    family = WordNGrams(
+        orders=(
+            1,
+            2,
+        ),
+        min_texts=1,
+    )
     family.fit([("", text) for text in texts])
-    other = WordNGrams(orders=[2, 1], min_texts=1)
+    other = WordNGrams(
+        orders=(
+            2,
+            1,
+        ),
+        min_texts=1,
+    )
     other.fit([("", text) for text in reversed(texts)])
     assert family.names == other.names
     for text in texts:
@@ -57,6 +69,11 @@ def test_counts_and_order(texts):
 
 def test_orders_are_checked():
     with pytest.raises(ConfigError, match=r"reward_feature\.ngrams\.orders"):
-        WordNGrams(orders=[])
+        WordNGrams(orders=())
     with pytest.raises(ConfigError, match=r"reward_feature\.ngrams\.orders"):
-        WordNGrams(orders=[0, 1])
+        WordNGrams(
+            orders=(
+                0,
+                1,
+            )
+        )

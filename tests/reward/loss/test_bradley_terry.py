@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss._annotators import ERROR_SPREAD
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 Case = Any
 

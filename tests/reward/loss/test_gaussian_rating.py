@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss.gaussian_rating import GaussianRating
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def test_the_loss_is_the_normal_negative_log_likelihood(batch_with):

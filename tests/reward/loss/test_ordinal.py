@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rlhf_lightning.errors import ConfigError
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss.ordinal import Ordinal, cumulative_logit
 from rlhf_lightning.reward.loss.thumbs import LogisticThumbs
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 DOUBLE = torch.float64
 

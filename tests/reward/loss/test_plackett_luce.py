@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss.bradley_terry import bradley_terry_loss
 from rlhf_lightning.reward.loss.plackett_luce import PlackettLuce, plackett_luce_loss
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def brute_force(scores: list[float], order: tuple[int, ...]) -> float:

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss.bradley_terry import BradleyTerry, bradley_terry_loss
 from rlhf_lightning.reward.loss.rao_kupper import RaoKupper, rao_kupper
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,9 +14,9 @@ from rlhf_lightning.feedback.batch import collate
 from rlhf_lightning.feedback.judgements import standardise
 from rlhf_lightning.flow import Edit, Feedback, SpanLabel, Spans
 from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.reward.components import ScoredBatch
 from rlhf_lightning.reward.loss.spans import LogisticSpans, span_means
 from rlhf_lightning.reward.model import RewardModel
-from rlhf_lightning.reward.scored_batch import ScoredBatch
 
 
 def test_means_of_stretches_equal_a_loop():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf_lightning.errors import ConfigError, UserError
-from rlhf_lightning.model.hub import check_push, push_folder
+from rlhf_lightning.model.card import check_push, push_folder
 
 
 class Hub:

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from rlhf_lightning.checkpoint.rng_state import random_state, set_random_state
+from rlhf_lightning.checkpoint.callback import random_state, set_random_state
 
 
 def drawn() -> list[float]:

@@ -1,7 +1,4 @@
-"""Texts at which a response ends, besides the model's end-of-text tokens.
-
-Shapes: B prompts, b of their rows, V vocabulary.
-"""
+"""Prompts, ends and collation of sampled responses."""
 
 from __future__ import annotations
 
@@ -16,8 +13,10 @@ from torch import Tensor
 
 from rlhf_lightning.config.schema import unescape
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.flow import Prompts
-from rlhf_lightning.model.language_model import LanguageModel
+from rlhf_lightning.flow import Prompts, Rollout
+from rlhf_lightning.model.language_model import LanguageModel, pad_rows
+from rlhf_lightning.model.packing import PackedTokens
+from rlhf_lightning.model.text_vectors import text_vectors
 from rlhf_lightning.tokenization.encoding import special_tokens
 
 StopStrings = tuple[Annotated[str, Field(min_length=1), AfterValidator(unescape)], ...]
@@ -98,3 +97,52 @@ def _may_complete(tokenizer: Any, strings: tuple[str, ...], size: int) -> Tensor
     ids = range(max(tokenizer.get_vocab().values()) + 1)
     texts = tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return torch.tensor([not text or not lasts.isdisjoint(text) for text in texts])
+
+
+def check_decoder_only(language_model: LanguageModel, sampler: str) -> None:
+    """Reject an encoder-decoder. Raises ConfigError."""
+    if language_model.decoder_prefix is not None:
+        raise ConfigError(f"rollout_sampler={sampler} draws from decoder-only models; choose rollout_sampler=native for this backbone")
+
+
+def prompt_rows(prompts: Prompts) -> list[list[int]]:
+    """The prompts' ids without padding."""
+    return [ids[mask.bool()].tolist() for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
+
+
+def rollout_of(
+    language_model: LanguageModel, prompts: Prompts, responses: Sequence[Sequence[int]], temperature: float, ends: ResponseEnds
+) -> Rollout:
+    """Make a rollout of one response per prompt, truncated after its first end.
+
+    Log-probabilities come from the policy's forward pass, independent of the engine's precision and kernels.
+    """
+    first_ends = [ends.first_end(ids, row) for row, ids in enumerate(responses)]
+    rows = [list(ids[: None if end is None else end + 1]) for ids, end in zip(responses, first_ends, strict=True)]
+    device = prompts.prompt_ids.device
+    ids, mask = (x.to(device) for x in pad_rows(rows, language_model.pad_id))
+    texts = [prompt + row for prompt, row in zip(prompt_rows(prompts), rows, strict=True)]
+    # A token is predicted by the vector before it.
+    starts = torch.tensor([len(text) for text in texts]).cumsum(0)
+    positions = torch.cat([torch.arange(int(end) - len(row), int(end)) for end, row in zip(starts, rows, strict=True)]) - 1
+    log_probs = torch.zeros(ids.shape, device=device)
+    with torch.no_grad():
+        hidden = text_vectors(language_model.trunk, PackedTokens.of(texts).to(device))[positions.to(device)]
+        log_probs[mask.bool()] = language_model.log_probs(hidden, ids[mask.bool()], temperature, entropy=False)[0].float()
+    return Rollout(
+        prompts=prompts.prompts, prompt_ids=prompts.prompt_ids, prompt_mask=prompts.prompt_mask, group=prompts.group,
+        responses=ends.decode(ids, mask), response_ids=ids, response_mask=mask,
+        has_eos=torch.tensor([end is not None for end in first_ends], device=device), sampled_log_probs=log_probs,
+        temperature=temperature,
+    )  # fmt: skip
+
+
+def seeds_of(prompts: Prompts) -> Tensor:
+    """Seeds [B] of the rows; from torch's generator if they have none."""
+    return torch.randint(2**62, (len(prompts),)) if prompts.seeds is None else prompts.seeds.cpu()
+
+
+def uniform_draws(prompts: Prompts, steps: int) -> Tensor:
+    """Uniform numbers [B, steps] in [0, 1), in double precision, on the prompts' device."""
+    rows = [torch.rand(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds_of(prompts).tolist()]
+    return torch.stack(rows).to(prompts.prompt_ids.device)

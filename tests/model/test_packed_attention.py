@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.model.attention_buckets import SHORTEST_SHARE, BucketLayout
+from rlhf_lightning.model.packed_attention import SHORTEST_SHARE, BucketLayout
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(0, 5))

@@ -12,11 +12,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 
 from rlhf_lightning.config.atomic_write import write_folder
 from rlhf_lightning.errors import DataError
-from rlhf_lightning.model import saving
+from rlhf_lightning.model import checkpoint_tensors
 from rlhf_lightning.model.adapters import add_adapters, merged_state
-from rlhf_lightning.model.checkpoint_tensors import checkpoint_state
+from rlhf_lightning.model.checkpoint_tensors import check_saved, checkpoint_state, save_model
 from rlhf_lightning.model.loading import load_pretrained
-from rlhf_lightning.model.saving import check_saved, save_model
 
 ARCHITECTURES = ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3", "gpt_oss", "gpt2", "llama", "llama_untied", "t5", "bart"]
 
@@ -63,7 +62,7 @@ def test_a_model_that_lost_tensors_is_not_saved_and_the_old_folder_stays(small_m
     def forgetful(model):
         return {name: value for name, value in merged_state(model).items() if not name.endswith(lost) and lost not in name}
 
-    monkeypatch.setattr(saving, "merged_state", forgetful)
+    monkeypatch.setattr(checkpoint_tensors, "merged_state", forgetful)
     model = adapt(small_model(architecture, seed=1))
     with pytest.raises(DataError, match=r"was not saved, and the earlier folder stays.* it lacks \d+ tensors \("):
         write_folder(folder, lambda target: save_model(model, target))

@@ -6,8 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from rlhf_lightning.tracking.logger_settings import LoggerSettings
-from rlhf_lightning.tracking.metric_names import NAMINGS, rename_metrics
+from rlhf_lightning.tracking.logger_settings import NAMINGS, LoggerSettings, rename_metrics
 
 
 def test_what_has_no_counterpart_keeps_its_name():

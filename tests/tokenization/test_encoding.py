@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rlhf_lightning.tokenization.length_limit import UNLIMITED, length_limit
+from rlhf_lightning.tokenization.encoding import UNLIMITED, length_limit
 
 
 @pytest.mark.parametrize(
