@@ -99,7 +99,7 @@ def is_complete(state: Mapping[str, int], target: int | None) -> bool:
 
 
 def is_exhausted(connection: Connection) -> bool:
-    """True if nobody who may judge has anything to judge, and nobody else can join: the rest was skipped by someone.
+    """True if nobody who may judge has anything to judge, and nobody else can join.
 
     An item that needs as many people as there are can't be completed once one of them skips it.
     """

@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> None:
-    """Serve until the collection is complete or nobody has anything to judge; a signal ends the process's work as everywhere.
+    """Serve until the collection is complete or nobody has anything to judge, or until a signal.
 
     Every answer is stored when it is acknowledged, so that a stop at any moment loses none.
 

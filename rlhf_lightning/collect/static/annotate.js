@@ -42,6 +42,7 @@ async function start() {
     outbox.open(page.name);
     outbox.waiting.forEach((payload) => sent.add(payload.assignment));
     accept(state);
+    greet();
     outbox.flush();
     setInterval(heartbeat, HEARTBEAT);
     setInterval(() => page.task || document.visibilityState !== "visible" || refresh(), POLL);
@@ -313,6 +314,14 @@ async function reopen(assignment) {
 }
 
 const showGuidelines = () => openDialog("Guidelines", [h("p", { class: "text", dir: "auto" }, page.guidelines || "There are none for this collection.")]);
+
+/** Guidelines that this person hasn't seen in this browser come first. */
+function greet() {
+  const seen = `collect-guidelines:${root}:${page.name}`;
+  if (!page.guidelines || localStorage.getItem(seen) === page.guidelines) return;
+  localStorage.setItem(seen, page.guidelines);
+  showGuidelines();
+}
 
 function showHelp() {
   const keys = [...(page.view?.keys ?? []).map(({ key, label }) => [key, label]), ["Enter", "next question, or send (Ctrl+Enter in a text)"], ...ACTIONS.map(({ key, label }) => [key, label])];

@@ -67,7 +67,8 @@ export function create({ settings, task, position, value, change }) {
     draw();
   }
   box.addEventListener("keydown", (event) => {
-    const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = getComputedStyle(box).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
+    const move = event.key === next ? 1 : ["ArrowLeft", "ArrowRight"].includes(event.key) ? -1 : 0;
     if (!move || !words.length) return;
     event.preventDefault();
     event.stopPropagation();
