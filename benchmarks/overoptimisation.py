@@ -4,8 +4,8 @@
 
     reviews     the embedded world; the held-out score is the task's utility. Over-optimising: a reward model of few judgements, no KL
                 penalty. Healthy: a reward model of all judgements of a round, the default KL penalty.
-    stories     a pretrained story model, scored by one half of a lexicon, the words drawn by the seed; the other half is the held-out
-                score. Over-optimising: no KL penalty. Healthy: a KL penalty, and the whole lexicon.
+    stories     a pretrained story model, scored by one half of a lexicon; the other half is the held-out score. The seed draws the
+                halves, of words that are equally frequent. Over-optimising: no KL penalty. Healthy: a KL penalty, and the whole lexicon.
 
 No training stops at the alarm: it is replayed on the metrics of every update, which it is a function of (policy/alarms.py). Results lie in
 --out, one folder for each run: what is there isn't run again, and `--report` alone prints the table.
@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import json
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +31,15 @@ sys.path.insert(0, str(ROOT))
 from rlhf_lightning import run  # noqa: E402
 from rlhf_lightning.policy.alarms import HELD_OUT, held_out_peak, overoptimisation  # noqa: E402
 from rlhf_lightning.policy.overoptimisation import distance, fit_score  # noqa: E402
+from rlhf_lightning.rollout.scorer.lexicon import WORD  # noqa: E402
 
 SEEDS = {"over": 5, "healthy": 10}
 SMOOTHING = 7
 """Updates of the centred mean by which the loss of a run is measured."""
 FEW = 350
 """Judgements of the reward model that is over-optimised, of the 2,240 of a round."""
-SIZES = [
-    "schedule=constant", "ppo.epochs=1", "ppo.num_minibatches=2", "ppo.updates=36",
-    "ppo.prompts_per_update=12", "evaluation.responses=32", "logger=csv",
-]  # fmt: skip
-RATES = {"over": "ppo.learning_rate=5e-4", "healthy": "ppo.learning_rate=3e-4"}
+SIZES = ["schedule=constant", "ppo.learning_rate=2e-4", "ppo.epochs=1", "evaluation.responses=32", "logger=csv"]
+UPDATES = {"over": "ppo.updates=50", "healthy": "ppo.updates=40"}
 GOLD = """from rlhf_lightning.rollout.scorer.lexicon import LexiconScorer
 
 SCORER = LexiconScorer(path="{path}")
@@ -82,7 +83,7 @@ def reviews(job: Job, options: argparse.Namespace) -> Path:
         command(folder / "reward", "stage=reward", *start, *source, "reward.learning_rate=1e-3")
         model, start = folder / "reward" / "reward_model", [*start, "policy_kl_control.coef=0"]
     scorer = ["rollout_scorer=reward_model", f"rollout_scorer.reward_model.path={model}"]
-    command(folder / "ppo", "stage=ppo", *start, *scorer, *SIZES, RATES[job.kind])
+    command(folder / "ppo", "stage=ppo", *start, *scorer, *SIZES, UPDATES[job.kind])
     return folder / "ppo"
 
 
@@ -90,8 +91,7 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
     """Train a story model on half of a lexicon; returns the folder of the run."""
     folder = options.out / job.name
     folder.mkdir(parents=True, exist_ok=True)
-    lines = options.lexicon.read_text(encoding="utf-8").splitlines(keepends=True)
-    random.Random(job.seed).shuffle(lines)
+    lines = halved_lexicon(options.lexicon, options.story_prompts, job.seed)
     (folder / "learned.tsv").write_text("".join(lines[::2] if job.kind == "over" else lines))
     (folder / "held_out.tsv").write_text("".join(lines[1::2]))
     (folder / "gold.py").write_text(GOLD.format(path=folder / "held_out.tsv"))
@@ -99,8 +99,18 @@ def stories(job: Job, options: argparse.Namespace) -> Path:
         rollout_scorer.lexicon.path={folder / "learned.tsv"} rollout_scorer.lexicon.alpha=100
         rollout_scorer.function.path={folder / "gold.py"}:gold rollout_scorer.function.weight=0.0 rollout_sampler.max_new_tokens=24
         policy_kl_control.coef={0.0 if job.kind == "over" else 0.05}"""
-    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split(), *SIZES, RATES[job.kind])
+    command(folder / "ppo", "rollout_scorer=[lexicon,function]", *words.split(), *SIZES, UPDATES[job.kind])
     return folder / "ppo"
+
+
+def halved_lexicon(lexicon: Path, texts: Path, seed: int) -> list[str]:
+    """The lexicon's lines in an order in which every other one is a random half, of words as frequent in the texts as the other half."""
+    with gzip.open(texts, "rt", encoding="utf-8") if texts.suffix == ".gz" else texts.open(encoding="utf-8") as file:
+        counts = Counter(word for line in file for value in json.loads(line).values() for word in WORD.findall(str(value).lower()))
+    lines = sorted(lexicon.read_text(encoding="utf-8").splitlines(keepends=True), key=lambda line: -counts[line.partition("\t")[0]])
+    generator = random.Random(seed)
+    pairs = [lines[i : i + 2] for i in range(0, len(lines), 2)]
+    return [line for pair in pairs for line in generator.sample(pair, len(pair))]
 
 
 TASKS = {"reviews": reviews, "stories": stories}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, linear_regression
 
 from rlhf_lightning.policy.overoptimisation import distance, fit_score
 
@@ -19,8 +19,8 @@ FIRST_LOOK, LOOK_EVERY = 10, 5
 SHORTEST, LONGEST = 20, 100
 """Limits on the points of a look, which takes the newer half of the measurements."""
 FALSE_ALARMS = 0.05
-WINDOW, AGREEMENT = 5, 2.0
-"""Measurements of a mean correlation, and the standard errors above zero that it needs."""
+ENOUGH, AGREEMENT = 8, 0.2
+"""Measurements of the correlation before the first look, and the least that it must be."""
 IN_SIGHT = 2.0
 """A predicted peak beyond this multiple of the largest distance is an extrapolation."""
 ALL_ALIKE = 5
@@ -90,25 +90,27 @@ def overoptimisation(history: History) -> str:
 
 
 def held_out_peak(history: History) -> str:
-    """The held-out score is about to fall: it no longer agrees with the score on responses to a prompt.
+    """The held-out score is about to fall: it hardly agrees with the score on responses to a prompt.
 
     A small step of policy optimisation changes the mean of any quantity of the responses by its covariance with the advantages (Price's
     equation, G. R. Price 1970; the policy gradient of one score, read for another). So the held-out score rises while its correlation with
-    the trained score is positive, and peaks where that is zero: the correlation crosses zero before a fall can be measured in the means.
-    The mean correlation of the last WINDOW measurements is compared with AGREEMENT standard errors of a correlation of that many
-    responses; a held-out score that never agreed with the trained one alarms too.
+    the trained score is positive, and peaks where that is zero; the correlation falls before a loss can be measured in the means. It is
+    fitted as linear in the distance sqrt(KL), and compared with AGREEMENT at the present distance: after the first ENOUGH measurements.
+    A held-out score that never agreed with the trained one alarms too.
     """
     for name in HELD_OUT:
-        points = [step[f"{name}_correlation"] for step in history if f"{name}_correlation" in step]
-        if len(points) <= WINDOW or "episode" not in history[0]:
+        rows = [step for step in history if f"{name}_correlation" in step and "objective/kl" in step]
+        if len(rows) < ENOUGH:
             continue
-        responses = WINDOW * max(history[0]["episode"], 2.0)
-        bound = AGREEMENT / math.sqrt(responses)
-        means = [fmean(points[i : i + WINDOW]) for i in range(len(points) - WINDOW + 1)]
-        if means[-1] < bound:
+        distances, values = [distance(row["objective/kl"]) for row in rows], [row[f"{name}_correlation"] for row in rows]
+        if len(set(distances)) == 1:
+            continue
+        slope, intercept = linear_regression(distances, values)
+        present = intercept + slope * fmean(distances[-AROUND:])
+        if present < AGREEMENT:
             return (
-                f"the score and {name} correlate by {means[-1]:.2f} over responses to a prompt, and by {means[0]:.2f} at first: what "
-                f"raises the score no longer raises {name}{fitted_peak(history, name)}; stop here, raise policy_kl_control.coef, or "
+                f"over responses to a prompt, the score and {name} correlate by {present:.2f} now, and by {intercept:.2f} at first: what "
+                f"raises the score hardly raises {name} any more{fitted_peak(history, name)}; stop here, raise policy_kl_control.coef, or "
                 "collect feedback on present responses"
             )
     return ""

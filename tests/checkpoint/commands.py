@@ -137,7 +137,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-TIMED = ("report.html", "report.json", "seconds.json", "hydra.yaml", "overrides.yaml", "begun.json")
+TIMED = ("report.html", "report.json", "seconds.json", "rounds.jsonl", "hydra.yaml", "overrides.yaml", "begun.json")
 """Files with times, or with the words of the last command, in them."""
 
 

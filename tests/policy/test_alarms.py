@@ -145,26 +145,28 @@ def test_a_note_says_when_it_began_and_how_long_it_stood():
 
 
 def agreement(start: float, end: float, updates: int = 40, responses: int = 96, seed: int = 0) -> list[dict[str, float]]:
-    """A history whose correlation moves from start to end, with the noise of that many responses."""
-    rng = random.Random(seed)
-    rows = []
+    """A history whose correlation moves from start to end, linearly in the distance, with the noise of that many responses."""
+    rng, rows = random.Random(seed), []
     for i in range(updates):
         correlation = start + (end - start) * i / (updates - 1) + rng.gauss(0, responses**-0.5)
-        score = {PROXY: float(i), "objective/kl": 0.1 * i, "episode": responses * (i + 1)}
-        rows.append(score | {HELD_OUT[0]: 0.1 * i - 0.002 * i * i, f"{HELD_OUT[0]}_correlation": correlation})
+        score = {PROXY: float(i), "objective/kl": (0.1 * i) ** 2, HELD_OUT[0]: 0.1 * i - 0.0025 * i * i}
+        rows.append(score | {f"{HELD_OUT[0]}_correlation": correlation})
     return rows
 
 
-def test_a_correlation_that_crosses_zero_alarms_before_it_does():
-    firsts = []
-    for seed in range(40):
-        history = agreement(0.6, -0.6, seed=seed)
-        firsts.append(next(i for i in range(1, 41) if held_out_peak(history[:i])))
-    assert 12 < fmean(firsts) <= 21
-    assert max(firsts) < 26
-    assert "objective/held_out_scores" in held_out_peak(agreement(0.6, -0.6))
+def test_a_correlation_that_falls_alarms_before_it_is_zero():
+    """It is 0.2 at update 14 and zero, where the held-out score has its peak, at update 20."""
+    histories = [agreement(0.6, -0.6, seed=seed) for seed in range(40)]
+    firsts = [next(i for i in range(1, 41) if held_out_peak(history[:i])) for history in histories]
+    assert 11 < fmean(firsts) < 17
+    assert max(firsts) <= 20
+    text = held_out_peak(histories[0][:24])
+    assert "objective/held_out_scores" in text
+    assert "predicted peak is at a KL of" in text
 
 
 def test_a_correlation_that_stays_positive_is_silent():
-    assert not any(held_out_peak(agreement(0.7, 0.4, seed=seed)[:i]) for seed in range(40) for i in range(1, 41))
+    assert not any(held_out_peak(agreement(0.8, 0.4, seed=seed)[:i]) for seed in range(40) for i in range(1, 41))
     assert not held_out_peak([{PROXY: 1.0, HELD_OUT[0]: 1.0}] * 30)
+    assert not held_out_peak(agreement(0.0, 0.0)[:7])
+    assert held_out_peak(agreement(0.0, 0.0)[:10])
