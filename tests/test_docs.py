@@ -172,13 +172,15 @@ def first_of_each(words: list[str]) -> list[str]:
 
 def sizes_for(world: Any, config: Any, words: list[str]) -> list[str]:
     """The world's sizes, but for what the command says itself."""
-    sizes = [*world.sizes]
+    sizes = [*(size for size in world.sizes if not size.startswith("ppo.updates=")), "ppo.updates=1"]
     if config.backbone._target_.endswith("tiny"):
         sizes += world.tiny[1:]
     if config.stage._target_.endswith("rounds"):
         sizes += ["backbone.positions=128", "task.demonstrations=60", "stage.max_rounds=1", "stage.prompts=24", "stage.responses=3"]
     if config.stage._target_.endswith("explain"):
         sizes += ["stage.limit=3"]
+    if config.stage._target_.endswith("plan"):
+        sizes += ["plan.switches=false"]  # eight rehearsals instead of one: tests/stage/test_plan.py
     if "lexicon" in (config.get("rollout_scorer") or {}):
         sizes += ["ppo.self_checks=false"]  # eight tiny responses may hold none of its words
     if "task.prompts=prompts.jsonl" in words:

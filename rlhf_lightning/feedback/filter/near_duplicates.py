@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from array import array
@@ -46,7 +47,7 @@ def near_duplicates(
         permutations: hash functions of the MinHash. More give fewer false candidates.
     """
     lsh = import_extra("datasketch", "feedback_filter=near_duplicates", "cleaning").MinHashLSH
-    index, pairs, count = lsh(threshold, permutations, weights=ERROR_WEIGHTS), array("q"), 0
+    index, pairs, count = lsh(threshold, permutations, params=_bands(lsh, threshold, permutations)), array("q"), 0
     first_with: dict[bytes, int] = {}
     sketches: dict[int, tuple[bytes, Sketch]] = {}
     for number, record in enumerate(feedback):
@@ -74,6 +75,13 @@ def near_duplicates(
             yield record
         else:
             cleaning.remove(record, "near duplicate")
+
+
+@functools.cache
+def _bands(lsh: Any, threshold: float, permutations: int) -> tuple[int, int]:
+    """The number and rows of bands, for which datasketch integrates the errors of each choice."""
+    index = lsh(threshold, permutations, weights=ERROR_WEIGHTS)
+    return index.b, index.r
 
 
 def _groups(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

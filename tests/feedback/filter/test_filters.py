@@ -90,47 +90,52 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> None:
             FILTERS[name] = partial(component, **own)
 
 
-def texts() -> st.SearchStrategy[str]:
-    return st.sampled_from(TEXTS) | st.text(max_size=6).map(lambda t: t.encode("utf-8", "replace").decode("latin-1"))
+def text(rng: random.Random) -> str:
+    letters = "".join(chr(rng.choice([rng.randrange(32, 127), rng.randrange(0xA0, 0x250), rng.randrange(0x110000 - 1)])) for _ in range(6))
+    return rng.choice([*TEXTS, letters[: rng.randint(0, 6)].encode("utf-8", "replace").decode("latin-1")])
 
 
-def prompts() -> st.SearchStrategy[Any]:
-    roles = st.sampled_from(["system", "user", "assistant", "tool"])
-    messages = st.builds(Message, role=roles, content=st.sampled_from(["", *TEXTS]))
-    return st.sampled_from(["", *TEXTS[:4], "a b c D"]) | st.lists(messages, min_size=1, max_size=2).map(tuple)
+def prompt(rng: random.Random) -> Any:
+    if rng.random() < 0.5:
+        return rng.choice(["", *TEXTS[:4], "a b c D"])
+    roles = ["system", "user", "assistant", "tool"]
+    return tuple(Message(role=rng.choice(roles), content=rng.choice(["", *TEXTS])) for _ in range(rng.randint(1, 2)))
 
 
-@st.composite
-def records(draw: st.DrawFn) -> Feedback:
+def record(rng: random.Random) -> Feedback:
     """Feedback of every kind."""
     rest: dict[str, Any] = {
-        "prompt": draw(prompts()),
-        "annotator": draw(st.sampled_from([None, "anna"])),
-        "origin": draw(st.sampled_from([None, "f:9", "f:10", "f:09", "g:1", "elsewhere"])),
+        "prompt": prompt(rng),
+        "annotator": rng.choice([None, "anna"]),
+        "origin": rng.choice([None, "f:9", "f:10", "f:09", "g:1", "elsewhere"]),
     }
-    kind = draw(st.sampled_from(["rating", "ranking", "edit", "thumbs", "spans", "comment"]))
+    kind = rng.choice(["rating", "ranking", "edit", "thumbs", "spans", "comment"])
     if kind in ("ranking", "edit"):
-        responses = tuple(draw(st.lists(texts(), min_size=2, max_size=2 if kind == "edit" else 4)))
-        ranks = tuple(draw(st.integers(0, 2) | st.none()) for _ in responses)
-        rest["positions"] = draw(st.none() | st.permutations(range(len(responses))).map(tuple))
-        rest["models"] = draw(st.none() | st.just(tuple(f"m{i}" for i in range(len(responses)))))
-        ranking = Ranking(ranks=ranks, margin=draw(st.sampled_from([None, 1.0])), all_bad=draw(st.booleans()))
+        responses = tuple(text(rng) for _ in range(2 if kind == "edit" else rng.randint(2, 4)))
+        ranks = tuple(rng.choice([0, 1, 2, None]) for _ in responses)
+        rest["positions"] = rng.choice([None, tuple(rng.sample(range(len(responses)), len(responses)))])
+        rest["models"] = rng.choice([None, tuple(f"m{i}" for i in range(len(responses)))])
+        ranking = Ranking(ranks=ranks, margin=rng.choice([None, 1.0]), all_bad=rng.random() < 0.5)
         return Feedback(responses=responses, judgement=Edit() if kind == "edit" else ranking, **rest)
-    response = draw(texts().filter(bool))
-    start = draw(st.integers(0, len(response) - 1))
-    end = draw(st.integers(start + 1, len(response)))
+    response = text(rng) or "p"
+    start = rng.randrange(len(response))
+    end = rng.randint(start + 1, len(response))
     judgements = {
-        "rating": Rating(value=draw(st.integers(0, 1)), scale=(0, 1), aspect=draw(st.sampled_from([None, "a"]))),
-        "thumbs": Thumbs(up=draw(st.booleans())),
-        "spans": Spans(spans=draw(st.sampled_from([(), (SpanLabel(start=start, end=end, value=-1),)]))),
-        "comment": draw(st.sampled_from([Comment(text=draw(texts())), Comment(text="a", start=start, end=end)])),
+        "rating": Rating(value=rng.randint(0, 1), scale=(0, 1), aspect=rng.choice([None, "a"])),
+        "thumbs": Thumbs(up=rng.random() < 0.5),
+        "spans": Spans(spans=rng.choice([(), (SpanLabel(start=start, end=end, value=-1),)])),
+        "comment": rng.choice([Comment(text=text(rng)), Comment(text="a", start=start, end=end)]),
     }
     return Feedback(responses=(response,), judgement=judgements[kind], **rest)
 
 
+RECORDS = [record(random.Random(number)) for number in range(2000)]
+"""Of which hypothesis draws: a record is a hundred draws otherwise."""
+
+
 @pytest.mark.parametrize("name", FILTERS)
 @settings(max_examples=50, deadline=None)
-@given(feedback=st.lists(records(), max_size=10), seed=st.integers(0, 99))
+@given(feedback=st.lists(st.sampled_from(RECORDS) | st.sampled_from(RECORDS[:30]), max_size=10), seed=st.integers(0, 99))
 def test_idempotent_and_blind_to_order(name: str, feedback: list[Feedback], seed: int) -> None:
     component, before, cleaning = FILTERS[name], list(feedback), Cleaning()
     once = list(component(feedback, cleaning))
