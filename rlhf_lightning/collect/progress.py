@@ -97,16 +97,26 @@ def agreement(connection: Connection) -> dict[str, Any]:
 
 
 def flags(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest skipped items with their reasons."""
+    """The newest skipped items, flagged or not, with their reasons."""
     rows = connection.execute(
-        select(annotator.c.name, assignment.c.reason, item.c.id, item.c.responses)
+        select(annotator.c.name, assignment.c.reason, item.c.id, item.c.responses, answer.c.records)
         .join(annotator, annotator.c.id == assignment.c.annotator)
         .join(item, item.c.id == assignment.c.item)
+        .join(answer, answer.c.key == assignment.c.answer)
         .where(assignment.c.state == "skipped")
         .order_by(assignment.c.id.desc())
         .limit(limit)
     )
-    return [{"annotator": r.name, "reason": r.reason or "", "item": r.id, "excerpt": r.responses[0][:80]} for r in rows]
+    return [
+        {
+            "annotator": row.name,
+            "is_flagged": row.records[0]["judgement"]["flagged"],
+            "reason": row.reason or "",
+            "item": row.id,
+            "excerpt": row.responses[0][:80],
+        }
+        for row in rows
+    ]
 
 
 def _seconds(connection: Connection) -> dict[int, list[float]]:

@@ -41,7 +41,7 @@ function draw({ progress, annotators, agreement, flags, is_paused, age }) {
     return [person.name, person.answers, person.skips, gold, number(habits.reliability, 2), number(person.median_seconds), fast, percent(habits.first), seen, action];
   });
   table($("people"), ["Name", "Answers", "Skips", "Gold right", "Reliability", "Median seconds", "Under a second", "First position wins", "Last seen", "Access"], people, "No annotators yet.");
-  table($("flags"), ["Annotator", "Reason", "Item", "Response"], flags.map((row) => [row.annotator, row.reason || "–", row.item, row.excerpt]), "None.");
+  table($("flags"), ["Annotator", "Action", "Reason", "Item", "Response"], flags.map((row) => [row.annotator, row.is_flagged ? h("strong", {}, "flagged") : "skipped", row.reason || "–", row.item, row.excerpt]), "None.");
 }
 
 /** A figure that the manager should look at; nobody is locked out by it. */

@@ -187,7 +187,8 @@ def test_a_skipped_item_goes_to_others_and_not_back(served):
     reply = client.post("/api/skip", json=answer_to(tasks[0], "skip 1") | {"reason": "unclear", "flag": True}).json()
     assert tasks[0]["assignment"] not in [task["assignment"] for task in reply["tasks"]]
     manager = enter(served, "manager")
-    assert manager.get("/api/manage").json()["flags"][0]["reason"] == "unclear"
+    newest = manager.get("/api/manage").json()["flags"][0]
+    assert (newest["reason"], newest["is_flagged"]) == ("unclear", True)
     assert count(collection, assignment) > 0
 
 

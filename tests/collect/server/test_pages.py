@@ -101,6 +101,7 @@ BY_KEYS = {
     "slider": (RatingQuestion(low=0, high=100, display="slider"), ("x 1",), "ArrowRight ArrowRight Enter", {"value": 52}),
     "thumbs": (ThumbsQuestion(turns=True), ("x 1",), "2", {"up": False}),
     "edit": (EditQuestion(), ("x 1 ",), "End ! Control+Enter", {"kind": "edit"}),
+    "edit_crlf": (EditQuestion(), ("x\r\n1 ",), "Control+End ! Control+Enter", {"kind": "edit"}),
     "spans": (SpansQuestion(), ("😀 one two",), "ArrowRight Shift+ArrowRight 1 Enter", {"kind": "spans"}),
     "spans_rtl": (SpansQuestion(), ("אחת שתים שלוש",), "ArrowLeft Shift+ArrowLeft 2 Enter", {"kind": "spans"}),
     "comment": (CommentQuestion(required=True), ("x 1",), "g u Control+Enter", {"text": "gu"}),
@@ -120,8 +121,8 @@ def test_each_question_is_answered_by_keys_alone(name, browser, tmp_path):
         visitor.wait_sent(1)
         [record] = records(collection)
         assert record["judgement"] | expected == record["judgement"]
-        if name == "edit":
-            assert record["responses"] == ["x 1 ", "x 1 !"]
+        if name.startswith("edit"):
+            assert record["responses"] == [responses[0], f"{responses[0]}!"]
         if name.startswith("spans"):
             [span] = record["judgement"]["spans"]
             assert (span["start"], span["end"], span["label"]) == ((2, 9, "error") if name == "spans" else (4, 13, "good"))

@@ -6,13 +6,16 @@ const MAX_CELLS = 4_000_000;
 
 export function create({ settings, task, position, value, change }) {
   const original = task.responses[position];
+  // A text area has \n where the response may have \r\n or \r.
+  const lineEnd = original.match(/\r\n?/)?.[0] ?? "\n";
+  const edited = () => area.value.replaceAll("\n", lineEnd);
   const area = h("textarea", { "aria-labelledby": "question-title", maxlength: Math.max(settings.max_characters, original.length), dir: "auto" });
   area.value = value ?? original;
   const diff = h("div", { class: "diff", dir: "auto", role: "region", "aria-label": "Changes", tabindex: "0" });
-  const draw = () => diff.replaceChildren(...words(original, area.value));
+  const draw = () => diff.replaceChildren(...words(original, edited()));
   let composing = false;
   const update = () => {
-    change(area.value);
+    change(edited());
     if (!composing) draw();
   };
   area.addEventListener("compositionstart", () => (composing = true));
