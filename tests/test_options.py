@@ -166,11 +166,17 @@ def words_for_scorer(world, name: str) -> list[str]:
     return world.ppo(f"rollout_scorer=[{name}]", *scorer_settings(world)[name])
 
 
+def words_for_metric(world, name: str) -> list[str]:
+    if name == "reference":
+        return world.ppo("evaluation_metric=[reference]", "evaluation_metric.reference.column=response")
+    return ["stage=evaluate", "task=reviews", *world.trained, *world.sizes, f"evaluation_metric=[{name}]"]
+
+
 WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "stage": lambda world, name: getattr(world, name)(),
     "task": words_for_task,
     "backbone": words_for_backbone,
-    "evaluation_metric": lambda w, name: ["stage=evaluate", "task=reviews", *w.trained, *w.sizes, f"evaluation_metric=[{name}]"],
+    "evaluation_metric": words_for_metric,
     "feedback_annotator": lambda world, name: world.rounds(f"feedback_annotator={name}"),
     "feedback_format": words_for_format,
     "feedback_source": words_for_source,
@@ -240,7 +246,7 @@ PACKED = [
     "overlap,punctuation,readability,repetition,sentiment]",
     "stage=preference preference_loss=dpo optimizer=adamw schedule=anneal",
     "stage=preference preference_loss=kto preference_loss.from_pairs=true",
-    "stage=evaluate evaluation_metric=[utility,length,distinct_2] task=reviews",
+    "stage=evaluate evaluation_metric=[utility,length,distinct_2,copy_rate,compression] task=reviews",
     "stage=rounds feedback_annotator=simulated callback=[ema,lr_monitor]",
     "stage=inspect feedback_source=jsonl feedback_format=[pairwise] feedback_filter=[contradictions,cycles,duplicates,encoding,identical,"
     "language,leakage,length,near_duplicates,pii,script,toxicity,whitespace]",
@@ -303,7 +309,7 @@ WITHOUT_CONTRACT = {
     "rollout_scorer=function": A_FILE, "rollout_scorer=match": ANOTHER_INPUT,
     "rollout_scorer=reference": ANOTHER_INPUT, "rollout_scorer=program": "needs a program",
     "rollout_scorer=reward_model": ANOTHER_MODEL, "advantage=remax": ANOTHER_INPUT, "policy_critic=reward_model": ANOTHER_INPUT,
-    "evaluation_metric=utility": ANOTHER_INPUT,
+    "evaluation_metric=utility": ANOTHER_INPUT, "evaluation_metric=reference": ANOTHER_INPUT,
 }  # fmt: skip
 """Options that the contract of their group doesn't fit, and why; their own tests and the run below cover them."""
 
