@@ -22,8 +22,8 @@ Metric = Literal["chrf", "chrf++", "bleu", "ter", "rouge1", "rouge2", "rougeL", 
 class ReferenceMetrics:
     """Similarity of a response to the reference in a column of its prompt's row.
 
-    Each is 0 to 1, but TER starts at 0 and less of it is better. As rollout_scorer=reference, sentence by sentence; NaN for a row without a reference. Train one metric and look at another: a
-    policy learns what it is scored by. Needs the extra `metrics`.
+    Each is 0 to 1, but TER starts at 0 and less of it is better. As rollout_scorer=reference, sentence by sentence; NaN for a row
+    without a reference. Train one metric and look at another: a policy learns what it is scored by. Needs the extra `metrics`.
 
     Args:
         column: name of the column with the reference, a text or a list of several.
