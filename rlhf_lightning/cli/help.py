@@ -104,7 +104,7 @@ SECTIONS: Mapping[str, Any] = {"trainer": TrainerSettings, "logger": LOGGERS["wa
 """Sections that presets fill."""
 FOOT = """\
 rlhf-lightning components [GROUP|SECTION|WORDS]. new GROUP NAME: a new plugin. --plugins FOLDER. --check. --cfg job.
-look FILE. chat FOLDER [FOLDER]. judge PROGRAMS.jsonl. rounds FOLDER. export REWARD_MODEL TARGET | COLLECTION FORMAT FILE."""
+look FILE. chat FOLDER [FOLDER]. judge PROGRAMS. rounds FOLDER. export REWARD_MODEL TARGET | COLLECTION FORMAT FILE."""
 
 
 def print_help() -> None:
