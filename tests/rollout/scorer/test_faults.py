@@ -58,7 +58,7 @@ def test_a_scorer_that_raises_on_one_process_stops_both(faulty):
 )
 def test_a_scorer_that_never_returns_is_ended_and_its_stack_left(faulty, tmp_path, hang):
     body = f"faulty.calls = getattr(faulty, 'calls', 0) + 1\nif faulty.calls > 2:\n    {hang}\n{CALM}"
-    done = faulty(body, "checkpoint.stalled_after=0.15", "ppo.self_checks=false")
+    done = faulty(body, "checkpoint.stalled_after=0.1", "ppo.self_checks=false")
     assert done.returncode == 1
     stack = (tmp_path / "out" / "stalled_0.txt").read_text()
     assert "in faulty" in stack
