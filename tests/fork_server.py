@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import functools
 import gc
+import importlib.util
 import inspect
 import json
 import os
@@ -142,6 +143,9 @@ def _serve(connection: socket.socket) -> None:
     load_components([])
     for module in ("rlhf_lightning.cli.main", "lightning", "transformers", "torch.distributed.run", "tensorboard", "peft"):
         __import__(module)
+    for module in ("sqlalchemy.dialects.sqlite", "starlette.routing", "uvicorn"):  # of extras
+        if importlib.util.find_spec(module.partition(".")[0]):
+            __import__(module)
     gc.collect()
     gc.freeze()
     while True:
