@@ -223,11 +223,12 @@ def write_feedback(run: Run, database: Database) -> int:
     with database.read() as connection:
         rows = list(record_rows(connection))
         state = counts(connection)
-    if state["answers"] < state["slots"]:
-        missing = f"{state['slots'] - state['answers']} of {state['slots']} judgements are missing"
-        run.log(f"{missing}: the same command continues; what people skipped others must judge (collect.annotators)")
-    write_atomic(run.folder / "feedback.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows), private=True)
     skips = sum(row["judgement"]["kind"] == "skip" for row in rows)
+    if state["answers"] < state["slots"]:
+        hint = "; what people skipped others must judge (collect.annotators)" if skips else ""
+        missing = f"{state['slots'] - state['answers']} of {state['slots']} judgements are missing"
+        run.log(f"{missing}: the same command continues{hint}")
+    write_atomic(run.folder / "feedback.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows), private=True)
     run.log(f"{len(rows) - skips} judgements and {skips} skips: {run.folder / 'feedback.jsonl'}")
     run.results = {"records": float(len(rows))}
     return len(rows)
