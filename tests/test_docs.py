@@ -234,7 +234,7 @@ class Story:
                 check_other(block, words)
             elif any(word.startswith("hydra/launcher=") for word in ours):
                 check(composed(first_of_each(ours)))  # it starts processes: tests/sweep does
-            elif {"--cfg", "--check", "--help"} & set(ours) or ours[:1] in (["components"], ["new"], ["judge"]):
+            elif {"--cfg", "--check", "--help"} & set(ours) or ours[:1] in (["components"], ["new"], ["judge"], ["look"]):
                 self.ends_well(block, ours)
             else:
                 self.train(block, ours)
