@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.feedback.annotator_shares import AnnotatorShares, divide_shares
 from rlhf_lightning.interfaces import ANNOTATION_KINDS, AnnotationKind, AnnotatorContext
+from rlhf_lightning.registry import Component
 from rlhf_lightning.runtime.composition import ComposedConfig
 
 if TYPE_CHECKING:
@@ -26,10 +27,16 @@ def check_annotators(choices: ComposedConfig, kinds: Sequence[AnnotationKind] = 
     """
     choices.require("feedback_annotator")
     annotators = choices.components_of("feedback_annotator")
-    if not any(set(kinds) & set(annotator.target.kinds) for annotator in annotators):  # type: ignore[attr-defined]
-        gives = ", ".join(f"feedback_annotator={a.name} gives {' and '.join(a.target.kinds)}" for a in annotators)  # type: ignore[attr-defined]
+    if not any(set(kinds) & set(kinds_of(annotator)) for annotator in annotators):
+        gives = ", ".join(f"feedback_annotator={a.name} gives {' and '.join(kinds_of(a))}" for a in annotators)
         raise ConfigError(f"{purpose or 'this command'} needs judgements of the kind {' or '.join(kinds)}, and {gives}")
     divide_shares({name: node.share for name, node in choices.config.feedback_annotator.items()})
+
+
+def kinds_of(annotator: Component) -> tuple[AnnotationKind, ...]:
+    """Kinds of judgement that the annotator can give; all if its class doesn't state them."""
+    kinds: tuple[AnnotationKind, ...] = getattr(annotator.target, "kinds", ANNOTATION_KINDS)
+    return kinds
 
 
 def build_annotators(run: Run, task: Task) -> Annotator:

@@ -44,7 +44,7 @@ def test_a_prompt_is_text_or_messages_or_nothing() -> None:
         ([SKY | {"role": "human"}], r"prompt\[0\].role must be one of system, user, assistant, tool, not text \('human'\)"),
         ([SKY | {"role": ["user"]}], r"prompt\[0\].role must be one of"),
         ([{"content": "x"}], r"'prompt\[0\].role' is missing"),
-        ([{"from": "human", "value": "x"}], r"'prompt\[0\].role' is missing"),
+        ([{"from": "robot", "value": "x"}], r"'prompt\[0\].role' is missing"),
         ([{"role": "user"}], r"'prompt\[0\].content' is missing"),
         ([SYSTEM, SKY | {"content": None}], r"prompt\[1\].content must be text, not null"),
         ([SKY | {"content": [{"type": "text", "text": "x"}]}], r"prompt\[0\].content must be text, not a list"),

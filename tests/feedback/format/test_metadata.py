@@ -22,12 +22,14 @@ def test_all_of_it() -> None:
     about = JudgementMetadata("who", ["a", "b"])
     found = about(row(who=7, time="2024-02-03T04:05:06Z", seconds=3, a="gpt2", b=None))
     when = datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
-    assert found == {"annotator": "7", "time": when, "seconds": 3.0, "weight": 1.0, "models": ("gpt2", None), "origin": "f:1"}
-    assert about.fields == {"who", "a", "b", "time", "seconds", "weight"}
+    assert found == {"annotator": "7", "time": when, "seconds": 3.0, "weight": 1.0, "models": ("gpt2", None), "origin": "f:1"} | {
+        "selected_by": None
+    }
+    assert about.fields == {"who", "a", "b", "time", "seconds", "weight", "selected_by"}
 
 
 def test_no_notes_are_none() -> None:
-    expected = {"annotator": None, "time": None, "seconds": None, "weight": 1.0, "models": None, "origin": "f:1"}
+    expected = {"annotator": None, "time": None, "seconds": None, "weight": 1.0, "models": None, "origin": "f:1"} | {"selected_by": None}
     assert JudgementMetadata("annotator", ["model"])(row(annotator=None, model=None)) == expected
     assert JudgementMetadata(None, "models")(row()) == expected
     assert JudgementMetadata(None)(row(annotator="a"))["annotator"] is None
@@ -35,7 +37,7 @@ def test_no_notes_are_none() -> None:
 
 def test_one_field_with_a_list_of_models() -> None:
     assert JudgementMetadata(None, "systems")(row(systems=["x", None]))["models"] == ("x", None)
-    assert JudgementMetadata(None, "systems").fields == {"systems", "time", "seconds", "weight"}
+    assert JudgementMetadata(None, "systems").fields == {"systems", "time", "seconds", "weight", "selected_by"}
     with pytest.raises(DataError, match="systems must be a list, not text"):
         JudgementMetadata(None, "systems")(row(systems="x_y"))
     with pytest.raises(DataError, match=r"systems\[1\] must be text"):
