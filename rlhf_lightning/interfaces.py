@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Generator, Tensor
 
 from rlhf_lightning.flow import Feedback, Message, Prompt, prompt_text
@@ -144,11 +145,15 @@ class AnnotatorContext:
     Attributes:
         folder: of the run, for what an annotator must not ask twice.
         log: prints a line.
+        settings: a section of the configuration by name, as its dataclass.
+        device: for an annotator's model.
     """
 
     task: Task
     folder: Path
     log: Callable[[str], None] = print
+    settings: Callable[[str], Any] = field(default=lambda name: None, repr=False)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class Annotator(Protocol):

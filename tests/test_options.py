@@ -287,9 +287,9 @@ def words_for_packed(world, words: str) -> list[str]:
 
 
 IN_PACKED = set.union(*map(options_in, PACKED))
-OF_A_SERVER = {("stage", "collect"), ("feedback_source", "collected")}
-"""Options that wait for people or read their answers, and the questions; tests/stage/test_collect.py and tests/collect/ run them."""
-OWN_TESTS = {"collect_question", "feedback_selection"}
+OF_A_SERVER = {("stage", "collect"), ("feedback_source", "collected"), ("rollout_scorer", "judge")}
+"""Options that wait for people or a server, or read their answers; their own tests run them."""
+OWN_TESTS = {"collect_question", "feedback_selection", "feedback_annotator"}
 """Groups whose tests run every option."""
 ALONE = [c for c in registry.components() if (c.group, c.name) not in IN_PACKED | OF_A_SERVER and c.group not in OWN_TESTS]
 
@@ -306,6 +306,7 @@ WITHOUT_CONTRACT = {
     "reward_loss=plackett_luce": ANOTHER_JUDGEMENT, "reward_loss=spans": ANOTHER_JUDGEMENT, "reward_loss=thumbs": ANOTHER_JUDGEMENT,
     "preference_loss=kto": ANOTHER_JUDGEMENT, "rollout_sampler=vllm": "needs a GPU",
     "optimizer=adamw_8bit": "needs bitsandbytes", "callback=early_stopping": "needs a metric",
+    "feedback_annotator=judge": "needs a model", "rollout_scorer=judge": "needs a model",
     "rollout_scorer=function": A_FILE, "rollout_scorer=match": ANOTHER_INPUT,
     "rollout_scorer=reference": ANOTHER_INPUT, "rollout_scorer=program": "needs a program",
     "rollout_scorer=reward_model": ANOTHER_MODEL, "advantage=remax": ANOTHER_INPUT, "policy_critic=reward_model": ANOTHER_INPUT,

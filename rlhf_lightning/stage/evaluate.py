@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.config.schema import ModelPath
 from rlhf_lightning.errors import ConfigError
-from rlhf_lightning.registry import register
+from rlhf_lightning.registry import build, component_of, register
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
 from rlhf_lightning.stage._task import build_task
@@ -35,8 +35,9 @@ def build_scorer(run: Run, task: Task) -> Scorer:
     from rlhf_lightning.rollout.prompts import column_names
     from rlhf_lightning.rollout.scoring import WeightedScorers
 
-    scorers = run.build_all("rollout_scorer")
-    weights = {str(name): float(node.weight) for name, node in run.config.rollout_scorer.items()}
+    nodes = {str(name): node for name, node in run.config.rollout_scorer.items()}
+    scorers = {name: build(node, *([run.settings("judge")] if "judge" in component_of(node).needs else [])) for name, node in nodes.items()}
+    weights = {name: float(node.weight) for name, node in nodes.items()}
     columns = column_names([*task.train_prompts(), *task.test_prompts()])
     for name, scorer in scorers.items():
         if hasattr(scorer, "check_columns"):
