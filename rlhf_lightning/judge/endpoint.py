@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import urllib3
 
-from rlhf_lightning.config.redaction import safe_message
+from rlhf_lightning.config.display import safe_message
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.judge.questions import Question, read_answer
 from rlhf_lightning.judge.settings import JudgeSettings

@@ -46,7 +46,7 @@ class LocalModel:
 
     @torch.no_grad()
     def _probabilities(self, questions: Sequence[Question]) -> list[dict[str, float]]:
-        from rlhf_lightning.model.response_log_probs import response_log_probs
+        from rlhf_lightning.model.token_log_probs import response_log_probs
 
         encoder, limit = self.language_model.text_encoder, self.language_model.max_length
         rows = [row._replace(end=[]) for row in encoder.encode_all([(q.messages, choice) for q in questions for choice in q.choices])]

@@ -28,7 +28,7 @@ class JudgeSettings:
         budget: the most calls of one command; cached answers are free, so that the same command continues.
         workers: calls at the same time.
         timeout: seconds for one call.
-        retries: number of new tries of a call that the server refuses for now, waiting longer each time, or as long as it says (Retry-After).
+        retries: new tries of a call that the server refuses for now, waiting longer each time, or as long as it says (Retry-After).
         max_tokens: the most tokens of an answer; a model that thinks first needs thousands.
         request: further fields of each request, such as {temperature: 0}; null takes one out.
         max_position_bias: how far from half the first response may win before the run ends; 0.5 never ends it.

@@ -10,10 +10,8 @@ from rlhf_lightning.feedback.annotator_shares import AnnotatorShares, divide_sha
 from rlhf_lightning.interfaces import ANNOTATION_KINDS, AnnotationKind, AnnotatorContext
 from rlhf_lightning.registry import Component
 from rlhf_lightning.runtime.composition import ComposedConfig
-from rlhf_lightning.training.distributed import all_gather, raise_on_all_ranks, world_size
 
 if TYPE_CHECKING:
-    from rlhf_lightning.flow import Feedback, Prompt
     from rlhf_lightning.interfaces import Annotator, Task
     from rlhf_lightning.runtime.run import Run
 
@@ -42,37 +40,9 @@ def kinds_of(annotator: Component) -> tuple[AnnotationKind, ...]:
 
 
 def build_annotators(run: Run, task: Task) -> Annotator:
-    """Build the command's annotators; several divide the prompts by their shares.
-
-    The first process asks, and the others get its answers.
-    """
-    context = AnnotatorContext(task, run.folder, run.log, run.settings, run.process_device)
-    if not run.is_rank_zero:
-        return FirstProcessAnnotator(None)
-    annotators = run.build_all("feedback_annotator", context)
-    shares = divide_shares({name: node.share for name, node in run.config.feedback_annotator.items()})
-    only: Annotator = next(iter(annotators.values()))
-    return FirstProcessAnnotator(only if len(annotators) == 1 else AnnotatorShares(annotators, shares, run.seed))
-
-
-class FirstProcessAnnotator:
-    """An annotator that the first process asks for all of them.
-
-    Args:
-        annotator: None in the other processes.
-    """
-
-    def __init__(self, annotator: Annotator | None) -> None:
-        self.annotator = annotator
-
-    @property
-    def kinds(self) -> tuple[AnnotationKind, ...]:
-        return ANNOTATION_KINDS if self.annotator is None else self.annotator.kinds
-
-    def judge(
-        self, groups: Sequence[tuple[Prompt, Sequence[str]]], *, number: int, kinds: Sequence[AnnotationKind] = ANNOTATION_KINDS
-    ) -> list[Feedback]:
-        """Return the same feedback in all processes; an error is an error of all."""
-        annotator = self.annotator
-        feedback = raise_on_all_ranks(lambda: [] if annotator is None else annotator.judge(groups, number=number, kinds=kinds))
-        return all_gather(feedback, world_size())[0]
+    """Build the command's annotators; several divide the prompts by their shares. The first process asks them."""
+    annotators = run.build_all("feedback_annotator", AnnotatorContext(task, run.folder, run.log, run.settings, run.process_device))
+    if len(annotators) == 1:
+        annotator: Annotator = next(iter(annotators.values()))
+        return annotator
+    return AnnotatorShares(annotators, divide_shares({name: node.share for name, node in run.config.feedback_annotator.items()}), run.seed)

@@ -16,7 +16,7 @@ from rlhf_lightning.registry import register
 from rlhf_lightning.rounds.artefacts import FEEDBACK, write_feedback
 from rlhf_lightning.runtime.composition import ComposedConfig
 from rlhf_lightning.runtime.run import Run
-from rlhf_lightning.stage._annotators import build_annotators
+from rlhf_lightning.stage._annotators import build_annotators, check_annotators
 from rlhf_lightning.stage._evaluation import PREFERENCE, check_monitor
 from rlhf_lightning.stage._feedback import backbone_tokenizer, load_feedback, log_counts, train_val_split
 from rlhf_lightning.stage._round_feedback import load_feedback_so_far
@@ -63,6 +63,8 @@ def check_combination(choices: ComposedConfig) -> None:
     choices.require("task", "backbone", "preference_loss", "policy_tuning", "feedback_comment", "rollout_sampler", "optimizer", "schedule")
     choices.run_checks("callback")
     check_monitor(choices, PREFERENCE)
+    if not choices.config.get("feedback_source"):
+        check_annotators(choices)
     loss = choices.component_of("preference_loss")
     unknown = loss.needs - {"reference", "thumbs"}
     if unknown:
@@ -137,16 +139,19 @@ def collect(run: Run, task: Task, policy: LanguageModel, annotators: Annotator, 
     Raises:
         ConfigError: there is none.
     """
-    from rlhf_lightning.training.distributed import barrier
+    from rlhf_lightning.training.distributed import raise_on_all_ranks
 
     with run.time_stage("collect"):
         groups = sample_groups(run, task, policy, prompts, responses, 1)
-        feedback = annotators.judge([(group.prompt, list(group.responses)) for group in groups], number=1)
-        if not feedback:
-            raise ConfigError("no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty")
-        if run.is_rank_zero:
-            write_feedback(file, feedback)
-        barrier()  # the others read it next
+        raise_on_all_ranks(lambda: judge_groups(groups, annotators, file) if run.is_rank_zero else None)
+
+
+def judge_groups(groups: Sequence[Any], annotators: Annotator, file: Path) -> None:
+    """Write the feedback on the groups. Raises ConfigError if there is none."""
+    feedback = annotators.judge([(group.prompt, list(group.responses)) for group in groups], number=1)
+    if not feedback:
+        raise ConfigError("no feedback: the annotators judge nothing (feedback_annotator), or all samples are empty")
+    write_feedback(file, feedback)
 
 
 def check_feedback(run: Run, intake: Intake) -> None:
