@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rlhf_lightning.testing.trial import small_model
 
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.errors import ConfigError, DataError, UserError
@@ -12,6 +11,7 @@ from rlhf_lightning.judge.judge import Judge
 from rlhf_lightning.judge.questions import rating_question
 from rlhf_lightning.judge.settings import JudgeSettings
 from rlhf_lightning.registry import load_components
+from rlhf_lightning.testing.trial import small_model
 from tests.fixtures.chat_server import chat_server, completion, longer_wins, texts_of
 from tests.fixtures.models import write_reader
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from rlhf_lightning.testing.trial import scored_rollout
 
 from rlhf_lightning.backbone.tiny import tiny
 from rlhf_lightning.judge.settings import JudgeSettings
 from rlhf_lightning.registry import load_components
 from rlhf_lightning.rollout.scorer.judge import JudgeScorer
 from rlhf_lightning.rollout.scoring import checked_scores
+from rlhf_lightning.testing.trial import scored_rollout
 from tests.fixtures.chat_server import chat_server, completion, longer_wins, texts_of
 
 load_components()
