@@ -117,17 +117,15 @@ def improvement(start: Measured, after: Measured, level: float) -> Interval:
 
 
 def judged_win_rate(loop: Loop, start: Measured, after: Measured, level: float) -> Interval:
-    """Let the annotators compare the two policies blindly.
+    """Let the annotators compare the two policies blindly, on prompts that are not in training.
 
     Raises:
         ConfigError: a held-out prompt is a training prompt.
     """
     training = {prompt_text(row.prompt) for row in loop.task.train_prompts()}
-    if any(prompt_text(prompt) in training for prompt in after.prompts):
-        raise ConfigError(
-            "stage.target=win_rate compares on prompts that are not in training, and the task holds none out: give task.test_prompts, or "
-            "task.test_fraction=0.1"
-        )
+    shared = next((prompt for prompt in after.prompts if prompt_text(prompt) in training), None)
+    if shared is not None:
+        raise ConfigError(f"the held-out prompt {prompt_text(shared)!r:.80} is a training prompt too: take it out of one of them")
     responses = zip(after.prompts, start.responses, after.responses, strict=True)
     pairs = choose_pairs([Pair(*texts) for texts in responses], loop.settings.comparisons)
     questions = blind_questions(pairs, loop.run.seed * 1000 + loop.sampling_number)

@@ -138,6 +138,11 @@ def begin(run: Run, settings: RoundsSettings) -> Loop:
             f"stage.target={settings.target.text} needs a task with a known utility, as task=reviews has one; for other tasks choose "
             "stage.target='win_rate>=0.65', or another measured value"
         )
+    if settings.target.name == WIN_RATE and not task.test_prompts():
+        raise ConfigError(
+            f"stage.target={settings.target.text} compares on prompts that are not in training, and the task holds none out: give "
+            "task.test_prompts, or task.test_fraction=0.1"
+        )
     annotators = build_annotators(run, task)
     watched = held_out_scorers(run, task)
     extra = target_metrics(run, task)

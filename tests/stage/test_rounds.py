@@ -10,9 +10,11 @@ import shutil
 import pytest
 
 from rlhf_lightning.cli.rounds import rounds as rounds_command
+from rlhf_lightning.flow import Feedback, Ranking
 from rlhf_lightning.rounds import ledger
 from rlhf_lightning.rounds.ledger import Ledger
 from rlhf_lightning.stage import _round_steps
+from rlhf_lightning.stage import rounds as rounds_stage
 from rlhf_lightning.stage._sampling import sample_groups
 
 
@@ -212,6 +214,40 @@ def test_other_ways_to_learn(command, world, words):
         questions = (outcome.folder / "round_2" / "questions.jsonl").read_text().splitlines()
         assert {row["selected_by"] for row in rows} == {"bald", "random"}
         assert [json.loads(line)["selected_by"] for line in questions] == ["random"] * 4 + ["bald"] * 16
+
+
+class Brevity:
+    """An annotator for any task: shorter is better."""
+
+    def judge(self, groups, *, number, kinds=("ranking",)):
+        groups = [(prompt, texts) for prompt, texts in groups if len(texts) > 1]
+        ranked = [(prompt, texts, sorted({len(text) for text in texts})) for prompt, texts in groups]
+        return [
+            Feedback(prompt=prompt, responses=tuple(texts), judgement=Ranking(ranks=tuple(order.index(len(text)) for text in texts)))
+            for prompt, texts, order in ranked
+        ]
+
+
+def test_any_task_and_model_without_demonstrations(command, world, monkeypatch):
+    """The model is the initial policy; a lexicon watches, and has its own column of the report."""
+    monkeypatch.setattr(rounds_stage, "build_annotators", lambda run, task: Brevity())
+    words = [word for word in world.rounds() if not word.startswith(("backbone", "task.demonstrations"))]
+    words += [*world.task[:2], "task.test_fraction=0.3", *world.trained, "stage.target=win_rate>=0.5", "stage.train=sft_best"]
+    watch = ["rollout_scorer=lexicon", f"rollout_scorer.lexicon.path={world.files / 'lexicon.tsv'}"]
+    outcome = command(*words, *watch, "evaluation.responses=6")
+    assert outcome.code == 0, outcome.error
+    assert not (outcome.folder / "sft").exists()
+    assert 0 <= outcome.result()["objective"] <= 1
+    assert "lexicon/before" in outcome.result()["metrics"]
+
+
+def test_held_out_prompts_are_needed_for_a_win_rate(command, world, monkeypatch):
+    monkeypatch.setattr(rounds_stage, "build_annotators", lambda run, task: Brevity())
+    words = [word for word in world.rounds() if not word.startswith(("backbone", "task.demonstrations"))]
+    words += [*world.task[:2], "task.test_fraction=0", *world.trained, "stage.target=win_rate>=0.5", "stage.train=sft_best"]
+    outcome = command(*words)
+    assert outcome.code == 2
+    assert "task.test_fraction=0.1" in outcome.error
 
 
 def test_a_task_without_a_utility_is_refused(command, world):
