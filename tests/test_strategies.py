@@ -74,6 +74,7 @@ RESUMED = [
     ("kto", "fsdp2"),
     ("ppo, one trunk, running statistics, a stop of the epochs", "fsdp2, frozen models too"),
     ("grpo, adapters, several scorers", "ddp"),
+    ("ppo, two trunks, in parts, critic first, demonstrations", "fsdp2"),
 ]
 KEPT = ["checkpoint.every=1", "checkpoint.keep=9", "checkpoint.keep_finished=true"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.default_element import InputDefault
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.base import Metadata
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_lightning.config.yaml_dump import to_yaml
@@ -32,6 +34,7 @@ MAX_COMPOSITIONS = 32
 def reduce_work() -> None:
     """Let Hydra merge all options at once, and map them where a default refers to them."""
     _defer_interpolation_maps()
+    setattr(Metadata, "__deepcopy__", _copy_metadata)
     setattr(hydra.core.utils, "_save_config", _save_config)
     setattr(hydra.version, "_get_version", functools.cache(hydra.version._get_version))
     setattr(
@@ -61,6 +64,14 @@ def _merge_at_once(
         return merge_each(self, defaults, CachingConfigRepository(repo.delegate))  # it names the file
     loader = SimpleNamespace(_load_single_config=lambda **_: SimpleNamespace(config=merged))
     return merge_each(loader, [SimpleNamespace(config_path="")], repo)
+
+
+def _copy_metadata(self: Metadata, memo: dict[int, Any]) -> Metadata:
+    """Copy the flags and cached values of a node of OmegaConf, and share its types and names."""
+    memo[id(self)] = copied = object.__new__(type(self))
+    cache = copy.deepcopy(self.resolver_cache, memo) if self.resolver_cache else defaultdict(dict)
+    copied.__dict__.update(self.__dict__, flags=None if self.flags is None else dict(self.flags), resolver_cache=cache)
+    return copied
 
 
 def _save_config(config: DictConfig, filename: str, output_dir: Path) -> None:

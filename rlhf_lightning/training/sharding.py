@@ -7,7 +7,7 @@ full model gets the copy's weights.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -36,14 +36,43 @@ class FullySharded(ModelParallelStrategy):
         self.shard_frozen = shard_frozen
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint, with the extra states of modules that Lightning leaves out."""
-        rest = super().load_checkpoint(checkpoint_path, weights_only)
-        state = torch.load(self.broadcast(checkpoint_path), map_location="cpu", mmap=True, weights_only=weights_only)["state_dict"]
-        assert self.model is not None
-        for name, module in self.model.named_modules():
-            if (key := f"{name}._extra_state") in state:
-                module.set_extra_state(state[key])
+        """Load a checkpoint, with the extra states of modules that Lightning leaves out.
+
+        Raises:
+            KeyError: it lacks weights.
+        """
+        module, model = self.lightning_module, self.model
+        assert module is not None
+        assert model is not None
+        checkpoint = torch.load(self.broadcast(checkpoint_path), map_location="cpu", mmap=True, weights_only=weights_only)
+        missing = {name for name, _ in model.named_parameters()} - checkpoint["state_dict"].keys()
+        if missing and module.strict_loading:
+            raise KeyError(f"{checkpoint_path} lacks the weights {sorted(missing)[:3]}")
+        # Strict loading refuses a checkpoint in which some parameters have made no step, as a policy's whose critic learns first.
+        strict, module.strict_loading = module.strict_loading, False
+        try:
+            rest = super().load_checkpoint(checkpoint_path, weights_only)
+        finally:
+            module.strict_loading = strict
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            _drop_unsaved_states(model, optimizer, saved["state"])
+        for name, part in model.named_modules():
+            if (key := f"{name}._extra_state") in checkpoint["state_dict"]:
+                part.set_extra_state(checkpoint["state_dict"][key])
         return rest
+
+
+def _drop_unsaved_states(model: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str | int, Any]) -> None:
+    """Drop the optimizer states that a checkpoint lacks.
+
+    torch fills those of parameters that had made no step with the states of a step without gradients.
+    """
+    numbered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    named = dict(model.named_parameters())
+    stepped = {id(numbered[key] if isinstance(key, int) else named[key]) for key in saved}
+    for parameter in numbered:
+        if id(parameter) not in stepped:
+            optimizer.state.pop(parameter, None)
 
 
 class Shardable(L.LightningModule):
