@@ -150,6 +150,7 @@ def scorer_settings(world) -> dict[str, list[str]]:
     program.write_text("import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n")
     function.write_text("def brevity(responses):\n    return [-len(text) for text in responses]\n")
     return {
+        "code": [],
         "format": ["rollout_scorer.format.pattern='[a-z]'", "rollout_scorer.format.match=search"],
         "function": [f"rollout_scorer.function.path={function}:brevity"],
         "language": ["rollout_scorer.language.min_characters=0"],
@@ -162,7 +163,16 @@ def scorer_settings(world) -> dict[str, list[str]]:
     }
 
 
+def words_for_programs(world, *words: str) -> list[str]:
+    file = world.files / "programs.jsonl"
+    rows = [{"prompt": f"def f(x):\n    # {i}\n", "entry_point": "f", "calls": [[i], [0]], "expected": [i, 0]} for i in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [word for word in world.ppo("rollout_scorer=[code]", *words) if "task." not in word] + [f"task.prompts={file}"]
+
+
 def words_for_scorer(world, name: str) -> list[str]:
+    if name == "code":
+        return words_for_programs(world)
     return world.ppo(f"rollout_scorer=[{name}]", *scorer_settings(world)[name])
 
 
@@ -183,7 +193,7 @@ WORDS: dict[str, Callable[[Any, str], list[str]]] = {
     "feedback_filter": lambda world, name: words_for_filters(world, [name]),
     "reward_feature": words_for_feature,
     "rollout_scorer": words_for_scorer,
-    "sandbox": lambda world, name: world.ppo(f"sandbox={name}", *["sandbox.i_trust_this_code=true"] * (name == "none")),
+    "sandbox": lambda world, name: words_for_programs(world, f"sandbox={name}", *["sandbox.i_trust_this_code=true"] * (name == "none")),
     "reward_loss": lambda world, name: world.reward(f"reward_loss=[bradley_terry,plackett_luce,gaussian_rating,{name}]"),
 }
 """By group: the tiny command in which an option is at work."""

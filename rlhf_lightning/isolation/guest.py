@@ -140,8 +140,9 @@ def test(request: dict[str, Any]) -> None:
     assigned |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     free = {request["entry_point"]} | {name for name in names - assigned - helpers.keys() if not hasattr(builtins, name)}
     functions = {name: remote_function(name) for name in free}
+    helpers |= functions
     for source in request["tests"]:
-        scope = {**helpers, **functions}
+        scope = dict(helpers)
         try:
             exec(compile(source, "<test>", "exec"), scope)
             scope["check"](functions[request["entry_point"]])

@@ -14,6 +14,7 @@ from typing import Any
 
 from rlhf_lightning.isolation.channel import Channel, ProgramError, Unscorable
 from rlhf_lightning.isolation.limits import Limits
+from rlhf_lightning.isolation.self_test import check_isolation
 from rlhf_lightning.isolation.zygote import Exit, Isolation, Zygote
 from rlhf_lightning.judging.plain_data import is_equal, is_plain
 from rlhf_lightning.judging.program import Program, Verdict
@@ -33,15 +34,23 @@ class Judge:
         limits: of each process.
         workers: programs at a time.
         stops_early: end a program at the first test that fails.
+
+    Raises:
+        IsolationError: the isolation doesn't pass its self-test.
     """
 
     def __init__(self, isolation: Isolation, limits: Limits = LIMITS, workers: int = 1, stops_early: bool = False) -> None:
         self.isolation, self.limits, self.workers, self.stops_early = isolation, limits, workers, stops_early
+        if isolation.filter:
+            check_isolation(isolation)
         self._idle: dict[str, list[Zygote]] = {"candidate": [], "test": []}
         self._lock = threading.Lock()
 
     def judge(self, programs: Sequence[Program]) -> Iterator[Verdict]:
         """Yield the verdicts in order."""
+        for role in ("candidate", *(["test"] if any(program.tests for program in programs) else [])):
+            while len(self._idle[role]) < min(self.workers, len(programs)):
+                self._idle[role].append(Zygote(self.isolation))
         with ThreadPoolExecutor(self.workers) as threads:
             yield from threads.map(self._judge, programs)
 
@@ -157,7 +166,7 @@ def _call(candidate: Channel, name: Any, args: Any, kwargs: Any) -> list[Any]:
 def _error(message: Any) -> tuple[str, str]:
     """Type and text of an error message. Raises ProgramError for another message."""
     if isinstance(message, list) and len(message) == 3 and message[0] == "error" and all(isinstance(part, str) for part in message):
-        return message[1], message[2][:500]
+        return message[1][:100], message[2][:500]
     raise ProgramError("it wrote something else than messages")
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from rlhf_lightning.evaluation.measure import Measured
 from rlhf_lightning.feedback.intake import Intake
 from rlhf_lightning.flow import Prompt, prompt_text
 from rlhf_lightning.report.report import Curve, FeedbackCount, Metric, Sample, Series
 from rlhf_lightning.statistics.intervals import mean_interval, paired_interval
+from rlhf_lightning.statistics.pass_at_k import pass_at_k
 from rlhf_lightning.training.periodic_evaluation import PREFIX
 
 History = Sequence[Mapping[str, float]]
-LABELS = {"score": "Score", "utility": "Hidden utility", "length": "Response length", "distinct_2": "Distinct word pairs"}
+LABELS = {
+    "score": "Score",
+    "utility": "Hidden utility",
+    "length": "Response length",
+    "distinct_2": "Distinct word pairs",
+    "held_out_tests": "Held-out tests",
+}
+PASS_AT_1 = "pass@1"
 UNITS = {"length": "tokens"}
 COMPONENT = "objective/scores/"
 WATCHED = (
@@ -31,8 +41,9 @@ def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
     Intervals are over prompts: responses to one prompt are averaged first, since they are dependent. The change is paired.
     """
     metrics = []
-    for name in after.values:
-        values, start = prompt_means(after, name), None if before is None or name not in before.values else prompt_means(before, name)
+    starts = {} if before is None else prompt_values(before)
+    for name, values in prompt_values(after).items():
+        start = starts.get(name)
         both = [] if start is None else [prompt for prompt in start if prompt in values]
         metrics.append(
             Metric(
@@ -41,13 +52,24 @@ def policy_metrics(before: Measured | None, after: Measured) -> list[Metric]:
                 after=mean_interval(list(values.values())) if values else None,
                 change=paired_interval([start[prompt] for prompt in both], [values[prompt] for prompt in both]) if start and both else None,
                 unit=UNITS.get(name, ""),
-                better="higher" if name in ("score", "utility") or name.startswith("score/") else None,
+                better="higher" if name in ("score", "utility", "held_out_tests") or name.startswith(("score/", "pass@")) else None,
                 headline=name in ("score", "utility"),
             )
         )
     if after.kl is not None:
         metrics.append(Metric(label="KL from the start, per response", before=0.0, after=after.kl, unit="nats", better=None))
     return metrics
+
+
+def prompt_values(measured: Measured) -> dict[str, dict[Prompt, float]]:
+    """Mean value of each metric for each prompt, and pass@k where pass@1 was measured."""
+    values = {name: prompt_means(measured, name) for name in measured.values}
+    if PASS_AT_1 in values:
+        counts = Counter(prompt for prompt, passed in zip(measured.prompts, measured.values[PASS_AT_1], strict=True) if passed == passed)
+        for k in takewhile(lambda k: k <= min(counts.values(), default=0), (2, 4, 8, 16, 32, 64)):
+            means = values[PASS_AT_1].items()
+            values[f"pass@{k}"] = {prompt: pass_at_k(counts[prompt], round(mean * counts[prompt]), k) for prompt, mean in means}
+    return values
 
 
 def prompt_means(measured: Measured, metric: str) -> dict[Prompt, float]:
@@ -129,9 +151,11 @@ def side_by_side(before: Measured, after: Measured, count: int) -> list[Sample]:
 
 def result_metrics(before: Measured | None, after: Measured) -> dict[str, float]:
     """Mean values, for result.json and the table of a sweep."""
-    results = {f"{name}/after": after.mean(name) for name in after.values}
-    if before is not None:
-        results |= {f"{name}/before": before.mean(name) for name in before.values}
+    results: dict[str, float] = {}
+    for when, measured in ({"after": after} | ({} if before is None else {"before": before})).items():
+        results |= {f"{name}/{when}": measured.mean(name) for name in measured.values}
+        extra = {name: values for name, values in prompt_values(measured).items() if name not in measured.values and values}
+        results |= {f"{name}/{when}": sum(values.values()) / len(values) for name, values in extra.items()}
     return results | ({} if after.kl is None else {"kl": after.kl})
 
 

@@ -51,6 +51,12 @@ class WeightedScorers:
         return next((scorer.model for scorer in self.scorers.values() if hasattr(scorer, "model")), None)
 
 
+def parts_with(scorer: Scorer | None, attribute: str) -> dict[str, Any]:
+    """The scorer, or those of several scorers, that have an attribute, by name."""
+    parts = scorer.scorers if isinstance(scorer, WeightedScorers) else {} if scorer is None else {scorer_name(scorer): scorer}
+    return {name: part for name, part in parts.items() if hasattr(part, attribute)}
+
+
 @dataclass(frozen=True)
 class Scores:
     """Checked scores of B responses.

@@ -65,7 +65,11 @@ class ComposedConfig:
 
     def build_all(self, group: str, *args: Any) -> dict[str, Any]:
         """Build the chosen options of a group that takes several, by name and in order."""
-        return {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
+        options = {str(name): build(node, *args) for name, node in (self.config.get(group) or {}).items()}
+        for built in options.values():
+            if hasattr(built, "sandbox"):
+                built.sandbox = self.build("sandbox")
+        return options
 
     def require(self, *groups: str) -> None:
         """Run the checks of groups that need an option. Raises ConfigError."""

@@ -34,7 +34,8 @@ HELD_OUT_FRACTION = 0.1
 def policy_names(choices: ComposedConfig) -> list[str]:
     """Metrics of PPO's evaluation."""
     scorers = [f"score/{name}" for name in choices.config.get("rollout_scorer") or {}]
-    return ["score", "kl", *(scorers if len(scorers) > 1 else ()), *map(str, choices.config.get("evaluation_metric") or {})]
+    others = [name for component in choices.components_of("rollout_scorer") for name in getattr(component.target, "METRICS", ())]
+    return ["score", "kl", *(scorers if len(scorers) > 1 else ()), *others, *map(str, choices.config.get("evaluation_metric") or {})]
 
 
 def check_monitor(choices: ComposedConfig, names: Sequence[str]) -> None:

@@ -123,12 +123,13 @@ def held_out_prompts(task: Task) -> list[TaskPrompt]:
 
 
 def metric_functions(run: Run, task: Task, scorer: Scorer | None) -> dict[str, MetricFunction]:
-    """The scorer as the metric "score", and the chosen metrics."""
+    """The scorer as the metric "score", the scorers' other metrics, and the chosen metrics."""
     from functools import partial
 
-    from rlhf_lightning.rollout.scoring import scores_by_name
+    from rlhf_lightning.rollout.scoring import parts_with, scores_by_name
 
     metrics: dict[str, MetricFunction] = {} if scorer is None else {"score": partial(scores_by_name, scorer)}
+    metrics |= {name: part.metrics for name, part in parts_with(scorer, "metrics").items()}
     return metrics | build_metrics(run, task)
 
 

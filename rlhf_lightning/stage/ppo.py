@@ -47,7 +47,7 @@ def ppo(run: Run) -> float:
     scorer = build_scorer(run, task)
     if run.settings("ppo").ptx_coef:
         demonstrations_of(task)  # raises before the model loads
-    held_out = held_out_scorers(run, task)
+    held_out = held_out_scorers(run, task, scorer)
     corpus = run.corpus(task)
     policy = run.language_model(corpus=corpus)
     notes: list[str] = []
@@ -69,15 +69,18 @@ def ppo(run: Run) -> float:
     return after.mean("score")
 
 
-def held_out_scorers(run: Run, task: Task) -> dict[str, Scorer]:
-    """Scorers for monitoring, by metric: ppo.held_out_scorer, and the task's hidden utility if known."""
+def held_out_scorers(run: Run, task: Task, scorer: Scorer | None = None) -> dict[str, Scorer]:
+    """Scorers for monitoring, by metric: a held-out scorer or held-out tests, and the task's utility."""
     from functools import partial
 
     from rlhf_lightning.evaluation.metric.utility import utility
     from rlhf_lightning.policy.metrics import HELD_OUT_SCORES
+    from rlhf_lightning.rollout.scoring import parts_with
 
     path = run.settings("ppo").held_out_scorer
     scorers: dict[str, Scorer] = {}
+    for part in parts_with(scorer, "held_out").values():
+        scorers[HELD_OUT_SCORES] = part.held_out
     if path:
         scorers[HELD_OUT_SCORES] = make("rollout_scorer", "reward_model", {"path": path})
     if task.has_utility:
