@@ -47,7 +47,7 @@ class Programs:
         test_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1,
     ) -> None:
         self._seed, self._count, self._mistakes = seed, demonstrations, mistakes
-        pairs = list(itertools.product(STEPS, repeat=2))
+        pairs = list(itertools.product(STEPS, STEPS))
         random.Random(f"{seed}: split").shuffle(pairs)
         held_out = round(test_fraction * len(pairs))
         self._test, self._train = pairs[:held_out], pairs[held_out:]
