@@ -138,6 +138,28 @@ class FeedbackSelection(Protocol):
         """
 
 
+class Collection(Protocol):
+    """The page and the database of stage=collect, on which people judge batches of items."""
+
+    def serve(self) -> None:
+        """Serve the page until the process ends, and print the links."""
+
+    def split(self, groups: Sequence[tuple[Prompt, Sequence[str]]], pairs: int, seed: str) -> list[tuple[Prompt, tuple[str, ...]]]:
+        """Return the items to judge: up to `pairs` pairs of each group if pairs are asked, else the groups."""
+
+    def publish(self, key: str, items: Sequence[tuple[Prompt, tuple[str, ...]]]) -> None:
+        """Publish a batch, unless it was published before."""
+
+    def state(self, key: str) -> Any:
+        """Return the progress: answers, slots, opened, is_finished, is_closed."""
+
+    def is_exhausted(self) -> bool:
+        """Return whether nobody has anything left to judge."""
+
+    def close(self, key: str) -> list[Feedback]:
+        """Fix the batch's answers and return their records, the same ones every time."""
+
+
 @dataclass(frozen=True)
 class AnnotatorContext:
     """The first argument of every annotator: what it may use of the run.
@@ -147,6 +169,8 @@ class AnnotatorContext:
         log: prints a line.
         settings: a section of the configuration by name, as its dataclass.
         device: for an annotator's model.
+        open_collection: opens the database of the section `collect`.
+        load_scorer: from the folder of a reward model to a function of texts and their scores.
     """
 
     task: Task
@@ -154,6 +178,8 @@ class AnnotatorContext:
     log: Callable[[str], None] = print
     settings: Callable[[str], Any] = field(default=lambda name: None, repr=False)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    open_collection: Callable[[], Collection] | None = None
+    load_scorer: Callable[[str], Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]] | None = None
 
 
 class Annotator(Protocol):

@@ -24,6 +24,7 @@ class Project:
         questions: by name, in the order in which they are asked.
         guidelines: for annotators, plain text.
         target: judged items at which the collection is complete; None for all.
+        is_endless: items come from another program, as long as it runs.
         clock: seconds since 1970.
     """
 
@@ -32,6 +33,7 @@ class Project:
     rules: Rules = field(default_factory=Rules)
     guidelines: str = ""
     target: int | None = None
+    is_endless: bool = False
     clock: Callable[[], float] = time.time
 
     def describe_questions(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ class CollectSettings:
     Attributes:
         database: a file of SQLite, or a URL postgresql://USER@HOST/NAME; the same command again continues in it.
         items: JSONL, JSON or CSV file of prompts with responses to judge, also Label Studio's and Argilla's JSON; null: draw responses
-            from the models.
+            from the models; "database": those that stage=rounds publishes with feedback_annotator=people, until Ctrl-C.
         rename: new names of fields of `items` by their old ones, {data.question: prompt}.
         gold: a file like items with an expected answer per row, mixed in to measure annotators.
         models: folders or Hub names of the policies that answer, view blind; empty: the backbone alone.

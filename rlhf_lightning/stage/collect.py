@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PROMPTS_AT_ONCE = 32
 LOCAL = ("127.0.0.1", "localhost", "::1")
+PUBLISHED = "database"
+"""Value of collect.items for items that feedback_annotator=people publishes."""
 
 
 def check_combination(choices: ComposedConfig) -> None:
@@ -81,7 +83,7 @@ def prepare_project(run: Run, settings: CollectSettings, database: Database) -> 
 
     rules = Rules(seed=run.seed, gold_share=settings.gold_share, lease_seconds=60 * settings.lease_minutes)
     questions = run.build_all("collect_question")
-    project = Project(database, questions, rules, read_guidelines(settings.guidelines), settings.target)
+    project = Project(database, questions, rules, read_guidelines(settings.guidelines), settings.target, settings.items == PUBLISHED)
     with database.write() as connection:
         check_same(connection, "questions", project.describe_questions(), "collect_question", database.name)
         stored = counts(connection)["items"]
@@ -95,7 +97,7 @@ def prepare_project(run: Run, settings: CollectSettings, database: Database) -> 
         run.log(f"{existing} judgements and predictions came with the items; nobody sees them")
     if unread := sum(item.has_unread for item in items):
         run.log(f"{unread} items hold annotations that are not kept: say how to read them by `feedback_format=[label_studio]`, or argilla")
-    if not state["items"]:
+    if not state["items"] and not project.is_endless:
         raise ConfigError("nothing to judge: the file has no rows, or no prompt of the task has collect.responses different responses")
     run.log(f"{database.name}: {state['items']} items, {added} of them new; {state['answers']} of {state['slots']} judgements are there")
     return project
@@ -105,6 +107,8 @@ def new_items(run: Run, settings: CollectSettings, questions: Mapping[str, Any],
     """The items of the file, or drawn from the models if none are stored yet."""
     from rlhf_lightning.collect.item_file import read_items
 
+    if settings.items == PUBLISHED:
+        return
     if settings.items is not None:
         formats = run.build_all("feedback_format")
         yield from read_items(settings.items, "collect.items", questions, formats, settings.rename)

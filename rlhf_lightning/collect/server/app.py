@@ -60,6 +60,7 @@ WRITE: dict[str, tuple[str, Action]] = {
     "/api/leave": ("annotator", tasks.submit_leave),
     "/api/reopen": ("annotator", tasks.submit_reopen),
     "/api/manage/pause": ("manager", management.set_paused),
+    "/api/manage/finish": ("manager", management.finish_round),
     "/api/manage/add": ("manager", management.add_annotator),
     "/api/manage/revoke": ("manager", management.revoke_annotator),
 }

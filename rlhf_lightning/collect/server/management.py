@@ -12,10 +12,11 @@ from sqlalchemy import Connection, select
 from rlhf_lightning.collect import people
 from rlhf_lightning.collect.answers import AnswerRefused, log
 from rlhf_lightning.collect.assignment import release_preloaded
+from rlhf_lightning.collect.batches import OPEN, finish_batch
 from rlhf_lightning.collect.export import export_text
 from rlhf_lightning.collect.people import Person
 from rlhf_lightning.collect.progress import agreement, annotator_table, flags, progress
-from rlhf_lightning.collect.project import Project, set_setting
+from rlhf_lightning.collect.project import Project, get_setting, set_setting
 from rlhf_lightning.collect.server.tasks import is_paused
 from rlhf_lightning.database.tables import annotator
 
@@ -43,7 +44,12 @@ class Figures:
         if now - self._slow["computed"] > self._pause:
             threading.Thread(target=self.refresh, daemon=True).start()
         with self.project.database.read() as connection:
-            quick = {"progress": progress(connection, now), "flags": flags(connection), "is_paused": is_paused(connection)}
+            quick = {
+                "progress": progress(connection, now),
+                "flags": flags(connection),
+                "is_paused": is_paused(connection),
+                "has_round": bool(get_setting(connection, OPEN)),
+            }
         slow = self._slow
         return {**quick, **slow, "age": max(now - slow["computed"], 0.0)}
 
@@ -69,6 +75,14 @@ def set_paused(connection: Connection, project: Project, person: Person, payload
     set_setting(connection, "is_paused", paused)
     log(connection, "pause" if paused else "continue", project.clock(), person.id)
     return {"is_paused": paused}
+
+
+def finish_round(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:
+    """Let stage=rounds go on with what is answered."""
+    if not finish_batch(connection):
+        raise AnswerRefused(409, "no round waits for answers")
+    log(connection, "finish", project.clock(), person.id)
+    return {"is_finished": True}
 
 
 def add_annotator(connection: Connection, project: Project, person: Person, payload: dict[str, Any]) -> dict[str, Any]:

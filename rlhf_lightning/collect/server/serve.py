@@ -30,6 +30,21 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"can't listen on {host}:{port} ({cause.strerror}): choose another collect.port, 0 for any free one") from cause
 
 
+def serve_in_background(project: Project, listener: socket.socket, *, https: bool, root_path: str) -> None:
+    """Serve in a thread until the process ends."""
+    server = _server(project, https=https, root_path=root_path)
+    threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True, name="collect").start()
+
+
+def _server(project: Project, *, https: bool, root_path: str) -> uvicorn.Server:
+    app = Application(project, https=https, root_path=root_path).asgi()
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, root_path=root_path, server_header=False, timeout_graceful_shutdown=5, lifespan="off",
+        proxy_headers=False,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
 def serve(project: Project, listener: socket.socket, *, https: bool, root_path: str, report: Callable[[dict[str, int]], None]) -> None:
     """Serve until the collection is complete or nobody has anything to judge, or until a signal.
 
@@ -41,12 +56,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
     Raises:
         ConfigError: the database's file was moved or deleted meanwhile.
     """
-    app = Application(project, https=https, root_path=root_path).asgi()
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, root_path=root_path, server_header=False, timeout_graceful_shutdown=5, lifespan="off",
-        proxy_headers=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = _server(project, https=https, root_path=root_path)
     stop, failures = threading.Event(), list[DatabaseGone]()
 
     def watch() -> None:
@@ -55,7 +65,7 @@ def serve(project: Project, listener: socket.socket, *, https: bool, root_path: 
             try:
                 with project.database.read() as connection:
                     state = counts(connection)
-                    is_over = is_complete(state, project.target) or is_exhausted(connection)
+                    is_over = not project.is_endless and (is_complete(state, project.target) or is_exhausted(connection))
             except DatabaseGone as cause:
                 failures.append(cause)
                 server.should_exit = True

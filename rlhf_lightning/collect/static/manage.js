@@ -22,8 +22,9 @@ async function refresh() {
   }
 }
 
-function draw({ progress, annotators, agreement, flags, is_paused, age }) {
+function draw({ progress, annotators, agreement, flags, is_paused, has_round, age }) {
   isPaused = is_paused;
+  $("finish").hidden = !has_round;
   $("pause").textContent = isPaused ? "Continue" : "Pause";
   $("status").textContent = isPaused ? "Paused" : `${progress.answers} of ${progress.slots} judgements`;
   $("bar").max = Math.max(progress.slots, 1);
@@ -73,6 +74,7 @@ function notice(text) {
 }
 
 $("pause").addEventListener("click", () => act("/api/manage/pause", { is_paused: !isPaused }));
+$("finish").addEventListener("click", () => confirm("Go on with the answers so far?") && act("/api/manage/finish", {}));
 $("add").addEventListener("submit", async (event) => {
   event.preventDefault();
   const result = await act("/api/manage/add", { name: $("name").value });
