@@ -90,6 +90,8 @@ class Judge:
                     self._run_tests(program, candidate, passed, reasons)
         except ProgramError as error:
             reasons.append(_explain(error, end, self.limits))
+        except (RecursionError, MemoryError, ValueError) as error:  # of hostile data, whose size is limited
+            passed, reasons = [False] * len(passed), [f"its data can't be read: {type(error).__name__}"]
         return passed, reasons[0] if reasons else "passed"
 
     def _run_calls(self, program: Program, candidate: Channel, order: Sequence[int], passed: list[bool], reasons: list[str]) -> None:
@@ -158,8 +160,8 @@ def _call(candidate: Channel, name: Any, args: Any, kwargs: Any) -> list[Any]:
         if is_plain(message[1]):
             return message
         raise ProgramError("its value is not plain data")
-    if isinstance(message, list) and len(message) == 2 and message[0] == "not_data":
-        return ["error", "TypeError", f"its value is not plain data ({str(message[1])[:200]})"]
+    if isinstance(message, list) and len(message) == 2 and message[0] == "not_data" and isinstance(message[1], str):
+        return ["error", "TypeError", f"its value is not plain data ({message[1][:200]})"]
     return ["error", *_error(message)]
 
 
@@ -182,11 +184,15 @@ def _serve_test(test: Channel, candidate: Channel) -> tuple[bool, str]:
             message = test.receive()
         except ProgramError as error:
             raise TestError(str(error)) from error
-        if not isinstance(message, list) or len(message) != (4 if message[:1] == ["call"] else 3):
+        if (
+            not isinstance(message, list)
+            or len(message) != (4 if message[:1] == ["call"] else 3)
+            or not isinstance(message[-1], str | list)
+        ):
             raise TestError("it wrote something else than messages")
         if message[0] != "call":
             is_passed = message[0] == "verdict" and message[1] is True
-            return is_passed and calls > 0, str(message[2]) or "the test doesn't call the program"
+            return is_passed and calls > 0, str(message[2])[:500] or "the test doesn't call the program"
         calls += 1
         reply = _call(candidate, *message[1:])
         if reply[0] == "error" and reply[1] in ("SystemExit", "KeyboardInterrupt", "GeneratorExit"):

@@ -34,6 +34,10 @@ FORGED = {
     "object message": "import os\nos.write(3, b'\\x00\\x00\\x00\\x02{}')" + RETURN_ARGUMENT,
     "number message": "import os\nos.write(3, b'\\x00\\x00\\x00\\x01' + b'7')" + RETURN_ARGUMENT,
     "nested message": "import os, struct\nos.write(3, struct.pack('>I', 200000) + b'[' * 200000)" + RETURN_ARGUMENT,
+    "nested complaint": "import os, struct\ndata = b'[\"not_data\", ' + b'[' * 600 + b']' * 600 + b']'\nos.write(3, struct.pack('>I', len(data)) + data)"
+    + RETURN_ARGUMENT,
+    "nested complaint later": "import os, struct\ndef f(x):\n    data = b'[\"not_data\", ' + b'[' * 600 + b']' * 600 + b']'\n    os.write(3, struct.pack('>I', len(data)) + data)\n    return x",
+    "nested value": "import os, struct\ndef f(x):\n    data = b'[\"value\", ' + b'[\"list\",' * 600 + b'1' + b']' * 601\n    os.write(3, struct.pack('>I', len(data)) + data)",
     "early answers": (
         "import json, os, struct\nfor message in [['loaded']] + [['value', i] for i in range(100)]:\n"
         "    data = json.dumps(message).encode()\n    os.write(3, struct.pack('>I', len(data)) + data)" + RETURN_ARGUMENT
