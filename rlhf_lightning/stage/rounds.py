@@ -37,13 +37,19 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 def check_combination(choices: ComposedConfig) -> None:
     """Check the combination of settings before any model loads. Raises ConfigError."""
     choices.require("feedback_selection", "feedback_comment", "reward_pooling", "reward_head", "reward_tuning")
+    check_annotators(choices)
     choices.run_checks("feedback_filter", "reward_loss", "evaluation_metric", "rollout_scorer")
     check_policy_training(choices)
     check_monitor(choices, [*LOSS, *policy_names(choices)])
+    if choices.component_of("stage").name == "rounds":  # stage=plan has no such settings
+        check_settings(choices)
+
+
+def check_settings(choices: ComposedConfig) -> None:
+    """Check the settings of the stage against one another. Raises ConfigError."""
     settings = choices.config.stage
     target = parse_target(str(settings.target))
     check_name(target, *target_names(choices))
-    check_annotators(choices)
     if target.name == WIN_RATE:
         check_annotators(choices, ("ranking",), f"stage.target={target.text}")
     if settings.train == "preference":
