@@ -140,6 +140,7 @@ def _serve(connection: socket.socket) -> None:
     torch.set_num_threads(1)
     # Hydra composes the command once, not a second time to learn whether it is a sweep.
     Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    os.fsync = lambda _: None  # a killed process loses nothing that it has written; only a machine does
     load_components([])
     for module in ("rlhf_lightning.cli.main", "lightning", "transformers", "torch.distributed.run", "tensorboard", "peft"):
         __import__(module)
