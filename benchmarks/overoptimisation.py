@@ -146,6 +146,8 @@ def describe(job: Job, folder: Path) -> str:
     kl = [row["objective/kl"] for row in rows]
     updates = {"alarm": alarm, "loss": loss}
     kls = "  ".join(f"{name} {'-' if update is None else f'{update} (KL {kl[update - 1]:.3g})'}" for name, update in updates.items())
+    if alarm is not None and loss is not None and max(gains) > gains[0]:
+        kls += f"  lost at the alarm {max(0.0, max(gains[:alarm]) - gains[alarm - 1]) / (max(gains) - gains[0]):.0%}"
     return f"{job.name:20} {kls}  highest {max(gains):.3f}, last {gains[-1]:.3f}, start {gains[0]:.3f}; predicted peak KL {peak}"
 
 
