@@ -45,8 +45,7 @@ def kinds_of(annotator: Component) -> tuple[AnnotationKind, ...]:
 def _kinds_of(component: Component, choices: ComposedConfig) -> Sequence[AnnotationKind]:
     """The kinds of judgement that an annotator gives in this command."""
     target: Any = component.target
-    kinds: Sequence[AnnotationKind] = target.configured_kinds(choices) if hasattr(target, "configured_kinds") else target.kinds
-    return kinds
+    return target.configured_kinds(choices) if hasattr(target, "configured_kinds") else kinds_of(component)
 
 
 def build_annotators(run: Run, task: Task) -> Annotator:
