@@ -47,7 +47,7 @@ class Answer(Record):
 
 @register("feedback_annotator", "program")
 class ProgramAnnotator:
-    """A program that reads a JSON line per prompt with its responses, and writes a JSON line of judgements.
+    """A program that judges the responses to each prompt, by JSON Lines in and out.
 
     It reads {"id", "round", "kinds", "prompt", "responses"} and writes, flushed and in any order, {"id", "ranking": [1, 2], "ratings": [5,
     3], "edits": [null, "better"]} with what it judges. Answers are kept in the run's folder: a program that failed is asked the others when
