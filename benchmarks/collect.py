@@ -42,6 +42,8 @@ from rlhf_lightning.database.tables import answer, assignment, item
 
 STATE, ANSWER, MANAGE = "/api/state", "/api/answer", "/api/manage"
 RELOAD = 20
+ARRIVAL_SECONDS = 5.0
+"""In which all people open their links, at random."""
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -109,6 +111,7 @@ class Load:
     async def annotate(self, token: str, number: int) -> None:
         """One annotator until the target is reached or nothing is left."""
         draw, browser, tasks, answers = random.Random(number), self.browser(), [], 0
+        await asyncio.sleep(draw.uniform(0, ARRIVAL_SECONDS))
         await browser.enter(token)
         while len(self.acknowledged) < self.target:
             if not answers % RELOAD or not tasks:
