@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rlhf_lightning.model.language_model import LanguageModel
 
 SAMPLES, QUESTIONS, FEEDBACK, COMPARISON = "samples.jsonl", "questions.jsonl", "feedback.jsonl", "comparison.jsonl"
+RANDOM = "random"
+"""The rule of questions that were drawn uniformly."""
 MEASURED, HISTORY, ADAPTERS = "measured.json", "history.json", "adapters.safetensors"
 
 
@@ -46,11 +48,23 @@ def write_feedback(path: Path, feedback: Iterable[Feedback]) -> None:
 
 
 def with_selection(feedback: Sequence[Feedback], questions: Sequence[Group]) -> list[Feedback]:
-    """Give feedback the rule that selected its question, by its prompt and responses."""
-    rules = {(question.prompt, response): question.selected_by for question in questions for response in question.responses}
-    if not any(rules.values()):
+    """Give feedback the rule that selected its question, by its prompt and responses.
+
+    A judgement of one response may be of several questions: it is then of the one that was not drawn at random, so that the random part
+    stays unbiased.
+    """
+    of_group = {(question.prompt, frozenset(question.responses)): question.selected_by for question in questions}
+    of_response: dict[tuple[Prompt, str], str | None] = {}
+    for question in sorted(questions, key=lambda question: question.selected_by != RANDOM):
+        of_response |= dict.fromkeys([(question.prompt, response) for response in question.responses], question.selected_by)
+    if not any(of_group.values()):
         return list(feedback)
-    return [record.model_copy(update={"selected_by": rules.get((record.prompt, record.responses[0]))}) for record in feedback]
+
+    def rule(record: Feedback) -> str | None:
+        group_rule = of_group.get((record.prompt, frozenset(record.responses)))
+        return group_rule if group_rule is not None else of_response.get((record.prompt, record.responses[0]))
+
+    return [record.model_copy(update={"selected_by": rule(record)}) for record in feedback]
 
 
 def read_feedback(path: Path) -> list[Feedback]:

@@ -15,6 +15,9 @@ from rlhf_lightning.stage._round_feedback import load_feedback_so_far
 if TYPE_CHECKING:
     from rlhf_lightning.stage._round_steps import Loop
 
+MAX_COMPARISONS = 20_000
+"""Earlier comparisons that inform a selection, the newest."""
+
 
 def select(loop: Loop, samples: list[Group]) -> list[Group]:
     """Choose the round's questions by feedback_selection; all samples by default."""
@@ -46,8 +49,8 @@ def select(loop: Loop, samples: list[Group]) -> list[Group]:
 
 def pool(loop: Loop, samples: list[Group]) -> SelectionPool:
     """The samples, and what the reward model of the round before makes of them."""
-    from rlhf_lightning.reward.model import RewardModel
-    from rlhf_lightning.reward.question_pool import question_pool
+    from rlhf_lightning.reward.evaluation.comparisons import judged_comparisons
+    from rlhf_lightning.reward.pool_features import selection_pool
     from rlhf_lightning.reward.storage.folder import load_any_reward_model
     from rlhf_lightning.stage._training import on_device
 
@@ -55,10 +58,6 @@ def pool(loop: Loop, samples: list[Group]) -> SelectionPool:
     if len(loop.rounds) == 1:
         return SelectionPool(groups=groups)
     model = load_any_reward_model(str(loop.run.folder / f"round_{loop.rounds[-2]}" / "reward_model"))
-    if not isinstance(model, RewardModel):
-        prompts = [group.prompt for group in samples for _ in group.responses]
-        responses = [response for group in samples for response in group.responses]
-        return SelectionPool(groups=groups, scores=model.score_texts(prompts, responses).double())
-    judged = standardise(load_feedback_so_far(loop.run, loop.rounds[:-1]).feedback)
-    with on_device(loop.run.process_device, model.eval()):
-        return question_pool(model, groups, judged)
+    answered = judged_comparisons(standardise(load_feedback_so_far(loop.run, loop.rounds[:-1]).feedback))[-MAX_COMPARISONS:]
+    with on_device(loop.run.process_device, model):
+        return selection_pool(model, groups, answered)

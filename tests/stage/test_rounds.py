@@ -216,6 +216,14 @@ def test_other_ways_to_learn(command, world, words):
         assert [json.loads(line)["selected_by"] for line in questions] == ["random"] * 4 + ["bald"] * 16
 
 
+def test_a_regression_chooses_questions_too(command, world):
+    words = ["reward_head=features", "feedback_selection=d_optimal", "stage.questions=20", "stage.train=sft_best"]
+    outcome = command(*world.rounds("stage.max_rounds=2", "stage.target=utility>=1000", *words))
+    assert outcome.code == 0, outcome.error
+    questions = [json.loads(line) for line in (outcome.folder / "round_2" / "questions.jsonl").read_text().splitlines()]
+    assert [question["selected_by"] for question in questions] == ["random"] * 4 + ["d_optimal"] * 16
+
+
 class Brevity:
     """An annotator for any task: shorter is better."""
 
