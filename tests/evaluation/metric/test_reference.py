@@ -17,12 +17,14 @@ REFERENCES = ["the cat sat on a mat", ["a dog ran", "the dog runs fast"], None]
 
 
 def test_values_are_those_of_sacrebleu_and_rouge_score(scored_of):
-    metrics = pytest.importorskip("sacrebleu.metrics")
-    rouge = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
-    rollout = dataclasses.replace(
-        scored_of(torch.ones(3, 3, dtype=torch.long)), responses=RESPONSES, columns={"reference": REFERENCES}
-    )  # fmt: skip
+    pytest.importorskip("sacrebleu")
+    rollout = dataclasses.replace(scored_of(torch.ones(3, 3, dtype=torch.long)), responses=RESPONSES, columns={"reference": REFERENCES})
     values = ReferenceMetrics(Reviews(), metrics=("chrf", "bleu", "ter", "rougeL"))(rollout)
+    # Imported after the package did: absl, which rouge-score imports, keeps the stream of that moment and closes it later.
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import metrics
+
+    rouge = RougeScorer(["rougeL"])
     references = [[REFERENCES[0]], REFERENCES[1]]
     for name, metric in (("chrf", metrics.CHRF()), ("bleu", metrics.BLEU(effective_order=True)), ("ter", metrics.TER())):
         expected = [metric.sentence_score(text, refs).score / 100 for text, refs in zip(RESPONSES, references, strict=False)]
