@@ -141,7 +141,7 @@ def ties(seed: int, name: str) -> dict[str, float]:
         ranks = (0, 1) if drawn < win else (1, 0) if drawn < win + loss else (0, 0)
         records.append(said(Ranking(ranks=ranks), str(a), str(b)))
     found = fitted(name, records, by_number, 2)
-    learned = found.loss.threshold if name == "rao_kupper" else found.loss.log_tie
+    learned = found.loss.threshold if name == "rao_kupper" else found.loss.tie
     return {"tie": abs(float(learned.detach()) - tie), "scores": float(np.abs(found.weight.numpy() - scores[1:]).max())}
 
 
