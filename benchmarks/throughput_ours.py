@@ -116,7 +116,7 @@ def reward(spec: Spec) -> Made:
     from rlhf_lightning.reward.net import ComposedScore
     from rlhf_lightning.reward.pooling.last import last
     from rlhf_lightning.reward.settings import RewardSettings
-    from rlhf_lightning.reward.storage.folder import warm_start
+    from rlhf_lightning.reward.storage.warm_start import warm_start
 
     folder = str(Path(spec["models"]) / spec["size"] / "reward")
     trunk, tokenizer = load_trunk(folder, "decoder")
