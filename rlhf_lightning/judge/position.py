@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 from rlhf_lightning.errors import ConfigError
 from rlhf_lightning.judge.questions import FIRST, SECOND, TIE
 from rlhf_lightning.statistics.intervals import proportion_interval
@@ -53,6 +51,8 @@ class PositionBias:
 
         A judge that errs without regard to positions names either in both orders equally often.
         """
+        from scipy.stats import binomtest  # half a second, which every command would pay
+
         same = self.both_first + self.both_second
         return bool(same) and bool(binomtest(self.both_first, same).pvalue < LEVEL)
 
