@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -161,6 +160,8 @@ def student_t_quantile(level: float, freedom: int) -> float:
     Raises:
         ValueError: a level outside (0, 1), or freedom < 1.
     """
+    from scipy.special import stdtrit  # a tenth of a second, which every command would pay
+
     _check_level(level)
     if freedom < 1:
         raise ValueError(f"degrees of freedom are at least 1, not {freedom}")
